@@ -1,0 +1,31 @@
+/** What a token claims and what the cluster has proven: the words every room shares. */
+
+/** The claims of a pod-bound ServiceAccount token, as read from it. Times are seconds since the epoch. */
+export type Claims = {
+  readonly issuer: string
+  readonly audiences: readonly string[]
+  readonly issuedAt: number
+  readonly notBefore: number | undefined
+  readonly expiresAt: number
+  /** The token's `jti`, where the cluster issues one (Kubernetes 1.30 and later). */
+  readonly tokenId: string | undefined
+  readonly namespace: string
+  readonly serviceAccount: string
+  readonly serviceAccountUid: string
+  readonly podName: string
+  readonly podUid: string
+  readonly nodeName: string | undefined
+}
+
+/** Who a worker is: every field vouched for by a TokenReview that named exactly this pod. */
+export type Identity = {
+  readonly namespace: string
+  readonly serviceAccount: string
+  readonly podName: string
+  readonly podUid: string
+  readonly nodeName: string | undefined
+  /** The value of `authentication.kubernetes.io/credential-id` without its `JTI=` prefix. */
+  readonly credentialId: string | undefined
+  /** The token's `exp`, in seconds since the epoch. */
+  readonly expiresAt: number
+}

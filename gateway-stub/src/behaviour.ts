@@ -1,0 +1,105 @@
+/** How the stub treats a connection: the closed set of behaviours and the plan that deals them. */
+
+type Plain<Kind extends string> = Kind extends unknown ? { readonly kind: Kind } : never
+
+/** Answers the upgrade with something else than 101. */
+export type StatusBehaviour = {
+  readonly kind: 'status'
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string
+  /** Bytes sent right behind the response, as a smuggler would. */
+  readonly trailing?: string | Uint8Array
+  /** Leaves the connection open afterwards. Default false. */
+  readonly keepOpen?: boolean
+}
+
+/** Sends a close frame once `afterMessages` messages (default 0) have arrived. */
+export type CloseBehaviour = {
+  readonly kind: 'close'
+  readonly code: number
+  readonly reason?: string
+  readonly afterMessages?: number
+}
+
+/** Destroys the TCP connection once `afterMessages` messages (default 0) have arrived. */
+export type DropBehaviour = { readonly kind: 'drop'; readonly afterMessages?: number }
+
+/**
+ * Sends `messages` binary messages of `messageBytes` each, as fast as the reader takes them. Every
+ * byte of message n (from 0) is n modulo 256.
+ */
+export type FloodBehaviour = {
+  readonly kind: 'flood'
+  readonly messages: number
+  readonly messageBytes: number
+}
+
+/** Picks the first subprotocol offered, or claims `name` whether or not it was offered. */
+export type SubprotocolBehaviour = { readonly kind: 'subprotocol'; readonly name?: string }
+
+/**
+ * `accept` behaves; `stall` never answers the request; `refuse` destroys the TCP connection;
+ * `wrong-accept` answers 101 with a bad `Sec-WebSocket-Accept`; `silent` reads nothing after its
+ * 101; `mute` reads but never answers, neither pings nor closes; `extension` claims compression.
+ */
+export type Behaviour =
+  | Plain<'accept' | 'stall' | 'refuse' | 'wrong-accept' | 'silent' | 'mute' | 'extension'>
+  | StatusBehaviour
+  | CloseBehaviour
+  | DropBehaviour
+  | FloodBehaviour
+  | SubprotocolBehaviour
+
+export type BehaviourName = Behaviour['kind']
+
+/** What a bare name stands for. */
+const BY_NAME = {
+  accept: { kind: 'accept' },
+  stall: { kind: 'stall' },
+  refuse: { kind: 'refuse' },
+  status: { kind: 'status', status: 500, body: 'the stub was told to refuse' },
+  'wrong-accept': { kind: 'wrong-accept' },
+  close: { kind: 'close', code: 1000, reason: 'the stub was told to close' },
+  drop: { kind: 'drop' },
+  silent: { kind: 'silent' },
+  flood: { kind: 'flood', messages: 1000, messageBytes: 65_536 },
+  mute: { kind: 'mute' },
+  extension: { kind: 'extension' },
+  subprotocol: { kind: 'subprotocol' },
+} as const satisfies { readonly [Name in BehaviourName]: Extract<Behaviour, { kind: Name }> }
+
+export const behaviourNames = Object.keys(BY_NAME) as readonly BehaviourName[]
+
+export const isBehaviourName = (name: string): name is BehaviourName => Object.hasOwn(BY_NAME, name)
+
+const resolveBehaviour = (behaviour: Behaviour | BehaviourName): Behaviour =>
+  typeof behaviour === 'string' ? BY_NAME[behaviour] : behaviour
+
+const PLANNED_MAX = 100_000
+
+/** Deals one behaviour to each upgrade: first those planned for the next ones, then the standing. */
+export class BehaviourPlan {
+  #standing: Behaviour
+  #next: Behaviour[] = []
+
+  constructor(standing: Behaviour | BehaviourName) {
+    this.#standing = resolveBehaviour(standing)
+  }
+
+  /** Without `connections` it holds for all that follow and forgets what was planned. */
+  set(behaviour: Behaviour | BehaviourName, connections?: number): void {
+    const resolved = resolveBehaviour(behaviour)
+    if (connections === undefined) {
+      this.#standing = resolved
+      this.#next = []
+      return
+    }
+    if (this.#next.length + connections > PLANNED_MAX) throw new RangeError('plan too long')
+    for (let n = 0; n < connections; n += 1) this.#next.push(resolved)
+  }
+
+  take(): Behaviour {
+    return this.#next.shift() ?? this.#standing
+  }
+}

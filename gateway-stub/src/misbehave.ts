@@ -1,0 +1,62 @@
+/** Answers an upgrade in the ways a sound WebSocket server never would. */
+
+import { createHash } from 'node:crypto'
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Behaviour, StatusBehaviour } from './behaviour.ts'
+import type { Handshake } from './handshake.ts'
+
+/** The behaviours a WebSocket server can show, so that it may take the upgrade. */
+const SOUND = ['accept', 'silent', 'close', 'drop', 'flood'] as const
+
+export type RawBehaviour = Exclude<Behaviour, { readonly kind: (typeof SOUND)[number] }>
+
+/** Whether the upgrade must be answered on the bare socket. */
+export function isRaw(behaviour: Behaviour): behaviour is RawBehaviour {
+  if (behaviour.kind === 'subprotocol') return behaviour.name !== undefined
+  return SOUND.every((kind) => kind !== behaviour.kind)
+}
+
+export function misbehave(behaviour: RawBehaviour, socket: Socket, handshake: Handshake): void {
+  const accept = acceptOf(handshake.headers['sec-websocket-key'] ?? '')
+  switch (behaviour.kind) {
+    case 'stall':
+      return
+    case 'refuse':
+      socket.destroy()
+      return
+    case 'status':
+      answerStatus(behaviour, socket)
+      return
+    case 'wrong-accept':
+      switchProtocols(socket, acceptOf('another key'))
+      return
+    case 'mute':
+      switchProtocols(socket, accept)
+      return
+    case 'extension':
+      switchProtocols(socket, accept, 'Sec-WebSocket-Extensions: permessage-deflate\r\n')
+      return
+    case 'subprotocol':
+      switchProtocols(socket, accept, `Sec-WebSocket-Protocol: ${behaviour.name ?? ''}\r\n`)
+  }
+}
+
+/** RFC 6455 §4.2.2, step 5.4. */
+const acceptOf = (key: string): string =>
+  createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
+
+function switchProtocols(socket: Socket, accept: string, lines = ''): void {
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n${lines}\r\n`,
+  )
+}
+
+function answerStatus(behaviour: StatusBehaviour, socket: Socket): void {
+  const { status, headers = {}, body = '', trailing = '', keepOpen = false } = behaviour
+  const all = { 'Content-Length': String(Buffer.byteLength(body)), ...headers }
+  const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
+  if (trailing.length > 0) socket.write(trailing)
+  if (!keepOpen) socket.end()
+}

@@ -1,0 +1,102 @@
+/** Decides whether a `connect` request may enter: its device proof and its shared secret. */
+
+import { createHash, createPublicKey, verify } from 'node:crypto'
+import type { Connect, Device } from './openclaw-frames.ts'
+
+export type ConnectTerms = {
+  /** The challenge this connection was sent. */
+  readonly nonce: string
+  /** Milliseconds since the epoch. */
+  readonly now: number
+  /** The shared secret; without one everybody with a proven device may enter. */
+  readonly token: string | undefined
+  /** Accepted in place of the shared secret, each once. */
+  readonly bootstrapTokens: Set<string>
+}
+
+export type ConnectRefusal = {
+  readonly message: string
+  /** `error.details.code`: it steers what a node does next. */
+  readonly code: string
+}
+
+export type ConnectVerdict =
+  | { readonly ok: true; readonly method: 'none' | 'token' | 'bootstrap-token' }
+  | { readonly ok: false; readonly refusal: ConnectRefusal }
+
+export const PROTOCOL = 4
+const CLOCK_SKEW_MS_MAX = 120_000
+
+const refuse = (code: string, message: string): ConnectVerdict => ({
+  ok: false,
+  refusal: { code, message },
+})
+
+export function judgeConnect(connect: Connect, terms: ConnectTerms): ConnectVerdict {
+  if (connect.minProtocol > PROTOCOL || connect.maxProtocol < PROTOCOL) {
+    return refuse('PROTOCOL_MISMATCH', 'protocol mismatch')
+  }
+  // The proof comes first, so that a forged one cannot use up a bootstrap token.
+  return judgeDevice(connect, terms) ?? judgeSecret(connect, terms)
+}
+
+function judgeSecret({ auth }: Connect, terms: ConnectTerms): ConnectVerdict {
+  if (terms.token === undefined) return { ok: true, method: 'none' }
+  if (auth.token === terms.token) return { ok: true, method: 'token' }
+  if (auth.token !== undefined) {
+    return refuse('AUTH_TOKEN_MISMATCH', 'unauthorized: gateway token mismatch')
+  }
+  if (auth.bootstrapToken === undefined) {
+    return refuse('AUTH_TOKEN_MISSING', 'unauthorized: gateway token missing')
+  }
+  if (terms.bootstrapTokens.delete(auth.bootstrapToken)) {
+    return { ok: true, method: 'bootstrap-token' }
+  }
+  return refuse('AUTH_BOOTSTRAP_TOKEN_INVALID', 'unauthorized: bootstrap token invalid')
+}
+
+/** Nothing to say is the good answer. */
+function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | undefined {
+  const { device } = connect
+  if (device === undefined) return judgeMissingDevice(connect, terms)
+  const key = Buffer.from(device.publicKey, 'base64url')
+  if (key.length !== 32)
+    return refuse('DEVICE_AUTH_PUBLIC_KEY_INVALID', 'device public key invalid')
+  if (createHash('sha256').update(key).digest('hex') !== device.id) {
+    return refuse('DEVICE_AUTH_DEVICE_ID_MISMATCH', 'device id mismatch')
+  }
+  if (device.nonce !== terms.nonce) {
+    return refuse('DEVICE_AUTH_NONCE_MISMATCH', 'device nonce mismatch')
+  }
+  if (!(Math.abs(terms.now - device.signedAt) <= CLOCK_SKEW_MS_MAX)) {
+    return refuse('DEVICE_AUTH_SIGNATURE_EXPIRED', 'device signature expired')
+  }
+  if (!isProven(connect, device, key)) {
+    return refuse('DEVICE_AUTH_SIGNATURE_INVALID', 'device signature invalid')
+  }
+  return undefined
+}
+
+/** An operator on the loopback needs no device; the shared secret alone vouches for it. */
+function judgeMissingDevice({ role, auth }: Connect, terms: ConnectTerms) {
+  if (role === 'operator' && terms.token !== undefined && auth.token === terms.token) {
+    return undefined
+  }
+  return refuse('DEVICE_IDENTITY_REQUIRED', 'device identity required')
+}
+
+function isProven(connect: Connect, device: Device, rawKey: Buffer): boolean {
+  const signature = Buffer.from(device.signature, 'base64url')
+  const jwk = { kty: 'OKP', crv: 'Ed25519', x: rawKey.toString('base64url') }
+  const key = createPublicKey({ key: jwk, format: 'jwk' })
+  return proofTexts(connect, device).some((text) => verify(null, Buffer.from(text), key, signature))
+}
+
+/** What a device signs: v3, or v2, which lacks the last two parts. */
+function proofTexts({ client, role, scopes, auth }: Connect, device: Device): readonly string[] {
+  const token = auth.token ?? auth.deviceToken ?? auth.bootstrapToken ?? ''
+  const identity = [device.id, client.id, client.mode, role, scopes.join(',')]
+  const shared = [...identity, String(device.signedAt), token, device.nonce]
+  const platform = [client.platform.toLowerCase(), client.deviceFamily.toLowerCase()]
+  return [['v3', ...shared, ...platform].join('|'), ['v2', ...shared].join('|')]
+}

@@ -1,0 +1,238 @@
+/** The gateway's side of one OpenClaw protocol v4 connection. */
+
+import type { StubClock } from './clock.ts'
+import type { StubConnection } from './connection.ts'
+import type { Dialogue } from './dialogue.ts'
+import { judgeConnect, PROTOCOL } from './openclaw-connect.ts'
+import type { ConnectRefusal } from './openclaw-connect.ts'
+import { parseJson, readConnect, readRequest } from './openclaw-frames.ts'
+import type { Connect, Fields, RequestFrame } from './openclaw-frames.ts'
+
+/** Answers a request of a connected peer with a payload; a throw becomes an error answer. */
+export type Method = (params: Fields, connection: StubConnection) => unknown
+
+export type SessionTerms = {
+  readonly token: string | undefined
+  readonly bootstrapTokens: Set<string>
+  readonly methods: Readonly<Record<string, Method>>
+  readonly messageBytesMax: number
+  readonly clock: StubClock
+  readonly randomId: () => string
+  /** Runs once the hello is sent. */
+  readonly onReady: () => void
+}
+
+export type InvokeResult = {
+  readonly ok: boolean
+  /** The parsed `payloadJSON`, if there was one. */
+  readonly payload: unknown
+  readonly error: unknown
+}
+
+type Invocation = {
+  readonly resolve: (result: InvokeResult) => void
+  readonly reject: (cause: Error) => void
+  readonly stopTimer: () => void
+}
+
+const HANDSHAKE_MS_MAX = 15_000
+const HANDSHAKE_BYTES_MAX = 65_536
+const INVOCATIONS_MAX = 10_000
+
+/** What a node may call; the rest is the operators'. */
+const NODE_METHODS: Readonly<Record<string, Method>> = {
+  'node.event': (params) => ({
+    ok: true,
+    event: params['event'],
+    handled: true,
+    reason: 'updated',
+  }),
+  'node.runnerInventory.update': () => ({}),
+  'node.skills.update': () => ({ skills: [] }),
+  'node.pluginTools.update': () => ({ tools: [] }),
+}
+
+export class OpenClawSession implements Dialogue {
+  readonly #connection: StubConnection
+  readonly #terms: SessionTerms
+  readonly #nonce: string
+  readonly #stopHandshakeTimer: () => void
+  readonly #invocations = new Map<string, Invocation>()
+  #state: 'challenged' | 'ready' | 'over' = 'challenged'
+  #connect: Connect | undefined
+
+  /** Sends the challenge at once. */
+  constructor(connection: StubConnection, terms: SessionTerms) {
+    this.#connection = connection
+    this.#terms = terms
+    this.#nonce = terms.randomId()
+    this.#stopHandshakeTimer = terms.clock.after(HANDSHAKE_MS_MAX, () => {
+      this.#leave(1008, 'handshake timeout')
+    })
+    this.#event('connect.challenge', {
+      nonce: this.#nonce,
+      ts: terms.clock.now(),
+      capabilities: [],
+    })
+  }
+
+  get isReady(): boolean {
+    return this.#state === 'ready'
+  }
+
+  receive(message: Buffer, isBinary: boolean): void {
+    if (this.#state === 'over') return
+    if (this.#state === 'challenged' && message.length > HANDSHAKE_BYTES_MAX) {
+      return this.#leave(1009, 'handshake frame too large')
+    }
+    const request = isBinary ? undefined : readRequest(message)
+    if (request === undefined) return this.#leave(1008, 'invalid request frame')
+    if (this.#state === 'challenged') return this.#admit(request)
+    this.#answer(request)
+  }
+
+  end(): void {
+    this.#state = 'over'
+    this.#stopHandshakeTimer()
+    for (const { reject, stopTimer } of this.#invocations.values()) {
+      stopTimer()
+      reject(new Error('the connection closed before the result came'))
+    }
+    this.#invocations.clear()
+  }
+
+  tick(): void {
+    if (this.isReady) this.#event('tick', { ts: this.#terms.clock.now() })
+  }
+
+  invoke(command: string, params: unknown, timeoutMs: number): Promise<InvokeResult> {
+    if (!this.isReady) return Promise.reject(new Error('the connection has not said hello yet'))
+    if (this.#invocations.size >= INVOCATIONS_MAX) {
+      return Promise.reject(new Error('too many invocations under way'))
+    }
+    const id = this.#terms.randomId()
+    const { promise, resolve, reject } = Promise.withResolvers<InvokeResult>()
+    const stopTimer = this.#terms.clock.after(timeoutMs, () => {
+      this.#invocations.delete(id)
+      reject(new Error(`no result of ${command} within ${timeoutMs} ms`))
+    })
+    this.#invocations.set(id, { resolve, reject, stopTimer })
+    this.#event('node.invoke.request', {
+      id,
+      nodeId: this.#connect?.device?.id,
+      command,
+      paramsJSON: JSON.stringify(params),
+      timeoutMs,
+      idempotencyKey: this.#terms.randomId(),
+    })
+    return promise
+  }
+
+  #admit(request: RequestFrame): void {
+    if (request.method !== 'connect') {
+      const message = 'the first request must be connect'
+      return this.#refuse(request.id, { code: 'INVALID_HANDSHAKE', message })
+    }
+    const connect = readConnect(request.params)
+    if (connect === undefined) {
+      const message = 'invalid connect params'
+      return this.#refuse(request.id, { code: 'INVALID_HANDSHAKE', message })
+    }
+    const { clock, token, bootstrapTokens } = this.#terms
+    const terms = { nonce: this.#nonce, now: clock.now(), token, bootstrapTokens }
+    const verdict = judgeConnect(connect, terms)
+    if (!verdict.ok) return this.#refuse(request.id, verdict.refusal)
+    this.#stopHandshakeTimer()
+    this.#connect = connect
+    this.#state = 'ready'
+    this.#succeed(request.id, this.#hello(connect, verdict.method))
+    this.#terms.onReady()
+  }
+
+  /** The device tokens are there so that a proxy can be seen to drop them. */
+  #hello({ role, scopes }: Connect, method: string): Fields {
+    const { randomId, clock, messageBytesMax } = this.#terms
+    const issuedAtMs = clock.now()
+    const deviceToken = randomId()
+    return {
+      type: 'hello-ok',
+      protocol: PROTOCOL,
+      server: { version: 'gateway-stub', connId: randomId() },
+      features: { methods: [], events: ['tick', 'node.invoke.request'], capabilities: [] },
+      snapshot: {},
+      auth: {
+        method,
+        role,
+        scopes,
+        deviceToken,
+        issuedAtMs,
+        deviceTokens: [{ deviceToken, role, scopes, issuedAtMs }],
+      },
+      policy: {
+        maxPayload: messageBytesMax,
+        maxBufferedBytes: 2 * messageBytesMax,
+        tickIntervalMs: 30_000,
+      },
+    }
+  }
+
+  #answer({ id, method, params }: RequestFrame): void {
+    if (method === 'connect') {
+      return this.#fail(id, 'connect is only valid as the first request')
+    }
+    if (method === 'node.invoke.result') {
+      this.#settle(params)
+      return this.#succeed(id, { ok: true })
+    }
+    const role = this.#connect?.role ?? ''
+    const methods = role === 'node' ? NODE_METHODS : this.#terms.methods
+    if (!Object.hasOwn(methods, method)) {
+      const isForbidden = role === 'node'
+      return this.#fail(id, isForbidden ? `unauthorized role: ${role}` : 'unknown method')
+    }
+    try {
+      this.#succeed(id, methods[method]?.(params, this.#connection))
+    } catch (cause) {
+      this.#fail(id, cause instanceof Error ? cause.message : 'failed')
+    }
+  }
+
+  #settle(params: Fields): void {
+    const id = String(params['id'])
+    const invocation = this.#invocations.get(id)
+    if (invocation === undefined) return
+    this.#invocations.delete(id)
+    invocation.stopTimer()
+    const { payloadJSON, error } = params
+    const payload = typeof payloadJSON === 'string' ? parseJson(payloadJSON) : undefined
+    invocation.resolve({ ok: params['ok'] === true, payload, error })
+  }
+
+  #refuse(id: string, { code, message }: ConnectRefusal): void {
+    const details = { code, canRetryWithDeviceToken: false }
+    this.#fail(id, message, details)
+    this.#leave(1008, message)
+  }
+
+  #leave(code: number, reason: string): void {
+    this.#state = 'over'
+    this.#stopHandshakeTimer()
+    this.#connection.close(code, reason)
+  }
+
+  #event(event: string, payload: Fields): void {
+    this.#send({ type: 'event', event, payload })
+  }
+
+  #succeed(id: string, payload: unknown): void {
+    this.#send({ type: 'res', id, ok: true, payload })
+  }
+
+  #fail(id: string, message: string, details?: Fields): void {
+    this.#send({ type: 'res', id, ok: false, error: { code: 'INVALID_REQUEST', message, details } })
+  }
+
+  #send(frame: Fields): void {
+    this.#connection.send(JSON.stringify(frame))
+  }
+}

@@ -1,0 +1,133 @@
+/** The first half of the precheck: what an unverified token says, which may only refuse. */
+
+import { decodeJwt, decodeProtectedHeader, type JWTPayload } from 'jose'
+import { z } from 'zod'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
+import type { Claims } from '../identity.ts'
+
+export type ClaimRules = {
+  /** Issuers that are accepted; `undefined` while the cluster's own is not known yet. */
+  readonly issuers: () => readonly string[] | undefined
+  /** At least one must be among the token's. */
+  readonly audiences: readonly string[]
+  /** The longest `exp - iat` that is accepted, in milliseconds. */
+  readonly maxTokenLifetimeMs: number
+  /** How long after its `exp` a token may still pass this stage, in milliseconds. Default 0. */
+  readonly expiryGraceMs?: number
+  readonly isListed: (namespace: string, serviceAccount: string) => boolean
+}
+
+/** The families Kubernetes signs with; `none` and every HMAC are absent on purpose (RFC 8725 §3.1). */
+export const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512']
+
+const NBF_SKEW_S = 60
+const KEY_ID_LENGTH_MAX = 256
+/** Header fields that would let the token choose its own key or rules (RFC 8725 §3.10). */
+const FORBIDDEN_FIELDS = ['crit', 'jku', 'x5u', 'jwk', 'x5c', 'b64', 'zip']
+
+const label = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)
+const subdomain = z
+  .string()
+  .max(253)
+  .regex(/^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/)
+const uid = z.string().regex(/^[A-Za-z0-9-]{1,64}$/)
+const time = z.number().nonnegative()
+
+/** The claims of a ServiceAccount token (measured on Kubernetes 1.35); the grammars are exact. */
+const CLAIMS = z.object({
+  iss: z.string(),
+  aud: z.union([z.string(), z.array(z.string())]),
+  sub: z.string(),
+  exp: time,
+  iat: time.optional(),
+  nbf: time.optional(),
+  jti: z
+    .string()
+    .regex(/^[A-Za-z0-9._:-]{1,128}$/)
+    .optional(),
+  'kubernetes.io': z.object({
+    namespace: label,
+    serviceaccount: z.object({ name: subdomain, uid }),
+    pod: z.object({ name: subdomain, uid }).optional(),
+    node: z.object({ name: subdomain }).optional(),
+  }),
+})
+
+/** Reads a token's claims and refuses what no signature could save. */
+export function readClaims(token: string, rules: ClaimRules, nowMs: number): Verdict<Claims> {
+  const header = checkHeader(token)
+  if (header !== undefined) return denied(header)
+  let payload: JWTPayload
+  try {
+    payload = decodeJwt(token)
+  } catch {
+    return denied('token_malformed')
+  }
+  const claims = parseClaims(payload)
+  if (!claims.ok) return claims
+  const objection = findObjection(claims.value, rules, nowMs / 1000)
+  return objection === undefined ? claims : denied(objection)
+}
+
+function checkHeader(token: string): Code | undefined {
+  // `decodeProtectedHeader` would also take a JWE; a JWS has exactly three parts (RFC 7515 §3.1).
+  if (token.split('.', 4).length !== 3) return 'token_malformed'
+  let header: Record<string, unknown>
+  try {
+    header = decodeProtectedHeader(token)
+  } catch {
+    return 'token_malformed'
+  }
+  const { alg, kid } = header
+  if (typeof alg !== 'string' || !ALGORITHMS.includes(alg)) return 'algorithm_not_allowed'
+  if (FORBIDDEN_FIELDS.some((field) => field in header)) return 'algorithm_not_allowed'
+  if (kid !== undefined && (typeof kid !== 'string' || kid.length > KEY_ID_LENGTH_MAX)) {
+    return 'token_malformed'
+  }
+  return undefined
+}
+
+function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | undefined {
+  const issuers = rules.issuers()
+  if (issuers !== undefined && !issuers.includes(claims.issuer)) return 'issuer_not_allowed'
+  if (!claims.audiences.some((audience) => rules.audiences.includes(audience))) {
+    return 'audience_mismatch'
+  }
+  // The API server would accept 60 s more; here a token ends when it says it does.
+  if (nowS >= claims.expiresAt + (rules.expiryGraceMs ?? 0) / 1000) return 'token_expired'
+  if (claims.notBefore !== undefined && claims.notBefore > nowS + NBF_SKEW_S) {
+    return 'token_not_yet_valid'
+  }
+  if ((claims.expiresAt - claims.issuedAt) * 1000 > rules.maxTokenLifetimeMs) {
+    return 'token_lifetime_exceeded'
+  }
+  if (!rules.isListed(claims.namespace, claims.serviceAccount)) return 'identity_not_allowed'
+  return undefined
+}
+
+function parseClaims(payload: JWTPayload): Verdict<Claims> {
+  const parsed = CLAIMS.safeParse(payload)
+  if (!parsed.success) return denied('token_malformed')
+  const { iss, aud, exp, iat, nbf, jti, sub, 'kubernetes.io': bound } = parsed.data
+  const issuedAt = iat ?? nbf
+  if (issuedAt === undefined) return denied('token_malformed')
+  const { namespace, serviceaccount, pod, node } = bound
+  if (sub !== `system:serviceaccount:${namespace}:${serviceaccount.name}`) {
+    return denied('token_malformed')
+  }
+  if (pod === undefined) return denied('token_not_pod_bound')
+  return granted({
+    issuer: iss,
+    audiences: typeof aud === 'string' ? [aud] : aud,
+    issuedAt,
+    notBefore: nbf,
+    expiresAt: exp,
+    tokenId: jti,
+    namespace,
+    serviceAccount: serviceaccount.name,
+    serviceAccountUid: serviceaccount.uid,
+    podName: pod.name,
+    podUid: pod.uid,
+    nodeName: node?.name,
+  })
+}

@@ -1,0 +1,82 @@
+/** Credential carriers: where a worker may show its token at the upgrade, at most one. */
+
+import { denied, granted, type Verdict } from '../denial.ts'
+
+/** How a token is shown at the upgrade. */
+export type Carrier = 'authorization' | 'header' | 'cf_access' | 'subprotocol'
+
+export type Credential = { readonly token: string; readonly carrier: Carrier }
+
+/** The longest token that is looked at, in bytes. */
+export const TOKEN_BYTES_MAX = 8 * 1024
+
+/** Kubernetes' own way to send a token as a WebSocket subprotocol: base64url without padding. */
+export const SUBPROTOCOL_PREFIX = 'base64url.bearer.authorization.k8s.io.'
+
+const CF_ACCESS_HEADER = 'cf-access-client-secret'
+const BEARER = /^bearer +(\S+)$/i
+const TOKEN = /^[A-Za-z0-9\-._~+/]+=*$/
+const BASE64URL = /^[A-Za-z0-9_-]+$/
+
+type Shown = { readonly value: string; readonly carrier: Carrier }
+
+/**
+ * Finds the credential of an upgrade request. `rawHeaders` are Node's alternating names and values,
+ * so that repeated headers are seen as such. No credential is `undefined`; two, or one repeated,
+ * are `credential_repeated`.
+ */
+export function findCredential(
+  rawHeaders: readonly string[],
+  credentialHeader: string,
+): Verdict<Credential | undefined> {
+  const shown = listShown(rawHeaders, credentialHeader.toLowerCase())
+  if (shown.length > 1) return denied('credential_repeated')
+  const [only] = shown
+  if (only === undefined) return granted(undefined)
+  return readToken(only)
+}
+
+/** Checks the size and the alphabet of a token, whatever carried it. */
+export function acceptToken(token: string | undefined): Verdict<string> {
+  if (token === undefined) return denied('credential_malformed')
+  if (token.length > TOKEN_BYTES_MAX) return denied('credential_too_large')
+  if (!TOKEN.test(token)) return denied('credential_malformed')
+  return granted(token)
+}
+
+function listShown(rawHeaders: readonly string[], credentialHeader: string): readonly Shown[] {
+  const shown: Shown[] = []
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const name = (rawHeaders[index] ?? '').toLowerCase()
+    const value = rawHeaders[index + 1] ?? ''
+    if (name === 'authorization') shown.push({ value, carrier: 'authorization' })
+    else if (name === credentialHeader) shown.push({ value, carrier: 'header' })
+    else if (name === CF_ACCESS_HEADER) shown.push({ value, carrier: 'cf_access' })
+    else if (name === 'sec-websocket-protocol') shown.push(...listSubprotocolTokens(value))
+  }
+  return shown
+}
+
+const listSubprotocolTokens = (value: string): readonly Shown[] =>
+  value
+    .split(',')
+    .map((offer) => offer.trim())
+    .filter((offer) => offer.startsWith(SUBPROTOCOL_PREFIX))
+    .map((offer) => ({ value: offer.slice(SUBPROTOCOL_PREFIX.length), carrier: 'subprotocol' }))
+
+function readToken({ value, carrier }: Shown): Verdict<Credential> {
+  const token = acceptToken(extract(value, carrier))
+  return token.ok ? granted({ token: token.value, carrier }) : token
+}
+
+function extract(value: string, carrier: Carrier): string | undefined {
+  switch (carrier) {
+    case 'authorization':
+      return BEARER.exec(value)?.[1]
+    case 'subprotocol':
+      return BASE64URL.test(value) ? Buffer.from(value, 'base64url').toString('latin1') : undefined
+    case 'header':
+    case 'cf_access':
+      return value
+  }
+}

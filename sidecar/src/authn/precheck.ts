@@ -1,0 +1,41 @@
+/** The precheck: everything about a token that can be decided without asking the API server. */
+
+import type { Clock } from '../clock.ts'
+import { denied, granted, type Verdict } from '../denial.ts'
+import type { Claims } from '../identity.ts'
+import type { TokenBuckets } from '../token-buckets.ts'
+import { acceptToken } from './credential.ts'
+import { readClaims, type ClaimRules } from './claims.ts'
+import { verifySignature, type KeySource } from './signature.ts'
+
+export type PrecheckOptions = {
+  readonly rules: ClaimRules
+  readonly keys: KeySource
+  readonly clock: Clock
+  /** Admits tokens whose signature cannot be checked to a TokenReview: per address, and in all. */
+  readonly unverifiedBudget: { readonly perAddress: TokenBuckets; readonly inAll: TokenBuckets }
+}
+
+export type Precheck = ReturnType<typeof createPrecheck>
+
+/** Builds the two stages of the precheck: `read` is synchronous and free, `verify` costs a signature. */
+export function createPrecheck(options: PrecheckOptions) {
+  const { keys, clock, unverifiedBudget } = options
+  return {
+    /** Shape and claims. They may refuse, and never admit. */
+    read(token: string): Verdict<Claims> {
+      const accepted = acceptToken(token)
+      return accepted.ok ? readClaims(token, options.rules, clock.now()) : accepted
+    },
+
+    /** Signature. Without any keys a few tokens may go on to the TokenReview unproven. */
+    async verify(token: string, address: string): Promise<Verdict<undefined>> {
+      const signature = await verifySignature(token, keys)
+      if (!signature.ok) return signature
+      if (signature.value === 'verified') return granted(undefined)
+      const affordable =
+        unverifiedBudget.perAddress.take(address) && unverifiedBudget.inAll.take('')
+      return affordable ? granted(undefined) : denied('keys_unavailable')
+    },
+  }
+}

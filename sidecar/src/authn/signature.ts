@@ -1,0 +1,52 @@
+/** The second half of the precheck: the token's signature against the cluster's keys. */
+
+import { compactVerify, errors, type CompactVerifyGetKey } from 'jose'
+import { denied, granted, type Verdict } from '../denial.ts'
+import { ALGORITHMS } from './claims.ts'
+
+/** Where the signing keys come from. */
+export type KeySource = {
+  /** The keys in hand, chosen by `kid` and `alg`; `undefined` when there are none to trust. */
+  readonly current: () => CompactVerifyGetKey | undefined
+  /** Fetches the keys again, at most once per cooldown; callers share one fetch. */
+  readonly refresh: () => Promise<'refreshed' | 'cooldown' | 'failed'>
+}
+
+/** `unavailable`: no keys can be had, so that only a TokenReview can tell. */
+export type SignatureState = 'verified' | 'unavailable'
+
+/** Verifies the signature; an unknown key is looked for once more before it refuses. */
+export async function verifySignature(
+  token: string,
+  keys: KeySource,
+): Promise<Verdict<SignatureState>> {
+  if (keys.current() === undefined) await keys.refresh()
+  const first = await attempt(token, keys.current())
+  if (first !== 'unknown_key') return first
+  switch (await keys.refresh()) {
+    case 'cooldown':
+      // The key may be new: a fault, since a denial would make an OpenClaw node exit.
+      return denied('keys_cooldown')
+    case 'failed':
+      return denied('keys_unavailable')
+    case 'refreshed': {
+      const second = await attempt(token, keys.current())
+      return second === 'unknown_key' ? denied('signing_key_unknown') : second
+    }
+  }
+}
+
+async function attempt(
+  token: string,
+  key: CompactVerifyGetKey | undefined,
+): Promise<Verdict<SignatureState> | 'unknown_key'> {
+  if (key === undefined) return granted('unavailable')
+  try {
+    await compactVerify(token, key, { algorithms: ALGORITHMS })
+    return granted('verified')
+  } catch (error) {
+    if (error instanceof errors.JWKSNoMatchingKey) return 'unknown_key'
+    if (error instanceof errors.JWKSMultipleMatchingKeys) return 'unknown_key'
+    return denied('signature_invalid')
+  }
+}

@@ -1,0 +1,145 @@
+/** The verdict cache: one TokenReview per token, remembered for as long as it may be believed. */
+
+import { createHmac, randomBytes } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../clock.ts'
+import { denied, type Denied, type Verdict } from '../denial.ts'
+import type { Claims, Identity } from '../identity.ts'
+
+export type CacheOutcome = 'hit' | 'miss' | 'negative' | 'shared'
+
+export type VerdictCacheOptions = {
+  readonly audiences: readonly string[]
+  /** How long a good verdict may be believed right now, in milliseconds. */
+  readonly ttlMs: () => number
+  /** How long a bad verdict is remembered, in milliseconds; at most 2 s. */
+  readonly negativeTtlMs: number
+  /** The most good verdicts that are kept, and the most bad ones. */
+  readonly entriesMax: number
+  readonly review: (token: string, claims: Claims) => Promise<Verdict<Identity>>
+  readonly clock: Clock
+  readonly onOutcome: (outcome: CacheOutcome) => void
+}
+
+type Good = Extract<Verdict<Identity>, { ok: true }>
+type Kept = { readonly verdict: Good; readonly keptAt: number }
+type Flight = {
+  readonly promise: Promise<Verdict<Identity>>
+  readonly podUid: string
+  discarded: boolean
+}
+
+/**
+ * Good and bad verdicts are kept apart, so that a flood of bad tokens evicts no good one. A review
+ * belongs to nobody: whoever asked first may leave, and the others still get its answer. Faults
+ * are never kept. Keys are an HMAC under a key of this process: no token is held.
+ */
+export class VerdictCache {
+  readonly #options: VerdictCacheOptions
+  readonly #key = randomBytes(32)
+  readonly #audiences: string
+  readonly #good: LRUCache<string, Kept>
+  readonly #bad: LRUCache<string, Denied>
+  readonly #flights = new Map<string, Flight>()
+  readonly #keysOfPod = new Map<string, Set<string>>()
+
+  constructor(options: VerdictCacheOptions) {
+    this.#options = options
+    this.#audiences = JSON.stringify(options.audiences)
+    const perf = { now: () => options.clock.monotonic() }
+    this.#good = new LRUCache({
+      max: options.entriesMax,
+      ttl: 1,
+      ttlResolution: 0,
+      perf,
+      dispose: ({ verdict }, key) => this.#unindex(verdict.value.podUid, key),
+    })
+    this.#bad = new LRUCache({ max: options.entriesMax, ttl: 1, ttlResolution: 0, perf })
+  }
+
+  /** Good verdicts in hand. */
+  get size(): number {
+    return this.#good.size
+  }
+
+  /** The verdict on a token whose claims were read; asks the cluster unless it is known. Throws `Fault`. */
+  find(token: string, claims: Claims): Promise<Verdict<Identity>> | Verdict<Identity> {
+    const key = this.#keyOf(token)
+    const good = this.#good.get(key)
+    if (good !== undefined && this.#isFresh(good)) return this.#count('hit', good.verdict)
+    const bad = this.#bad.get(key)
+    if (bad !== undefined) return this.#count('negative', bad)
+    const flight = this.#flights.get(key)
+    if (flight !== undefined) return this.#count('shared', flight.promise)
+    return this.#count('miss', this.#start(key, token, claims))
+  }
+
+  /** Forgets what is known of a pod and discards the answers still under way. */
+  invalidatePod(podUid: string): void {
+    for (const key of this.#keysOfPod.get(podUid) ?? []) this.#good.delete(key)
+    for (const [key, flight] of this.#flights) {
+      if (flight.podUid !== podUid) continue
+      flight.discarded = true
+      this.#flights.delete(key)
+    }
+  }
+
+  #start(key: string, token: string, claims: Claims): Promise<Verdict<Identity>> {
+    const run = async (): Promise<Verdict<Identity>> => {
+      try {
+        const verdict = await this.#options.review(token, claims)
+        if (flight.discarded) return denied('review_rejected')
+        this.#keep(key, verdict)
+        return verdict
+      } finally {
+        if (this.#flights.get(key) === flight) this.#flights.delete(key)
+      }
+    }
+    const flight: Flight = {
+      // Starts after `flight` is in place; the map is bounded by the review's concurrency and queue.
+      promise: Promise.resolve().then(run),
+      podUid: claims.podUid,
+      discarded: false,
+    }
+    this.#flights.set(key, flight)
+    return flight.promise
+  }
+
+  #keep(key: string, verdict: Verdict<Identity>): void {
+    if (!verdict.ok) {
+      if (this.#options.negativeTtlMs > 0) {
+        this.#bad.set(key, verdict, { ttl: this.#options.negativeTtlMs })
+      }
+      return
+    }
+    const lifeMs = verdict.value.expiresAt * 1000 - this.#options.clock.now()
+    const ttl = Math.min(this.#options.ttlMs(), lifeMs)
+    if (ttl <= 0) return
+    this.#good.set(key, { verdict, keptAt: this.#options.clock.monotonic() }, { ttl })
+    const { podUid } = verdict.value
+    const keys = this.#keysOfPod.get(podUid)
+    if (keys === undefined) this.#keysOfPod.set(podUid, new Set([key]))
+    else keys.add(key)
+  }
+
+  /** The allowed age may have shrunk since a verdict was kept, for want of a current watch. */
+  #isFresh({ keptAt }: Kept): boolean {
+    return this.#options.clock.monotonic() - keptAt < this.#options.ttlMs()
+  }
+
+  #unindex(podUid: string, key: string): void {
+    const keys = this.#keysOfPod.get(podUid)
+    if (keys === undefined) return
+    keys.delete(key)
+    if (keys.size === 0) this.#keysOfPod.delete(podUid)
+  }
+
+  #keyOf(token: string): string {
+    return createHmac('sha256', this.#key).update(this.#audiences).update(token).digest('base64')
+  }
+
+  #count<T>(outcome: CacheOutcome, result: T): T {
+    this.#options.onOutcome(outcome)
+    return result
+  }
+}

@@ -1,0 +1,64 @@
+/** The allow-list: which ServiceAccounts may come in, and in which role. */
+
+import { denied, granted, type Verdict } from '../denial.ts'
+import type { Identity } from '../identity.ts'
+
+/** One entry of the allow-list; `namespace` and `serviceAccount` are exact names or globs. */
+export type AllowedIdentity = {
+  readonly namespace: string
+  readonly serviceAccount: string
+  readonly allowedRoles: readonly string[]
+  readonly allowedCommands: readonly string[]
+}
+
+/** What an admitted worker may do. */
+export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }
+
+export type Policy = {
+  readonly isListed: (namespace: string, serviceAccount: string) => boolean
+  /** Decides the role: the one asked for, or the only one there is. */
+  readonly authorize: (identity: Identity, role: string | undefined) => Verdict<Grant>
+}
+
+/**
+ * An empty list allows nobody. Where several entries match, a role is allowed if one of them
+ * allows it, and that entry's commands go with it.
+ */
+export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
+  const rules = entries.map((entry) => ({
+    entry,
+    isNamespace: matcher(entry.namespace),
+    isServiceAccount: matcher(entry.serviceAccount),
+  }))
+  const listMatching = (namespace: string, serviceAccount: string) =>
+    rules
+      .filter((rule) => rule.isNamespace(namespace) && rule.isServiceAccount(serviceAccount))
+      .map((rule) => rule.entry)
+
+  return {
+    isListed: (namespace, serviceAccount) => listMatching(namespace, serviceAccount).length > 0,
+
+    authorize(identity, asked) {
+      const matching = listMatching(identity.namespace, identity.serviceAccount)
+      if (matching.length === 0) return denied('identity_not_allowed')
+      const roles = new Set(matching.flatMap((entry) => entry.allowedRoles))
+      const [only] = roles
+      const role = asked ?? (roles.size === 1 ? only : undefined)
+      if (role === undefined) return denied('role_missing')
+      const entry = matching.find(({ allowedRoles }) => allowedRoles.includes(role))
+      if (entry === undefined) return denied('role_not_allowed')
+      return granted({ role, allowedCommands: entry.allowedCommands })
+    },
+  }
+}
+
+/** `*` stands for any run of characters and `?` for one; a pattern without them is exact. */
+function matcher(pattern: string): (name: string) => boolean {
+  if (!/[*?]/.test(pattern)) return (name) => name === pattern
+  const source = pattern
+    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
+    .replaceAll(/\*+/g, '.*')
+    .replaceAll('?', '.')
+  const regex = new RegExp(`^${source}$`)
+  return (name) => regex.test(name)
+}

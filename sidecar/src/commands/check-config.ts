@@ -1,0 +1,23 @@
+/** `check-config`: says whether a configuration is good, and every way in which it is not. */
+
+import { checkFiles } from '../config/files.ts'
+import { loadConfig } from '../config/load.ts'
+import { ConfigError } from '../config/problems.ts'
+import { EXIT, parseConfigArguments, runCommand } from './command.ts'
+import type { CommandContext } from './command.ts'
+
+const USAGE = 'auth-sidecar check-config [--config FILE] [--set path=value]…'
+
+/** Exits 0 with one line, or 78 with one entry a problem. */
+export const run = (context: CommandContext): number =>
+  runCommand(context, USAGE, () => {
+    const loaded = loadConfig(parseConfigArguments(context))
+    for (const warning of loaded.warnings) context.stderr.write(`Warning: ${warning}\n`)
+    const problems = checkFiles(loaded.config, loaded.explicitPaths, context.readFile)
+    if (problems.length > 0) throw new ConfigError(problems)
+    const { enabled, allowedIdentities } = loaded.config.k8sTrust
+    const count = allowedIdentities.length
+    const identities = `${count} ${count === 1 ? 'identity' : 'identities'} allowed`
+    context.stdout.write(`OK: ${enabled ? identities : 'trust is disabled, no worker may enter'}\n`)
+    return EXIT.ok
+  })

@@ -1,0 +1,78 @@
+/** What the commands share: their surroundings, their exit codes, the flags that name a configuration. */
+
+import { parseArgs } from 'node:util'
+import { ConfigError } from '../config/problems.ts'
+import type { ReadFile } from '../config/files.ts'
+import type { LoadOptions } from '../config/load.ts'
+
+/** Exit codes of sysexits.h. */
+export const EXIT = {
+  ok: 0,
+  usage: 64,
+  dependency: 69,
+  bug: 70,
+  permission: 77,
+  config: 78,
+} as const
+
+type Output = { readonly write: (text: string) => unknown }
+
+/** Everything a command may touch. `argv` is what follows the command's name. */
+export type CommandContext = {
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly stdout: Output
+  readonly stderr: Output
+  readonly readFile: ReadFile
+}
+
+/** The command line was wrong; the message says how, the usage what would be right. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'UsageError'
+  }
+}
+
+/** `--config FILE` and `--set path=value`, as every command that loads a configuration takes them. */
+export function parseConfigArguments(context: CommandContext): LoadOptions {
+  const { config, set } = parseStrictly(context.argv)
+  return { file: config, env: context.env, flags: set ?? [], readFile: context.readFile }
+}
+
+/** Refuses any argument. */
+export function refuseArguments(argv: readonly string[]): void {
+  if (argv[0] !== undefined) throw new UsageError('This command takes no arguments.')
+}
+
+/** Runs a command's body and turns what the user did wrong into words and an exit code. */
+export function runCommand(context: CommandContext, usage: string, body: () => number): number {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof UsageError) {
+      context.stderr.write(`${error.message}\nUsage: ${usage}\n`)
+      return EXIT.usage
+    }
+    if (error instanceof ConfigError) {
+      context.stderr.write(`${error}\n`)
+      return EXIT.config
+    }
+    throw error
+  }
+}
+
+function parseStrictly(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: { config: { type: 'string' }, set: { type: 'string', multiple: true } },
+      strict: true,
+      allowPositionals: false,
+    }).values
+  } catch (error) {
+    // parseArgs throws TypeErrors with codes of their own for what the user got wrong.
+    if (!(error instanceof TypeError)) throw error
+    throw new UsageError(error.message)
+  }
+}

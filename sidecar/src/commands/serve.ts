@@ -1,0 +1,85 @@
+/** `serve`: runs the sidecar until it is told to stop. */
+
+import { destination } from 'pino'
+import closeWithGrace from 'close-with-grace'
+import { systemClock } from '../clock.ts'
+import { compose } from '../compose.ts'
+import { checkFiles } from '../config/files.ts'
+import { loadConfig, type Loaded } from '../config/load.ts'
+import { ConfigError } from '../config/problems.ts'
+import { createLog, type Log } from '../observe/log.ts'
+import { version } from '../version.ts'
+import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
+
+const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
+
+/** Audit lines that may wait for a slow reader, in bytes; beyond it the oldest wait is dropped. */
+const AUDIT_BUFFER_BYTES_MAX = 8 * 1024 * 1024
+/** What a drain may take beyond its window, in milliseconds. */
+const STOP_SPARE_MS = 15_000
+
+const ONLY_STREAM = {
+  path: 'gateway.protocol',
+  reason: 'This version serves the stream protocol only.',
+  hint: 'Set gateway.protocol to stream.',
+}
+
+/** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
+export async function run(context: CommandContext): Promise<number | undefined> {
+  let loaded: Loaded | undefined
+  const code = runCommand(context, USAGE, () => {
+    loaded = load(context)
+    return EXIT.ok
+  })
+  return loaded === undefined ? code : serve(loaded, context)
+}
+
+function load(context: CommandContext): Loaded {
+  const loaded = loadConfig(parseConfigArguments(context))
+  const problems = [
+    ...checkFiles(loaded.config, loaded.explicitPaths, context.readFile),
+    ...(loaded.config.gateway.protocol === 'stream' ? [] : [ONLY_STREAM]),
+  ]
+  if (problems.length > 0) throw new ConfigError(problems)
+  return loaded
+}
+
+async function serve({ config, warnings }: Loaded, context: CommandContext) {
+  const log = createLog(config.log.level)
+  for (const warning of warnings) log.warn(warning)
+  const audit = destination({ fd: 1, sync: false, maxLength: AUDIT_BUFFER_BYTES_MAX })
+  try {
+    const sidecar = await compose(config, {
+      clock: systemClock,
+      random: Math.random,
+      env: context.env,
+      readFile: context.readFile,
+      log,
+      writeAudit: (line) => void audit.write(line),
+      version,
+    })
+    closeWithGrace(
+      { delay: config.drain.window + STOP_SPARE_MS, logger: false },
+      async ({ err }) => {
+        if (err !== undefined) log.fatal({ err }, 'a bug: draining, then giving up')
+        await sidecar.drain()
+        audit.flushSync()
+        if (err !== undefined) process.exit(EXIT.bug)
+      },
+    )
+    await sidecar.start().catch(async (error: unknown) => {
+      await sidecar.stop()
+      throw error
+    })
+    return undefined
+  } catch (error) {
+    return explain(error, log)
+  }
+}
+
+function explain(error: unknown, log: Log): number {
+  log.fatal({ err: error }, 'the sidecar could not start')
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  if (code === 'EACCES') return EXIT.permission
+  return code === 'EADDRINUSE' || code === 'EADDRNOTAVAIL' ? EXIT.dependency : EXIT.config
+}

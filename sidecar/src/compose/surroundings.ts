@@ -1,0 +1,15 @@
+/** What a process gives the sidecar; everything that tests replace. */
+
+import type { Clock } from '../clock.ts'
+import type { Log } from '../observe/log.ts'
+
+export type Surroundings = {
+  readonly clock: Clock
+  /** From 0 to 1. */
+  readonly random: () => number
+  readonly env: NodeJS.ProcessEnv
+  readonly readFile: (path: string) => string
+  readonly log: Log
+  readonly writeAudit: (line: string) => void
+  readonly version: { readonly version: string }
+}

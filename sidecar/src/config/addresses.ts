@@ -1,0 +1,89 @@
+/** The addresses in the configuration: where we listen, and the URLs of gateway and API server. */
+
+import { BlockList, isIP } from 'node:net'
+import * as z from 'zod'
+
+/** Where a port listens. `host` is without the brackets of IPv6; port 0 lets the system choose. */
+export type Address = { readonly host: string; readonly port: number }
+
+const ADDRESS_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/
+const URL_LENGTH_MAX = 2_048
+const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
+
+const loopback = new BlockList()
+loopback.addSubnet('127.0.0.0', 8, 'ipv4')
+loopback.addAddress('::1', 'ipv6')
+
+/** A codec of `host:port` and an `Address`. */
+export const address = () =>
+  z.codec(
+    z
+      .string({ error: 'An address is text: host:port.' })
+      .regex(ADDRESS_PATTERN, { error: 'This is not an address: host:port, IPv6 in brackets.' }),
+    z.object({ host: z.string(), port: z.number() }),
+    {
+      decode(value, payload) {
+        const [, name = '', port = ''] = ADDRESS_PATTERN.exec(value) ?? []
+        const parsed = { host: name.replace(/^\[|\]$/g, ''), port: Number(port) }
+        const reason = addressFault(name, parsed)
+        if (reason !== undefined) payload.issues.push(problem(value, reason, ADDRESS_HINT))
+        return parsed
+      },
+      encode: ({ host, port }) => (isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`),
+    },
+  )
+
+/** The gateway's URL as text; whether its host is allowed depends on `allowRemoteGateway`. */
+export const gatewayUrl = () =>
+  z
+    .string()
+    .max(URL_LENGTH_MAX)
+    .regex(/^ws:\/\//, { error: 'The gateway is reached by ws:// only.', abort: true })
+    .superRefine((value, context) => {
+      const reason = urlFault(value)
+      if (reason !== undefined) context.addIssue(problem(value, reason))
+    })
+
+/** The API server's URL as text: https only, since our own token travels on it. */
+export const apiServerUrl = () =>
+  z
+    .string()
+    .max(URL_LENGTH_MAX)
+    .regex(/^https:\/\//, { error: 'The API server is reached by https:// only.', abort: true })
+    .superRefine((value, context) => {
+      const reason = urlFault(value)
+      if (reason !== undefined) context.addIssue(problem(value, reason))
+    })
+
+/** Whether a host, as written in an address or a URL, can only mean this machine. */
+export function isLoopbackHost(host: string): boolean {
+  if (host === 'localhost') return true
+  const bare = host.replace(/^\[|\]$/g, '')
+  const family = isIP(bare)
+  return family !== 0 && loopback.check(bare, family === 6 ? 'ipv6' : 'ipv4')
+}
+
+/** Whether a host stands for every address of the machine. */
+export const isWildcardHost = (host: string): boolean => ['0.0.0.0', '::', '[::]'].includes(host)
+
+/** The port a ws:// URL dials. */
+export const portOf = (url: URL): number => (url.port === '' ? 80 : Number(url.port))
+
+function addressFault(name: string, parsed: Address): string | undefined {
+  if (parsed.port > 65_535) return 'The port is out of range: 0 to 65535.'
+  if (name.startsWith('[') && isIP(parsed.host) !== 6) return 'This is not an IPv6 address.'
+  if (/^[0-9.]+$/.test(name) && isIP(name) !== 4) return 'This is not an IPv4 address.'
+  return undefined
+}
+
+function urlFault(value: string): string | undefined {
+  if (!URL.canParse(value)) return 'This is not a URL.'
+  const url = new URL(value)
+  if (url.port === '0') return 'Port 0 cannot be dialled.'
+  if (url.username !== '' || url.password !== '') return 'Credentials do not belong in a URL.'
+  if (value.includes('#')) return 'A fragment does not belong in this URL.'
+  return undefined
+}
+
+const problem = (input: unknown, message: string, hint?: string) =>
+  ({ code: 'custom', input, message, ...(hint === undefined ? {} : { params: { hint } }) }) as const

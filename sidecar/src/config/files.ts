@@ -1,0 +1,135 @@
+/** Reads the files a configuration names, and tells early which of them are of no use. */
+
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { closeSync, openSync, readSync } from 'node:fs'
+import type { Problem } from './problems.ts'
+import type { Config } from './schema.ts'
+
+/** Reads a whole file as UTF-8, or throws. */
+export type ReadFile = (path: string) => string
+
+const FILE_BYTES_MAX = 1_048_576
+const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
+
+/** The `ReadFile` of a real process: never more than 1 MiB, even of a device that has no end. */
+export function readFileBounded(path: string): string {
+  const descriptor = openSync(path, 'r')
+  try {
+    const buffer = Buffer.alloc(FILE_BYTES_MAX + 1)
+    let length = 0
+    while (length < buffer.length) {
+      const count = readSync(descriptor, buffer, length, buffer.length - length, null)
+      if (count === 0) break
+      length += count
+    }
+    if (length > FILE_BYTES_MAX) throw new RangeError('The file is larger than 1 MiB.')
+    return buffer.toString('utf8', 0, length)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/** Why a file could not be read, in words. */
+export function readProblem(error: unknown): string {
+  if (error instanceof RangeError) return error.message
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+  return REASONS.get(code) ?? `The file cannot be read (${code}).`
+}
+
+const REASONS = new Map([
+  ['ENOENT', 'The file does not exist.'],
+  ['EACCES', 'The file may not be read: permission denied.'],
+  ['EISDIR', 'This is a directory, not a file.'],
+])
+
+type Check = {
+  readonly path: string
+  readonly file: string | undefined
+  readonly holds: 'certificates' | 'key' | 'text'
+}
+
+/**
+ * Tries every file that was named explicitly; in-cluster and other defaults need not exist yet.
+ * The problems never quote a file.
+ */
+export function checkFiles(
+  config: Config,
+  explicitPaths: ReadonlySet<string>,
+  readFile: ReadFile,
+): readonly Problem[] {
+  const named = filesOf(config).filter(({ path }) => explicitPaths.has(path))
+  const problems = named.flatMap((check) => checkFile(check, readFile))
+  return problems.length > 0 ? problems : checkPair(config, readFile)
+}
+
+const filesOf = ({ listen, gateway, kubernetes }: Config): readonly Check[] => [
+  { path: 'listen.tls.certFile', file: listen.tls?.certFile, holds: 'certificates' },
+  { path: 'listen.tls.keyFile', file: listen.tls?.keyFile, holds: 'key' },
+  { path: 'listen.tls.clientCaFile', file: listen.tls?.clientCaFile, holds: 'certificates' },
+  { path: 'gateway.auth.secretFile', file: gateway.auth.secretFile, holds: 'text' },
+  { path: 'gateway.deviceSeedFile', file: gateway.deviceSeedFile, holds: 'text' },
+  { path: 'kubernetes.caFile', file: kubernetes.caFile, holds: 'certificates' },
+  { path: 'kubernetes.tokenFile', file: kubernetes.tokenFile, holds: 'text' },
+]
+
+function checkFile({ path, file, holds }: Check, readFile: ReadFile): Problem[] {
+  if (file === undefined) return []
+  let text: string
+  try {
+    text = readFile(file)
+  } catch (error) {
+    const hint = 'Mount the file there, or correct its name.'
+    return [{ path, where: file, reason: readProblem(error), hint }]
+  }
+  const fault = CONTENT_CHECKS[holds](text)
+  return fault === undefined ? [] : [{ path, where: file, ...fault }]
+}
+
+type Fault = { readonly reason: string; readonly hint: string }
+
+const CONTENT_CHECKS: Readonly<Record<Check['holds'], (text: string) => Fault | undefined>> = {
+  certificates: (text) =>
+    certificatesIn(text) === undefined
+      ? { reason: 'This is no PEM file of certificates.', hint: 'Name a file of certificates.' }
+      : undefined,
+  key: (text) =>
+    attempt(() => createPrivateKey(text)) === undefined
+      ? { reason: 'This is no PEM private key.', hint: 'Name an unencrypted private key in PEM.' }
+      : undefined,
+  text: (text) =>
+    text.trim() === ''
+      ? { reason: 'The file is empty.', hint: 'Fill it, or mount it.' }
+      : undefined,
+}
+
+/** The key must be the certificate's, or every TLS handshake would fail. */
+function checkPair({ listen }: Config, readFile: ReadFile): Problem[] {
+  const { tls } = listen
+  if (tls === undefined) return []
+  const fits = attempt(() => {
+    const [certificate] = certificatesIn(readFile(tls.certFile)) ?? []
+    return certificate?.checkPrivateKey(createPrivateKey(readFile(tls.keyFile)))
+  })
+  if (fits === true) return []
+  return [
+    {
+      path: 'listen.tls.keyFile',
+      where: tls.keyFile,
+      reason: 'The key is not the key of the certificate.',
+      hint: 'Name the two files of one pair.',
+    },
+  ]
+}
+
+function certificatesIn(text: string): readonly X509Certificate[] | undefined {
+  const blocks = text.match(CERTIFICATE_PATTERN)
+  return blocks === null ? undefined : attempt(() => blocks.map((pem) => new X509Certificate(pem)))
+}
+
+function attempt<T>(run: () => T): T | undefined {
+  try {
+    return run()
+  } catch {
+    return undefined
+  }
+}

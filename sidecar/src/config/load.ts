@@ -1,0 +1,143 @@
+/** Loads the configuration: the file, over it the environment, over that the flags. */
+
+import { parseText } from './document.ts'
+import type { Located } from './document.ts'
+import { readProblem } from './files.ts'
+import type { ReadFile } from './files.ts'
+import { rewriteOriginal } from './original.ts'
+import type { Rewritten } from './original.ts'
+import { fromEnvironment, fromFlags } from './overrides.ts'
+import type { Environment, Override } from './overrides.ts'
+import { ConfigError, explainIssue, findingsOf, formatPath } from './problems.ts'
+import type { Finding, Path, Problem } from './problems.ts'
+import { configSchema } from './schema.ts'
+import type { Config } from './schema.ts'
+
+export type LoadOptions = {
+  /** The file's name; without one, environment and flags say everything. */
+  readonly file?: string | undefined
+  readonly env: Environment
+  /** `path=value`, as given to `--set`; the last one wins. */
+  readonly flags: readonly string[]
+  readonly readFile: ReadFile
+}
+export type Loaded = {
+  readonly config: Config
+  readonly warnings: readonly string[]
+  /** The paths of all options that were named rather than left to their defaults. */
+  readonly explicitPaths: ReadonlySet<string>
+}
+
+/** Everything the configuration was made of, so that a problem finds its place. */
+type Layers = {
+  readonly document: Located | undefined
+  readonly rewritten: Rewritten | undefined
+  readonly overrides: readonly Override[]
+}
+type Tree = Readonly<Record<string, unknown>>
+
+/** Throws a `ConfigError` that names everything wrong at once. */
+export function loadConfig(options: LoadOptions): Loaded {
+  const document = readDocument(options)
+  const rewritten = rewriteOriginal(document?.value)
+  const fromEnv = fromEnvironment(options.env)
+  const fromSet = fromFlags(options.flags)
+  const overrides = [...fromEnv.overrides, ...fromSet.overrides]
+  const layers: Layers = { document, rewritten, overrides }
+
+  const tree = mergeLayers(layers)
+  const parsed = configSchema.safeParse(tree, { error: explainIssue, reportInput: true })
+
+  const found = placeFindings(parsed.success ? [] : parsed.error.issues.flatMap(findingsOf), layers)
+  const problems = [...fromEnv.problems, ...fromSet.problems, ...found]
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems)
+  return {
+    config: parsed.data,
+    warnings: [...originalWarnings(layers), ...openDoorWarnings(parsed.data)],
+    explicitPaths: new Set(leafPaths(tree, [])),
+  }
+}
+
+function readDocument({ file, readFile }: LoadOptions): Located | undefined {
+  if (file === undefined) return undefined
+  let text: string
+  try {
+    text = readFile(file)
+  } catch (error) {
+    const hint = 'Name a readable file with --config FILE.'
+    throw new ConfigError([{ path: '', where: file, reason: readProblem(error), hint }])
+  }
+  const parsed = parseText(text, file)
+  if (!parsed.ok) throw new ConfigError(parsed.problems)
+  return parsed.document
+}
+
+/** A second complaint about the same option is noise: the first says what to mend. */
+function placeFindings(findings: readonly Finding[], layers: Layers): readonly Problem[] {
+  const placed = [
+    ...(layers.rewritten?.findings ?? []).map((finding) => place(finding, layers)),
+    ...findings.map((finding) => settle(finding, layers)),
+  ]
+  const seen = new Map<string, Problem>()
+  for (const problem of placed) {
+    if (!seen.has(problem.path)) seen.set(problem.path, problem)
+  }
+  return [...seen.values()]
+}
+
+/** Places a finding on our form of the document: perhaps an override's, else the file's. */
+function settle(finding: Finding, layers: Layers): Problem {
+  const override = layers.overrides.findLast(({ path }) =>
+    path.every((part, index) => finding.path[index] === part),
+  )
+  if (override !== undefined) return problemAt(finding, finding.path, override.where)
+  const path = layers.rewritten?.origin(finding.path) ?? finding.path
+  return place({ ...finding, path }, layers)
+}
+
+/** Places a finding on the document as it was written. */
+const place = (finding: Finding, { document }: Layers): Problem =>
+  problemAt(finding, finding.path, document?.locate(finding.path, finding.at))
+
+const problemAt = (finding: Finding, path: Path, where: string | undefined): Problem => ({
+  path: formatPath(path),
+  ...(where === undefined ? {} : { where }),
+  reason: finding.reason,
+  ...(finding.hint === undefined ? {} : { hint: finding.hint }),
+})
+
+function mergeLayers({ document, rewritten, overrides }: Layers): unknown {
+  const written = rewritten?.value ?? document?.value ?? {}
+  return overrides.reduce<unknown>((tree, { path, value }) => withValue(tree, path, value), written)
+}
+
+/** The paths of overrides come from the schema alone, so no key here can be a prototype's. */
+function withValue(tree: unknown, path: readonly string[], value: unknown): unknown {
+  const [key, ...rest] = path
+  if (key === undefined) return value
+  // Something that is no section stays, so that it is complained about where it stands.
+  if (tree !== null && tree !== undefined && !isTree(tree)) return tree
+  const section: Tree = tree ?? {}
+  return { ...section, [key]: withValue(section[key], rest, value) }
+}
+
+const isTree = (value: unknown): value is Tree =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+function leafPaths(tree: unknown, path: readonly string[]): readonly string[] {
+  if (!isTree(tree)) return [path.join('.')]
+  return Object.entries(tree).flatMap(([key, value]) => leafPaths(value, [...path, key]))
+}
+
+const originalWarnings = ({ rewritten, document }: Layers): readonly string[] =>
+  (rewritten?.warnings ?? []).map(
+    ({ path, text }) => `${formatPath(path)} (${document?.locate(path, 'value')}): ${text}`,
+  )
+
+function openDoorWarnings({ k8sTrust }: Config): readonly string[] {
+  return k8sTrust.allowedIdentities.flatMap(({ namespace, serviceAccount }, index) =>
+    /^\*+$/.test(namespace) && /^[*.]+$/.test(serviceAccount)
+      ? [`k8sTrust.allowedIdentities[${index}]: Every pod of the cluster may enter.`]
+      : [],
+  )
+}

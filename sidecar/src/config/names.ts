@@ -1,0 +1,56 @@
+/** The words in the configuration: names and globs, header names, file paths, lists of words. */
+
+import * as z from 'zod'
+
+/**
+ * DNS-1123 with `*` and `?` as wildcards. The repeats are bounded and no lookaround is used: the
+ * patterns are published in the JSON Schema, and Helm reads them with RE2.
+ */
+const LABEL_PATTERN = /^[a-z0-9*?]([-a-z0-9*?]{0,61}[a-z0-9*?])?$/
+const SUBDOMAIN_PATTERN =
+  /^[a-z0-9*?]([-a-z0-9*?]{0,251}[a-z0-9*?])?(\.[a-z0-9*?]([-a-z0-9*?]{0,251}[a-z0-9*?])?)*$/
+
+const NAME_REASON = 'This is not a Kubernetes name or a glob of one: a-z, 0-9, -, with * and ?.'
+
+/** RFC 9110 §5.6.2. */
+const HEADER_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
+/** Headers that already mean something in an upgrade or to the gateway. */
+const RESERVED_HEADER =
+  /^(authorization|cookie|host|connection|upgrade|content-length|transfer-encoding|te|trailer|origin|user-agent|traceparent|forwarded|x-real-ip|x-forwarded-.*|sec-.*|proxy-.*|x-openclaw-k8s-.*|x-openclaw-role|x-openclaw-scopes)$/i
+
+/** The name of a namespace or ServiceAccount, exact or as a glob. */
+export const namePattern = (kind: 'namespace' | 'serviceAccount') =>
+  kind === 'namespace'
+    ? z.string().regex(LABEL_PATTERN, { error: NAME_REASON })
+    : z.string().max(253, { abort: true }).regex(SUBDOMAIN_PATTERN, { error: NAME_REASON })
+
+/** A nonempty list of printable words without blanks. */
+export const words = (itemsMax: number, lengthMax: number) =>
+  z
+    .array(
+      z
+        .string()
+        .min(1)
+        .max(lengthMax, { abort: true })
+        .regex(/^[!-~]+$/, { error: 'Only printable ASCII without blanks belongs here.' }),
+    )
+    .min(1)
+    .max(itemsMax)
+
+export const filePath = () =>
+  z
+    .string()
+    .min(1)
+    .max(4_096)
+    .regex(/^\P{Cc}+$/u, { error: 'A file name has no control characters.' })
+
+export const credentialHeader = () =>
+  z
+    .string()
+    .max(64, { abort: true })
+    .regex(HEADER_PATTERN, { error: 'This is not a header name.' })
+    .refine((name) => !RESERVED_HEADER.test(name), {
+      error: 'This header already has another meaning in the handshake.',
+      params: { hint: 'Choose a name of its own, such as X-OpenClaw-SA-Token.' },
+    })

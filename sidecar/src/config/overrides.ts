@@ -1,0 +1,91 @@
+/** Single options given by environment variables and by `--set` flags. */
+
+import { parseText } from './document.ts'
+import { nearest } from './nearest.ts'
+import { OPTION_PATHS, optionAt, optionOf, VARIABLE_PREFIX, VARIABLES } from './options.ts'
+import type { Option } from './options.ts'
+import { printable } from './problems.ts'
+import type { Problem } from './problems.ts'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export type Override = {
+  readonly path: readonly string[]
+  readonly value: unknown
+  /** The variable or flag, as the user knows it. */
+  readonly where: string
+}
+export type Overrides = { readonly overrides: Override[]; readonly problems: Problem[] }
+
+/**
+ * Variables that Kubernetes sets in every pod beside a Service named `auth-sidecar` or
+ * `auth-sidecar-…`; nobody wrote them for us.
+ */
+const SERVICE_LINK =
+  /^AUTH_SIDECAR_(PORT(_.*)?|([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?))$/
+const SERVICE_LINK_VALUE = /^(tcp|udp|sctp):\/\//
+
+/** Reads every `AUTH_SIDECAR_` variable: sections before their options, whatever the order. */
+export function fromEnvironment(env: Environment): Overrides {
+  const result: Overrides = { overrides: [], problems: [] }
+  for (const [variable, text] of Object.entries(env)) {
+    if (text === undefined || !variable.startsWith(VARIABLE_PREFIX)) continue
+    const option = optionOf(variable)
+    if (option !== undefined) addOverride(result, option, text, variable)
+    else if (!isServiceLink(variable, text)) result.problems.push(unknownVariable(variable))
+  }
+  result.overrides.sort((one, other) => one.path.length - other.path.length)
+  return result
+}
+
+/** Reads `path=value` flags, in their order. */
+export function fromFlags(flags: readonly string[]): Overrides {
+  const result: Overrides = { overrides: [], problems: [] }
+  for (const flag of flags) {
+    const split = flag.indexOf('=')
+    const path = split === -1 ? flag : flag.slice(0, split)
+    const where = `--set ${printable(path)}`
+    const option = optionAt(path)
+    if (option === undefined) result.problems.push(unknownFlag(path, where))
+    else if (split === -1) {
+      const hint = `Write --set ${path}=VALUE.`
+      result.problems.push({ path, where, reason: 'The flag gives no value.', hint })
+    } else addOverride(result, option, flag.slice(split + 1), where)
+  }
+  return result
+}
+
+function addOverride(result: Overrides, option: Option, text: string, where: string): void {
+  const parsed = parseText(text, where)
+  if (option.isText) {
+    // Plain text such as [::]:18443 is a broken YAML list, yet a fine address.
+    const isQuoted = parsed.ok && typeof parsed.document.value === 'string'
+    const value = isQuoted ? parsed.document.value : text
+    result.overrides.push({ path: option.path, value, where })
+  } else if (parsed.ok) {
+    result.overrides.push({ path: option.path, value: parsed.document.value, where })
+  } else {
+    const path = option.path.join('.')
+    result.problems.push(...parsed.problems.map((problem) => ({ ...problem, path })))
+  }
+}
+
+const isServiceLink = (variable: string, text: string): boolean =>
+  SERVICE_LINK.test(variable) || (variable.endsWith('_PORT') && SERVICE_LINK_VALUE.test(text))
+
+const unknownVariable = (variable: string): Problem => ({
+  path: '',
+  where: printable(variable),
+  reason: 'This variable sets no option.',
+  ...didYouMean(nearest(variable, VARIABLES)),
+})
+
+const unknownFlag = (path: string, where: string): Problem => ({
+  path: printable(path),
+  where,
+  reason: 'This option does not exist.',
+  ...didYouMean(nearest(path, OPTION_PATHS)),
+})
+
+const didYouMean = (name: string | undefined): { readonly hint?: string } =>
+  name === undefined ? {} : { hint: `Did you mean ${name}?` }

@@ -1,0 +1,149 @@
+/** What is wrong with a configuration, in words for the one who wrote it. */
+
+import type * as z from 'zod'
+import { nearest } from './nearest.ts'
+import { knownKeys, OPTION_PATHS } from './options.ts'
+
+export type Path = readonly (string | number)[]
+
+/** One thing to mend. `path` is as the user wrote it; '' stands for the document itself. */
+export type Problem = {
+  readonly path: string
+  /** `file:line:column`, or the variable or flag the value came from. */
+  readonly where?: string
+  readonly reason: string
+  readonly hint?: string
+}
+
+/** A problem found in the tree, before it is known where the tree's parts came from. */
+export type Finding = {
+  readonly path: Path
+  readonly at: 'key' | 'value'
+  readonly reason: string
+  readonly hint?: string | undefined
+}
+
+const SHOWN_PROBLEMS_MAX = 20
+const KEY_LENGTH_MAX = 64
+
+/** The configuration cannot be used. Its `toString` is all the user needs to read. */
+export class ConfigError extends Error {
+  readonly problems: readonly Problem[]
+
+  constructor(problems: readonly Problem[]) {
+    super(describeProblems(problems))
+    this.name = 'ConfigError'
+    this.problems = problems
+  }
+
+  override toString(): string {
+    return this.message
+  }
+}
+
+/** Words for the issues zod finds; what a schema says itself comes before them. */
+export function explainIssue(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.code === 'invalid_type') {
+    return issue.input === undefined
+      ? 'The option is missing.'
+      : `Expected ${nameType(String(issue.expected))}, got ${typeOf(issue.input)}.`
+  }
+  if (issue.code === 'invalid_value') return `Expected one of: ${issue.values.join(', ')}.`
+  if (issue.code === 'too_small') return explainTooSmall(issue.origin, String(issue.minimum))
+  if (issue.code === 'too_big') return explainTooBig(issue.origin, String(issue.maximum))
+  return undefined
+}
+
+function explainTooSmall(origin: string, minimum: string): string {
+  if (origin === 'array') return 'The list is empty: it would admit nobody or anybody.'
+  return origin === 'string' ? 'The text is empty.' : `The value is below ${minimum}.`
+}
+
+function explainTooBig(origin: string, maximum: string): string {
+  if (origin === 'array') return `The list has more than ${maximum} items.`
+  if (origin === 'string') return `The text is longer than ${maximum} characters.`
+  return `The value is above ${maximum}.`
+}
+
+/** One zod issue as findings: one for each unknown key, else one. */
+export function findingsOf(issue: z.core.$ZodIssue): readonly Finding[] {
+  const path = toPath(issue.path)
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key))
+  return [{ path, at: 'value', reason: issue.message, hint: hintOf(issue) }]
+}
+
+/** `k8sTrust.allowedIdentities[0].namespace`, with keys of strangers made safe to print. */
+export function formatPath(path: Path): string {
+  let text = ''
+  for (const part of path) {
+    if (typeof part === 'number') text += `[${part}]`
+    else text += text === '' ? printable(part) : `.${printable(part)}`
+  }
+  return text
+}
+
+/** Text from outside, made safe for a terminal and short. */
+export function printable(text: string): string {
+  const safe = text.replace(/[^ -~]/g, '?')
+  return safe.length > KEY_LENGTH_MAX ? `${safe.slice(0, KEY_LENGTH_MAX)}…` : safe
+}
+
+const toPath = (path: readonly PropertyKey[]): Path =>
+  path.map((part) => (typeof part === 'number' ? part : String(part)))
+
+function unknownKey(parent: Path, key: string): Finding {
+  const hint = SECRET_HINTS.get([...parent, key].join('.')) ?? suggestKey(parent, key)
+  return { path: [...parent, key], at: 'key', reason: 'This option does not exist.', hint }
+}
+
+const SECRET_HINTS = new Map(
+  ['token', 'password'].map((key) => [
+    `gateway.auth.${key}`,
+    'Secrets do not belong here: put it in a file and name that in gateway.auth.secretFile.',
+  ]),
+)
+
+function suggestKey(parent: Path, key: string): string | undefined {
+  const sibling = nearest(key, knownKeys(parent))
+  if (sibling !== undefined) return `Did you mean ${sibling}?`
+  const elsewhere = OPTION_PATHS.find((path) => path.split('.').at(-1) === key)
+  return elsewhere === undefined ? undefined : `Did you mean ${elsewhere}?`
+}
+
+function hintOf(issue: z.core.$ZodIssue): string | undefined {
+  if (issue.code === 'too_small' && issue.origin === 'array') return 'Name at least one.'
+  if (issue.code === 'invalid_value') {
+    const { input } = issue
+    const near = typeof input === 'string' ? nearest(input, issue.values.map(String)) : undefined
+    return near === undefined ? undefined : `Did you mean ${near}?`
+  }
+  const hint = issue.code === 'custom' ? issue.params?.['hint'] : undefined
+  return typeof hint === 'string' ? hint : undefined
+}
+
+const nameType = (type: string): string => (type === 'int' ? 'a whole number' : withArticle(type))
+
+function typeOf(value: unknown): string {
+  if (value === null) return 'nothing'
+  if (typeof value === 'number' && !Number.isInteger(value)) return 'a number with a fraction'
+  return withArticle(Array.isArray(value) ? 'array' : typeof value)
+}
+
+function withArticle(type: string): string {
+  const name = { string: 'text', array: 'a list', object: 'a section' }[type]
+  return name ?? `a ${type}`
+}
+
+function describeProblems(problems: readonly Problem[]): string {
+  const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
+  const lines = problems.slice(0, SHOWN_PROBLEMS_MAX).flatMap(describeProblem)
+  const left = problems.length - SHOWN_PROBLEMS_MAX
+  if (left > 0) lines.push(`  … and ${left} more`)
+  return [`The configuration has ${count}:`, ...lines].join('\n')
+}
+
+function describeProblem({ path, where, reason, hint }: Problem): string[] {
+  const place = [path, where === undefined ? '' : `(${where})`].filter((part) => part !== '')
+  const head = place.length === 0 ? reason : `${place.join(' ')}: ${reason}`
+  return hint === undefined ? [`  ${head}`] : [`  ${head}`, `    Hint: ${hint}`]
+}

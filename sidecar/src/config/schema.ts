@@ -1,0 +1,129 @@
+/** The schema of the whole configuration: every option with its unit, default and bound. */
+
+import * as z from 'zod'
+import { address, apiServerUrl, gatewayUrl } from './addresses.ts'
+import { duration, minutes } from './durations.ts'
+import { filePath, words } from './names.ts'
+import { addCrossFieldRules } from './rules.ts'
+import { jwks, limits, review } from './schema-limits.ts'
+import { k8sTrust } from './schema-trust.ts'
+
+const tls = z.strictObject({
+  certFile: filePath().describe('PEM file with the certificate chain of the worker port.'),
+  keyFile: filePath().describe('PEM file with the private key of the certificate.'),
+  clientCaFile: filePath()
+    .optional()
+    .describe('PEM file with the CAs of worker certificates. Set, it makes mutual TLS mandatory.'),
+})
+
+const listen = z.strictObject({
+  workers: address()
+    .prefault('0.0.0.0:18443')
+    .describe('Address of the worker port as host:port. Default 0.0.0.0:18443.'),
+  admin: address()
+    .prefault('0.0.0.0:9464')
+    .describe('Address of the admin port (metrics, probes) as host:port. Default 0.0.0.0:9464.'),
+  tls: tls.optional().describe('TLS on the worker port. Default: none, plain TCP.'),
+})
+
+const gateway = z.strictObject({
+  url: gatewayUrl()
+    .default('ws://127.0.0.1:18789')
+    .describe('Where the gateway listens: ws:// on loopback. Default ws://127.0.0.1:18789.'),
+  protocol: z
+    .enum(['openclaw', 'stream'])
+    .default('openclaw')
+    .describe('What the first frames mean. Default openclaw; stream relays any WebSocket.'),
+  auth: z
+    .strictObject({
+      mode: z
+        .enum(['token', 'trusted-proxy'])
+        .default('token')
+        .describe("The gateway's own auth mode (protocol openclaw only). Default token."),
+      secretFile: filePath()
+        .default('/etc/openclaw-gateway/token')
+        .describe(
+          "File with the gateway's token or password (protocol openclaw only). Default /etc/openclaw-gateway/token.",
+        ),
+    })
+    .prefault({})
+    .describe('How the sidecar proves itself to the gateway.'),
+  deviceSeedFile: filePath()
+    .default('/etc/auth-sidecar/device-seed')
+    .describe(
+      'File with the seed that device keys are derived from (protocol openclaw only). Default /etc/auth-sidecar/device-seed.',
+    ),
+  connectTimeout: duration({ min: 10, max: minutes(1) })
+    .prefault('5s')
+    .describe('Longest wait for the gateway to answer a dial, 10ms to 1m. Default 5s.'),
+  allowRemoteGateway: z
+    .boolean()
+    .default(false)
+    .describe('Allow a gateway outside this pod, over plain ws. Default false.'),
+})
+
+const kubernetes = z.strictObject({
+  apiServer: apiServerUrl()
+    .optional()
+    .describe('https:// URL of the API server. Default: in-cluster.'),
+  caFile: filePath()
+    .optional()
+    .describe('PEM file with the CA of the API server. Default: in-cluster.'),
+  tokenFile: filePath()
+    .optional()
+    .describe("File with the sidecar's own token, read again as it rotates. Default: in-cluster."),
+  issuers: words(16, 1_024)
+    .optional()
+    .describe("Accepted token issuers, 1 to 16. Default: the issuer in the cluster's discovery."),
+})
+
+const drain = z.strictObject({
+  window: duration({ min: 0, max: minutes(10) })
+    .prefault('20s')
+    .describe('Time over which a shutdown spreads its closes, 0s to 10m. Default 20s.'),
+})
+
+const log = z.strictObject({
+  level: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace'])
+    .default('info')
+    .describe('Least severe level that is logged. Default info.'),
+})
+
+/** The document, from what is written to what the rooms read (`Config`). */
+export const configSchema = z
+  .strictObject({
+    listen: listen.prefault({}).describe('Where the sidecar listens.'),
+    gateway: gateway.prefault({}).describe('The gateway beside the sidecar.'),
+    kubernetes: kubernetes.prefault({}).describe('The API server that vouches for workers.'),
+    k8sTrust: k8sTrust.prefault({}).describe('Who may enter, and for how long.'),
+    jwks: jwks.prefault({}).describe("The cluster's signing keys."),
+    review: review.prefault({}).describe('TokenReviews and the cache of their verdicts.'),
+    limits: limits.prefault({}).describe('How much of everything there may be.'),
+    drain: drain.prefault({}).describe('How a shutdown goes.'),
+    log: log.prefault({}).describe('The log on stderr.'),
+  })
+  .superRefine(addCrossFieldRules)
+
+type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T
+
+/**
+ * The configuration as every room reads it, under the names of the document. Durations are
+ * milliseconds, sizes bytes, rates events a second, addresses `{ host, port }`.
+ */
+export type Config = DeepReadonly<z.output<typeof configSchema>>
+
+/** The JSON Schema (2020-12) of the document as it is written. */
+export const jsonSchema = (): Record<string, unknown> => {
+  const { $schema, ...rest } = z.toJSONSchema(configSchema, { io: 'input' })
+  return {
+    $schema,
+    $id: 'urn:openclaw:auth-sidecar:config',
+    title: 'Configuration of the OpenClaw auth sidecar',
+    ...rest,
+  }
+}
+
+/** A configuration in the notation of the document: it loads again to the same `Config`. */
+export const toDocument = (config: Config): Record<string, unknown> =>
+  z.encode(configSchema, config as z.output<typeof configSchema>)

@@ -1,0 +1,36 @@
+/** Deadlines that the injected clock holds, and waits that an abort cuts short. */
+
+import type { Clock } from './clock.ts'
+
+/** Runs `work` with a signal that aborts after `ms` milliseconds, or when `parent` does. */
+export async function withDeadline<T>(
+  clock: Clock,
+  ms: number,
+  work: (signal: AbortSignal) => Promise<T>,
+  parent?: AbortSignal,
+): Promise<T> {
+  const controller = new AbortController()
+  const cancel = clock.after(ms, () => controller.abort(new Error(`no answer within ${ms} ms`)))
+  const signal =
+    parent === undefined ? controller.signal : AbortSignal.any([controller.signal, parent])
+  try {
+    return await raceAbort(work(signal), signal)
+  } finally {
+    cancel()
+  }
+}
+
+/** Settles with `promise`, or rejects with the signal's reason as soon as it aborts. */
+export function raceAbort<T>(promise: Promise<T> | T, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = () => reject(asError(signal.reason))
+    if (signal.aborted) onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    Promise.resolve(promise)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
+
+const asError = (reason: unknown): Error =>
+  reason instanceof Error ? reason : new Error(String(reason))

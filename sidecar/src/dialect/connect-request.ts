@@ -1,0 +1,33 @@
+/** The first frame of the `stream` dialect: `connect.request` and its answer. */
+
+import { z } from 'zod'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
+import type { Introduction } from './dialect.ts'
+
+/** What a worker without a header credential must send first; other members are ignored. */
+const CONNECT_REQUEST = z.object({
+  type: z.literal('connect.request'),
+  authMode: z.literal('k8s-sa'),
+  saToken: z.string().min(1),
+  role: z.string().min(1).max(64).optional(),
+})
+
+/** Reads the frame. Its role is required, and checked where the policy is. */
+export function readConnectRequest(text: string): Verdict<Introduction> {
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch {
+    return denied('frame_malformed')
+  }
+  const parsed = CONNECT_REQUEST.safeParse(json)
+  if (!parsed.success) return denied('frame_malformed')
+  const { saToken, role } = parsed.data
+  if (role === undefined) return denied('role_missing')
+  return granted({ token: saToken, role })
+}
+
+export const CONNECT_ACCEPTED = JSON.stringify({ type: 'connect.response', success: true })
+
+export const connectRefused = (code: Code): string =>
+  JSON.stringify({ type: 'connect.response', success: false, code })

@@ -1,0 +1,43 @@
+/** What a dialect is: how a worker introduces itself and how the gateway is reached for it. */
+
+import type { Code, Verdict } from '../denial.ts'
+import type { Dialled } from '../tunnel/dial.ts'
+import type { Caller, Reach } from '../tunnel/gateway-dialer.ts'
+
+/** A worker in its handshake, as far as a dialect may see and move it. */
+export type WorkerSide = Caller & {
+  /** The token shown at the upgrade, if one was. */
+  readonly token: string | undefined
+  /** The `X-OpenClaw-Role` header of the upgrade. */
+  readonly role: string | undefined
+  /** Answers the upgrade with 101. At most once. */
+  readonly open: (subprotocol: string | undefined) => void
+  /** The next whole text message, within the limits for unauthenticated workers. */
+  readonly nextMessage: () => Promise<Verdict<string>>
+  readonly send: (text: string) => void
+}
+
+/** What a worker says of itself; nothing of it is proven. */
+export type Introduction = {
+  readonly token: string
+  readonly role: string | undefined
+}
+
+/** The gateway's end of an admitted stream, its own handshake done. */
+export type GatewaySide = Dialled
+
+/** What the gateway is reached for. */
+export type GrantedReach = Reach & { readonly allowedCommands: readonly string[] }
+
+/** One worker's way through a dialect, in this order. */
+export type Handshake = {
+  readonly introduce: () => Promise<Verdict<Introduction>>
+  /** Dials the gateway and does the handshake there. Throws `Fault`. */
+  readonly reach: (reach: GrantedReach) => Promise<GatewaySide>
+  /** Tells the worker that it is in; bytes flow from here on. Synchronous: nothing may come between. */
+  readonly release: (gateway: GatewaySide) => void
+  /** The message a refused worker gets on its open WebSocket ahead of the close frame. */
+  readonly refusalMessage: (code: Code) => string | undefined
+}
+
+export type Dialect = (worker: WorkerSide) => Handshake

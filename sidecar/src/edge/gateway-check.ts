@@ -1,0 +1,28 @@
+/** The readiness check of the gateway: whether something accepts a connection where it should be. */
+
+import { connect as netConnect } from 'node:net'
+import type { Clock } from '../clock.ts'
+
+export type GatewayCheckOptions = {
+  readonly url: URL
+  readonly clock: Clock
+  readonly connect?: typeof netConnect
+}
+
+const CONNECT_TIMEOUT_MS = 1000
+
+/** Connects and hangs up; resolves with what is wrong, or `undefined`. */
+export function checkGateway({ url, clock, connect = netConnect }: GatewayCheckOptions) {
+  return new Promise<string | undefined>((resolve) => {
+    const host = url.hostname.replace(/^\[|\]$/g, '')
+    const socket = connect({ host, port: Number(url.port || 80) })
+    const settle = (objection: string | undefined) => {
+      cancel()
+      socket.destroy()
+      resolve(objection)
+    }
+    const cancel = clock.after(CONNECT_TIMEOUT_MS, () => settle(`no answer from ${url.host}`))
+    socket.once('connect', () => settle(undefined))
+    socket.on('error', () => settle(`nothing listens on ${url.host}`))
+  })
+}

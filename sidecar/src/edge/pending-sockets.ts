@@ -1,0 +1,83 @@
+/** Sockets that have not proven anything yet: few per address, few in all, and none for long. */
+
+import type { Socket } from 'node:net'
+import type { Clock } from '../clock.ts'
+import { normalizeAddress } from '../tunnel/address.ts'
+
+export type PendingSocketsOptions = {
+  readonly perAddressMax: number
+  readonly inAllMax: number
+  /** From the first byte of TCP to the admission, in milliseconds. */
+  readonly handshakeTimeoutMs: number
+  readonly clock: Clock
+}
+
+type Pending = {
+  readonly address: string
+  readonly socket: Socket
+  readonly cancel: () => void
+  onTimeout: () => void
+}
+
+/** Peers are told apart by their address and port, which TLS does not hide. */
+export class PendingSockets {
+  readonly #options: PendingSocketsOptions
+  readonly #pending = new Map<string, Pending>()
+  readonly #countOf = new Map<string, number>()
+
+  constructor(options: PendingSocketsOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  /** Takes a socket in; false when there are too many, from its address or in all. */
+  accept(socket: Socket): boolean {
+    const { perAddressMax, inAllMax, handshakeTimeoutMs, clock } = this.#options
+    const address = normalizeAddress(socket.remoteAddress) ?? ''
+    const count = this.#countOf.get(address) ?? 0
+    if (this.#pending.size >= inAllMax || count >= perAddressMax) return false
+    const key = keyOf(socket)
+    const pending: Pending = {
+      address,
+      socket,
+      cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
+      onTimeout: () => socket.destroy(),
+    }
+    this.#pending.set(key, pending)
+    this.#countOf.set(address, count + 1)
+    socket.once('close', () => this.#remove(key, pending))
+    return true
+  }
+
+  /** Says what happens instead of a bare end when the time is up. */
+  onTimeout(socket: Socket, run: () => void): void {
+    const pending = this.#pending.get(keyOf(socket))
+    if (pending !== undefined) pending.onTimeout = run
+  }
+
+  /** The peer has proven itself: it no longer counts. */
+  settle(socket: Socket): void {
+    const key = keyOf(socket)
+    const pending = this.#pending.get(key)
+    if (pending !== undefined) this.#remove(key, pending)
+  }
+
+  destroyAll(): void {
+    for (const { socket } of this.#pending.values()) socket.destroy()
+  }
+
+  #remove(key: string, pending: Pending): void {
+    // The same port may already belong to a newer socket.
+    if (this.#pending.get(key) !== pending) return
+    this.#pending.delete(key)
+    pending.cancel()
+    const count = (this.#countOf.get(pending.address) ?? 1) - 1
+    if (count === 0) this.#countOf.delete(pending.address)
+    else this.#countOf.set(pending.address, count)
+  }
+}
+
+const keyOf = (socket: Socket): string => `${socket.remoteAddress}|${socket.remotePort}`

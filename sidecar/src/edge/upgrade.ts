@@ -1,0 +1,106 @@
+/** Upgrade validation: what may become a WebSocket (RFC 6455 §4.2.1), and nothing looser. */
+
+import type { IncomingMessage } from 'node:http'
+import { SUBPROTOCOL_PREFIX } from '../authn/credential.ts'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
+
+/** What is kept of an upgrade request; the rest is never looked at again. */
+export type UpgradeRequest = {
+  /** `Sec-WebSocket-Key`, 16 bytes in base64. */
+  readonly key: string
+  readonly host: string
+  /** The first subprotocol offered that carries no credential. */
+  readonly subprotocol: string | undefined
+  readonly role: string | undefined
+  readonly userAgent: string | undefined
+  readonly traceparent: string | undefined
+  /** Without the query: it may hold what belongs in no log. */
+  readonly path: string
+}
+
+export type RequestHead = Pick<
+  IncomingMessage,
+  'method' | 'httpVersion' | 'url' | 'rawHeaders' | 'headersDistinct'
+>
+
+const KEY = /^[+/0-9A-Za-z]{22}==$/
+const HTTP_TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+const TARGET_LENGTH_MAX = 4096
+/** Encoded dots and slashes, backslashes, parameters and empty segments mean different things to different servers. */
+const NOT_CANONICAL = /\/\/|\\|;|%2e|%2f|%5c|%00|\/\.{1,2}(\/|$)/i
+const PATH = /^\/([A-Za-z0-9\-._~!$&'()*+,=:@/]|%[0-9A-Fa-f]{2})*$/
+const JWT_SHAPE = /eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/
+
+export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
+  const objection = findObjection(request)
+  if (objection !== undefined) return denied(objection)
+  const key = single(request, 'sec-websocket-key')
+  const host = single(request, 'host')
+  const target = splitTarget(request.url ?? '')
+  if (key === undefined || !KEY.test(key) || host === undefined) return denied('upgrade_malformed')
+  if (!target.ok) return target
+  const offers = listOffers(request)
+  if (offers === undefined) return denied('upgrade_malformed')
+  return granted({
+    key,
+    host,
+    subprotocol: offers.find((offer) => !offer.startsWith(SUBPROTOCOL_PREFIX)),
+    role: single(request, 'x-openclaw-role'),
+    userAgent: single(request, 'user-agent'),
+    traceparent: single(request, 'traceparent'),
+    path: target.value,
+  })
+}
+
+/** Why a request that is no upgrade is refused: plain HTTP is never relayed. */
+export function findObjection(request: RequestHead): Code | undefined {
+  if (request.method !== 'GET') return 'method_not_allowed'
+  if (request.httpVersion !== '1.1') return 'upgrade_malformed'
+  const { headersDistinct: headers } = request
+  if (single(request, 'upgrade')?.toLowerCase() !== 'websocket') return 'upgrade_required'
+  if (!hasToken(headers['connection'], 'upgrade')) return 'upgrade_malformed'
+  // A body behind an upgrade would be read as frames by one side and as a body by the other.
+  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) {
+    return 'upgrade_malformed'
+  }
+  if (single(request, 'sec-websocket-version') !== '13') return 'version_not_supported'
+  return undefined
+}
+
+function splitTarget(target: string): Verdict<string> {
+  if (target.length > TARGET_LENGTH_MAX || target.includes('#')) {
+    return denied('target_not_canonical')
+  }
+  const [path = '', ...rest] = target.split('?')
+  const query = rest.join('?')
+  if (JWT_SHAPE.test(query) || JWT_SHAPE.test(decodeLoosely(query))) {
+    return denied('credential_in_query')
+  }
+  if (!PATH.test(path) || NOT_CANONICAL.test(path)) return denied('target_not_canonical')
+  return granted(path)
+}
+
+function decodeLoosely(query: string): string {
+  return query.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  )
+}
+
+function listOffers(request: RequestHead): readonly string[] | undefined {
+  const values = request.headersDistinct['sec-websocket-protocol'] ?? []
+  const offers = values.flatMap((value) => value.split(',').map((offer) => offer.trim()))
+  const isClean =
+    offers.every((offer) => HTTP_TOKEN.test(offer)) && new Set(offers).size === offers.length
+  return isClean ? offers : undefined
+}
+
+/** The value of a header that stands exactly once. */
+function single({ headersDistinct }: RequestHead, name: string): string | undefined {
+  const values = headersDistinct[name]
+  return values?.length === 1 ? values[0] : undefined
+}
+
+const hasToken = (values: readonly string[] | undefined, token: string): boolean =>
+  (values ?? []).some((value) =>
+    value.split(',').some((member) => member.trim().toLowerCase() === token),
+  )

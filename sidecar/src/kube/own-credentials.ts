@@ -1,0 +1,56 @@
+/** The sidecar's own token and CA for the API server, read again as the kubelet rotates them. */
+
+import type { Clock } from '../clock.ts'
+
+export type OwnCredentialsOptions = {
+  readonly tokenFile: string
+  readonly caFile: string
+  readonly readFile: (path: string) => string
+  readonly clock: Clock
+}
+
+/** How long a read is trusted, in milliseconds; the kubelet rotates at 80 % of a token's life. */
+const REREAD_AFTER_MS = 10_000
+
+/** A read that fails keeps what was read before: the files are swapped, never gone for long. */
+export class OwnCredentials {
+  readonly #options: OwnCredentialsOptions
+  #token = ''
+  #ca = ''
+  #readAt = -Infinity
+
+  constructor(options: OwnCredentialsOptions) {
+    this.#options = options
+  }
+
+  get token(): string {
+    this.#readIfStale()
+    return this.#token
+  }
+
+  get ca(): string {
+    this.#readIfStale()
+    return this.#ca
+  }
+
+  /** Reads at once, as after a 401; true when the token changed. */
+  reread(): boolean {
+    const before = this.#token
+    this.#readAt = this.#options.clock.monotonic()
+    this.#token = this.#read(this.#options.tokenFile)?.trim() ?? this.#token
+    this.#ca = this.#read(this.#options.caFile) ?? this.#ca
+    return this.#token !== before
+  }
+
+  #readIfStale(): void {
+    if (this.#options.clock.monotonic() - this.#readAt >= REREAD_AFTER_MS) this.reread()
+  }
+
+  #read(path: string): string | undefined {
+    try {
+      return this.#options.readFile(path)
+    } catch {
+      return undefined
+    }
+  }
+}

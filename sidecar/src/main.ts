@@ -1,0 +1,43 @@
+/** The command line: picks the command and turns what it returns into the exit code. */
+
+import { run as checkConfig } from './commands/check-config.ts'
+import { EXIT, type CommandContext } from './commands/command.ts'
+import { run as printConfig } from './commands/print-config.ts'
+import { run as schema } from './commands/schema.ts'
+import { run as serve } from './commands/serve.ts'
+import { readFileBounded } from './config/files.ts'
+import { version } from './version.ts'
+
+type Command = (context: CommandContext) => number | undefined | Promise<number | undefined>
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  serve,
+  'check-config': checkConfig,
+  'print-config': printConfig,
+  schema,
+  version: ({ stdout }) => {
+    stdout.write(`${version.version}\n`)
+    return EXIT.ok
+  },
+}
+
+const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
+
+  serve         run the sidecar
+  check-config  say whether a configuration is good, and what is not
+  print-config  show the configuration as it is read, secrets masked
+  schema        print the JSON Schema of the configuration
+  version       print the version
+`
+
+const [name = '', ...argv] = process.argv.slice(2)
+const { env, stdout, stderr } = process
+const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+if (command !== undefined) {
+  const code = await command({ argv, env, stdout, stderr, readFile: readFileBounded })
+  if (code !== undefined) process.exitCode = code
+} else if (name === '--help' || name === 'help') stdout.write(HELP)
+else {
+  stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
+  process.exitCode = EXIT.usage
+}

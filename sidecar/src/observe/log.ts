@@ -1,0 +1,29 @@
+/** The log: pino to standard error, in which no token can appear. */
+
+import { destination, pino, type Logger } from 'pino'
+
+export type Log = Logger
+
+/** A cause is shown by its message alone, in a chain: an error object may hold a request. */
+const describeError = (error: unknown): unknown =>
+  error instanceof Error
+    ? {
+        type: error.name,
+        message: error.message,
+        ...('code' in error ? { code: error.code } : {}),
+        ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+      }
+    : error
+
+export function createLog(level: string): Log {
+  return pino(
+    {
+      level,
+      base: { log: 'sidecar' },
+      timestamp: () => `,"timestamp":"${new Date().toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: describeError },
+    },
+    destination({ fd: 2, sync: true }),
+  )
+}

@@ -1,0 +1,67 @@
+/** Metrics that are read when somebody scrapes, not when they change. */
+
+import { Counter, Gauge, type Registry } from 'prom-client'
+
+/** Totals of relayed streams; up is from the worker to the gateway. */
+export type Carried = {
+  readonly bytesUp: number
+  readonly bytesDown: number
+  readonly messagesUp: number
+  readonly messagesDown: number
+}
+
+export type MetricSources = {
+  /** What all streams have carried since the start, the ended ones included. */
+  readonly carried: () => Carried
+  readonly streams: () => number
+  readonly pendingSockets: () => number
+  readonly cacheEntries: () => number
+  /** `undefined` before the first fetch. */
+  readonly jwksAgeMs: () => number | undefined
+}
+
+export function readOnScrape(sources: () => MetricSources, registers: Registry[]): void {
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name: `openclaw_k8s_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(read())
+      },
+    })
+  const carried = (name: string, help: string, read: (carried: Carried) => [number, number]) =>
+    new Counter({
+      name: `openclaw_k8s_${name}`,
+      help,
+      labelNames: ['direction'],
+      registers,
+      collect() {
+        const [up, down] = read(sources().carried())
+        this.reset()
+        this.inc({ direction: 'up' }, up)
+        this.inc({ direction: 'down' }, down)
+      },
+    })
+
+  gauge('streams', 'Pending admissions and live streams.', () => sources().streams())
+  gauge('pending_sockets', 'Sockets that have not been admitted yet.', () =>
+    sources().pendingSockets(),
+  )
+  gauge('verdict_cache_entries', 'Good verdicts in the cache.', () => sources().cacheEntries())
+  gauge(
+    'jwks_age_seconds',
+    "Age of the cluster's signing keys; NaN before the first fetch.",
+    () => (sources().jwksAgeMs() ?? Number.NaN) / 1000,
+  )
+  carried(
+    'stream_bytes_total',
+    'Bytes relayed; up is from the worker to the gateway.',
+    ({ bytesUp, bytesDown }) => [bytesUp, bytesDown],
+  )
+  carried(
+    'stream_messages_total',
+    'WebSocket messages relayed; up is from the worker to the gateway.',
+    ({ messagesUp, messagesDown }) => [messagesUp, messagesDown],
+  )
+}

@@ -1,0 +1,127 @@
+/** The metrics: every name, label and bucket the sidecar exposes, each with its meaning. */
+
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { CODES, isFault, type Code } from '../denial.ts'
+import { readOnScrape, type MetricSources } from './metric-sources.ts'
+
+export type MetricsOptions = {
+  /** Asked at each scrape, not before. */
+  readonly sources: () => MetricSources
+  readonly version: string
+  /** Namespaces that start at 0: those the allow-list names exactly. */
+  readonly namespaces: readonly string[]
+}
+
+const LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const DURATION_BUCKETS_S = [1, 10, 60, 300, 1800, 3600, 14_400, 43_200, 86_400]
+
+export type Metrics = ReturnType<typeof createFamilies> & { readonly register: Registry }
+
+/**
+ * Labels come from closed sets: never a pod, a user or a token; `namespace` is bounded by the
+ * allow-list. Every value of a closed set starts at 0, so that a rate has a beginning.
+ */
+export function createMetrics({ sources, version, namespaces }: MetricsOptions): Metrics {
+  const register = new Registry()
+  collectDefaultMetrics({ register })
+  const families = createFamilies([register])
+  readOnScrape(sources, [register])
+  families.buildInfo.set({ version }, 1)
+  initialise(families, namespaces)
+  return { ...families, register }
+}
+
+function createFamilies(registers: Registry[]) {
+  const counter = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
+    new Counter({ name: `openclaw_k8s_${name}`, help, labelNames, registers })
+  const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
+    new Gauge({ name: `openclaw_k8s_${name}`, help, labelNames, registers })
+  const seconds = <Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+    buckets = LATENCY_BUCKETS_S,
+  ) => new Histogram({ name: `openclaw_k8s_${name}`, help, labelNames, buckets, registers })
+
+  return {
+    authAttempts: counter('auth_attempts_total', 'Workers that showed a credential, by result.', [
+      'result',
+    ]),
+    authFailures: counter(
+      'auth_failures_total',
+      'Failed attempts by code and kind: denial, the answer is no; fault, nobody could say.',
+      ['kind', 'code'],
+    ),
+    upgradesRefused: counter(
+      'upgrades_refused_total',
+      'Connections and requests refused before a credential was found, by code.',
+      ['code'],
+    ),
+    admissionSeconds: seconds(
+      'admission_duration_seconds',
+      'From the upgrade request to the end of an attempt, by result.',
+      ['result'],
+    ),
+    sessionsActive: gauge('sessions_active', 'Open streams of admitted workers, by namespace.', [
+      'namespace',
+    ]),
+    streamCloses: counter(
+      'stream_closes_total',
+      'Streams that ended, by code; completed where the peers closed them themselves.',
+      ['code'],
+    ),
+    streamSeconds: seconds(
+      'stream_duration_seconds',
+      'Life of the streams that ended.',
+      [],
+      DURATION_BUCKETS_S,
+    ),
+    verdictLookups: counter(
+      'verdict_cache_lookups_total',
+      'Verdicts looked up, by outcome: hit, miss, negative, shared with a review under way.',
+      ['outcome'],
+    ),
+    reviewSeconds: seconds(
+      'token_review_duration_seconds',
+      'TokenReviews by outcome: authenticated, rejected, fault.',
+      ['outcome'],
+    ),
+    jwksFetches: counter(
+      'jwks_fetches_total',
+      "Fetches of the cluster's signing keys, by outcome: ok, failed.",
+      ['outcome'],
+    ),
+    ownCredentialErrors: counter(
+      'own_credential_errors_total',
+      "Times the API server refused the sidecar's own credential.",
+      [],
+    ),
+    buildInfo: gauge('build_info', 'Always 1; the version is the label.', ['version']),
+  }
+}
+
+function initialise(
+  families: ReturnType<typeof createFamilies>,
+  namespaces: readonly string[],
+): void {
+  for (const result of ['success', 'failed']) {
+    families.authAttempts.inc({ result }, 0)
+    families.admissionSeconds.zero({ result })
+  }
+  for (const code of Object.keys(CODES) as Code[]) {
+    families.authFailures.inc({ kind: kindOf(code), code }, 0)
+    families.upgradesRefused.inc({ code }, 0)
+    families.streamCloses.inc({ code }, 0)
+  }
+  families.streamCloses.inc({ code: 'completed' }, 0)
+  for (const outcome of ['hit', 'miss', 'negative', 'shared']) {
+    families.verdictLookups.inc({ outcome }, 0)
+  }
+  for (const outcome of ['authenticated', 'rejected', 'fault']) {
+    families.reviewSeconds.zero({ outcome })
+  }
+  for (const outcome of ['ok', 'failed']) families.jwksFetches.inc({ outcome }, 0)
+  for (const namespace of namespaces) families.sessionsActive.set({ namespace }, 0)
+}
+
+export const kindOf = (code: Code): 'denial' | 'fault' => (isFault(code) ? 'fault' : 'denial')

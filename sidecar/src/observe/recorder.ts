@@ -1,0 +1,135 @@
+/** What the edge tells of its decisions, and how each becomes metrics, an audit line and a log line. */
+
+import type { Code } from '../denial.ts'
+import type { Fault } from '../fault.ts'
+import type { Claims, Identity } from '../identity.ts'
+import type { Audit } from './audit.ts'
+import type { Log } from './log.ts'
+import { kindOf, type Metrics } from './metrics.ts'
+
+/** What became known of a worker on its way, for the audit line: claimed until proven. */
+export type Trail = {
+  /** A credential was found. */
+  hasCredential?: true
+  claimed?: Claims
+  /** The signature of `claimed` holds. */
+  isSigned?: true
+  identity?: Identity
+  role?: string
+  fault?: Fault
+}
+
+export type Refused = {
+  readonly code: Code
+  readonly address: string
+  readonly trail: Readonly<Trail>
+  readonly durationMs: number
+}
+
+export type Admitted = {
+  readonly streamId: string
+  readonly address: string
+  readonly identity: Identity
+  readonly role: string
+  readonly durationMs: number
+}
+
+export type Closed = Admitted & {
+  readonly code: Code | 'completed'
+  readonly counts: {
+    readonly bytesUp: number
+    readonly bytesDown: number
+    readonly messagesUp: number
+    readonly messagesDown: number
+  }
+}
+
+export type Recorder = {
+  readonly refused: (refused: Refused) => void
+  readonly admitted: (admitted: Admitted) => void
+  /** `durationMs` is the life of the stream. */
+  readonly closed: (closed: Closed) => void
+}
+
+export type RecorderOptions = {
+  readonly metrics: Metrics
+  readonly audit: Audit
+  readonly log: Log
+}
+
+/** Claims nobody has signed for are cut to this many characters where they are written down. */
+const CLAIM_LENGTH_MAX = 64
+
+export function createRecorder({ metrics, audit, log }: RecorderOptions): Recorder {
+  return {
+    refused({ code, address, trail, durationMs }) {
+      if (trail.hasCredential === true) {
+        metrics.authAttempts.inc({ result: 'failed' })
+        metrics.authFailures.inc({ kind: kindOf(code), code })
+        metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
+      } else metrics.upgradesRefused.inc({ code })
+      if (trail.fault !== undefined)
+        log.warn({ code, address, err: trail.fault }, 'admission fault')
+      const line = { event: 'k8s-auth-failed', code, remoteIp: address } as const
+      if (trail.isSigned === true) audit.write({ ...line, ...subjectOf(trail) })
+      else audit.aggregate(code, address, { ...line, ...claimedOf(trail) })
+    },
+
+    admitted({ streamId, address, identity, role, durationMs }) {
+      metrics.authAttempts.inc({ result: 'success' })
+      metrics.admissionSeconds.observe({ result: 'success' }, durationMs / 1000)
+      metrics.sessionsActive.inc({ namespace: identity.namespace })
+      audit.write({
+        event: 'k8s-auth-success',
+        ...subjectOf({ identity, role }),
+        remoteIp: address,
+        streamId,
+      })
+    },
+
+    closed({ streamId, address, identity, role, code, counts, durationMs }) {
+      metrics.sessionsActive.dec({ namespace: identity.namespace })
+      metrics.streamCloses.inc({ code })
+      metrics.streamSeconds.observe(durationMs / 1000)
+      audit.write({
+        event: 'k8s-session-closed',
+        ...subjectOf({ identity, role }),
+        remoteIp: address,
+        code,
+        streamId,
+        durationSeconds: durationMs / 1000,
+        bytesUp: counts.bytesUp,
+        bytesDown: counts.bytesDown,
+      })
+    },
+  }
+}
+
+/** Who it was about, in the original field names; `displayName` is the verified pod name. */
+function subjectOf({ claimed, identity, role }: Readonly<Trail>) {
+  const subject = identity ?? claimed
+  return {
+    namespace: subject?.namespace,
+    serviceAccount: subject?.serviceAccount,
+    podUid: subject?.podUid,
+    podName: subject?.podName,
+    displayName: subject?.podName,
+    nodeName: subject?.nodeName,
+    credentialId: identity?.credentialId ?? claimed?.tokenId,
+    role,
+  }
+}
+
+function claimedOf({ claimed }: Readonly<Trail>) {
+  if (claimed === undefined) return {}
+  const { namespace, serviceAccount, podName } = claimed
+  return {
+    claimed: {
+      namespace: cut(namespace),
+      serviceAccount: cut(serviceAccount),
+      podName: cut(podName),
+    },
+  }
+}
+
+const cut = (text: string): string => text.slice(0, CLAIM_LENGTH_MAX)

@@ -1,0 +1,118 @@
+/** Opens a stream at the gateway: connects, sends the request, and checks the answer. */
+
+import { connect as netConnect } from 'node:net'
+import type { Socket } from 'node:net'
+
+import type { Clock } from '../clock.ts'
+import { Fault } from '../fault.ts'
+import type { UpstreamRequest } from './headers.ts'
+import { judgeResponseHead } from './response-head.ts'
+
+export type DialOptions = {
+  /** A `ws:` URL; TLS is not spoken towards the gateway. */
+  readonly url: URL
+  readonly request: UpstreamRequest
+  /** The subprotocol the request asks for. */
+  readonly subprotocol: string | undefined
+  /** For connecting and answering together. */
+  readonly timeoutMs: number
+  readonly clock: Clock
+  readonly signal?: AbortSignal | undefined
+  readonly connect?: typeof netConnect | undefined
+}
+
+export type Dialled = {
+  /** Paused, half-open allowed, and its errors already minded. */
+  readonly socket: Socket
+  /** The gateway's first frames, where they came with its answer. */
+  readonly head: Buffer
+  readonly subprotocol: string | undefined
+}
+
+/** Bytes of the gateway's answer, up to its empty line. */
+const HEAD_BYTES_MAX = 16_384
+const HEAD_END = '\r\n\r\n'
+
+/**
+ * Rejects with a `Fault`, `gateway_unreachable` when nobody answered in time and `gateway_refused`
+ * when the answer is not a perfect 101, or with the signal's reason. The socket is then destroyed,
+ * and nothing the gateway said has gone anywhere.
+ */
+export async function dialGateway(options: DialOptions): Promise<Dialled> {
+  const { url, signal, timeoutMs, clock, connect = netConnect } = options
+  if (url.protocol !== 'ws:') throw new Error('the gateway is dialled over ws: only')
+  signal?.throwIfAborted()
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  const port = url.port === '' ? 80 : Number(url.port)
+  // Half-open, since the splice ends the other side itself and loses nothing under way.
+  const socket = connect({ host, port, noDelay: true, allowHalfOpen: true })
+  // It stays for good: an error may come before the splice listens, and must not end the process.
+  socket.on('error', () => undefined)
+  const { promise, resolve, reject } = Promise.withResolvers<Dialled>()
+  const abort = (): void => reject(signal?.reason)
+  const cancelDeadline = clock.after(timeoutMs, () => {
+    reject(new Fault('gateway_unreachable', `the gateway did not answer within ${timeoutMs} ms`))
+  })
+  signal?.addEventListener('abort', abort, { once: true })
+  const stopReading = readAnswer(socket, { options, resolve, reject })
+  try {
+    socket.write(options.request.text, 'latin1')
+    return await promise
+  } catch (error) {
+    socket.destroy()
+    throw error
+  } finally {
+    cancelDeadline()
+    signal?.removeEventListener('abort', abort)
+    stopReading()
+  }
+}
+
+type Outcome = {
+  readonly options: DialOptions
+  readonly resolve: (dialled: Dialled) => void
+  readonly reject: (reason: unknown) => void
+}
+
+/** Settles the outcome by what the socket says; the returned function stops listening. */
+function readAnswer(socket: Socket, outcome: Outcome): () => void {
+  let read = Buffer.alloc(0)
+  const onData = (chunk: Buffer): void => {
+    read = Buffer.concat([read, chunk])
+    const end = read.indexOf(HEAD_END)
+    if (end === -1 && read.length <= HEAD_BYTES_MAX) return
+    // At once, not after the promise: chunks in between would be lost.
+    socket.pause()
+    settle(socket, { read, end, outcome })
+  }
+  const onError = (cause: Error): void => {
+    outcome.reject(new Fault('gateway_unreachable', 'the gateway cannot be reached', { cause }))
+  }
+  const onEnd = (): void => {
+    outcome.reject(new Fault('gateway_unreachable', 'the gateway hung up before it answered'))
+  }
+  socket.on('data', onData)
+  socket.on('error', onError)
+  socket.on('end', onEnd)
+  socket.on('close', onEnd)
+  return () => {
+    socket.off('data', onData)
+    socket.off('error', onError)
+    socket.off('end', onEnd)
+    socket.off('close', onEnd)
+  }
+}
+
+type Reading = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
+
+function settle(socket: Socket, { read, end, outcome }: Reading): void {
+  const { request, subprotocol } = outcome.options
+  if (end === -1 || end + HEAD_END.length > HEAD_BYTES_MAX) {
+    return outcome.reject(new Fault('gateway_refused', "the gateway's answer exceeds 16 KiB"))
+  }
+  const text = read.toString('latin1', 0, end)
+  const answer = judgeResponseHead(text, { key: request.key, subprotocol })
+  if (!answer.ok) return outcome.reject(new Fault('gateway_refused', answer.reason))
+  const head = Buffer.from(read.subarray(end + HEAD_END.length))
+  outcome.resolve({ socket, head, subprotocol: answer.subprotocol })
+}

@@ -1,0 +1,134 @@
+/** Relays one direction of a stream with backpressure, and can end it with a close frame. */
+
+import type { Duplex } from 'node:stream'
+
+import { FrameScanner } from './scanner.ts'
+import type { ScannerOptions, Violation } from './scanner.ts'
+
+export type DirectionOptions = ScannerOptions & {
+  readonly source: Duplex
+  readonly sink: Duplex
+  /** The source broke a rule; what came before was relayed. */
+  readonly onViolation: (code: Violation) => void
+  /** The source's own close frame was relayed. */
+  readonly onClosePassed: () => void
+}
+
+export class Direction {
+  readonly scanner: FrameScanner
+  /** Bytes read from the source, relayed or not: a sign of life. */
+  received = 0
+  /** Set once the source will send nothing more. */
+  isSourceEnded = false
+  /** Set once the sink's peer has left: a frame under way need not be finished for it. */
+  isSinkLeaving = false
+
+  readonly #options: DirectionOptions
+  #closeFrame: Buffer | undefined
+  #isPaused = false
+  #isShut = false
+
+  constructor(options: DirectionOptions) {
+    this.#options = options
+    this.scanner = new FrameScanner(options)
+  }
+
+  /** Whether the source is not read because the sink is slow. */
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  /** Relays `head`, read earlier, and then what the source sends. */
+  start(head: Buffer): void {
+    const { source, sink } = this.#options
+    source.on('data', this.#accept)
+    sink.on('drain', this.#onDrain)
+    if (head.length > 0) this.#accept(head)
+    // A socket paused on purpose is not set flowing by a `data` listener, one never read is.
+    if (this.#isPaused) source.pause()
+    else source.resume()
+  }
+
+  stop(): void {
+    this.#options.source.off('data', this.#accept)
+    this.#options.sink.off('drain', this.#onDrain)
+  }
+
+  /**
+   * Ends the direction with `frame` once the frame under way is whole; a direction whose rest will
+   * never come, or is of no use any more, ends where it is. The source is read on and discarded:
+   * closing a socket with unread bytes resets it, and the reset would eat our close frame.
+   */
+  close(frame: Buffer): void {
+    this.#closeFrame ??= frame
+    this.scanner.stop()
+    const isHopeless = this.isSourceEnded || this.isSinkLeaving || !this.#options.sink.writable
+    if (this.scanner.atBoundary || isHopeless) this.#shut()
+  }
+
+  /** Ends the sink without a frame of ours: the peers have said what there is to say. */
+  endSink(): void {
+    if (this.#options.sink.writable) this.#options.sink.end()
+  }
+
+  /** Gives the direction up, its sink being gone: what the source still sends is discarded. */
+  abandon(): void {
+    this.scanner.stop()
+    this.#shut()
+  }
+
+  /** Puts `frame` between two frames of the source; false where that cannot be done now. */
+  inject(frame: Buffer): boolean {
+    const { sink } = this.#options
+    if (this.#isShut || this.scanner.isDone || !this.scanner.atBoundary) return false
+    if (!sink.writable || sink.writableNeedDrain) return false
+    sink.write(frame)
+    return true
+  }
+
+  readonly #accept = (chunk: Buffer): void => {
+    this.received += chunk.length
+    if (this.#isShut || this.scanner.isDone) return
+    const size = this.scanner.scan(chunk)
+    this.#relay(this.scanner.takeHeld(), size === chunk.length ? chunk : chunk.subarray(0, size))
+    if (this.scanner.isDone) this.#onScannerDone()
+  }
+
+  readonly #onDrain = (): void => {
+    if (!this.#isPaused) return
+    this.#isPaused = false
+    this.#options.source.resume()
+  }
+
+  #relay(held: Buffer | undefined, bytes: Buffer): void {
+    const { source, sink } = this.#options
+    if (bytes.length === 0 || !sink.writable) return
+    if (held !== undefined) {
+      sink.cork()
+      sink.write(held)
+    }
+    const isRoomLeft = sink.write(bytes)
+    if (held !== undefined) sink.uncork()
+    if (isRoomLeft || !sink.writableNeedDrain) return
+    this.#isPaused = true
+    source.pause()
+  }
+
+  #onScannerDone(): void {
+    const { violation, closeSeen } = this.scanner
+    if (violation !== undefined) this.#options.onViolation(violation)
+    else if (closeSeen) this.#options.onClosePassed()
+    if (this.#closeFrame !== undefined) this.#shut()
+  }
+
+  #shut(): void {
+    if (this.#isShut) return
+    this.#isShut = true
+    const { source, sink } = this.#options
+    const isFrameDue = this.scanner.atBoundary && !this.scanner.closeSeen
+    if (isFrameDue && this.#closeFrame !== undefined && sink.writable) sink.write(this.#closeFrame)
+    this.endSink()
+    this.#isPaused = false
+    source.resume()
+  }
+}

@@ -1,0 +1,53 @@
+/** What a WebSocket frame header may say (RFC 6455 §5.2 and §5.5), read without allocating. */
+
+export const OPCODE = {
+  continuation: 0x0,
+  text: 0x1,
+  binary: 0x2,
+  close: 0x8,
+  ping: 0x9,
+  pong: 0xa,
+} as const
+
+/** Two bytes, a 64-bit length and a mask: no header is longer. */
+export const HEADER_BYTES_MAX = 14
+
+/** What a payload length is called that no lawful header carries. */
+export const UNLAWFUL = -1
+
+/** Bytes of a header, told by its second byte. */
+export function headerBytes(second: number): number {
+  const marker = second & 0x7f
+  const extension = marker === 127 ? 8 : marker === 126 ? 2 : 0
+  return 2 + extension + (second >= 0x80 ? 4 : 0)
+}
+
+/**
+ * Payload bytes a complete header at `at` announces, or `UNLAWFUL` for a length that is not in its
+ * shortest form or beyond 2^53. Two spellings of one length let two parsers see two streams.
+ */
+export function payloadBytes(bytes: Buffer, at: number): number {
+  const marker = bytes.readUInt8(at + 1) & 0x7f
+  if (marker < 126) return marker
+  if (marker === 126) {
+    const length = bytes.readUInt16BE(at + 2)
+    return length < 126 ? UNLAWFUL : length
+  }
+  const length = bytes.readUInt32BE(at + 2) * 2 ** 32 + bytes.readUInt32BE(at + 6)
+  return length < 65_536 || length > Number.MAX_SAFE_INTEGER ? UNLAWFUL : length
+}
+
+/**
+ * Whether the first two bytes may open a frame of this direction. No extension is ever negotiated,
+ * so every RSV bit is a violation.
+ */
+export function isLawful(first: number, second: number, masked: boolean): boolean {
+  const opcode = first & 0x0f
+  if ((first & 0x70) !== 0 || (opcode & 0x7) > 2) return false
+  if (second >= 0x80 !== masked) return false
+  if (opcode < OPCODE.close) return true
+  const length = second & 0x7f
+  // A close frame carries no body or at least its two-byte status (§5.5.1).
+  if (opcode === OPCODE.close && length === 1) return false
+  return first >= 0x80 && length <= 125
+}

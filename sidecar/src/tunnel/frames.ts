@@ -1,0 +1,78 @@
+/** Builds the frames the sidecar itself says: close, ping, pong and text. */
+
+import { randomBytes } from 'node:crypto'
+
+import { OPCODE } from './frame-header.ts'
+
+/** `masked` towards the gateway, whose client we are; `mask` defaults to four random bytes. */
+export type Masking = { readonly masked: boolean; readonly mask?: Buffer }
+
+export type CloseFrameOptions = Masking & {
+  /** A status of RFC 6455 §7.4.1. */
+  readonly code: number
+  /** At most 123 bytes. */
+  readonly reason: string
+}
+
+/** Bytes a control frame may carry (RFC 6455 §5.5). */
+const CONTROL_BYTES_MAX = 125
+
+export function closeFrame({ code, reason, ...masking }: CloseFrameOptions): Buffer {
+  const payload = Buffer.alloc(2 + Buffer.byteLength(reason))
+  payload.writeUInt16BE(code)
+  payload.write(reason, 2)
+  return controlFrame(OPCODE.close, payload, masking)
+}
+
+export function pingFrame(masking: Masking): Buffer {
+  return controlFrame(OPCODE.ping, Buffer.alloc(0), masking)
+}
+
+/** A pong repeats the payload of the ping it answers. */
+export function pongFrame(payload: Buffer, masking: Masking): Buffer {
+  return controlFrame(OPCODE.pong, payload, masking)
+}
+
+/** The answer to a close frame with that payload: the same status, without its reason. */
+export function closeReplyFrame(payload: Buffer, masking: Masking): Buffer {
+  return controlFrame(OPCODE.close, payload.subarray(0, 2), masking)
+}
+
+export function textFrame(text: string, masking: Masking): Buffer {
+  return buildFrame(OPCODE.text, Buffer.from(text), masking)
+}
+
+/** XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). */
+export function applyMask(payload: Buffer, mask: Buffer): void {
+  for (let at = 0; at < payload.length; at += 1) {
+    payload.writeUInt8(payload.readUInt8(at) ^ mask.readUInt8(at & 3), at)
+  }
+}
+
+function controlFrame(opcode: number, payload: Buffer, masking: Masking): Buffer {
+  if (payload.length > CONTROL_BYTES_MAX) {
+    throw new RangeError(`a control frame carries 125 bytes, not ${payload.length}`)
+  }
+  return buildFrame(opcode, payload, masking)
+}
+
+function buildFrame(opcode: number, payload: Buffer, { masked, mask }: Masking): Buffer {
+  const header = buildHeader(opcode, payload.length, masked)
+  if (!masked) return Buffer.concat([header, payload])
+  const key = mask ?? randomBytes(4)
+  const body = Buffer.from(payload)
+  applyMask(body, key)
+  return Buffer.concat([header, key, body])
+}
+
+/** A final frame's header without its mask, the length in its shortest form. */
+function buildHeader(opcode: number, length: number, masked: boolean): Buffer {
+  const extension = length < 126 ? 0 : length < 65_536 ? 2 : 8
+  const header = Buffer.alloc(2 + extension)
+  header.writeUInt8(0x80 | opcode, 0)
+  const marker = extension === 0 ? length : extension === 2 ? 126 : 127
+  header.writeUInt8((masked ? 0x80 : 0) | marker, 1)
+  if (extension === 2) header.writeUInt16BE(length, 2)
+  if (extension === 8) header.writeBigUInt64BE(BigInt(length), 2)
+  return header
+}

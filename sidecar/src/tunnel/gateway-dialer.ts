@@ -1,0 +1,58 @@
+/** The gateway dialer: from a proven identity to an open WebSocket with the identity injected. */
+
+import { randomBytes } from 'node:crypto'
+import type { Clock } from '../clock.ts'
+import type { Identity } from '../identity.ts'
+import type { AssertionSigner } from './assertion.ts'
+import { dialGateway, type Dialled } from './dial.ts'
+import { buildUpstreamRequest } from './headers.ts'
+
+export type GatewayDialerOptions = {
+  readonly url: URL
+  /** For connecting and the gateway's answer together, in milliseconds. */
+  readonly connectTimeoutMs: number
+  /** How workers reach us. */
+  readonly workerProto: 'http' | 'https'
+  readonly signer: AssertionSigner
+  readonly clock: Clock
+}
+
+/** What the gateway is told of the caller beside its identity. */
+export type Caller = {
+  /** The peer address of its socket. */
+  readonly address: string
+  readonly host: string | undefined
+  readonly userAgent: string | undefined
+  readonly traceparent: string | undefined
+  readonly subprotocol: string | undefined
+}
+
+export type Reach = {
+  readonly identity: Identity
+  readonly role: string
+  readonly signal: AbortSignal
+}
+
+/** Throws a `Fault` when the gateway cannot be reached or does not take the stream. */
+export type GatewayDialer = (caller: Caller, reach: Reach) => Promise<Dialled>
+
+export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {
+  const { url, connectTimeoutMs, workerProto, signer, clock } = options
+  return async (caller, { identity, role, signal }) => {
+    const request = buildUpstreamRequest({
+      gatewayUrl: url,
+      workerAddress: caller.address,
+      workerProto,
+      workerHost: caller.host,
+      userAgent: caller.userAgent,
+      traceparent: caller.traceparent,
+      subprotocol: caller.subprotocol,
+      identity,
+      role,
+      assertion: await signer.sign(identity, role),
+      key: randomBytes(16).toString('base64'),
+    })
+    const { subprotocol } = caller
+    return dialGateway({ url, request, subprotocol, timeoutMs: connectTimeoutMs, clock, signal })
+  }
+}

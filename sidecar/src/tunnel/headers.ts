@@ -1,0 +1,122 @@
+/** Builds the request that asks the gateway for a stream: from an allow-list, never by copying. */
+
+import type { Identity } from '../identity.ts'
+import { normalizeAddress } from './address.ts'
+
+/** Only this module can set it, so no dial can happen without the headers built here. */
+const built = Symbol('built by buildUpstreamRequest')
+
+/**
+ * A gateway takes a request without `X-Forwarded-For` for its local owner. This type proves that
+ * the header is there, once, and names the worker.
+ */
+export type UpstreamRequest = {
+  readonly [built]: true
+  /** The whole request head, to be written as latin1. */
+  readonly text: string
+  /** Its `Sec-WebSocket-Key`. */
+  readonly key: string
+}
+
+export type UpstreamRequestOptions = {
+  readonly gatewayUrl: URL
+  /** The peer address of the worker's socket, never one from a header. */
+  readonly workerAddress: string
+  readonly workerProto: 'http' | 'https'
+  /** The worker's `Host`; left out of the request when it is not a plain host and port. */
+  readonly workerHost: string | undefined
+  /** At most 256 printable characters, else left out. */
+  readonly userAgent?: string | undefined
+  /** W3C Trace Context, version 00, else left out. */
+  readonly traceparent?: string | undefined
+  /** The chosen subprotocol; one that carries a credential is left out. */
+  readonly subprotocol?: string | undefined
+  readonly identity: Identity
+  readonly role: string
+  /** The sidecar's own signed statement about the worker. */
+  readonly assertion: string
+  /** 16 random bytes in base64 (RFC 6455 §4.1). */
+  readonly key: string
+}
+
+const PRINTABLE = /^[\x20-\x7e\xa0-\xff]*$/
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$/
+const HOST = /^[0-9A-Za-z._-]{1,253}(?::\d{1,5})?$|^\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?$/
+const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
+const KEY = /^[A-Za-z0-9+/]{22}==$/
+const CREDENTIAL_SUBPROTOCOL = 'base64url.bearer.authorization.k8s.io.'
+const USER_AGENT_MAX = 256
+
+/** Throws when the sidecar itself hands over what cannot be a header: a bug, never a verdict. */
+export function buildUpstreamRequest(options: UpstreamRequestOptions): UpstreamRequest {
+  const { gatewayUrl, key } = options
+  if (!KEY.test(key)) throw new Error('the Sec-WebSocket-Key is not 16 bytes in base64')
+  const fields = [
+    ['Host', gatewayUrl.host],
+    ['Connection', 'Upgrade'],
+    ['Upgrade', 'websocket'],
+    ['Sec-WebSocket-Version', '13'],
+    ['Sec-WebSocket-Key', key],
+    ...clientFields(options),
+    ...identityFields(options),
+  ] as const
+  const lines = fields.flatMap(([name, value]) => (value === undefined ? [] : line(name, value)))
+  const head = [`GET ${gatewayUrl.pathname}${gatewayUrl.search} HTTP/1.1`, ...lines, '', '']
+  return { [built]: true, text: head.join('\r\n'), key }
+}
+
+type Field = readonly [name: string, value: string | undefined]
+
+/** What of the client's may pass; anything unclean is left out rather than repaired. */
+function clientFields(options: UpstreamRequestOptions): readonly Field[] {
+  return [
+    ['Sec-WebSocket-Protocol', passSubprotocol(options.subprotocol)],
+    ['User-Agent', passUserAgent(options.userAgent)],
+    ['traceparent', passIf(options.traceparent, TRACEPARENT)],
+    ['X-Forwarded-Host', passIf(options.workerHost, HOST)],
+  ]
+}
+
+function identityFields(options: UpstreamRequestOptions): readonly Field[] {
+  const { identity, role, assertion, workerAddress, workerProto } = options
+  const { namespace, serviceAccount } = identity
+  return [
+    ['X-Forwarded-For', canonicalAddress(workerAddress)],
+    ['X-Forwarded-Proto', workerProto],
+    ['X-Forwarded-User', `system:serviceaccount:${namespace}:${serviceAccount}`],
+    ['X-OpenClaw-K8s-Namespace', namespace],
+    ['X-OpenClaw-K8s-Service-Account', serviceAccount],
+    ['X-OpenClaw-K8s-Pod-Name', identity.podName],
+    ['X-OpenClaw-K8s-Pod-Uid', identity.podUid],
+    ['X-OpenClaw-K8s-Node-Name', identity.nodeName],
+    ['X-OpenClaw-K8s-Role', role],
+    ['X-OpenClaw-K8s-Credential-Id', identity.credentialId],
+    // Always there and always empty: to the gateway an absent one means every scope.
+    ['X-OpenClaw-Scopes', ''],
+    ['X-OpenClaw-K8s-Assertion', assertion],
+  ]
+}
+
+function line(name: string, value: string): string {
+  if (!PRINTABLE.test(value)) throw new Error(`${name} cannot be sent as a header`)
+  return value === '' ? `${name}:` : `${name}: ${value}`
+}
+
+function passIf(value: string | undefined, grammar: RegExp): string | undefined {
+  return value !== undefined && grammar.test(value) ? value : undefined
+}
+
+function passUserAgent(value: string | undefined): string | undefined {
+  const isFit = value !== undefined && value !== '' && value.length <= USER_AGENT_MAX
+  return isFit ? passIf(value, PRINTABLE) : undefined
+}
+
+function passSubprotocol(value: string | undefined): string | undefined {
+  return value?.startsWith(CREDENTIAL_SUBPROTOCOL) === true ? undefined : passIf(value, TOKEN)
+}
+
+function canonicalAddress(address: string): string {
+  const canonical = normalizeAddress(address)
+  if (canonical === undefined) throw new Error('the worker has no IP address')
+  return canonical
+}

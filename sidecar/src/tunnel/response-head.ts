@@ -1,0 +1,88 @@
+/** Judges a gateway's answer to an upgrade, strictly: only a perfect 101 opens a tunnel. */
+
+import { createHash } from 'node:crypto'
+
+export type AwaitedAnswer = {
+  /** The `Sec-WebSocket-Key` that was sent. */
+  readonly key: string
+  /** The one subprotocol that was asked for. */
+  readonly subprotocol: string | undefined
+}
+
+export type Answer =
+  | { readonly ok: true; readonly subprotocol: string | undefined }
+  /** `reason` is for our log; it never quotes the gateway beyond its status. */
+  | { readonly ok: false; readonly reason: string }
+
+/** RFC 6455 §1.3. */
+const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
+
+const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
+const FIELD_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*$/
+
+/** Headers that may not appear in a 101: each would make two parsers see two streams. */
+const FORBIDDEN = ['content-length', 'transfer-encoding', 'sec-websocket-extensions']
+
+/** Headers of which a second one would contradict the first. */
+const SINGLE = ['upgrade', 'sec-websocket-accept', 'sec-websocket-protocol']
+
+/** `head` is the answer up to and without the empty line, read as latin1. */
+export function judgeResponseHead(head: string, awaited: AwaitedAnswer): Answer {
+  const [statusLine = '', ...lines] = head.split('\r\n')
+  const status = STATUS_LINE.exec(statusLine)?.[1]
+  if (status === undefined) return refuse('the gateway did not answer in HTTP/1.1')
+  if (status !== '101') return refuse(`the gateway answered ${status}`)
+  const fields = parseFields(lines)
+  if (fields === undefined) return refuse('a header of the 101 is malformed')
+  const fault = findFault(fields, awaited)
+  if (fault !== undefined) return refuse(fault)
+  return { ok: true, subprotocol: fields.get('sec-websocket-protocol')?.[0] }
+}
+
+const refuse = (reason: string): Answer => ({ ok: false, reason })
+
+type Fields = ReadonlyMap<string, readonly string[]>
+
+/** Folded lines (obsolete since RFC 7230), stray CR, LF and controls fit no field line. */
+function parseFields(lines: readonly string[]): Fields | undefined {
+  const fields = new Map<string, string[]>()
+  for (const line of lines) {
+    const [, name, value] = FIELD_LINE.exec(line) ?? []
+    if (name === undefined || value === undefined) return undefined
+    const key = name.toLowerCase()
+    fields.set(key, [...(fields.get(key) ?? []), value])
+  }
+  return fields
+}
+
+function findFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
+  const forbidden = FORBIDDEN.find((name) => fields.has(name))
+  if (forbidden !== undefined) return `the 101 carries ${forbidden}`
+  const repeated = SINGLE.find((name) => (fields.get(name)?.length ?? 0) > 1)
+  if (repeated !== undefined) return `the 101 repeats ${repeated}`
+  return findHandshakeFault(fields, awaited)
+}
+
+/** The client's checks of RFC 6455 §4.1. */
+function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
+  const first = (name: string): string | undefined => fields.get(name)?.[0]
+  if (first('upgrade')?.toLowerCase() !== 'websocket') return 'the 101 upgrades elsewhere'
+  if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 does not say it upgrades'
+  if (first('sec-websocket-accept') !== acceptOf(awaited.key)) return 'the 101 has a wrong accept'
+  const chosen = first('sec-websocket-protocol')
+  if (chosen !== undefined && chosen !== awaited.subprotocol) {
+    return 'the 101 names another subprotocol'
+  }
+  return undefined
+}
+
+function namesUpgrade(connection: readonly string[]): boolean {
+  const options = connection.join(',').split(',')
+  return options.some((option) => option.trim().toLowerCase() === 'upgrade')
+}
+
+function acceptOf(key: string): string {
+  return createHash('sha1')
+    .update(key + ACCEPT_GUID)
+    .digest('base64')
+}

@@ -1,0 +1,251 @@
+/** Joins a worker's socket and a gateway's socket into one stream that can be closed cleanly. */
+
+import type { Duplex } from 'node:stream'
+
+import type { Clock } from '../clock.ts'
+import { CODES } from '../denial.ts'
+import type { Code } from '../denial.ts'
+import { Direction } from './direction.ts'
+import { closeFrame, pingFrame } from './frames.ts'
+import { Heartbeat } from './heartbeat.ts'
+import type { Violation } from './scanner.ts'
+
+/** Up is from the worker to the gateway. Close frames and pings of our own are not counted. */
+export type Counts = {
+  readonly bytesUp: number
+  readonly bytesDown: number
+  readonly messagesUp: number
+  readonly messagesDown: number
+  readonly framesUp: number
+  readonly framesDown: number
+}
+
+export type Summary = {
+  /** Why the stream ended; `completed` when the peers closed it themselves. */
+  readonly code: Code | 'completed'
+  readonly counts: Counts
+}
+
+export type Stream = {
+  /** Ends both sides with the code's close frame. The first code wins. */
+  readonly close: (code: Code) => void
+  /** Whether the stream is on its way out. */
+  readonly isClosing: boolean
+  /** Ends one idle period: pings the silent sides and closes the stream of a dead one. */
+  readonly ping: () => void
+  readonly counts: Counts
+  /** Drops both sockets at once, without close frames. */
+  readonly destroy: (code?: Code) => void
+}
+
+export type SpliceOptions = {
+  readonly worker: Duplex
+  /** Bytes of the worker read before, in front of what its socket still holds. */
+  readonly workerHead: Buffer
+  readonly gateway: Duplex
+  readonly gatewayHead: Buffer
+  /** Bytes of a message with all its fragments. */
+  readonly messageBytesMax: number
+  /** Unfinished empty fragments allowed in a row. */
+  readonly emptyFragmentsMax: number
+  /** How long a close may take before both sockets are dropped. Default 5000. */
+  readonly closeTimeoutMs?: number
+  /** How long a worker is kept when its gateway goes, so that not all return at once. Default 0. */
+  readonly gatewayGoneDelayMs?: () => number
+  readonly clock: Clock
+  /** Called once, when both sockets are gone; never before `splice` has returned. */
+  readonly onClose: (summary: Summary) => void
+}
+
+export function splice(options: SpliceOptions): Stream {
+  const stream = new SplicedStream(options)
+  stream.start()
+  return stream
+}
+
+const CLOSE_TIMEOUT_MS = 5000
+
+/** One end of the stream: its socket, what comes from it and what goes to it. */
+type End = {
+  readonly socket: Duplex
+  readonly from: Direction
+  readonly toward: Direction
+  readonly goneCode: Code
+  readonly onEnd: () => void
+  readonly onGone: () => void
+}
+
+class SplicedStream implements Stream {
+  readonly #options: SpliceOptions
+  readonly #up: Direction
+  readonly #down: Direction
+  readonly #worker: End
+  readonly #gateway: End
+  readonly #heartbeats: readonly Heartbeat[]
+  readonly #gone = new Set<End>()
+  #code: Code | undefined
+  #cancelDelay: (() => void) | undefined
+  #cancelDeadline: (() => void) | undefined
+
+  constructor(options: SpliceOptions) {
+    this.#options = options
+    const { worker, gateway } = options
+    this.#up = this.#direct(worker, gateway, true)
+    this.#down = this.#direct(gateway, worker, false)
+    this.#worker = this.#end(worker, this.#up, this.#down)
+    this.#gateway = this.#end(gateway, this.#down, this.#up)
+    this.#heartbeats = [
+      new Heartbeat({ from: this.#up, toward: this.#down, buildPing: pingOf(false) }),
+      new Heartbeat({ from: this.#down, toward: this.#up, buildPing: pingOf(true) }),
+    ]
+  }
+
+  get isClosing(): boolean {
+    return this.#code !== undefined || this.#cancelDeadline !== undefined
+  }
+
+  get counts(): Counts {
+    const [up, down] = [this.#up.scanner, this.#down.scanner]
+    return {
+      bytesUp: up.bytes,
+      bytesDown: down.bytes,
+      messagesUp: up.messages,
+      messagesDown: down.messages,
+      framesUp: up.frames,
+      framesDown: down.frames,
+    }
+  }
+
+  start(): void {
+    for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {
+      socket.on('error', ignoreError)
+      socket.on('end', onEnd)
+      socket.on('close', onGone)
+      // The events of a socket that went before we came were missed.
+      if (socket.readableEnded) queueMicrotask(onEnd)
+      if (socket.closed) queueMicrotask(onGone)
+    }
+    this.#down.start(this.#options.gatewayHead)
+    this.#up.start(this.#options.workerHead)
+  }
+
+  close(code: Code): void {
+    if (this.#isCloseExchanged) return
+    this.#code ??= code
+    this.#shut(this.#code)
+  }
+
+  destroy(code: Code = 'draining'): void {
+    if (!this.isClosing) this.#code = code
+    this.#worker.socket.destroy()
+    this.#gateway.socket.destroy()
+  }
+
+  ping(): void {
+    if (this.isClosing) return
+    // Both are judged, so that a side is not spared its ping by the other's death.
+    const verdicts = this.#heartbeats.map((heartbeat) => heartbeat.beat())
+    if (verdicts.includes(true)) this.close('idle_timeout')
+  }
+
+  get #isCloseExchanged(): boolean {
+    return this.#up.scanner.closeSeen && this.#down.scanner.closeSeen
+  }
+
+  #direct(source: Duplex, sink: Duplex, masked: boolean): Direction {
+    const { messageBytesMax, emptyFragmentsMax } = this.#options
+    return new Direction({
+      source,
+      sink,
+      masked,
+      messageBytesMax,
+      emptyFragmentsMax,
+      onViolation: (code: Violation) => this.close(code),
+      onClosePassed: () => this.#onClosePassed(),
+    })
+  }
+
+  #end(socket: Duplex, from: Direction, toward: Direction): End {
+    const end: End = {
+      socket,
+      from,
+      toward,
+      goneCode: from === this.#up ? 'worker_gone' : 'gateway_gone',
+      onEnd: () => this.#onEnd(end),
+      onGone: () => this.#onGone(end),
+    }
+    return end
+  }
+
+  #onClosePassed(): void {
+    if (!this.#isCloseExchanged) return
+    this.#startDeadline()
+    // Of the two ends of a connection the server closes first (RFC 6455 §7.1.1): here that is us
+    // towards the worker, and the gateway towards us.
+    this.#down.endSink()
+  }
+
+  #onEnd(end: End): void {
+    const { from, toward } = end
+    if (from.isSourceEnded) return
+    from.isSourceEnded = true
+    toward.isSinkLeaving = true
+    if (this.#code !== undefined) this.#shut(this.#code)
+    else if (from.scanner.closeSeen || toward.scanner.closeSeen) {
+      from.endSink()
+      this.#startDeadline()
+    } else this.#lose(end)
+  }
+
+  /** One end left without a close frame. */
+  #lose(end: End): void {
+    const code = end.goneCode
+    this.#code = code
+    const delayMs = code === 'gateway_gone' ? (this.#options.gatewayGoneDelayMs?.() ?? 0) : 0
+    if (delayMs <= 0) return this.#shut(code)
+    end.toward.close(closeOf(code, true))
+    this.#cancelDelay = this.#options.clock.after(delayMs, () => this.#shut(code))
+  }
+
+  #onGone(end: End): void {
+    this.#onEnd(end)
+    end.toward.abandon()
+    this.#gone.add(end)
+    if (this.#gone.size === 2) this.#finish()
+  }
+
+  #shut(code: Code): void {
+    this.#startDeadline()
+    this.#up.close(closeOf(code, true))
+    this.#down.close(closeOf(code, false))
+  }
+
+  #startDeadline(): void {
+    const { clock, closeTimeoutMs = CLOSE_TIMEOUT_MS } = this.#options
+    this.#cancelDeadline ??= clock.after(closeTimeoutMs, () => {
+      this.#worker.socket.destroy()
+      this.#gateway.socket.destroy()
+    })
+  }
+
+  #finish(): void {
+    this.#cancelDelay?.()
+    this.#cancelDeadline?.()
+    this.#up.stop()
+    this.#down.stop()
+    for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {
+      socket.off('error', ignoreError)
+      socket.off('end', onEnd)
+      socket.off('close', onGone)
+    }
+    this.#options.onClose({ code: this.#code ?? 'completed', counts: this.counts })
+  }
+}
+
+/** What an error means is told by the `close` that follows it. */
+const ignoreError = (): void => undefined
+
+const pingOf = (masked: boolean) => (): Buffer => pingFrame({ masked })
+
+const closeOf = (code: Code, masked: boolean): Buffer =>
+  closeFrame({ code: CODES[code].close, reason: code, masked })

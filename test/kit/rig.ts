@@ -1,0 +1,112 @@
+/** A whole sidecar between the embedded API server and the gateway stub, on real sockets, in this process. */
+
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
+import { startKubeApi, type KubeApiOptions } from './kube-api.ts'
+import type { TokenRequest } from './kube-tokens.ts'
+import { connectWorker, type WorkerOptions } from './worker-client.ts'
+
+export type RigOptions = {
+  readonly api?: KubeApiOptions
+  readonly gateway?: GatewayStubOptions
+  /** `path=value`, over the rig's own configuration. */
+  readonly set?: readonly string[]
+  readonly clock?: Clock
+}
+
+export type AuditRecord = Readonly<Record<string, unknown>> & { readonly event: string }
+export type Rig = Awaited<ReturnType<typeof startRig>>
+
+export const AUDIENCE = 'openclaw-gateway'
+
+/** Everything runs on loopback; pods are 127.0.0.x addresses. Call `stop` in the test's teardown. */
+export const startRig = async (options: RigOptions = {}) => {
+  const { clock = systemClock } = options
+  const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
+  const api = await startKubeApi({ clock, ...options.api })
+  const gateway = await startGatewayStub(options.gateway)
+  const { caFile, tokenFile } = await api.files(directory)
+  const { config } = loadConfig({
+    env: {},
+    flags: [
+      'listen.workers=127.0.0.1:0',
+      'listen.admin=127.0.0.1:0',
+      `gateway.url=${gateway.url}`,
+      'gateway.protocol=stream',
+      `kubernetes.apiServer=${api.url}`,
+      `kubernetes.caFile=${caFile}`,
+      `kubernetes.tokenFile=${tokenFile}`,
+      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+      ...(options.set ?? []),
+    ],
+    readFile: (path) => readFileSync(path, 'utf8'),
+  })
+  const audit: AuditRecord[] = []
+  const sidecar = await compose(config, {
+    clock,
+    random: () => 0,
+    env: {},
+    readFile: (path) => readFileSync(path, 'utf8'),
+    log: createLog('silent'),
+    writeAudit: (line) => void audit.push(JSON.parse(line) as AuditRecord),
+    version: { version: 'test' },
+  })
+  const addresses = await sidecar.start()
+  const scheme = config.listen.tls === undefined ? 'ws' : 'wss'
+  const url = `${scheme}://${addresses.workers}`
+  const adminUrl = `http://${addresses.admin}`
+  await api.requested('jwks', 1)
+
+  const createPod = (name = 'worker-a', ip = '127.0.0.11') =>
+    api.createPod({
+      namespace: 'openclaw',
+      name,
+      serviceAccount: 'openclaw-worker',
+      ips: [ip],
+      nodeName: 'node-1',
+    })
+
+  return {
+    api,
+    gateway,
+    audit,
+    sidecar,
+    url,
+    adminUrl,
+    port: Number(addresses.workers.split(':').at(-1)),
+    /** The sidecar's own token, as the kubelet would swap it. */
+    tokenFile,
+    createPod,
+    /** A token for the gateway's audience. */
+    mint: (request: TokenRequest) => api.mintToken({ audiences: [AUDIENCE], ...request }),
+    connect: (worker: Omit<WorkerOptions, 'url'>) =>
+      connectWorker({ url, localAddress: '127.0.0.11', ...worker }),
+    metrics: async () => parseMetrics(await (await fetch(`${adminUrl}/metrics`)).text()),
+    readFile: (path: string) => readFile(path, 'utf8'),
+    stop: async () => {
+      await sidecar.stop()
+      await gateway.close()
+      await api.stop()
+      await rm(directory, { recursive: true })
+    },
+  }
+}
+
+/** Values by series, as `name{label="value"}`. */
+const parseMetrics = (text: string): ReadonlyMap<string, number> =>
+  new Map(
+    text
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'))
+      .map((line) => {
+        const at = line.lastIndexOf(' ')
+        return [line.slice(0, at), Number(line.slice(at + 1))] as const
+      }),
+  )

@@ -1,0 +1,292 @@
+/** What check-config, print-config and schema say and with which code they exit. */
+
+import { chmodSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'tap'
+import { parse } from 'yaml'
+import { run as checkConfig } from '@openclaw-k8s/auth-sidecar/commands/check-config.ts'
+import type { CommandContext } from '@openclaw-k8s/auth-sidecar/commands/command.ts'
+import { run as printConfig } from '@openclaw-k8s/auth-sidecar/commands/print-config.ts'
+import { run as schema } from '@openclaw-k8s/auth-sidecar/commands/schema.ts'
+import { checkFiles, readFileBounded } from '@openclaw-k8s/auth-sidecar/config/files.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { maskSecrets } from '@openclaw-k8s/auth-sidecar/config/mask.ts'
+import { createAuthority } from '../kit/authority.ts'
+
+const WORKERS =
+  'k8sTrust:\n  allowedIdentities: [{ namespace: openclaw, serviceAccount: worker }]\n'
+const JWT = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl'
+
+type Run = { readonly argv?: readonly string[]; readonly env?: Record<string, string> }
+
+/** Runs a command over files that exist only here. */
+const runWith = (
+  command: (context: CommandContext) => number,
+  files: Readonly<Record<string, string>>,
+  { argv = ['--config', 'config.yaml'], env = {} }: Run = {},
+) => {
+  const out: string[] = []
+  const err: string[] = []
+  const exitCode = command({
+    argv,
+    env,
+    stdout: { write: (text) => out.push(text) },
+    stderr: { write: (text) => err.push(text) },
+    readFile: (path) => {
+      const text = files[path]
+      if (text === undefined) throw Object.assign(new Error('absent'), { code: 'ENOENT' })
+      return text
+    },
+  })
+  return { exitCode, stdout: out.join(''), stderr: err.join('') }
+}
+
+test('check-config says OK in one line, and warnings apart', async (t) => {
+  t.strictSame(runWith(checkConfig, { 'config.yaml': WORKERS }), {
+    exitCode: 0,
+    stdout: 'OK: 1 identity allowed\n',
+    stderr: '',
+  })
+  const env = {
+    AUTH_SIDECAR_K8S_TRUST_ALLOWED_IDENTITIES:
+      '[{ namespace: "*", serviceAccount: "*" }, { namespace: a, serviceAccount: b }]',
+  }
+  t.match(runWith(checkConfig, {}, { argv: [], env }), {
+    exitCode: 0,
+    stdout: 'OK: 2 identities allowed\n',
+    stderr: /^Warning: k8sTrust\.allowedIdentities\[0\]: [^\n]*\n$/,
+  })
+  t.match(runWith(checkConfig, { 'config.yaml': 'k8sTrust: { enabled: false }' }), {
+    exitCode: 0,
+    stdout: /^OK: trust is disabled/,
+  })
+})
+
+test('a bad configuration exits 78 and says why on stderr alone', async (t) => {
+  for (const command of [checkConfig, printConfig]) {
+    t.match(runWith(command, { 'config.yaml': 'review: { timeout: 1h }' }), {
+      exitCode: 78,
+      stdout: /^$/,
+      stderr: /review\.timeout \(config\.yaml:1:20\): /,
+    })
+    t.match(runWith(command, {}), { exitCode: 78, stderr: /\(config\.yaml\): .* not exist/ })
+  }
+})
+
+test('a wrong command line exits 64 and shows the usage', async (t) => {
+  const wrong = [['--confg', 'x'], ['config.yaml'], ['--config'], ['--set']]
+  for (const argv of wrong) {
+    for (const command of [checkConfig, printConfig, schema]) {
+      const result = runWith(command, { 'config.yaml': WORKERS }, { argv })
+      t.match(
+        result,
+        { exitCode: 64, stdout: /^$/, stderr: /\nUsage: auth-sidecar / },
+        argv.join(' '),
+      )
+    }
+  }
+})
+
+test('--set may be repeated', async (t) => {
+  const argv = ['--config', 'config.yaml', '--set', 'drain.window=3s', '--set=log.level=warn']
+  const { stdout } = runWith(printConfig, { 'config.yaml': WORKERS }, { argv })
+  t.match(parse(stdout), { drain: { window: '3s' }, log: { level: 'warn' } })
+})
+
+test('print-config prints what loads again to the same configuration', async (t) => {
+  const documents = [
+    WORKERS,
+    'k8sTrust: { enabled: false }',
+    `${WORKERS}  maxTokenLifetime: 90001ms
+listen: { workers: "[::1]:0", tls: { certFile: a, keyFile: b } }
+limits: { messageBytes: 1025, preAuthFrameBytes: 2KiB, failuresPerAddress: 0 }
+kubernetes: { issuers: [https://a] }
+`,
+    `gateway: { port: 5, auth: { k8sTrust: { enabled: false } } }`,
+  ]
+  const load = (text: string) =>
+    loadConfig({ file: 'f', env: {}, flags: [], readFile: () => text }).config
+  for (const text of documents) {
+    const { exitCode, stdout } = runWith(printConfig, { 'config.yaml': text })
+    t.equal(exitCode, 0)
+    t.strictSame(load(stdout), load(text))
+  }
+})
+
+test('print-config masks what was pasted into the wrong place', async (t) => {
+  const text = `${WORKERS}  audiences: [${JWT}]
+gateway: { url: "ws://127.0.0.1:18789/${JWT}" }
+`
+  const { stdout } = runWith(printConfig, { 'config.yaml': text })
+  t.notMatch(stdout, 'eyJ')
+  t.match(parse(stdout), {
+    gateway: {
+      url: 'ws://127.0.0.1:18789/***',
+      auth: { secretFile: '/etc/openclaw-gateway/token' },
+    },
+    k8sTrust: {
+      audiences: ['***'],
+      maxTokenLifetime: '25h',
+      onTokenExpiry: 'keep-while-pod-lives',
+    },
+  })
+})
+
+test('secrets are masked by key, by shape and in URLs; files and words are not', async (t) => {
+  t.strictSame(
+    maskSecrets({
+      token: 'a',
+      saToken: 3,
+      password: ['a'],
+      deviceSeed: { deep: 'a' },
+      tokenFile: '/a',
+      tokens: 'a',
+      list: [`x ${JWT} y`],
+      url: 'see https://user:pa@ss@host/path?a=b@c',
+      mail: 'a@b.example',
+    }),
+    {
+      token: '***',
+      saToken: '***',
+      password: '***',
+      deviceSeed: '***',
+      tokenFile: '/a',
+      tokens: 'a',
+      list: ['x *** y'],
+      url: 'see https://***@host/path?a=b@c',
+      mail: 'a@b.example',
+    },
+  )
+})
+
+test('schema prints a closed JSON Schema of the document', async (t) => {
+  const { exitCode, stdout } = runWith(schema, {}, { argv: [] })
+  t.equal(exitCode, 0)
+  t.match(JSON.parse(stdout), {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    $id: /^urn:/,
+    title: String,
+    additionalProperties: false,
+    properties: {
+      review: {
+        additionalProperties: false,
+        properties: { timeout: { type: 'string', default: '3s', description: /10ms to 30s/ } },
+      },
+      limits: { properties: { messageBytes: { default: '25MiB' }, streams: { maximum: 1e6 } } },
+      listen: { properties: { workers: { type: 'string', default: '0.0.0.0:18443' } } },
+      k8sTrust: { properties: { allowedIdentities: { type: 'array', minItems: 1 } } },
+    },
+  })
+})
+
+test('explicitly named files', async (t) => {
+  const authority = await createAuthority()
+  const pair = await authority.issue({ commonName: 'a', hosts: ['localhost'] })
+  const other = await authority.issue({ commonName: 'b', hosts: ['localhost'] })
+  const text = `${WORKERS}listen: { tls: { certFile: c.pem, keyFile: k.pem, clientCaFile: ca.pem } }
+kubernetes: { caFile: kca.pem, tokenFile: t }
+gateway: { auth: { secretFile: s }, deviceSeedFile: d }
+`
+  const good = {
+    'config.yaml': text,
+    'c.pem': `${pair.cert}\n${authority.cert}`,
+    'k.pem': pair.key,
+    'ca.pem': authority.cert,
+    'kca.pem': `# The cluster's CA.\n${authority.cert}`,
+    t: 'token\n',
+    s: 'secret\n',
+    d: 'seed',
+  }
+  const paths = {
+    'c.pem': 'listen.tls.certFile',
+    'k.pem': 'listen.tls.keyFile',
+    'ca.pem': 'listen.tls.clientCaFile',
+    'kca.pem': 'kubernetes.caFile',
+    t: 'kubernetes.tokenFile',
+    s: 'gateway.auth.secretFile',
+    d: 'gateway.deviceSeedFile',
+  }
+
+  t.test('are read and found good', async (it) => {
+    it.match(runWith(checkConfig, good), { exitCode: 0, stderr: /^$/ })
+  })
+
+  t.test('exit 78 with path, reason and hint when one is missing or empty', async (it) => {
+    for (const [file, path] of Object.entries(paths)) {
+      const { [file]: _, ...without } = good as Record<string, string>
+      const absent = runWith(checkConfig, without)
+      it.equal(absent.exitCode, 78)
+      it.equal(
+        absent.stderr,
+        `The configuration has a problem:\n  ${path} (${file}): The file does not exist.\n` +
+          '    Hint: Mount the file there, or correct its name.\n',
+      )
+      const empty = runWith(checkConfig, { ...good, [file]: '\n' })
+      it.match(
+        empty,
+        { exitCode: 78, stdout: /^$/, stderr: `  ${path} (${file}): ` },
+        `empty ${file}`,
+      )
+    }
+  })
+
+  t.test('must hold what their option needs', async (it) => {
+    const broken = pair.cert.replace(/\n[A-Za-z0-9+/]{20}/, '\nAAAAAAAAAAAAAAAAAAAA')
+    const cases: readonly (readonly [file: string, text: string, reason: RegExp])[] = [
+      ['c.pem', broken, /no PEM file of certificates/],
+      ['c.pem', pair.key, /no PEM file of certificates/],
+      ['c.pem', `${pair.cert}\n${broken}`, /no PEM file of certificates/],
+      ['ca.pem', broken, /no PEM file of certificates/],
+      ['kca.pem', 'hunter2', /no PEM file of certificates/],
+      ['k.pem', pair.cert, /no PEM private key/],
+      ['k.pem', other.key, /not the key of the certificate/],
+    ]
+    for (const [file, content, reason] of cases) {
+      const result = runWith(checkConfig, { ...good, [file]: content })
+      it.match(result, { exitCode: 78, stderr: reason }, file)
+      it.notMatch(result.stderr, 'hunter2', 'no content is quoted')
+      it.notMatch(result.stderr, 'PRIVATE')
+    }
+  })
+
+  t.test('are told from defaults, which need not exist yet', async (it) => {
+    const load = (document: string) =>
+      loadConfig({ file: 'f', env: {}, flags: [], readFile: () => document })
+    const absent = () => {
+      throw Object.assign(new Error('absent'), { code: 'EACCES' })
+    }
+    const byDefault = load(WORKERS)
+    it.strictSame(checkFiles(byDefault.config, byDefault.explicitPaths, absent), [])
+    const named = load(`${WORKERS}gateway: { deviceSeedFile: /etc/auth-sidecar/device-seed }`)
+    it.match(checkFiles(named.config, named.explicitPaths, absent), [
+      { path: 'gateway.deviceSeedFile', reason: /permission denied/ },
+    ])
+  })
+})
+
+test('files of a real process are read up to 1 MiB', async (t) => {
+  const directory = t.testdir({
+    small: 'grüß',
+    big: 'x'.repeat(1_048_577),
+    full: 'x'.repeat(1_048_576),
+  })
+  t.equal(readFileBounded(join(directory, 'small')), 'grüß')
+  t.equal(readFileBounded(join(directory, 'full')).length, 1_048_576)
+  t.throws(() => readFileBounded(join(directory, 'big')), /larger than 1 MiB/)
+  t.throws(() => readFileBounded('/dev/zero'), /larger than 1 MiB/)
+  const run = (file: string) => {
+    try {
+      loadConfig({ file, env: {}, flags: [], readFile: readFileBounded })
+      return 'loaded'
+    } catch (error) {
+      return String(error)
+    }
+  }
+  t.match(run(join(directory, 'big')), /The file is larger than 1 MiB/)
+  t.match(run(directory), /This is a directory/)
+  const locked = join(directory, 'locked')
+  writeFileSync(locked, '')
+  chmodSync(locked, 0o000)
+  // Root may read everything, so only others see the permission at work.
+  t.match(run(locked), process.getuid?.() === 0 ? /allow-list/ : /permission denied/)
+})

@@ -1,0 +1,243 @@
+/** A tunnel is opened by a perfect 101 alone; every other answer ends both sockets. */
+
+import { test, type Test } from 'tap'
+
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
+import { WebSocketServer } from 'ws'
+
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import { dialGateway, type DialOptions } from '@openclaw-k8s/auth-sidecar/tunnel/dial.ts'
+import { buildUpstreamRequest } from '@openclaw-k8s/auth-sidecar/tunnel/headers.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
+/** The example of RFC 6455 §1.3, for exactly this key. */
+const ACCEPT = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
+
+/** A gateway that says `answer` once it has read a request head, and keeps what it was told. */
+async function gateway(t: Test, answer: (socket: Socket) => void) {
+  const requests: string[] = []
+  const closed = Promise.withResolvers<void>()
+  const server = createServer((socket) => {
+    let text = ''
+    socket.on('error', () => undefined)
+    socket.on('close', () => closed.resolve())
+    socket.on('data', (chunk) => {
+      const isAnswered = text.includes('\r\n\r\n')
+      text += chunk.toString('latin1')
+      if (isAnswered || !text.includes('\r\n\r\n')) return
+      requests.push(text)
+      answer(socket)
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return { url: new URL(`ws://127.0.0.1:${port}/`), requests, closed: closed.promise }
+}
+
+function optionsFor(url: URL, changes: Partial<DialOptions> = {}): DialOptions {
+  const { subprotocol } = changes
+  const request = buildUpstreamRequest({
+    gatewayUrl: url,
+    workerAddress: '10.0.0.5',
+    workerProto: 'http',
+    workerHost: undefined,
+    subprotocol,
+    identity: {
+      namespace: 'openclaw',
+      serviceAccount: 'openclaw-worker',
+      podName: 'pod',
+      podUid: 'uid',
+      nodeName: undefined,
+      credentialId: undefined,
+      expiresAt: 0,
+    },
+    role: 'node',
+    assertion: 'a.b.c',
+    key: KEY,
+  })
+  return { url, request, subprotocol, timeoutMs: 5000, clock: new FakeClock(), ...changes }
+}
+
+const response = (lines: readonly string[], status = 'HTTP/1.1 101 Switching Protocols'): string =>
+  [status, ...lines, '', ''].join('\r\n')
+
+const UPGRADE = 'Upgrade: websocket'
+const CONNECTION = 'Connection: Upgrade'
+const ACCEPTED = `Sec-WebSocket-Accept: ${ACCEPT}`
+const GOOD = [UPGRADE, CONNECTION, ACCEPTED]
+
+test('a perfect 101 gives a paused socket and the first frames behind it', async (t) => {
+  const { url, requests } = await gateway(t, (socket) => {
+    socket.write(Buffer.concat([Buffer.from(response(GOOD)), Buffer.from([0x81, 2, 0x68])]))
+  })
+  const clock = new FakeClock()
+  const options = optionsFor(url, { clock })
+  const { socket, head, subprotocol } = await dialGateway(options)
+  t.teardown(() => socket.destroy())
+  t.same(head, Buffer.from([0x81, 2, 0x68]))
+  t.equal(subprotocol, undefined)
+  t.ok(socket.isPaused())
+  t.ok(socket.allowHalfOpen)
+  t.equal(requests[0], options.request.text)
+  t.equal(clock.pending, 0)
+  t.equal(socket.listenerCount('data'), 0)
+  t.doesNotThrow(() => socket.emit('error', new Error('late')), 'an early error ends no process')
+})
+
+test('bytes that come after the answer wait in the socket', async (t) => {
+  const { url } = await gateway(t, (socket) => {
+    for (const byte of response(GOOD)) socket.write(byte)
+    socket.end('frames')
+  })
+  const { socket, head } = await dialGateway(optionsFor(url))
+  const read: Buffer[] = [head]
+  socket.on('data', (chunk: Buffer) => read.push(chunk))
+  socket.resume()
+  await once(socket, 'end')
+  t.equal(Buffer.concat(read).toString(), 'frames')
+  socket.destroy()
+})
+
+test('a real WebSocket server is dialled, and answers the subprotocol asked for', async (t) => {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const url = new URL(`ws://127.0.0.1:${port}`)
+  const connected = once(server, 'connection')
+  const { socket, subprotocol } = await dialGateway(optionsFor(url, { subprotocol: 'openclaw' }))
+  const [, request] = await connected
+  t.equal(subprotocol, 'openclaw')
+  t.equal(request.headers['x-forwarded-for'], '10.0.0.5')
+  t.equal(request.headers['x-openclaw-scopes'], '')
+  socket.destroy()
+})
+
+test('an answer may spell names and tokens in its own case', async (t) => {
+  const lines = ['UPGRADE: WebSocket', 'connection: keep-alive, UPGRADE', ACCEPTED, 'Date: today']
+  const { url } = await gateway(t, (socket) => socket.write(response(lines)))
+  const { socket } = await dialGateway(optionsFor(url))
+  socket.destroy()
+})
+
+const OTHER_ACCEPT = createHash('sha1').update('other').digest('base64')
+
+const REFUSED: Record<string, readonly [string, RegExp]> = {
+  ...Object.fromEntries(
+    [200, 302, 400, 403, 426, 500, 503].map((status) => [
+      `a ${status}`,
+      [
+        response(['Content-Length: 6'], `HTTP/1.1 ${status} Whatever`) + 'secret',
+        new RegExp(`answered ${status}$`),
+      ],
+    ]),
+  ),
+  'a 101 of HTTP/1.0': [response(GOOD, 'HTTP/1.0 101 Switching Protocols'), /HTTP\/1\.1/],
+  'a status of two digits': [response(GOOD, 'HTTP/1.1 10 Odd'), /HTTP\/1\.1/],
+  'no HTTP at all': [response([], 'SSH-2.0-secret'), /HTTP\/1\.1/],
+  'no Upgrade': [response([CONNECTION, ACCEPTED]), /elsewhere/],
+  'another Upgrade': [response(['Upgrade: h2c', CONNECTION, ACCEPTED]), /elsewhere/],
+  'two Upgrades': [response([UPGRADE, ...GOOD]), /repeats/],
+  'no Connection': [response([UPGRADE, ACCEPTED]), /does not say/],
+  'another Connection': [response([UPGRADE, 'Connection: upgraded', ACCEPTED]), /does not say/],
+  'no Sec-WebSocket-Accept': [response([UPGRADE, CONNECTION]), /wrong accept/],
+  'the accept of another key': [
+    response([UPGRADE, CONNECTION, `Sec-WebSocket-Accept: ${OTHER_ACCEPT}`]),
+    /wrong accept/,
+  ],
+  'two accepts': [response([...GOOD, ACCEPTED]), /repeats/],
+  'an extension': [
+    response([...GOOD, 'Sec-WebSocket-Extensions: permessage-deflate']),
+    /sec-websocket-extensions/,
+  ],
+  'a subprotocol nobody asked for': [
+    response([...GOOD, 'Sec-WebSocket-Protocol: other']),
+    /another subprotocol/,
+  ],
+  'a Content-Length': [response([...GOOD, 'Content-Length: 0']), /content-length/],
+  'a Transfer-Encoding': [response([...GOOD, 'Transfer-Encoding: chunked']), /transfer-encoding/],
+  'a folded header': [response([...GOOD, 'X-A: b', ' c']), /malformed/],
+  'a space before the colon': [response([...GOOD, 'X-A : b']), /malformed/],
+  'a bare line feed': [response([...GOOD, 'X-A: b\nX-B: c']), /malformed/],
+  'a bare carriage return': [response([...GOOD, 'X-A: b\rX-B: c']), /malformed/],
+  'a header without a name': [response([...GOOD, ': b']), /malformed/],
+  'an answer over 16 KiB': [response([...GOOD, `X-A: ${'a'.repeat(16_384)}`]), /16 KiB/],
+  'an answer without an end': ['HTTP/1.1 101 ' + 'a'.repeat(16_384), /16 KiB/],
+}
+
+for (const [name, [answer, message]] of Object.entries(REFUSED)) {
+  test(`${name} is refused, and the socket is gone`, async (t) => {
+    const { url, closed } = await gateway(t, (socket) => socket.write(answer, 'latin1'))
+    const error = await dialGateway(optionsFor(url)).catch((thrown: unknown) => thrown)
+    if (!(error instanceof Fault)) throw new Error('no fault was thrown')
+    t.equal(error.code, 'gateway_refused')
+    t.match(error.message, message)
+    t.notMatch(error.message, /secret|Whatever/)
+    await closed
+  })
+}
+
+test('a gateway that listens nowhere is unreachable', async (t) => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  const dialled = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
+  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+})
+
+test('a gateway that hangs up without an answer is unreachable', async (t) => {
+  for (const hangUp of [
+    (socket: Socket) => socket.end(),
+    (socket: Socket) => socket.end('HTTP/1.1 101 Swi'),
+    (socket: Socket) => socket.resetAndDestroy(),
+  ]) {
+    const { url } = await gateway(t, hangUp)
+    await t.rejects(dialGateway(optionsFor(url)), { name: 'Fault', code: 'gateway_unreachable' })
+  }
+})
+
+test('the deadline covers the answer, were it under way', async (t) => {
+  const clock = new FakeClock()
+  const { url, closed } = await gateway(t, (socket) => {
+    socket.write('HTTP/1.1 101 Swi', () => clock.advance(5000))
+  })
+  const dialled = dialGateway(optionsFor(url, { clock }))
+  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+  await closed
+  t.equal(clock.pending, 0)
+})
+
+test('an abort drops the socket and rejects with its reason', async (t) => {
+  const controller = new AbortController()
+  const reason = new Error('revoked')
+  const { url, closed } = await gateway(t, () => controller.abort(reason))
+  const clock = new FakeClock()
+  const { signal } = controller
+  const dialled = dialGateway(optionsFor(url, { clock, signal }))
+  await t.rejects(dialled, reason)
+  await closed
+  t.equal(clock.pending, 0)
+})
+
+test('an aborted signal dials nobody', async (t) => {
+  const { url, requests } = await gateway(t, () => undefined)
+  const reason = new Error('revoked')
+  const signal = AbortSignal.abort(reason)
+  const connect = (): never => t.fail('connected') as never
+  await t.rejects(dialGateway(optionsFor(url, { signal, connect })), reason)
+  await turn()
+  t.equal(requests.length, 0)
+})
+
+test('TLS is not pretended', async (t) => {
+  const url = new URL('wss://127.0.0.1:1/')
+  await t.rejects(dialGateway(optionsFor(url)), /ws: only/)
+})

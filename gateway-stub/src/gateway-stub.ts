@@ -22,7 +22,7 @@ import type { Handshake } from './handshake.ts'
 import { Journal } from './journal.ts'
 import { isRaw, misbehave } from './misbehave.ts'
 import { OpenClawSession } from './openclaw-session.ts'
-import type { InvokeResult, Method } from './openclaw-session.ts'
+import type { InvokeResult, Method, Pair } from './openclaw-session.ts'
 
 export type GatewayStubOptions = {
   /** Default 127.0.0.1. */
@@ -35,10 +35,14 @@ export type GatewayStubOptions = {
   readonly behaviour?: Behaviour | BehaviourName
   /** The shared secret a `connect` must carry (openclaw mode). Without it none is asked for. */
   readonly token?: string
+  /** Default `token`. With `trusted-proxy` the secret is the owner's password (openclaw mode). */
+  readonly authMode?: 'token' | 'trusted-proxy'
   /** Accepted once each in place of `token`; the caller may add to the set at any time. */
   readonly bootstrapTokens?: Set<string>
   /** Answers to what an operator calls (openclaw mode). */
   readonly methods?: Readonly<Record<string, Method>>
+  /** Has the last word on a `connect` that is good in itself (openclaw mode): a pairing of its own. */
+  readonly pair?: Pair
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
   readonly clock?: StubClock
@@ -239,8 +243,10 @@ class Stub {
     const {
       mode = 'echo',
       token,
+      authMode,
       bootstrapTokens,
       methods,
+      pair,
       randomId,
       messageBytesMax,
     } = this.#options
@@ -250,8 +256,10 @@ class Stub {
     }
     const session = new OpenClawSession(connection, {
       token,
+      isBehindProxy: authMode === 'trusted-proxy',
       bootstrapTokens: bootstrapTokens ?? new Set(),
       methods: methods ?? {},
+      pair,
       messageBytesMax: messageBytesMax ?? MESSAGE_BYTES_MAX,
       clock: this.#clock,
       randomId: randomId ?? randomUUID,

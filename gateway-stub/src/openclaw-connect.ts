@@ -10,6 +10,8 @@ export type ConnectTerms = {
   readonly now: number
   /** The shared secret; without one everybody with a proven device may enter. */
   readonly token: string | undefined
+  /** Behind a trusted proxy the secret is the owner's password, and headers vouch for nodes. */
+  readonly isBehindProxy?: boolean
   /** Accepted in place of the shared secret, each once. */
   readonly bootstrapTokens: Set<string>
 }
@@ -21,7 +23,7 @@ export type ConnectRefusal = {
 }
 
 export type ConnectVerdict =
-  | { readonly ok: true; readonly method: 'none' | 'token' | 'bootstrap-token' }
+  | { readonly ok: true; readonly method: 'none' | 'token' | 'bootstrap-token' | 'trusted-proxy' }
   | { readonly ok: false; readonly refusal: ConnectRefusal }
 
 export const PROTOCOL = 4
@@ -42,6 +44,9 @@ export function judgeConnect(connect: Connect, terms: ConnectTerms): ConnectVerd
 
 function judgeSecret({ auth }: Connect, terms: ConnectTerms): ConnectVerdict {
   if (terms.token === undefined) return { ok: true, method: 'none' }
+  if (terms.isBehindProxy && auth.token === undefined && auth.bootstrapToken === undefined) {
+    return { ok: true, method: 'trusted-proxy' }
+  }
   if (auth.token === terms.token) return { ok: true, method: 'token' }
   if (auth.token !== undefined) {
     return refuse('AUTH_TOKEN_MISMATCH', 'unauthorized: gateway token mismatch')
@@ -79,7 +84,8 @@ function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | un
 
 /** An operator on the loopback needs no device; the shared secret alone vouches for it. */
 function judgeMissingDevice({ role, auth }: Connect, terms: ConnectTerms) {
-  if (role === 'operator' && terms.token !== undefined && auth.token === terms.token) {
+  const secret = terms.isBehindProxy ? auth.password : auth.token
+  if (role === 'operator' && terms.token !== undefined && secret === terms.token) {
     return undefined
   }
   return refuse('DEVICE_IDENTITY_REQUIRED', 'device identity required')

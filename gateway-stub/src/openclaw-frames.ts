@@ -19,6 +19,7 @@ export type Connect = {
     readonly token: string | undefined
     readonly deviceToken: string | undefined
     readonly bootstrapToken: string | undefined
+    readonly password: string | undefined
   }
   readonly device: Device | undefined
 }
@@ -70,6 +71,7 @@ const readAuth = (auth: Fields): Connect['auth'] => ({
   token: textOf(auth['token']),
   deviceToken: textOf(auth['deviceToken']),
   bootstrapToken: textOf(auth['bootstrapToken']),
+  password: textOf(auth['password']),
 })
 
 function readDevice(value: unknown): Device | undefined {

@@ -11,10 +11,15 @@ import type { Connect, Fields, RequestFrame } from './openclaw-frames.ts'
 /** Answers a request of a connected peer with a payload; a throw becomes an error answer. */
 export type Method = (params: Fields, connection: StubConnection) => unknown
 
+/** Why a `connect` whose proof and secret are good is refused all the same; `undefined` lets it in. */
+export type Pair = (connect: Connect, params: Fields) => ConnectRefusal | undefined
+
 export type SessionTerms = {
   readonly token: string | undefined
+  readonly isBehindProxy: boolean
   readonly bootstrapTokens: Set<string>
   readonly methods: Readonly<Record<string, Method>>
+  readonly pair: Pair | undefined
   readonly messageBytesMax: number
   readonly clock: StubClock
   readonly randomId: () => string
@@ -138,10 +143,13 @@ export class OpenClawSession implements Dialogue {
       const message = 'invalid connect params'
       return this.#refuse(request.id, { code: 'INVALID_HANDSHAKE', message })
     }
-    const { clock, token, bootstrapTokens } = this.#terms
-    const terms = { nonce: this.#nonce, now: clock.now(), token, bootstrapTokens }
+    const { clock, token, isBehindProxy, bootstrapTokens } = this.#terms
+    const now = clock.now()
+    const terms = { nonce: this.#nonce, now, token, isBehindProxy, bootstrapTokens }
     const verdict = judgeConnect(connect, terms)
     if (!verdict.ok) return this.#refuse(request.id, verdict.refusal)
+    const objection = this.#terms.pair?.(connect, request.params)
+    if (objection !== undefined) return this.#refuse(request.id, objection)
     this.#stopHandshakeTimer()
     this.#connect = connect
     this.#state = 'ready'

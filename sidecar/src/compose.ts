@@ -1,12 +1,16 @@
 /** Builds the sidecar from a `Config`: with its parts the only place that knows all rooms. */
 
+import { composeAdminPort } from './compose/admin-port.ts'
 import { composeAuthn } from './compose/authn.ts'
+import { composeCluster } from './compose/cluster.ts'
+import { composeDialect } from './compose/dialect.ts'
 import { composeObserve } from './compose/observe.ts'
+import { composePods } from './compose/pods.ts'
+import { Settings } from './compose/settings.ts'
 import type { Surroundings } from './compose/surroundings.ts'
+import { createReload } from './compose/reload.ts'
 import { composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
-import { createAdminPort } from './edge/admin-port.ts'
-import { checkGateway } from './edge/gateway-check.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
 import { Streams } from './tunnel/streams.ts'
@@ -16,6 +20,11 @@ export type Sidecar = {
   readonly start: () => Promise<{ readonly workers: string; readonly admin: string }>
   /** Sends every worker away over the drain window, then stops. */
   readonly drain: () => Promise<void>
+  /**
+   * Puts what `load` returns in force, as far as that can be done under way, and reads the
+   * certificates again. When it throws, everything stays as it was.
+   */
+  readonly reload: (load: () => Config) => void
   /** Stops at once. */
   readonly stop: () => Promise<void>
 }
@@ -23,65 +32,99 @@ export type Sidecar = {
 const DRAIN_GRACE_MS = 5000
 
 export async function compose(config: Config, around: Surroundings): Promise<Sidecar> {
-  const { clock, log } = around
+  const { log } = around
+  const parts = await composeParts(config, around)
+  const { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort } = parts
+  const { metrics } = observed
+  let isDraining = false
+  const adminPort = composeAdminPort(settings, around, {
+    metrics,
+    signer,
+    jwks: authn.jwks,
+    watch: pods.watch,
+    openclaw,
+    isDraining: () => isDraining,
+  })
+  let stopHeartbeat = () => {}
+
+  const start = async () => {
+    const admin = await adminPort.listen(config.listen.admin.host, config.listen.admin.port)
+    void authn.jwks.start()
+    pods.start()
+    openclaw?.start()
+    stopHeartbeat = streams.startHeartbeat(config.limits.idlePing)
+    const { host, port } = config.listen.workers
+    const workers = await workerPort.listen(host, port)
+    log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
+    return { workers, admin }
+  }
+  const stop = async () => {
+    stopHeartbeat()
+    authn.jwks.stop()
+    pods.stop()
+    openclaw?.stop()
+    streams.destroyAll()
+    await Promise.all([workerPort.close(), adminPort.close(), cluster.close()])
+    observed.audit.flush()
+  }
+  const drain = async () => {
+    isDraining = true
+    workerPort.startDraining()
+    log.info({ streams: streams.size, windowMs: config.drain.window }, 'draining')
+    await streams.drain(config.drain.window, DRAIN_GRACE_MS)
+    await stop()
+  }
+  const reload = createReload({ settings, around, metrics, workerPort, pods })
+  return { start, drain, stop, reload }
+}
+
+/** Everything that works inside, put together and not yet started. */
+async function composeParts(config: Config, around: Surroundings) {
+  const { clock } = around
   const { limits } = config
+  const settings = new Settings(config)
   const streams = new Streams({
     streamsMax: limits.streams,
-    streamsPerPodMax: limits.streamsPerPod,
+    // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
+    streamsPerPodMax:
+      config.gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
     clock,
   })
-  const observed = composeObserve(config, around, () => sources)
-  const authn = composeAuthn(config, around, observed.metrics)
+  const observed = composeObserve(settings, around, () => sources)
+  const { metrics } = observed
+  const cluster = composeCluster(config, around, metrics)
+  const pods = composePods({
+    settings,
+    around,
+    cluster,
+    streams,
+    forgetPod(podUid) {
+      authn.verdicts.invalidatePod(podUid)
+      authn.voucher.forgetPod(podUid)
+    },
+    onPodGone: ({ namespace, serviceAccount, name, uid }) =>
+      openclaw?.podGone({ namespace, serviceAccount, podName: name }, uid),
+  })
+  const { watch, binding } = pods
+  const watchStaleMs = () => watch.staleForMs
+  const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
   const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', clock)
-  const workerPort = composeWorkerPort(config, around, { ...authn, ...observed, streams, signer })
+  const { dialect, openclaw } = composeDialect(settings, around, { signer, watch })
+  const workerPort = composeWorkerPort(settings, around, {
+    ...authn,
+    ...observed,
+    binding,
+    streams,
+    dialect,
+  })
   const sources: MetricSources = {
     carried: () => observed.carried(streams.listCounts()),
     streams: () => streams.size,
     pendingSockets: () => workerPort.pendingCount,
     cacheEntries: () => authn.verdicts.size,
     jwksAgeMs: () => authn.jwks.ageMs,
+    watchedPods: () => watch.size,
+    watchStaleMs,
   }
-  let isDraining = false
-  const gatewayUrl = new URL(config.gateway.url)
-  const adminPort = createAdminPort({
-    renderMetrics: async () => ({
-      contentType: observed.metrics.register.contentType,
-      body: await observed.metrics.register.metrics(),
-    }),
-    checks: [
-      { name: 'serving', check: () => (isDraining ? 'draining' : undefined) },
-      { name: 'jwks', check: () => (authn.isReady() ? undefined : 'no signing keys fetched yet') },
-      { name: 'gateway', check: () => checkGateway({ url: gatewayUrl, clock }) },
-    ],
-    version: around.version,
-    jwks: signer.jwks,
-  })
-  let stopHeartbeat = () => {}
-
-  const stop = async () => {
-    stopHeartbeat()
-    authn.jwks.stop()
-    streams.destroyAll()
-    await Promise.all([workerPort.close(), adminPort.close(), authn.closeKube()])
-    observed.audit.flush()
-  }
-  return {
-    async start() {
-      const admin = await adminPort.listen(config.listen.admin.host, config.listen.admin.port)
-      void authn.jwks.start()
-      stopHeartbeat = streams.startHeartbeat(limits.idlePing)
-      const { host, port } = config.listen.workers
-      const workers = await workerPort.listen(host, port)
-      log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
-      return { workers, admin }
-    },
-    async drain() {
-      isDraining = true
-      workerPort.startDraining()
-      log.info({ streams: streams.size, windowMs: config.drain.window }, 'draining')
-      await streams.drain(config.drain.window, DRAIN_GRACE_MS)
-      await stop()
-    },
-    stop,
-  }
+  return { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort }
 }

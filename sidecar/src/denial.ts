@@ -95,6 +95,21 @@ export const CODES = {
     'The cluster vouches for somebody else than the token claims.',
   ),
 
+  // The pod.
+  pod_not_found: denial(403, 1008, 'The pod of the token does not exist.'),
+  pod_deleted: denial(403, 1008, 'The pod of the token was deleted.'),
+  pod_terminating: denial(403, 1008, 'The pod of the token is being deleted.'),
+  pod_not_running: denial(403, 1008, 'The pod of the token is not running.'),
+  pod_mismatch: denial(403, 1008, 'The pod of the token is another than it claims.'),
+  host_network_not_allowed: denial(403, 1008, 'Pods on the host network are not allowed here.'),
+  source_address_mismatch: denial(
+    403,
+    1008,
+    'The token was shown from another address than its pod has.',
+  ),
+  service_account_deleted: denial(403, 1008, 'The ServiceAccount of the token was deleted.'),
+  pod_unconfirmed: fault(503, 1013, 'The pod could not be confirmed right now. Try again later.'),
+
   // The role.
   role_missing: denial(403, 1008, 'The role is missing. Name the role in the handshake.'),
   role_not_allowed: denial(403, 1008, 'This role is not allowed for the ServiceAccount.'),
@@ -104,6 +119,24 @@ export const CODES = {
   frame_malformed: denial(400, 1008, 'The first message is not a connect.request.'),
   frame_binary: denial(400, 1003, 'The first message must be text.'),
   frame_too_large: denial(413, 1009, 'The first message is too large.'),
+
+  // The handshake of OpenClaw nodes.
+  origin_not_allowed: denial(403, 1008, 'Browsers may not connect here.'),
+  source_address_local: denial(403, 1008, 'Workers may not connect from a loopback address.'),
+  connect_malformed: denial(400, 1008, 'The first message is not a valid connect request.'),
+  protocol_mismatch: denial(400, 1008, 'Only version 4 of the gateway protocol is spoken here.'),
+  client_not_allowed: denial(403, 1008, 'Only node hosts may connect here.'),
+  scopes_not_allowed: denial(403, 1008, 'A node may not ask for scopes.'),
+  device_id_mismatch: denial(401, 1008, 'The device is not named after its key.'),
+  device_nonce_mismatch: denial(401, 1008, 'The device signed the nonce of another challenge.'),
+  device_clock_skew: denial(401, 1008, 'The device signature is too old or too new.'),
+  device_signature_invalid: denial(401, 1008, 'The device signature is not valid.'),
+  operator_unavailable: fault(
+    503,
+    1013,
+    'The gateway cannot take the worker in right now. Try again later.',
+  ),
+  displaced: fault(503, 1012, 'A newer connection of the same pod took over. Reconnect.'),
 
   // Limits.
   rate_limited: fault(429, 1013, 'Too many failed attempts from this address. Try again later.'),
@@ -116,6 +149,7 @@ export const CODES = {
   ),
 
   // Nobody could say.
+  admission_timeout: fault(503, 1013, 'The admission took too long. Try again later.'),
   keys_unavailable: fault(
     503,
     1013,
@@ -146,6 +180,8 @@ export const CODES = {
   empty_fragments_exceeded: denial(400, 1008, 'Too many empty fragments in a row.'),
   idle_timeout: fault(408, 1001, 'The peer no longer answers.'),
   gateway_gone: fault(502, 1013, 'The gateway went away. Reconnect.'),
+  session_age_exceeded: fault(503, 1012, 'The stream reached its greatest age. Reconnect.'),
+  watch_stale: fault(503, 1013, 'The cluster has been out of sight for too long. Reconnect.'),
   worker_gone: fault(499, 1001, 'The worker went away.'),
 } as const satisfies Record<string, Refusal>
 

@@ -1,7 +1,7 @@
 /** The command line: picks the command and turns what it returns into the exit code. */
 
 import { run as checkConfig } from './commands/check-config.ts'
-import { EXIT, type CommandContext } from './commands/command.ts'
+import { EXIT, refuseArguments, runCommand, type CommandContext } from './commands/command.ts'
 import { run as printConfig } from './commands/print-config.ts'
 import { run as schema } from './commands/schema.ts'
 import { run as serve } from './commands/serve.ts'
@@ -15,10 +15,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   'check-config': checkConfig,
   'print-config': printConfig,
   schema,
-  version: ({ stdout }) => {
-    stdout.write(`${version.version}\n`)
-    return EXIT.ok
-  },
+  version: (context) =>
+    runCommand(context, 'auth-sidecar version', () => {
+      refuseArguments(context.argv)
+      context.stdout.write(`${version.version}\n`)
+      return EXIT.ok
+    }),
 }
 
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…

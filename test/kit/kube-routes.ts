@@ -214,6 +214,8 @@ const answerKeys = (backend: Backend, call: Call, user: string): Answer => {
   const { accepted } = backend.keys
   if (call.target.route === 'jwks') {
     const type = 'application/jwk-set+json'
+    const { accept = '*/*' } = call.request.headers
+    if (!accept.includes(type) && !accept.includes('*/*')) return notAcceptable(type)
     return answers.json(
       200,
       { keys: accepted.map(publicJwk) },
@@ -229,6 +231,14 @@ const answerKeys = (backend: Backend, call: Call, user: string): Answer => {
   }
   return answers.json(200, document, isPublic)
 }
+
+/** As the real one is strict about its keys, so is this. */
+const notAcceptable = (type: string): Answer =>
+  answers.failure({
+    code: 406,
+    message: `406: Not Acceptable\n\nAvailable representations: ${type}`,
+    reason: 'NotAcceptable',
+  })
 
 const VERBS: Partial<Record<Route, string>> = { lists: 'list', watches: 'watch' }
 

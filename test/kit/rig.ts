@@ -9,7 +9,7 @@ import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
-import { startKubeApi, type KubeApiOptions } from './kube-api.ts'
+import { startKubeApi, type KubeApi, type KubeApiOptions } from './kube-api.ts'
 import type { TokenRequest } from './kube-tokens.ts'
 import { connectWorker, type WorkerOptions } from './worker-client.ts'
 
@@ -19,9 +19,13 @@ export type RigOptions = {
   /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
   readonly clock?: Clock
+  /** Runs before the sidecar starts, for what it is to find. */
+  readonly prepare?: (api: KubeApi) => void
+  /** Stands in for loopback, since here every pod is on it. */
+  readonly isLocalAddress?: (address: string) => boolean
 }
 
-export type AuditRecord = Readonly<Record<string, unknown>> & { readonly event: string }
+type AuditRecord = Readonly<Record<string, unknown>> & { readonly event: string }
 export type Rig = Awaited<ReturnType<typeof startRig>>
 
 export const AUDIENCE = 'openclaw-gateway'
@@ -31,6 +35,7 @@ export const startRig = async (options: RigOptions = {}) => {
   const { clock = systemClock } = options
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
   const api = await startKubeApi({ clock, ...options.api })
+  options.prepare?.(api)
   const gateway = await startGatewayStub(options.gateway)
   const { caFile, tokenFile } = await api.files(directory)
   const { config } = loadConfig({
@@ -49,13 +54,15 @@ export const startRig = async (options: RigOptions = {}) => {
     readFile: (path) => readFileSync(path, 'utf8'),
   })
   const audit: AuditRecord[] = []
+  const log: string[] = []
   const sidecar = await compose(config, {
     clock,
     random: () => 0,
     env: {},
     readFile: (path) => readFileSync(path, 'utf8'),
-    log: createLog('silent'),
+    log: createLog('trace', { write: (line) => void log.push(line) }),
     writeAudit: (line) => void audit.push(JSON.parse(line) as AuditRecord),
+    ...(options.isLocalAddress === undefined ? {} : { isLocalAddress: options.isLocalAddress }),
     version: { version: 'test' },
   })
   const addresses = await sidecar.start()
@@ -77,6 +84,8 @@ export const startRig = async (options: RigOptions = {}) => {
     api,
     gateway,
     audit,
+    /** Everything logged, from the lowest level up. */
+    log,
     sidecar,
     url,
     adminUrl,

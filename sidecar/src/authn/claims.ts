@@ -25,6 +25,9 @@ const KEY_ID_LENGTH_MAX = 256
 /** Header fields that would let the token choose its own key or rules (RFC 8725 §3.10). */
 const FORBIDDEN_FIELDS = ['crit', 'jku', 'x5u', 'jwk', 'x5c', 'b64', 'zip']
 
+/** Exactly three parts, base64url without padding (RFC 7515 §3.1, §2); a JWE has five. */
+const COMPACT = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$/
+
 const label = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)
 const subdomain = z
   .string()
@@ -49,7 +52,10 @@ const CLAIMS = z.object({
     namespace: label,
     serviceaccount: z.object({ name: subdomain, uid }),
     pod: z.object({ name: subdomain, uid }).optional(),
-    node: z.object({ name: subdomain }).optional(),
+    node: z.object({ name: subdomain, uid: z.string().nullish() }).optional(),
+    // The API server would also ask for the Secret; a pod's token is bound to none.
+    secret: z.null().optional(),
+    warnafter: z.number().nullish(),
   }),
 })
 
@@ -70,8 +76,7 @@ export function readClaims(token: string, rules: ClaimRules, nowMs: number): Ver
 }
 
 function checkHeader(token: string): Code | undefined {
-  // `decodeProtectedHeader` would also take a JWE; a JWS has exactly three parts (RFC 7515 §3.1).
-  if (token.split('.', 4).length !== 3) return 'token_malformed'
+  if (!isWellFormed(token)) return 'token_malformed'
   let header: Record<string, unknown>
   try {
     header = decodeProtectedHeader(token)
@@ -87,6 +92,26 @@ function checkHeader(token: string): Code | undefined {
   return undefined
 }
 
+function isWellFormed(token: string): boolean {
+  const [head = '', body = ''] = token.split('.')
+  return COMPACT.test(token) && isPlainJson(head) && isPlainJson(body)
+}
+
+/**
+ * Whether two parsers can only read the same: no byte order mark, and no member twice, of which
+ * `JSON.parse` would silently keep the last. A lost member shows in the number of quotation marks.
+ */
+function isPlainJson(part: string): boolean {
+  const text = Buffer.from(part, 'base64url').toString('utf8')
+  try {
+    return countQuotes(text) === countQuotes(JSON.stringify(JSON.parse(text)))
+  } catch {
+    return false
+  }
+}
+
+const countQuotes = (text: string): number => text.split('"').length
+
 function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | undefined {
   const issuers = rules.issuers()
   if (issuers !== undefined && !issuers.includes(claims.issuer)) return 'issuer_not_allowed'
@@ -95,7 +120,7 @@ function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | 
   }
   // The API server would accept 60 s more; here a token ends when it says it does.
   if (nowS >= claims.expiresAt + (rules.expiryGraceMs ?? 0) / 1000) return 'token_expired'
-  if (claims.notBefore !== undefined && claims.notBefore > nowS + NBF_SKEW_S) {
+  if (Math.max(claims.issuedAt, claims.notBefore ?? 0) > nowS + NBF_SKEW_S) {
     return 'token_not_yet_valid'
   }
   if ((claims.expiresAt - claims.issuedAt) * 1000 > rules.maxTokenLifetimeMs) {

@@ -18,6 +18,10 @@ const BEARER = /^bearer +(\S+)$/i
 const TOKEN = /^[A-Za-z0-9\-._~+/]+=*$/
 const BASE64URL = /^[A-Za-z0-9_-]+$/
 
+/** Whether a subprotocol carries a token; in any case of letters, as a gateway might read it. */
+export const isCredentialOffer = (offer: string): boolean =>
+  offer.toLowerCase().startsWith(SUBPROTOCOL_PREFIX)
+
 type Shown = { readonly value: string; readonly carrier: Carrier }
 
 /**
@@ -61,7 +65,7 @@ const listSubprotocolTokens = (value: string): readonly Shown[] =>
   value
     .split(',')
     .map((offer) => offer.trim())
-    .filter((offer) => offer.startsWith(SUBPROTOCOL_PREFIX))
+    .filter(isCredentialOffer)
     .map((offer) => ({ value: offer.slice(SUBPROTOCOL_PREFIX.length), carrier: 'subprotocol' }))
 
 function readToken({ value, carrier }: Shown): Verdict<Credential> {

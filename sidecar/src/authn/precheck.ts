@@ -1,15 +1,16 @@
 /** The precheck: everything about a token that can be decided without asking the API server. */
 
 import type { Clock } from '../clock.ts'
-import { denied, granted, type Verdict } from '../denial.ts'
+import { denied, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { TokenBuckets } from '../token-buckets.ts'
 import { acceptToken } from './credential.ts'
 import { readClaims, type ClaimRules } from './claims.ts'
-import { verifySignature, type KeySource } from './signature.ts'
+import { verifySignature, type KeySource, type SignatureState } from './signature.ts'
 
 export type PrecheckOptions = {
-  readonly rules: ClaimRules
+  /** As configured now. */
+  readonly rules: () => ClaimRules
   readonly keys: KeySource
   readonly clock: Clock
   /** Admits tokens whose signature cannot be checked to a TokenReview: per address, and in all. */
@@ -25,17 +26,16 @@ export function createPrecheck(options: PrecheckOptions) {
     /** Shape and claims. They may refuse, and never admit. */
     read(token: string): Verdict<Claims> {
       const accepted = acceptToken(token)
-      return accepted.ok ? readClaims(token, options.rules, clock.now()) : accepted
+      return accepted.ok ? readClaims(token, options.rules(), clock.now()) : accepted
     },
 
     /** Signature. Without any keys a few tokens may go on to the TokenReview unproven. */
-    async verify(token: string, address: string): Promise<Verdict<undefined>> {
+    async verify(token: string, address: string): Promise<Verdict<SignatureState>> {
       const signature = await verifySignature(token, keys)
-      if (!signature.ok) return signature
-      if (signature.value === 'verified') return granted(undefined)
+      if (!signature.ok || signature.value === 'verified') return signature
       const affordable =
         unverifiedBudget.perAddress.take(address) && unverifiedBudget.inAll.take('')
-      return affordable ? granted(undefined) : denied('keys_unavailable')
+      return affordable ? signature : denied('keys_unavailable')
     },
   }
 }

@@ -3,7 +3,8 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../clock.ts'
-import { denied, type Denied, type Verdict } from '../denial.ts'
+import type { Denied, Verdict } from '../denial.ts'
+import { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
 
 export type CacheOutcome = 'hit' | 'miss' | 'negative' | 'shared'
@@ -74,6 +75,12 @@ export class VerdictCache {
     return this.#count('miss', this.#start(key, token, claims))
   }
 
+  /** Whether a good verdict on the token is in hand. */
+  knows(token: string): boolean {
+    const good = this.#good.get(this.#keyOf(token))
+    return good !== undefined && this.#isFresh(good)
+  }
+
   /** Forgets what is known of a pod and discards the answers still under way. */
   invalidatePod(podUid: string): void {
     for (const key of this.#keysOfPod.get(podUid) ?? []) this.#good.delete(key)
@@ -88,7 +95,7 @@ export class VerdictCache {
     const run = async (): Promise<Verdict<Identity>> => {
       try {
         const verdict = await this.#options.review(token, claims)
-        if (flight.discarded) return denied('review_rejected')
+        if (flight.discarded) throw new Fault('pod_unconfirmed', 'The pod changed under review.')
         this.#keep(key, verdict)
         return verdict
       } finally {

@@ -1,6 +1,7 @@
 /** The allow-list: which ServiceAccounts may come in, and in which role. */
 
 import { denied, granted, type Verdict } from '../denial.ts'
+import { globMatcher } from '../glob.ts'
 import type { Identity } from '../identity.ts'
 
 /** One entry of the allow-list; `namespace` and `serviceAccount` are exact names or globs. */
@@ -11,13 +12,16 @@ export type AllowedIdentity = {
   readonly allowedCommands: readonly string[]
 }
 
+/** Whom the list is asked about. */
+export type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
+
 /** What an admitted worker may do. */
 export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }
 
 export type Policy = {
   readonly isListed: (namespace: string, serviceAccount: string) => boolean
   /** Decides the role: the one asked for, or the only one there is. */
-  readonly authorize: (identity: Identity, role: string | undefined) => Verdict<Grant>
+  readonly authorize: (subject: Subject, role: string | undefined) => Verdict<Grant>
 }
 
 /**
@@ -27,8 +31,8 @@ export type Policy = {
 export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
   const rules = entries.map((entry) => ({
     entry,
-    isNamespace: matcher(entry.namespace),
-    isServiceAccount: matcher(entry.serviceAccount),
+    isNamespace: globMatcher(entry.namespace),
+    isServiceAccount: globMatcher(entry.serviceAccount),
   }))
   const listMatching = (namespace: string, serviceAccount: string) =>
     rules
@@ -38,8 +42,8 @@ export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
   return {
     isListed: (namespace, serviceAccount) => listMatching(namespace, serviceAccount).length > 0,
 
-    authorize(identity, asked) {
-      const matching = listMatching(identity.namespace, identity.serviceAccount)
+    authorize({ namespace, serviceAccount }, asked) {
+      const matching = listMatching(namespace, serviceAccount)
       if (matching.length === 0) return denied('identity_not_allowed')
       const roles = new Set(matching.flatMap((entry) => entry.allowedRoles))
       const [only] = roles
@@ -50,15 +54,4 @@ export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
       return granted({ role, allowedCommands: entry.allowedCommands })
     },
   }
-}
-
-/** `*` stands for any run of characters and `?` for one; a pattern without them is exact. */
-function matcher(pattern: string): (name: string) => boolean {
-  if (!/[*?]/.test(pattern)) return (name) => name === pattern
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll(/\*+/g, '.*')
-    .replaceAll('?', '.')
-  const regex = new RegExp(`^${source}$`)
-  return (name) => regex.test(name)
 }

@@ -7,22 +7,18 @@ import { compose } from '../compose.ts'
 import { checkFiles } from '../config/files.ts'
 import { loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/problems.ts'
+import { watchFiles } from '../config/reload.ts'
+import type { Config } from '../config/schema.ts'
 import { createLog, type Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
-/** Audit lines that may wait for a slow reader, in bytes; beyond it the oldest wait is dropped. */
+/** Audit lines that may wait for a slow reader, in bytes; beyond it new ones are dropped. */
 const AUDIT_BUFFER_BYTES_MAX = 8 * 1024 * 1024
 /** What a drain may take beyond its window, in milliseconds. */
 const STOP_SPARE_MS = 15_000
-
-const ONLY_STREAM = {
-  path: 'gateway.protocol',
-  reason: 'This version serves the stream protocol only.',
-  hint: 'Set gateway.protocol to stream.',
-}
 
 /** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
 export async function run(context: CommandContext): Promise<number | undefined> {
@@ -36,10 +32,7 @@ export async function run(context: CommandContext): Promise<number | undefined> 
 
 function load(context: CommandContext): Loaded {
   const loaded = loadConfig(parseConfigArguments(context))
-  const problems = [
-    ...checkFiles(loaded.config, loaded.explicitPaths, context.readFile),
-    ...(loaded.config.gateway.protocol === 'stream' ? [] : [ONLY_STREAM]),
-  ]
+  const problems = checkFiles(loaded.config, loaded.explicitPaths, context.readFile)
   if (problems.length > 0) throw new ConfigError(problems)
   return loaded
 }
@@ -58,23 +51,38 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       writeAudit: (line) => void audit.write(line),
       version,
     })
-    closeWithGrace(
+    const grace = closeWithGrace(
       { delay: config.drain.window + STOP_SPARE_MS, logger: false },
       async ({ err }) => {
-        if (err !== undefined) log.fatal({ err }, 'a bug: draining, then giving up')
+        if (err !== undefined)
+          log.fatal({ err, stack: err.stack }, 'a bug: draining, then giving up')
         await sidecar.drain()
         audit.flushSync()
         if (err !== undefined) process.exit(EXIT.bug)
       },
     )
     await sidecar.start().catch(async (error: unknown) => {
+      // It would take the empty loop for a clean end and exit 0.
+      grace.uninstall()
       await sidecar.stop()
       throw error
+    })
+    watchFiles({
+      files: filesOf(config, context),
+      readFile: context.readFile,
+      clock: systemClock,
+      onChanged: () => sidecar.reload(() => load(context).config),
     })
     return undefined
   } catch (error) {
     return explain(error, log)
   }
+}
+
+/** What is read again when it changes: the configuration and the certificates. */
+function filesOf({ listen: { tls } }: Config, context: CommandContext): readonly string[] {
+  const { file } = parseConfigArguments(context)
+  return [file, tls?.certFile, tls?.keyFile, tls?.clientCaFile].filter((path) => path !== undefined)
 }
 
 function explain(error: unknown, log: Log): number {

@@ -2,61 +2,57 @@
 
 import { reviewToken } from '../authn/token-review.ts'
 import { VerdictCache } from '../authn/verdict-cache.ts'
+import { Voucher } from '../authn/voucher.ts'
 import type { Clock } from '../clock.ts'
-import type { Config } from '../config/schema.ts'
 import type { Verdict } from '../denial.ts'
 import type { Claims, Identity } from '../identity.ts'
-import { KubeClient } from '../kube/client.ts'
-import { locateApiServer } from '../kube/in-cluster.ts'
 import { Jwks } from '../kube/jwks.ts'
-import { OwnCredentials } from '../kube/own-credentials.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Cluster } from './cluster.ts'
+import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
+
+export type AuthnParts = {
+  readonly settings: Settings
+  readonly around: Surroundings
+  readonly cluster: Cluster
+  readonly metrics: Metrics
+  /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
+  readonly watchStaleMs: () => number
+}
 
 /** Without a current pod watch a verdict is believed for no longer than this, in milliseconds. */
 const TTL_WITHOUT_WATCH_MS = 10_000
-const READS = { concurrency: 2, queue: 64 }
+/** The API server ends each watch after a while; the next one follows within this, in milliseconds. */
+const RECONNECT_MS_MAX = 2000
 const REVIEW_PATH = '/apis/authentication.k8s.io/v1/tokenreviews'
 const JWKS_DEADLINE_MS = 5000
 
-export function composeAuthn(config: Config, around: Surroundings, metrics: Metrics) {
-  const { clock, env, log, readFile } = around
-  const { review, k8sTrust } = config
-  const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
-  const common = {
-    apiServer,
-    clock,
-    credentials: new OwnCredentials({ tokenFile, caFile, readFile, clock }),
-    onOwnCredentialRefused(status: number) {
-      metrics.ownCredentialErrors.inc()
-      log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
-    },
-  }
-  const { concurrency, queue } = review
-  const reviews = new KubeClient({ ...common, concurrency, queue, faultCode: 'review_unavailable' })
-  const reads = new KubeClient({
-    ...common,
-    ...READS,
-    faultCode: 'keys_unavailable',
-  })
+export function composeAuthn({ settings, around, cluster, metrics, watchStaleMs }: AuthnParts) {
+  const { clock, log } = around
+  const { review, jwks: keys, k8sTrust } = settings.config
   const jwks = new Jwks({
-    client: reads,
+    client: cluster.keys,
     clock,
-    cooldownMs: config.jwks.cooldown,
-    refreshMs: config.jwks.refresh,
-    staleAfterMs: config.jwks.staleAfter,
+    cooldownMs: keys.cooldown,
+    refreshMs: keys.refresh,
+    staleAfterMs: keys.staleAfter,
     deadlineMs: JWKS_DEADLINE_MS,
     onFetch(outcome, error) {
       metrics.jwksFetches.inc({ outcome })
       if (outcome === 'failed') log.warn({ err: error }, 'the signing keys could not be fetched')
     },
   })
-  const post = async (body: object) =>
-    (await reviews.request({ method: 'POST', path: REVIEW_PATH, body, deadlineMs: review.timeout }))
-      .body
+  const post = async (body: object) => {
+    const request = { method: 'POST', path: REVIEW_PATH, body, deadlineMs: review.timeout } as const
+    return (await cluster.reviews.request(request)).body
+  }
   const verdicts = new VerdictCache({
     audiences: k8sTrust.audiences,
-    ttlMs: () => Math.min(review.cacheTtl, TTL_WITHOUT_WATCH_MS),
+    ttlMs: () =>
+      watchStaleMs() <= RECONNECT_MS_MAX
+        ? review.cacheTtl
+        : Math.min(review.cacheTtl, TTL_WITHOUT_WATCH_MS),
     negativeTtlMs: review.negativeTtl,
     entriesMax: review.cacheEntries,
     review: timeReview(metrics, clock, (token, claims) =>
@@ -65,14 +61,18 @@ export function composeAuthn(config: Config, around: Surroundings, metrics: Metr
     clock,
     onOutcome: (outcome) => metrics.verdictLookups.inc({ outcome }),
   })
-  return {
-    jwks,
+  const voucher = new Voucher({
     verdicts,
-    isReady: () => !k8sTrust.enabled || jwks.current() !== undefined,
-    async closeKube() {
-      await Promise.all([reviews.close(), reads.close()])
-    },
-  }
+    clock,
+    rules: () => ({
+      expiredTokenReconnectGraceMs: settings.config.k8sTrust.expiredTokenReconnectGrace,
+      onApiOutage: settings.config.k8sTrust.onApiOutage,
+      maxWatchStalenessMs: settings.config.k8sTrust.maxWatchStaleness,
+    }),
+    watchStaleMs,
+    entriesMax: review.cacheEntries,
+  })
+  return { jwks, verdicts, voucher }
 }
 
 type Review = (token: string, claims: Claims) => Promise<Verdict<Identity>>

@@ -1,15 +1,23 @@
 /** Puts the observers together: metrics, audit, and what the edge tells its decisions to. */
 
-import type { Config } from '../config/schema.ts'
 import { Audit } from '../observe/audit.ts'
 import type { Carried, MetricSources } from '../observe/metric-sources.ts'
 import { createMetrics } from '../observe/metrics.ts'
 import { createRecorder, type Recorder } from '../observe/recorder.ts'
+import { TokenBuckets } from '../token-buckets.ts'
+import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
 
-export function composeObserve(config: Config, around: Surroundings, sources: () => MetricSources) {
+/** Faults logged a second, for each code. */
+const FAULT_LOGS = { ratePerSecond: 1, burst: 10 }
+
+export function composeObserve(
+  settings: Settings,
+  around: Surroundings,
+  sources: () => MetricSources,
+) {
   const { clock, log, version, writeAudit } = around
-  const { allowedIdentities, auditLog } = config.k8sTrust
+  const { allowedIdentities } = settings.config.k8sTrust
   const metrics = createMetrics({
     version: version.version,
     namespaces: allowedIdentities
@@ -17,8 +25,18 @@ export function composeObserve(config: Config, around: Surroundings, sources: ()
       .filter((namespace) => !/[*?]/.test(namespace)),
     sources,
   })
-  const audit = new Audit({ clock, write: writeAudit, isEnabled: () => auditLog })
-  const recorder = createRecorder({ metrics, audit, log })
+  const audit = new Audit({
+    clock,
+    write: writeAudit,
+    isEnabled: () => settings.config.k8sTrust.auditLog,
+  })
+  const recorder = createRecorder({
+    metrics,
+    audit,
+    log,
+    faultLogs: new TokenBuckets({ ...FAULT_LOGS, clock }),
+    isSourceUnenforced: () => settings.config.k8sTrust.sourceAddress === 'report',
+  })
   let ended: Carried = { bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }
   const counting: Recorder = {
     ...recorder,

@@ -8,6 +8,8 @@ import type { Caller, Reach } from '../tunnel/gateway-dialer.ts'
 export type WorkerSide = Caller & {
   /** The token shown at the upgrade, if one was. */
   readonly token: string | undefined
+  /** Whether the upgrade carried an `Origin`, as only browsers send it. */
+  readonly hasOrigin: boolean
   /** The `X-OpenClaw-Role` header of the upgrade. */
   readonly role: string | undefined
   /** Answers the upgrade with 101. At most once. */
@@ -27,7 +29,11 @@ export type Introduction = {
 export type GatewaySide = Dialled
 
 /** What the gateway is reached for. */
-export type GrantedReach = Reach & { readonly allowedCommands: readonly string[] }
+export type GrantedReach = Reach & {
+  readonly allowedCommands: readonly string[]
+  /** Ends this admission, or the stream it became. */
+  readonly revoke: (code: Code) => void
+}
 
 /** One worker's way through a dialect, in this order. */
 export type Handshake = {

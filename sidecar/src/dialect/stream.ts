@@ -2,6 +2,7 @@
 
 import { denied, granted } from '../denial.ts'
 import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-request.ts'
+import { Fault } from '../fault.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'
 
@@ -35,7 +36,13 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
       const message = await worker.nextMessage()
       return message.ok ? readConnectRequest(message.value) : message
     },
-    reach: (reach) => options.dial(worker, reach),
+    async reach(reach) {
+      const gateway = await options.dial(worker, reach)
+      if (gateway.subprotocol === worker.subprotocol) return gateway
+      // The worker was promised its subprotocol with the 101, before the gateway could be asked.
+      gateway.socket.destroy()
+      throw new Fault('gateway_refused', 'The gateway did not choose the subprotocol.')
+    },
     release: () => worker.send(CONNECT_ACCEPTED),
     refusalMessage: connectRefused,
   }

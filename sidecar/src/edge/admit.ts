@@ -1,13 +1,15 @@
 /** The line: everything a worker has to pass, in order, before a byte of it reaches the gateway. */
 
 import type { Precheck } from '../authn/precheck.ts'
-import type { VerdictCache } from '../authn/verdict-cache.ts'
+import type { SignatureState } from '../authn/signature.ts'
+import type { Voucher } from '../authn/voucher.ts'
+import type { Caller, PodBinding } from '../authz/pod-binding.ts'
 import type { Grant, Policy } from '../authz/policy.ts'
 import { raceAbort } from '../deadline.ts'
-import { denied, granted, type Verdict } from '../denial.ts'
-import type { GatewaySide, Handshake, Introduction } from '../dialect/dialect.ts'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
+import type { GatewaySide, Handshake } from '../dialect/dialect.ts'
 import { Fault } from '../fault.ts'
-import type { Identity } from '../identity.ts'
+import type { Claims, Identity } from '../identity.ts'
 import type { Trail } from '../observe/recorder.ts'
 import type { Entry, Streams } from '../tunnel/streams.ts'
 import type { Worker } from './worker.ts'
@@ -16,7 +18,9 @@ import type { Worker } from './worker.ts'
 export type Line = {
   readonly precheck: Precheck
   readonly streams: Streams
-  readonly verdicts: Pick<VerdictCache, 'find'>
+  /** The verdict cache and the TokenReview behind it. */
+  readonly voucher: Pick<Voucher, 'vouch'>
+  readonly binding: Pick<PodBinding, 'bind' | 'check'>
   /** As configured now: it may be reloaded while an admission is under way. */
   readonly policy: () => Policy
 }
@@ -28,33 +32,39 @@ export type Admission = {
   readonly gateway: GatewaySide
 }
 
+/** One worker at the beginning of the line. */
+export type Arrival = {
+  readonly worker: Worker
+  readonly handshake: Handshake
+  readonly line: Line
+  readonly trail: Trail
+  /** Lets the worker into its stream. Called once, in the turn of the last question. */
+  readonly release: (admission: Admission) => void
+}
+
 /**
  * Leads a worker through the line. Every stage may only refuse or pass on: whatever was not proven
  * to admit, denies. A `Fault` becomes its retryable code here and nowhere else.
  */
-export async function admit(
-  worker: Worker,
-  handshake: Handshake,
-  line: Line,
-  trail: Trail,
-): Promise<Verdict<Admission>> {
+export async function admit(arrival: Arrival): Promise<Verdict<Admission>> {
+  const { worker, handshake, line, trail } = arrival
   try {
+    // What is shown at the upgrade is proven before the WebSocket opens.
+    const early = worker.token === undefined ? undefined : await precheck(worker.token, arrival)
+    if (early?.ok === false) return early
+
     const introduction = await handshake.introduce()
     if (!introduction.ok) return introduction
-    trail.hasCredential = true
+    const { token, role } = introduction.value
+    if (token !== (worker.token ?? token)) return denied('credential_mismatch')
 
-    const claims = line.precheck.read(introduction.value.token)
-    if (!claims.ok) return claims
-    trail.claimed = claims.value
+    const prechecked = early ?? (await precheck(token, arrival))
+    if (!prechecked.ok) return prechecked
+    const { claims, signature } = prechecked.value
 
-    const signature = await line.precheck.verify(introduction.value.token, worker.address)
-    if (!signature.ok) return signature
-    trail.isSigned = true
-
-    const entry = line.streams.begin(claims.value)
+    const entry = line.streams.begin(claims, worker.address)
     if (!entry.ok) return entry
-    const signed = { handshake, introduction: introduction.value, line, trail, entry: entry.value }
-    return await admitSigned(worker, signed)
+    return await admitPrechecked({ ...arrival, token, role, signature, entry: entry.value })
   } catch (error) {
     if (!(error instanceof Fault)) throw error
     trail.fault = error
@@ -62,22 +72,39 @@ export async function admit(
   }
 }
 
-type Signed = {
-  readonly handshake: Handshake
-  readonly introduction: Introduction
-  readonly line: Line
-  readonly trail: Trail
+type Prechecked = { readonly claims: Claims; readonly signature: SignatureState }
+
+/** Shape, claims, signature: everything that costs the API server nothing. */
+async function precheck(
+  token: string,
+  { worker, line, trail }: Arrival,
+): Promise<Verdict<Prechecked>> {
+  trail.hasCredential = true
+  const claims = line.precheck.read(token)
+  if (!claims.ok) return claims
+  trail.claimed = claims.value
+
+  const signature = await line.precheck.verify(token, worker.address)
+  if (!signature.ok) return signature
+  if (signature.value === 'verified') trail.isSigned = true
+  return granted({ claims: claims.value, signature: signature.value })
+}
+
+type Begun = Arrival & {
+  readonly token: string
+  readonly role: string | undefined
+  readonly signature: SignatureState
   readonly entry: Entry
 }
 
 /** The rest of the line, which a revocation of `entry` cuts short at any of its waits. */
-async function admitSigned(worker: Worker, signed: Signed): Promise<Verdict<Admission>> {
-  const { entry } = signed
+async function admitPrechecked(begun: Begun): Promise<Verdict<Admission>> {
+  const { worker, entry } = begun
   worker.onGone = (code) => entry.revoke(code)
   let admission: Verdict<Admission> | undefined
   try {
     if (worker.gone !== undefined) return denied(worker.gone)
-    admission = await proveAndReach(signed)
+    admission = await proveAndReach(begun)
     return admission
   } catch (error) {
     if (entry.signal.aborted) return denied(entry.code)
@@ -87,25 +114,47 @@ async function admitSigned(worker: Worker, signed: Signed): Promise<Verdict<Admi
   }
 }
 
-async function proveAndReach(signed: Signed): Promise<Verdict<Admission>> {
-  const { handshake, introduction, line, trail, entry } = signed
-  const { token, role: asked } = introduction
+async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
+  const { worker, handshake, line, trail, token, role, signature, entry } = begun
   const { signal, claims } = entry
+  const caller = { claims, address: worker.address }
 
-  const identity = await raceAbort(line.verdicts.find(token, claims), signal)
-  if (!identity.ok) return identity
-  trail.identity = identity.value
+  const vouched = await raceAbort(line.voucher.vouch(token, claims, signature), signal)
+  if (!vouched.ok) return vouched
+  const { identity, by } = vouched.value
+  trail.identity = identity
 
-  const grant = line.policy().authorize(identity.value, asked)
+  const isOutageTolerated = by === 'cache' || by === 'local'
+  const bound = await raceAbort(line.binding.bind(caller, isOutageTolerated), signal)
+  if (!bound.ok) return bound
+
+  const grant = line.policy().authorize(identity, role)
   if (!grant.ok) return grant
   trail.role = grant.value.role
 
-  const gateway = await handshake.reach({ identity: identity.value, ...grant.value, signal })
+  const revoke = (code: Code) => entry.revoke(code)
+  const gateway = await handshake.reach({ identity, ...grant.value, signal, revoke })
 
-  // Nothing may be awaited between this question and the worker's release.
-  if (!entry.admit()) {
+  // Nothing may be awaited between these last questions and the release.
+  const objection = findLateObjection(line, caller, identity, grant.value)
+  if (objection !== undefined || !entry.admit(grant.value.role)) {
     gateway.socket.destroy()
-    return denied(entry.code)
+    return denied(objection ?? entry.code)
   }
-  return granted({ entry, identity: identity.value, grant: grant.value, gateway })
+  const admission = { entry, identity, grant: grant.value, gateway }
+  begun.release(admission)
+  return granted(admission)
+}
+
+/** What may have changed while the gateway was reached. */
+function findLateObjection(
+  line: Line,
+  caller: Caller,
+  identity: Identity,
+  { role }: Grant,
+): Code | undefined {
+  const bound = line.binding.check(caller)
+  if (!bound.ok) return bound.code
+  const grant = line.policy().authorize(identity, role)
+  return grant.ok ? undefined : grant.code
 }

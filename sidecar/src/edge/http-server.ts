@@ -3,7 +3,7 @@
 import { createServer as createPlainServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
-import type { TlsOptions } from 'node:tls'
+import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { CODES, type Code } from '../denial.ts'
 import { refusalBody, refusalHeaders, refusalResponse } from './refuse.ts'
@@ -20,6 +20,8 @@ export type HttpServerOptions = {
 
 export type HttpServer = {
   readonly server: Server
+  /** For handshakes from now on; without TLS it does nothing. */
+  readonly renewTls: (options: SecureContextOptions) => void
   readonly listen: (host: string, port: number) => Promise<string>
   readonly close: () => Promise<void>
 }
@@ -41,11 +43,19 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     socket.on('error', () => {})
     socket.end(refusalResponse('method_not_allowed', random))
   })
+  app.server.on('checkExpectation', (request, response) => {
+    app.server.emit('request', request, response)
+  })
   app.server.headersTimeout = headTimeoutMs
   app.server.requestTimeout = headTimeoutMs
 
   return {
     server: app.server,
+    renewTls(tls) {
+      if (app.server instanceof TlsServer) {
+        app.server.setSecureContext({ ...TLS_DEFAULTS, ...tls })
+      }
+    },
     async listen(host, port) {
       await app.listen({ host, port, backlog: BACKLOG })
       const address = app.server.address()
@@ -57,7 +67,12 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
 }
 
 function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstance {
-  const limits = { maxHeaderSize: HEAD_BYTES_MAX, connectionsCheckingInterval: 1000 }
+  const limits = {
+    maxHeaderSize: HEAD_BYTES_MAX,
+    connectionsCheckingInterval: 1000,
+    // Ours is the answer, and the record, to a request without a Host too.
+    requireHostHeader: false,
+  }
   const replyRefusal = async (code: Code, request: FastifyRequest, reply: FastifyReply) => {
     onRefused(code, request.raw.socket)
     await reply
@@ -73,6 +88,11 @@ function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstan
         ? createPlainServer(limits, handler)
         : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handler),
     clientErrorHandler(error, socket) {
+      // A peer that is gone asked for nothing: a probe of the port, a broken TLS handshake.
+      if (socket.destroyed || ('code' in error && error.code === 'ECONNRESET')) {
+        socket.destroy()
+        return
+      }
       const code = codeOf(error)
       onRefused(code, socket)
       if (socket.writable) socket.end(refusalResponse(code, random))

@@ -33,18 +33,23 @@ export class PendingSockets {
     return this.#pending.size
   }
 
-  /** Takes a socket in; false when there are too many, from its address or in all. */
-  accept(socket: Socket): boolean {
+  /**
+   * Takes a socket in; false when there are too many, from its address or in all. `onTimeout` is
+   * what happens when its time is up.
+   */
+  accept(socket: Socket, onTimeout: () => void): boolean {
     const { perAddressMax, inAllMax, handshakeTimeoutMs, clock } = this.#options
     const address = normalizeAddress(socket.remoteAddress) ?? ''
     const count = this.#countOf.get(address) ?? 0
     if (this.#pending.size >= inAllMax || count >= perAddressMax) return false
     const key = keyOf(socket)
+    const older = this.#pending.get(key)
+    if (older !== undefined) this.#remove(key, older)
     const pending: Pending = {
       address,
       socket,
       cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
-      onTimeout: () => socket.destroy(),
+      onTimeout,
     }
     this.#pending.set(key, pending)
     this.#countOf.set(address, count + 1)
@@ -52,7 +57,7 @@ export class PendingSockets {
     return true
   }
 
-  /** Says what happens instead of a bare end when the time is up. */
+  /** Changes what happens when the time is up. */
   onTimeout(socket: Socket, run: () => void): void {
     const pending = this.#pending.get(keyOf(socket))
     if (pending !== undefined) pending.onTimeout = run
@@ -63,6 +68,11 @@ export class PendingSockets {
     const key = keyOf(socket)
     const pending = this.#pending.get(key)
     if (pending !== undefined) this.#remove(key, pending)
+  }
+
+  /** As if everybody's time were up. */
+  endAll(): void {
+    for (const { onTimeout } of this.#pending.values()) onTimeout()
   }
 
   destroyAll(): void {

@@ -65,6 +65,9 @@ export function refuseOpened(
   endSocket(socket, Buffer.concat([...first, close]), clock)
 }
 
+/** Ends a WebSocket whose peer has said goodbye and was answered. */
+export const endOpened = (socket: Duplex, clock: Clock): void => endSocket(socket, '', clock)
+
 /** Unread bytes would turn the end into a reset that can eat the answer: they are read and dropped. */
 function endSocket(socket: Duplex, bytes: string | Buffer, clock: Clock): void {
   if (socket.destroyed) return

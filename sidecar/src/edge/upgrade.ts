@@ -1,7 +1,7 @@
 /** Upgrade validation: what may become a WebSocket (RFC 6455 §4.2.1), and nothing looser. */
 
 import type { IncomingMessage } from 'node:http'
-import { SUBPROTOCOL_PREFIX } from '../authn/credential.ts'
+import { isCredentialOffer } from '../authn/credential.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 
 /** What is kept of an upgrade request; the rest is never looked at again. */
@@ -12,6 +12,7 @@ export type UpgradeRequest = {
   /** The first subprotocol offered that carries no credential. */
   readonly subprotocol: string | undefined
   readonly role: string | undefined
+  readonly hasOrigin: boolean
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
   /** Without the query: it may hold what belongs in no log. */
@@ -44,8 +45,10 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   return granted({
     key,
     host,
-    subprotocol: offers.find((offer) => !offer.startsWith(SUBPROTOCOL_PREFIX)),
-    role: single(request, 'x-openclaw-role'),
+    subprotocol: offers.find((offer) => !isCredentialOffer(offer)),
+    // A repeated one names no role there is, rather than none.
+    role: request.headersDistinct['x-openclaw-role']?.join(', '),
+    hasOrigin: request.headersDistinct['origin'] !== undefined,
     userAgent: single(request, 'user-agent'),
     traceparent: single(request, 'traceparent'),
     path: target.value,

@@ -2,7 +2,8 @@
 
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
-import type { TlsOptions } from 'node:tls'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { findCredential, type Credential } from '../authn/credential.ts'
 import type { Clock } from '../clock.ts'
 import { isFault, type Code, type Verdict } from '../denial.ts'
@@ -77,8 +78,9 @@ export class WorkerPort {
       onRefused: (code, socket) => this.#record(code, visitOf(socket, clock)),
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
-    this.#http.server.on('upgrade', (request, socket, head) => {
-      void this.#receive(request, socket as Socket, head)
+    this.#http.server.on('upgrade', (request, _stream, head) => {
+      // Of a request with a body the stream is not the socket: such a one is refused, by name.
+      void this.#receive(request, request.socket, head)
     })
   }
 
@@ -96,24 +98,40 @@ export class WorkerPort {
     return this.#http.listen(host, port)
   }
 
+  /** New handshakes get these certificates; open streams keep theirs. */
+  renewTls(options: SecureContextOptions): void {
+    this.#http.renewTls(options)
+  }
+
   /** From now on every worker is asked to come back. */
   startDraining(): void {
     this.#isDraining = true
   }
 
   /** Stops listening and drops the sockets that are not admitted; resolves when all are gone. */
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    // Admissions that end here, or were aborted a moment ago, have their refusal still to be written.
+    this.#pending.endAll()
+    await nextTurn()
     this.#pending.destroyAll()
-    return this.#http.close()
+    await this.#http.close()
   }
 
   #onConnection(socket: Socket): void {
-    if (this.#pending.accept(socket)) return
-    const { clock, random, tls } = this.#options
-    this.#record('too_many_pending', visitOf(socket, clock))
+    const visit = visitOf(socket, this.#options.clock)
+    const onTimeout = () =>
+      this.#cut(socket, this.#isDraining ? 'draining' : 'handshake_timeout', visit)
+    if (this.#pending.accept(socket, onTimeout)) return
+    this.#cut(socket, 'too_many_pending', visit)
+  }
+
+  /** Refuses a connection that has not asked for anything yet. */
+  #cut(socket: Socket, code: Code, visit: Visit): void {
+    const { random, tls } = this.#options
+    this.#record(code, visit)
     socket.on('error', () => {})
     // Over TLS nothing can be said before a handshake that would cost more than the refusal saves.
-    if (tls === undefined) socket.write(refusalResponse('too_many_pending', random))
+    if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
   }
 
@@ -129,11 +147,25 @@ export class WorkerPort {
     if (!credential.ok) return this.#turnAway(socket, credential.code, visit)
 
     const worker = this.#welcome(socket, head, upgrade.value, credential.value)
+    this.#pending.onTimeout(socket, () => worker.give(this.#timeoutOf(worker, visit)))
     const handshake = this.#options.dialect(worker)
-    const admission = await admit(worker, handshake, this.#options.line, visit.trail)
-    if (admission.ok) return this.#release(worker, handshake, admission.value, visit)
+    const admission = await admit({
+      worker,
+      handshake,
+      line: this.#options.line,
+      trail: visit.trail,
+      release: (admitted) => this.#release(worker, handshake, admitted, visit),
+    })
+    if (admission.ok) return
     this.#record(admission.code, visit)
     worker.refuse(admission.code, handshake.refusalMessage(admission.code))
+  }
+
+  /** Unless the worker is waited for, the time that passes once it has shown its credential is ours. */
+  #timeoutOf(worker: Worker, { trail }: Visit): Code {
+    if (this.#isDraining) return 'draining'
+    const isOurs = trail.hasCredential === true && !worker.isAwaited
+    return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 
   /** What can be said of a request without looking at its credential. */
@@ -151,7 +183,7 @@ export class WorkerPort {
     credential: Credential | undefined,
   ): Worker {
     const { clock, random, limits } = this.#options
-    const worker = new Worker({
+    return new Worker({
       socket,
       head,
       address: normalizeAddress(socket.remoteAddress) ?? '',
@@ -161,8 +193,6 @@ export class WorkerPort {
       random,
       preAuthFrameBytesMax: limits.preAuthFrameBytes,
     })
-    this.#pending.onTimeout(socket, () => worker.give('handshake_timeout'))
-    return worker
   }
 
   /** Synchronous from the last question of the line to the first relayed byte. */
@@ -194,6 +224,9 @@ export class WorkerPort {
       clock,
       onClose: ({ code, counts }) => {
         entry.finish()
+        if (entry.revokedAt !== undefined) {
+          recorder.revoked(clock.monotonic() - entry.revokedAt)
+        }
         recorder.closed({ ...admitted, code, counts, durationMs: clock.monotonic() - openedAt })
       },
     })
@@ -208,6 +241,8 @@ export class WorkerPort {
 
   #record(code: Code, { address, trail, arrivedAt }: Visit): void {
     const { clock, failures, recorder } = this.#options
+    // Nobody to attribute it to: the peer was gone before we looked.
+    if (address === '') return
     if (!isFault(code)) failures.take(address)
     if (CREDENTIAL_CODES.includes(code)) trail.hasCredential = true
     recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })

@@ -8,7 +8,7 @@ import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { WorkerSide } from '../dialect/dialect.ts'
 import { FirstMessageReader } from '../tunnel/first-message.ts'
 import { textFrame } from '../tunnel/frames.ts'
-import { refuseOpened, refuseUpgrade } from './refuse.ts'
+import { endOpened, refuseOpened, refuseUpgrade } from './refuse.ts'
 import type { UpgradeRequest } from './upgrade.ts'
 
 export type WorkerOptions = {
@@ -34,6 +34,7 @@ export class Worker implements WorkerSide {
   #gone: Code | undefined
   #isOpen = false
   #isClosedByPeer = false
+  #isAwaited = false
   readonly #onClose = () => this.give('worker_gone')
 
   constructor(options: WorkerOptions) {
@@ -54,6 +55,10 @@ export class Worker implements WorkerSide {
     return this.options.upgrade.role
   }
 
+  get hasOrigin(): boolean {
+    return this.options.upgrade.hasOrigin
+  }
+
   get host(): string {
     return this.options.upgrade.host
   }
@@ -68,6 +73,11 @@ export class Worker implements WorkerSide {
 
   get subprotocol(): string | undefined {
     return this.options.upgrade.subprotocol
+  }
+
+  /** Whether it is the worker's turn to send its message. */
+  get isAwaited(): boolean {
+    return this.#isAwaited
   }
 
   /** Why nothing can come of this worker any more. */
@@ -103,7 +113,9 @@ export class Worker implements WorkerSide {
     const { socket, preAuthFrameBytesMax } = this.options
     const reader = new FirstMessageReader({ masked: true, bytesMax: preAuthFrameBytesMax })
     const { promise, resolve } = Promise.withResolvers<Verdict<string>>()
+    this.#isAwaited = true
     const settle = (verdict: Verdict<string>) => {
+      this.#isAwaited = false
       socket.off('data', onData)
       socket.off('end', onEnd)
       socket.pause()
@@ -144,7 +156,7 @@ export class Worker implements WorkerSide {
   refuse(code: Code, message: string | undefined): void {
     const { socket, clock, random } = this.options
     this.release()
-    if (this.#isClosedByPeer) socket.end()
+    if (this.#isClosedByPeer) endOpened(socket, clock)
     else if (this.#isOpen) refuseOpened(socket, code, message, clock)
     else refuseUpgrade(socket, code, { clock, random })
   }

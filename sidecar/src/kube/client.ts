@@ -1,18 +1,12 @@
 /** The API client: bounded, deadlined requests to the API server under our own credential. */
 
-import {
-  BrokenCircuitError,
-  bulkhead,
-  circuitBreaker,
-  ConsecutiveBreaker,
-  handleWhen,
-} from 'cockatiel'
-import { BulkheadRejectedError, wrap, type IPolicy } from 'cockatiel'
+import { bulkhead, BulkheadRejectedError, type BulkheadPolicy } from 'cockatiel'
 import { Agent, type Dispatcher } from 'undici'
 import type { Clock } from '../clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import { withDeadline } from '../deadline.ts'
+import { Breaker } from './breaker.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
 export type KubeClientOptions = {
@@ -43,6 +37,8 @@ export type KubeAnswer = { readonly status: number; readonly body: unknown }
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
 /** The share of the deadline the first try may use, so that a dead connection leaves time for another. */
 const FIRST_TRY_SHARE = 0.6
+/** The API server serves its signing keys under a media type of their own, and 406 to any other. */
+const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
 
@@ -51,20 +47,19 @@ class Unfit extends Error {}
 
 export class KubeClient {
   readonly #options: KubeClientOptions
-  readonly #policy: IPolicy
+  readonly #bulkhead: BulkheadPolicy
+  readonly #breaker: Breaker
   #kept: { readonly ca: string; readonly pool: Agent; readonly single: Agent } | undefined
 
   constructor(options: KubeClientOptions) {
     this.#options = options
-    const worldly = handleWhen((error) => !(error instanceof Fault))
-    // The bulkhead is outermost, so that a queue of waiting requests is not counted as failures.
-    this.#policy = wrap(
-      bulkhead(options.concurrency, options.queue),
-      circuitBreaker(worldly, {
-        halfOpenAfter: BREAKER_OPEN_MS,
-        breaker: new ConsecutiveBreaker(BREAKER_FAILURES),
-      }),
-    )
+    this.#bulkhead = bulkhead(options.concurrency, options.queue)
+    this.#breaker = new Breaker({
+      clock: options.clock,
+      failuresMax: BREAKER_FAILURES,
+      openMs: BREAKER_OPEN_MS,
+      isFailure: (error) => !(error instanceof Fault),
+    })
   }
 
   /**
@@ -73,9 +68,14 @@ export class KubeClient {
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
     const { clock, faultCode } = this.#options
+    const lateAfter = clock.monotonic() + request.deadlineMs * (1 - FIRST_TRY_SHARE)
     try {
       return await withDeadline(clock, request.deadlineMs, (signal) =>
-        this.#policy.execute(() => this.#tryTwice(request, signal), signal),
+        this.#bulkhead.execute(() => {
+          // A request that had to wait for its place says nothing of the API server when it is late.
+          const isTelling = clock.monotonic() <= lateAfter
+          return this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
+        }, signal),
       )
     } catch (error) {
       if (error instanceof Fault) throw error
@@ -116,7 +116,7 @@ export class KubeClient {
       path: request.path,
       method: request.method,
       headers: {
-        accept: 'application/json',
+        accept: ACCEPTED,
         authorization: `Bearer ${token}`,
         'user-agent': 'openclaw-auth-sidecar',
         ...(request.body === undefined ? {} : { 'content-type': 'application/json' }),
@@ -155,6 +155,9 @@ export class KubeClient {
   #agents() {
     const { ca } = this.#options.credentials
     if (this.#kept?.ca === ca) return this.#kept
+    // Without one, Node would trust every public authority.
+    if (ca === '')
+      throw new Fault(this.#options.faultCode, 'The CA of the API server is not there.')
     const old = this.#kept
     const common = {
       connect: { ca, allowH2: false },
@@ -169,20 +172,17 @@ export class KubeClient {
       pool: new Agent({ ...common, connections: this.#options.concurrency, pipelining: 1 }),
       single: new Agent({ ...common, pipelining: 0 }),
     }
-    void old?.pool.close()
-    void old?.single.close()
+    for (const agent of [old?.pool, old?.single]) agent?.close().catch(() => {})
     return this.#kept
   }
 }
 
 function describe(request: KubeRequest, error: unknown): string {
   const reason =
-    error instanceof BrokenCircuitError
-      ? 'it failed repeatedly and is given a moment'
-      : error instanceof BulkheadRejectedError
-        ? 'too many requests are waiting'
-        : error instanceof Error
-          ? error.message || error.name
-          : String(error)
+    error instanceof BulkheadRejectedError
+      ? 'too many requests are waiting'
+      : error instanceof Error
+        ? error.message || error.name
+        : String(error)
   return `${request.method} ${request.path} to the API server failed: ${reason}`
 }

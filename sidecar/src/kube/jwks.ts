@@ -30,6 +30,7 @@ export class Jwks {
   #flight: Promise<'refreshed' | 'failed'> | undefined
   #triedAt = -Infinity
   #cancelRefresh: () => void = () => {}
+  #isStopped = false
 
   constructor(options: JwksOptions) {
     this.#options = options
@@ -61,11 +62,13 @@ export class Jwks {
   async start(): Promise<void> {
     const { clock, refreshMs, cooldownMs } = this.#options
     const outcome = await (this.#flight ?? this.#fetch())
+    if (this.#isStopped) return
     const nextMs = outcome === 'refreshed' ? refreshMs : Math.min(cooldownMs, refreshMs)
     this.#cancelRefresh = clock.after(nextMs, () => void this.start())
   }
 
   stop(): void {
+    this.#isStopped = true
     this.#cancelRefresh()
   }
 

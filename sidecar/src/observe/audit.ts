@@ -47,7 +47,10 @@ export class Audit {
     const key = known !== undefined || this.#groups.size < GROUPS_MAX ? `${code} ${address}` : code
     const group = known ?? this.#groups.get(key)
     if (group !== undefined) group.count += 1
-    else this.#groups.set(key, { line, count: 1 })
+    else {
+      // Past the bound a line stands for many addresses, and names none.
+      this.#groups.set(key, { line: key === code ? { event: line.event, code } : line, count: 1 })
+    }
     this.#cancelFlush ??= this.#options.clock.after(FLUSH_MS, () => this.flush())
   }
 

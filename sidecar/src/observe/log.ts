@@ -1,6 +1,6 @@
-/** The log: pino to standard error, in which no token can appear. */
+/** The log: pino, to standard error unless told otherwise, in which no token can appear. */
 
-import { destination, pino, type Logger } from 'pino'
+import { destination, pino, type DestinationStream, type Logger } from 'pino'
 
 export type Log = Logger
 
@@ -15,7 +15,10 @@ const describeError = (error: unknown): unknown =>
       }
     : error
 
-export function createLog(level: string): Log {
+export function createLog(
+  level: string,
+  stream: DestinationStream = destination({ fd: 2, sync: true }),
+): Log {
   return pino(
     {
       level,
@@ -24,6 +27,6 @@ export function createLog(level: string): Log {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: describeError },
     },
-    destination({ fd: 2, sync: true }),
+    stream,
   )
 }

@@ -18,6 +18,9 @@ export type MetricSources = {
   readonly cacheEntries: () => number
   /** `undefined` before the first fetch. */
   readonly jwksAgeMs: () => number | undefined
+  readonly watchedPods: () => number
+  /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
+  readonly watchStaleMs: () => number
 }
 
 export function readOnScrape(sources: () => MetricSources, registers: Registry[]): void {
@@ -53,6 +56,12 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     'jwks_age_seconds',
     "Age of the cluster's signing keys; NaN before the first fetch.",
     () => (sources().jwksAgeMs() ?? Number.NaN) / 1000,
+  )
+  gauge('watched_pods', 'Pods the watch knows.', () => sources().watchedPods())
+  gauge(
+    'watch_stale_seconds',
+    'How long the pod watch has been out of touch; 0 while it can be believed.',
+    () => sources().watchStaleMs() / 1000,
   )
   carried(
     'stream_bytes_total',

@@ -31,7 +31,13 @@ export function createMetrics({ sources, version, namespaces }: MetricsOptions):
   return { ...families, register }
 }
 
-function createFamilies(registers: Registry[]) {
+const createFamilies = (registers: Registry[]) => {
+  const make = createMakers(registers)
+  return { ...createWorkerFamilies(make), ...createClusterFamilies(make) }
+}
+
+/** Counters, gauges and histograms in seconds, under the prefix all names share. */
+function createMakers(registers: Registry[]) {
   const counter = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
     new Counter({ name: `openclaw_k8s_${name}`, help, labelNames, registers })
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
@@ -42,7 +48,13 @@ function createFamilies(registers: Registry[]) {
     labelNames: Label[],
     buckets = LATENCY_BUCKETS_S,
   ) => new Histogram({ name: `openclaw_k8s_${name}`, help, labelNames, buckets, registers })
+  return { counter, gauge, seconds }
+}
 
+type Makers = ReturnType<typeof createMakers>
+
+/** What workers do and what becomes of them. */
+function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
   return {
     authAttempts: counter('auth_attempts_total', 'Workers that showed a credential, by result.', [
       'result',
@@ -76,6 +88,22 @@ function createFamilies(registers: Registry[]) {
       [],
       DURATION_BUCKETS_S,
     ),
+    revocationSeconds: seconds(
+      'revocation_latency_seconds',
+      'From the moment a right to be here was known to have ended to the end of its stream.',
+      [],
+    ),
+    configReloads: counter(
+      'config_reloads_total',
+      'Reloads of the configuration, by outcome: ok, failed.',
+      ['outcome'],
+    ),
+  }
+}
+
+/** What the sidecar asks of the cluster, and itself. */
+function createClusterFamilies({ counter, gauge, seconds }: Makers) {
+  return {
     verdictLookups: counter(
       'verdict_cache_lookups_total',
       'Verdicts looked up, by outcome: hit, miss, negative, shared with a review under way.',
@@ -120,7 +148,10 @@ function initialise(
   for (const outcome of ['authenticated', 'rejected', 'fault']) {
     families.reviewSeconds.zero({ outcome })
   }
-  for (const outcome of ['ok', 'failed']) families.jwksFetches.inc({ outcome }, 0)
+  for (const outcome of ['ok', 'failed']) {
+    families.jwksFetches.inc({ outcome }, 0)
+    families.configReloads.inc({ outcome }, 0)
+  }
   for (const namespace of namespaces) families.sessionsActive.set({ namespace }, 0)
 }
 

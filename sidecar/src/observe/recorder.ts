@@ -3,6 +3,7 @@
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
+import type { TokenBuckets } from '../token-buckets.ts'
 import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
@@ -49,18 +50,27 @@ export type Recorder = {
   readonly admitted: (admitted: Admitted) => void
   /** `durationMs` is the life of the stream. */
   readonly closed: (closed: Closed) => void
+  /** A stream whose right to be here ended is gone, `latencyMs` after we knew. */
+  readonly revoked: (latencyMs: number) => void
 }
 
 export type RecorderOptions = {
   readonly metrics: Metrics
   readonly audit: Audit
   readonly log: Log
+  /** How many faults of a code may be logged: an outage must not flood the log. */
+  readonly faultLogs: TokenBuckets
+  /** Source addresses are only reported; every line then says so. */
+  readonly isSourceUnenforced: () => boolean
 }
 
 /** Claims nobody has signed for are cut to this many characters where they are written down. */
 const CLAIM_LENGTH_MAX = 64
 
-export function createRecorder({ metrics, audit, log }: RecorderOptions): Recorder {
+export function createRecorder(options: RecorderOptions): Recorder {
+  const { metrics, audit, log, faultLogs } = options
+  const sourceOf = (remoteIp: string) =>
+    options.isSourceUnenforced() ? { remoteIp, sourceAddress: 'report' } : { remoteIp }
   return {
     refused({ code, address, trail, durationMs }) {
       if (trail.hasCredential === true) {
@@ -68,9 +78,10 @@ export function createRecorder({ metrics, audit, log }: RecorderOptions): Record
         metrics.authFailures.inc({ kind: kindOf(code), code })
         metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
       } else metrics.upgradesRefused.inc({ code })
-      if (trail.fault !== undefined)
+      if (trail.fault !== undefined && faultLogs.take(code)) {
         log.warn({ code, address, err: trail.fault }, 'admission fault')
-      const line = { event: 'k8s-auth-failed', code, remoteIp: address } as const
+      }
+      const line = { event: 'k8s-auth-failed', code, ...sourceOf(address) } as const
       if (trail.isSigned === true) audit.write({ ...line, ...subjectOf(trail) })
       else audit.aggregate(code, address, { ...line, ...claimedOf(trail) })
     },
@@ -82,10 +93,12 @@ export function createRecorder({ metrics, audit, log }: RecorderOptions): Record
       audit.write({
         event: 'k8s-auth-success',
         ...subjectOf({ identity, role }),
-        remoteIp: address,
+        ...sourceOf(address),
         streamId,
       })
     },
+
+    revoked: (latencyMs) => metrics.revocationSeconds.observe(latencyMs / 1000),
 
     closed({ streamId, address, identity, role, code, counts, durationMs }) {
       metrics.sessionsActive.dec({ namespace: identity.namespace })
@@ -94,7 +107,7 @@ export function createRecorder({ metrics, audit, log }: RecorderOptions): Record
       audit.write({
         event: 'k8s-session-closed',
         ...subjectOf({ identity, role }),
-        remoteIp: address,
+        ...sourceOf(address),
         code,
         streamId,
         durationSeconds: durationMs / 1000,

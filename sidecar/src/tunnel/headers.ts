@@ -112,7 +112,9 @@ function passUserAgent(value: string | undefined): string | undefined {
 }
 
 function passSubprotocol(value: string | undefined): string | undefined {
-  return value?.startsWith(CREDENTIAL_SUBPROTOCOL) === true ? undefined : passIf(value, TOKEN)
+  return value?.toLowerCase().startsWith(CREDENTIAL_SUBPROTOCOL) === true
+    ? undefined
+    : passIf(value, TOKEN)
 }
 
 function canonicalAddress(address: string): string {

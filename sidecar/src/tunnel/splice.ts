@@ -64,6 +64,8 @@ export function splice(options: SpliceOptions): Stream {
 }
 
 const CLOSE_TIMEOUT_MS = 5000
+/** How long a peer may take to answer the other's close frame, in milliseconds. */
+const CLOSE_REPLY_MS = 30_000
 
 /** One end of the stream: its socket, what comes from it and what goes to it. */
 type End = {
@@ -86,6 +88,7 @@ class SplicedStream implements Stream {
   #code: Code | undefined
   #cancelDelay: (() => void) | undefined
   #cancelDeadline: (() => void) | undefined
+  #cancelReply: (() => void) | undefined
 
   constructor(options: SpliceOptions) {
     this.#options = options
@@ -137,6 +140,10 @@ class SplicedStream implements Stream {
 
   destroy(code: Code = 'draining'): void {
     if (!this.isClosing) this.#code = code
+    this.#drop()
+  }
+
+  readonly #drop = (): void => {
     this.#worker.socket.destroy()
     this.#gateway.socket.destroy()
   }
@@ -178,7 +185,11 @@ class SplicedStream implements Stream {
   }
 
   #onClosePassed(): void {
-    if (!this.#isCloseExchanged) return
+    if (!this.#isCloseExchanged) {
+      // A peer that never answers a close must not keep the stream: it has longer, as it may be slow.
+      this.#cancelReply ??= this.#options.clock.after(CLOSE_REPLY_MS, this.#drop)
+      return
+    }
     this.#startDeadline()
     // Of the two ends of a connection the server closes first (RFC 6455 §7.1.1): here that is us
     // towards the worker, and the gateway towards us.
@@ -222,15 +233,13 @@ class SplicedStream implements Stream {
 
   #startDeadline(): void {
     const { clock, closeTimeoutMs = CLOSE_TIMEOUT_MS } = this.#options
-    this.#cancelDeadline ??= clock.after(closeTimeoutMs, () => {
-      this.#worker.socket.destroy()
-      this.#gateway.socket.destroy()
-    })
+    this.#cancelDeadline ??= clock.after(closeTimeoutMs, this.#drop)
   }
 
   #finish(): void {
     this.#cancelDelay?.()
     this.#cancelDeadline?.()
+    this.#cancelReply?.()
     this.#up.stop()
     this.#down.stop()
     for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {

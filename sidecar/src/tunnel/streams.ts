@@ -1,7 +1,7 @@
 /** The registry of pending admissions and live streams: caps, revocation, heartbeat, drain. */
 
 import type { Clock } from '../clock.ts'
-import { denied, granted, type Code, type Verdict } from '../denial.ts'
+import { denied, granted, isFault, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { Counts } from './splice.ts'
 import { step, type Effect, type Event, type State } from './lifecycle.ts'
@@ -22,20 +22,49 @@ export type StreamsOptions = {
   readonly clock: Clock
 }
 
-/** One admission, from the proven signature to the end of its stream. */
+type EntryOptions = Pick<Entry, 'number' | 'claims' | 'address'> & { readonly clock: Clock }
+
+/** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
+const DENIED_MS_MAX = 900
+
+/** One admission, from the proven signature to the end of its stream. Times are of the steady clock. */
 export class Entry {
   readonly number: number
   readonly claims: Claims
+  /** Where the worker connected from. */
+  readonly address: string
+  readonly #clock: Clock
   readonly #controller = new AbortController()
   readonly #forget: () => void
   #state: State = 'pending'
   #code: Code = 'draining'
+  #admittedAt: number | undefined
+  #role: string | undefined
+  #revokedAt: number | undefined
   #stream: LiveStream | undefined
+  #cancelDestroy = (): void => {}
 
-  constructor(number: number, claims: Claims, forget: () => void) {
+  constructor({ number, claims, address, clock }: EntryOptions, forget: () => void) {
     this.number = number
     this.claims = claims
+    this.address = address
+    this.#clock = clock
     this.#forget = forget
+  }
+
+  /** The role it was let in with; `undefined` before. */
+  get role(): string | undefined {
+    return this.#role
+  }
+
+  /** When it was let in; `undefined` before. */
+  get admittedAt(): number | undefined {
+    return this.#admittedAt
+  }
+
+  /** When its right to be here ended; `undefined` while it has it. */
+  get revokedAt(): number | undefined {
+    return this.#revokedAt
   }
 
   /** Aborts when the admission is revoked before it was let in. */
@@ -56,23 +85,35 @@ export class Entry {
    * The last, synchronous question of an admission: true lets the worker in, and the caller must
    * then call `attach` in the same turn.
    */
-  admit(): boolean {
-    return this.#take('admit') === 'release'
+  admit(role: string): boolean {
+    if (this.#take('admit') !== 'release') return false
+    this.#role = role
+    this.#admittedAt = this.#clock.monotonic()
+    return true
   }
 
   attach(stream: LiveStream): void {
     this.#stream = stream
+    // A revocation between the two found no stream to close.
+    if (this.#state === 'closing') stream.close(this.#code)
   }
 
   revoke(code: Code): void {
-    if (this.#state === 'pending' || this.#state === 'admitted') this.#code = code
+    if (this.#state === 'pending' || this.#state === 'admitted') {
+      this.#code = code
+      this.#revokedAt = this.#clock.monotonic()
+    }
     const effect = this.#take('revoke')
     if (effect === 'abort') this.#controller.abort()
-    if (effect === 'close') this.#stream?.close(code)
+    if (effect !== 'close') return
+    this.#stream?.close(code)
+    // A frame under way may finish, and a slow reader may read its close: but not for long.
+    if (!isFault(code)) this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
   }
 
   /** The sockets are gone, or the admission was given up. */
   finish(): void {
+    this.#cancelDestroy()
     if (this.#take('finish') === 'forget') this.#forget()
   }
 
@@ -104,6 +145,7 @@ export class Streams {
   readonly #entries = new Set<Entry>()
   readonly #entriesOfPod = new Map<string, Set<Entry>>()
   #begun = 0
+  #draining: Promise<void> | undefined
   #onEmpty: (() => void) | undefined
 
   constructor(options: StreamsOptions) {
@@ -121,13 +163,16 @@ export class Streams {
   }
 
   /** Registers an admission whose signature holds. From here on it can be revoked. */
-  begin(claims: Claims): Verdict<Entry> {
-    const { streamsMax, streamsPerPodMax } = this.#options
+  begin(claims: Claims, address: string): Verdict<Entry> {
+    const { streamsMax, streamsPerPodMax, clock } = this.#options
+    if (this.#draining !== undefined) return denied('draining')
     if (this.#entries.size >= streamsMax) return denied('too_many_streams')
     const ofPod = this.#entriesOfPod.get(claims.podUid) ?? new Set<Entry>()
     if (ofPod.size >= streamsPerPodMax) return denied('too_many_streams_of_pod')
     this.#begun += 1
-    const entry: Entry = new Entry(this.#begun, claims, () => this.#forget(entry, ofPod))
+    const entry: Entry = new Entry({ number: this.#begun, claims, address, clock }, () =>
+      this.#forget(entry, ofPod),
+    )
     ofPod.add(entry)
     this.#entriesOfPod.set(claims.podUid, ofPod)
     this.#entries.add(entry)
@@ -138,16 +183,33 @@ export class Streams {
     for (const entry of this.#entriesOfPod.get(podUid) ?? []) entry.revoke(code)
   }
 
-  revokeWhere(isOver: (claims: Claims) => boolean, code: Code): void {
-    for (const entry of this.#entries) if (isOver(entry.claims)) entry.revoke(code)
+  /** Aborts the admissions of a pod that are still under way; its streams go on. */
+  revokePending(podUid: string, code: Code): void {
+    for (const entry of this.#entriesOfPod.get(podUid) ?? []) {
+      if (entry.state === 'pending') entry.revoke(code)
+    }
+  }
+
+  /** Asks of every entry why it should end, and ends those that have to. */
+  review(findEnd: (entry: Entry) => Code | undefined): void {
+    for (const entry of this.#entries) {
+      const code = findEnd(entry)
+      if (code !== undefined) entry.revoke(code)
+    }
   }
 
   /**
    * Revokes everything with `draining`, spread evenly over `windowMs` so that the workers do not
    * come back all at once, and resolves when the last one is gone. What is left `graceMs` after
-   * the window is destroyed.
+   * the window is destroyed. Nothing begins any more, not even for workers that were at the door. A second call
+   * waits for the first.
    */
-  async drain(windowMs: number, graceMs: number): Promise<void> {
+  drain(windowMs: number, graceMs: number): Promise<void> {
+    this.#draining ??= this.#drainOnce(windowMs, graceMs)
+    return this.#draining
+  }
+
+  async #drainOnce(windowMs: number, graceMs: number): Promise<void> {
     const { clock } = this.#options
     const entries = [...this.#entries]
     const cancels = entries.map((entry, index) =>

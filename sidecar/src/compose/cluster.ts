@@ -1,0 +1,45 @@
+/** Puts the ways to the API server together: one client for each kind of work, one credential. */
+
+import { KubeClient } from '../kube/client.ts'
+import { locateApiServer } from '../kube/in-cluster.ts'
+import { OwnCredentials } from '../kube/own-credentials.ts'
+import { WatchClient } from '../kube/watch-stream.ts'
+import type { Config } from '../config/schema.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import type { Surroundings } from './surroundings.ts'
+
+/** Requests under way and waiting, beside the TokenReviews, so that neither starves the other. */
+const KEYS = { concurrency: 2, queue: 16 }
+const LISTS = { concurrency: 4, queue: 256 }
+
+export type Cluster = ReturnType<typeof composeCluster>
+
+export function composeCluster(config: Config, around: Surroundings, metrics: Metrics) {
+  const { clock, env, log, readFile } = around
+  const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
+  const common = {
+    apiServer,
+    clock,
+    credentials: new OwnCredentials({ tokenFile, caFile, readFile, clock }),
+    onOwnCredentialRefused(status: number) {
+      metrics.ownCredentialErrors.inc()
+      log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
+    },
+  }
+  const { concurrency, queue } = config.review
+  const reviews = new KubeClient({ ...common, concurrency, queue, faultCode: 'review_unavailable' })
+  const keys = new KubeClient({ ...common, ...KEYS, faultCode: 'keys_unavailable' })
+  const lists = new KubeClient({ ...common, ...LISTS, faultCode: 'pod_unconfirmed' })
+  const pods = new KubeClient({ ...common, concurrency, queue, faultCode: 'pod_unconfirmed' })
+  const watches = new WatchClient(common)
+  return {
+    reviews,
+    keys,
+    lists,
+    pods,
+    watches,
+    async close() {
+      await Promise.all([reviews, keys, lists, pods, watches].map((client) => client.close()))
+    },
+  }
+}

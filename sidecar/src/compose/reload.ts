@@ -1,0 +1,36 @@
+/** The reload: a new policy and new certificates, without losing a stream that may stay. */
+
+import type { Config } from '../config/schema.ts'
+import type { WorkerPort } from '../edge/worker-port.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import type { Pods } from './pods.ts'
+import type { Settings } from './settings.ts'
+import type { Surroundings } from './surroundings.ts'
+import { readTls } from './tls.ts'
+
+type Parts = {
+  readonly settings: Settings
+  readonly around: Surroundings
+  readonly metrics: Metrics
+  readonly workerPort: WorkerPort
+  readonly pods: Pods
+}
+
+/** The last good configuration stays in force, and the failure is counted, until a good one comes. */
+export function createReload({ settings, around, metrics, workerPort, pods }: Parts) {
+  const { log, readFile } = around
+  return (load: () => Config): void => {
+    try {
+      const next = load()
+      const tls = readTls(settings.config, readFile)
+      if (tls !== undefined) workerPort.renewTls(tls)
+      const waitingForRestart = settings.apply(next)
+      pods.onPolicyChanged()
+      metrics.configReloads.inc({ outcome: 'ok' })
+      log.info({ waitingForRestart }, 'the configuration was reloaded')
+    } catch (error) {
+      metrics.configReloads.inc({ outcome: 'failed' })
+      log.error({ reason: String(error) }, 'the new configuration is not good: the old one stays')
+    }
+  }
+}

@@ -1,0 +1,70 @@
+/** The device proof of a `connect`: what is signed, and whether a worker's signature holds. */
+
+import { createHash, createPublicKey, verify } from 'node:crypto'
+import type { Code } from '../../denial.ts'
+import type { Challenge, ConnectParams } from './frames.ts'
+
+/** What a device signs. */
+export type Signed = {
+  readonly deviceId: string
+  readonly params: Pick<ConnectParams, 'client' | 'role' | 'scopes'>
+  readonly signedAt: number
+  /** The credential of the same `connect`. */
+  readonly token: string
+  readonly nonce: string
+}
+
+/** How far a signature's time may be from ours, in milliseconds: the gateway's own limit. */
+const CLOCK_SKEW_MS_MAX = 120_000
+/** Ed25519, raw and base64url without padding: exactly 32 and 64 bytes. */
+const PUBLIC_KEY = /^[A-Za-z0-9_-]{43}$/
+const SIGNATURE = /^[A-Za-z0-9_-]{86}$/
+
+/** The text of version 2 lacks the last two members of version 3. */
+export function proofText(version: 'v2' | 'v3', signed: Signed): string {
+  const { deviceId, params, signedAt, token, nonce } = signed
+  const { client, role = '', scopes = [] } = params
+  const members = [deviceId, client.id, client.mode, role, scopes.join(',')]
+  const shared = [version, ...members, String(signedAt), token, nonce]
+  if (version === 'v2') return shared.join('|')
+  return [...shared, lower(client.platform), lower(client.deviceFamily ?? '')].join('|')
+}
+
+/** Why the proof does not hold; `undefined` when it does. */
+export function findProofFault(
+  params: ConnectParams,
+  challenge: Challenge,
+  nowMs: number,
+): Code | undefined {
+  const { device } = params
+  if (device === undefined || !PUBLIC_KEY.test(device.publicKey)) return 'device_signature_invalid'
+  const rawKey = Buffer.from(device.publicKey, 'base64url')
+  if (deviceIdOf(rawKey) !== device.id) return 'device_id_mismatch'
+  if (device.nonce !== challenge.nonce) return 'device_nonce_mismatch'
+  if (Math.abs(nowMs - device.signedAt) > CLOCK_SKEW_MS_MAX) return 'device_clock_skew'
+  const { id: deviceId, signedAt, nonce } = device
+  const signed = { deviceId, params, signedAt, token: signedTokenOf(params), nonce }
+  const texts = [proofText('v3', signed), proofText('v2', signed)]
+  return isSignedBy(device, texts) ? undefined : 'device_signature_invalid'
+}
+
+/** Whichever credential comes first; a password is never signed. */
+const signedTokenOf = ({ auth }: ConnectParams): string =>
+  auth?.token ?? auth?.deviceToken ?? auth?.bootstrapToken ?? ''
+
+/** A device is named after its key. */
+export const deviceIdOf = (rawKey: Buffer): string =>
+  createHash('sha256').update(rawKey).digest('hex')
+
+type Proof = NonNullable<ConnectParams['device']>
+
+function isSignedBy({ publicKey, signature }: Proof, texts: readonly string[]): boolean {
+  if (!SIGNATURE.test(signature)) return false
+  const jwk = { kty: 'OKP', crv: 'Ed25519', x: publicKey }
+  const key = createPublicKey({ key: jwk, format: 'jwk' })
+  const bytes = Buffer.from(signature, 'base64url')
+  return texts.some((text) => verify(null, Buffer.from(text), key, bytes))
+}
+
+/** ASCII only: the gateway leaves every other letter as it is. */
+const lower = (text: string): string => text.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase())

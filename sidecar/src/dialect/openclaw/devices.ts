@@ -1,0 +1,120 @@
+/** The gateway's device records: which there are, how one is added, and how it is removed. */
+
+import { z } from 'zod'
+import { Fault } from '../../fault.ts'
+import { CallRefused, type OperatorChannel } from './operator-channel.ts'
+
+/** A paired device, as far as it matters here. */
+export type DeviceRecord = {
+  readonly deviceId: string
+  readonly displayName?: string | undefined
+}
+
+const LIST = z.object({
+  paired: z.array(
+    z.object({
+      deviceId: z.string(),
+      displayName: z.string().optional().catch(undefined),
+      clientId: z.string().optional().catch(undefined),
+    }),
+  ),
+})
+
+const SETUP = z.object({ setupCode: z.string() })
+const SETUP_CODE = z.object({ bootstrapToken: z.string().min(1) })
+
+/** Goes into the setup code, which nobody but us reads; the gateway wants a URL it knows. */
+const PUBLIC_URL = 'ws://127.0.0.1:18789'
+const NODE_HOST = 'node-host'
+/** The gateway's words for a device it does not have. */
+const UNKNOWN_DEVICE = 'unknown deviceId'
+
+/** Everything throws a `Fault` when the gateway gives no answer. */
+export class Devices {
+  readonly #channel: Pick<OperatorChannel, 'call'>
+  #enrolled = new Set<string>()
+  #refresh: Promise<readonly DeviceRecord[]> | undefined
+  #isListed = false
+
+  constructor(channel: Pick<OperatorChannel, 'call'>) {
+    this.#channel = channel
+  }
+
+  /** Whether the gateway has the device; lists them when that was not done yet. */
+  async isEnrolled(deviceId: string): Promise<boolean> {
+    if (!this.#isListed) await this.list()
+    return this.#enrolled.has(deviceId)
+  }
+
+  /** All node hosts the gateway has now. Callers share a list that is under way. */
+  list(): Promise<readonly DeviceRecord[]> {
+    this.#refresh ??= this.#list().finally(() => {
+      this.#refresh = undefined
+    })
+    return this.#refresh
+  }
+
+  /** What is known may have changed unseen: the next question lists anew. */
+  forget(): void {
+    this.#isListed = false
+  }
+
+  /** The gateway has just let the device in. */
+  note(deviceId: string): void {
+    this.#enrolled.add(deviceId)
+  }
+
+  /** A token that lets one unknown device in, once, as a node. */
+  async mintBootstrapToken(): Promise<string> {
+    const payload = await this.#call('device.pair.setupCode', {
+      publicUrl: PUBLIC_URL,
+      includeQr: false,
+      bootstrapProfile: 'node',
+    })
+    const code = SETUP.safeParse(payload).data?.setupCode ?? ''
+    const setup = SETUP_CODE.safeParse(parseBase64Json(code))
+    if (!setup.success) throw new Fault('operator_unavailable', 'the setup code cannot be read')
+    return setup.data.bootstrapToken
+  }
+
+  /** Removes the record; one that is not there was removed already. */
+  async remove(deviceId: string): Promise<void> {
+    try {
+      await this.#channel.call('device.pair.remove', { deviceId })
+    } catch (error) {
+      if (!(error instanceof CallRefused)) throw error
+      if (!error.message.includes(UNKNOWN_DEVICE)) throw refused(error)
+    }
+    this.#enrolled.delete(deviceId)
+  }
+
+  async #list(): Promise<readonly DeviceRecord[]> {
+    const payload = await this.#call('device.pair.list', {})
+    const list = LIST.safeParse(payload)
+    if (!list.success) throw new Fault('operator_unavailable', 'the device list cannot be read')
+    const { paired } = list.data
+    this.#enrolled = new Set(paired.map(({ deviceId }) => deviceId))
+    this.#isListed = true
+    return paired.filter(({ clientId = NODE_HOST }) => clientId === NODE_HOST)
+  }
+
+  async #call(method: string, params: object): Promise<unknown> {
+    try {
+      return await this.#channel.call(method, params)
+    } catch (cause) {
+      throw cause instanceof CallRefused ? refused(cause) : cause
+    }
+  }
+}
+
+/** A no of the gateway to its own operator is nothing a worker can help. */
+const refused = (cause: CallRefused): Fault =>
+  new Fault('operator_unavailable', cause.message, { cause })
+
+function parseBase64Json(text: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(text, 'base64url').toString('utf8'))
+  } catch {
+    return undefined
+  }
+}

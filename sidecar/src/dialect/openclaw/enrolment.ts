@@ -1,0 +1,127 @@
+/** Enrolment: gets a pod's device into the gateway, as one it knows or with a bootstrap token. */
+
+import type { Socket } from 'node:net'
+import type { Clock } from '../../clock.ts'
+import { withDeadline } from '../../deadline.ts'
+import { Fault } from '../../fault.ts'
+import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
+import type { GrantedReach } from '../dialect.ts'
+import type { Device } from './device-key.ts'
+import type { Devices } from './devices.ts'
+import type { EphemeralSessions } from './ephemeral-sessions.ts'
+import type { ConnectRequest } from './frames.ts'
+import { gatewayConnectFrame, type GatewayAuth } from './gateway-connect.ts'
+import { ConnectRefused, greetGateway, type Welcome } from './gateway-handshake.ts'
+import type { Surfaces } from './surfaces.ts'
+
+export type EnrolmentOptions = {
+  readonly dial: GatewayDialer
+  readonly devices: Pick<Devices, 'isEnrolled' | 'list' | 'note' | 'remove' | 'mintBootstrapToken'>
+  readonly ephemeral: Pick<EphemeralSessions, 'keep'>
+  readonly surfaces: Pick<Surfaces, 'check'>
+  /** What vouches for a device the gateway knows. Throws a `Fault` when it cannot be read. */
+  readonly readAuth: () => GatewayAuth
+  /** For the gateway's whole handshake, in milliseconds. */
+  readonly handshakeTimeoutMs: number
+  readonly messageBytesMax: number
+  readonly clock: Clock
+  readonly onEnrolled: (deviceId: string, podName: string) => void
+}
+
+/** One worker on its way in. */
+export type Entrant = {
+  readonly caller: Caller
+  /** The worker's own `connect`. */
+  readonly request: ConnectRequest
+  readonly reach: GrantedReach
+  readonly device: Device
+}
+
+/** The gateway does not know the device, or knows it as another kind of machine. */
+const PAIRING_REQUIRED = 'PAIRING_REQUIRED'
+/** The record changed while the gateway looked at it, as an approval under way does: ask again. */
+const PAIRING_CHANGED = 'NOT_PAIRED'
+
+export class Enrolment {
+  readonly #options: EnrolmentOptions
+
+  constructor(options: EnrolmentOptions) {
+    this.#options = options
+  }
+
+  /** Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway. */
+  async enter(entrant: Entrant): Promise<Welcome> {
+    try {
+      return await this.#enterOnce(entrant)
+    } catch (error) {
+      if (!(error instanceof ConnectRefused) || error.reason !== PAIRING_CHANGED) throw error
+      return this.#enterOnce(entrant)
+    }
+  }
+
+  async #enterOnce(entrant: Entrant): Promise<Welcome> {
+    const { devices, ephemeral, readAuth, surfaces } = this.#options
+    const { device } = entrant
+    await ephemeral.keep(device.id)
+    if (!(await devices.isEnrolled(device.id))) return this.#enrol(entrant)
+    try {
+      const welcome = await this.#greet(entrant, readAuth())
+      surfaces.check()
+      return welcome
+    } catch (error) {
+      if (!(error instanceof ConnectRefused) || error.reason !== PAIRING_REQUIRED) throw error
+      return this.#enrolAnew(entrant)
+    }
+  }
+
+  /** Its record is gone, or from before its image changed: it is ours, so it is made anew. */
+  async #enrolAnew(entrant: Entrant): Promise<Welcome> {
+    const { devices } = this.#options
+    const records = await devices.list()
+    if (records.some(({ deviceId }) => deviceId === entrant.device.id)) {
+      await devices.remove(entrant.device.id)
+    }
+    return this.#enrol(entrant)
+  }
+
+  async #enrol(entrant: Entrant): Promise<Welcome> {
+    const { devices, onEnrolled } = this.#options
+    const { device, reach } = entrant
+    const bootstrapToken = await devices.mintBootstrapToken()
+    const welcome = await this.#greet(entrant, { bootstrapToken })
+    devices.note(device.id)
+    onEnrolled(device.id, reach.identity.podName)
+    return welcome
+  }
+
+  async #greet(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
+    const { clock, dial, handshakeTimeoutMs, messageBytesMax } = this.#options
+    const { caller, device, reach, request } = entrant
+    const { allowedCommands, identity, signal } = reach
+    signal.throwIfAborted()
+    const dialled = await dial(caller, reach)
+    try {
+      const greeting = greetGateway({
+        dialled,
+        requestId: request.id,
+        messageBytesMax,
+        connectFrame: (challenge) =>
+          gatewayConnectFrame({ request, identity, allowedCommands, device, challenge, auth }),
+      })
+      return await withDeadline(clock, handshakeTimeoutMs, () => greeting, signal)
+    } catch (error) {
+      // Only a socket that is gone is out of the way of the next session.
+      await destroySocket(dialled.socket)
+      signal.throwIfAborted()
+      if (error instanceof Fault) throw error
+      throw new Fault('gateway_unreachable', 'the gateway took too long', { cause: error })
+    }
+  }
+}
+
+async function destroySocket(socket: Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<undefined>()
+  socket.once('close', () => resolve(undefined))
+  socket.destroy()
+  if (!socket.closed) await promise
+}

@@ -1,0 +1,176 @@
+/** Ephemeral sessions: a device record goes with its pod, and no record of anybody else is touched. */
+
+import { setImmediate as turn } from 'node:timers/promises'
+import type { Clock } from '../../clock.ts'
+import type { DeviceKeys, PodName } from './device-key.ts'
+import type { DeviceRecord, Devices } from './devices.ts'
+import type { Sessions } from './sessions.ts'
+
+export type EphemeralSessionsOptions = {
+  readonly devices: Pick<Devices, 'list' | 'remove'>
+  readonly sessions: Pick<Sessions, 'find'>
+  readonly deviceKeys: DeviceKeys
+  /** Every pod that may still run; `undefined` while that is not known. */
+  readonly livePods: () => readonly PodName[] | undefined
+  /** Every ServiceAccount whose pods may have enrolled. */
+  readonly accounts: () => readonly Pick<PodName, 'namespace' | 'serviceAccount'>[]
+  readonly isEnabled: () => boolean
+  readonly clock: Clock
+  readonly onRemoved: (deviceId: string, podName: string) => void
+  readonly onFault: (error: unknown) => void
+}
+
+const REMOVALS_MAX = 20_000
+const UNDER_WAY_MAX = 4
+const RETRY_MS = 2000
+/** What a crash or a broken channel left behind is found this often, in milliseconds. */
+const RECONCILE_MS = 300_000
+/** How soon it is tried again when the pods are not known, in milliseconds. */
+const UNKNOWN_MS = 1000
+/** Deriving a device costs a signature's worth of work: others get their turn in between. */
+const DERIVED_AT_ONCE_MAX = 32
+
+type Removal = {
+  readonly podName: string
+  readonly podUid: string | undefined
+  /** Set while the gateway is asked. */
+  running: Promise<void> | undefined
+}
+
+export class EphemeralSessions {
+  readonly #options: EphemeralSessionsOptions
+  readonly #removals = new Map<string, Removal>()
+  #underWay = 0
+  #isStopped = false
+  #reconciling: Promise<void> | undefined
+  #cancelRetry: (() => void) | undefined
+  #cancelReconcile = () => {}
+
+  constructor(options: EphemeralSessionsOptions) {
+    this.#options = options
+  }
+
+  /** Records that wait for their removal. */
+  get size(): number {
+    return this.#removals.size
+  }
+
+  /** The pod is gone for good: its record is removed once its last session is over. */
+  podGone(pod: PodName, podUid: string): void {
+    if (!this.#options.isEnabled()) return
+    const { id } = this.#options.deviceKeys(pod)
+    const session = this.#options.sessions.find(id)
+    // What was enrolled in a session's last moment would outlive a removal that came too early.
+    const over = session?.podUid === podUid ? session.over : Promise.resolve()
+    void over.then(() => this.#queue(id, { podName: pod.podName, podUid }))
+  }
+
+  /**
+   * A new session of the device begins: a removal that waits is off, one under way is awaited, so
+   * that nothing removes what the session is about to use.
+   */
+  async keep(deviceId: string): Promise<void> {
+    const removal = this.#removals.get(deviceId)
+    if (removal === undefined) return
+    if (removal.running === undefined) this.#removals.delete(deviceId)
+    await removal.running
+  }
+
+  /**
+   * Finds records of pods that went unseen. A record is ours if recomputing its device from its
+   * name gives its id: nobody without the seed can make one that is.
+   */
+  reconcile(): Promise<void> {
+    this.#reconciling ??= this.#reconcile()
+      .catch((error: unknown) => this.#options.onFault(error))
+      .finally(() => {
+        this.#reconciling = undefined
+        if (this.#isStopped) return
+        this.#cancelReconcile()
+        const { clock, livePods } = this.#options
+        const waitMs = livePods() === undefined ? UNKNOWN_MS : RECONCILE_MS
+        this.#cancelReconcile = clock.after(waitMs, () => void this.reconcile())
+      })
+    return this.#reconciling
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#cancelRetry?.()
+    this.#cancelReconcile()
+    this.#removals.clear()
+  }
+
+  async #reconcile(): Promise<void> {
+    const { devices, deviceKeys, isEnabled, livePods } = this.#options
+    if (!isEnabled() || livePods() === undefined) return
+    const records = await devices.list()
+    // Asked again after the list: a pod that enrolled meanwhile is among them.
+    const live = livePods() ?? []
+    const kept = new Set<string>()
+    for (const [index, pod] of live.entries()) {
+      kept.add(deviceKeys(pod).id)
+      if (index % DERIVED_AT_ONCE_MAX === 0) await turn()
+    }
+    for (const record of records) {
+      if (!kept.has(record.deviceId)) await this.#judge(record)
+    }
+  }
+
+  async #judge({ deviceId, displayName: podName }: DeviceRecord): Promise<void> {
+    const { accounts, deviceKeys } = this.#options
+    if (podName === undefined) return
+    for (const [index, account] of accounts().entries()) {
+      if (index % DERIVED_AT_ONCE_MAX === 0) await turn()
+      if (deviceKeys({ ...account, podName }).id !== deviceId) continue
+      return this.#queue(deviceId, { podName, podUid: undefined })
+    }
+  }
+
+  #queue(deviceId: string, { podName, podUid }: Pick<Removal, 'podName' | 'podUid'>): void {
+    // Past the bound the next reconciliation finds it.
+    if (this.#isStopped || this.#removals.has(deviceId)) return
+    if (this.#removals.size >= REMOVALS_MAX) return
+    this.#removals.set(deviceId, { podName, podUid, running: undefined })
+    this.#advance()
+  }
+
+  #advance(): void {
+    if (this.#cancelRetry !== undefined) return
+    for (const [deviceId, removal] of this.#removals) {
+      if (this.#underWay >= UNDER_WAY_MAX) return
+      if (removal.running === undefined) this.#start(deviceId, removal)
+    }
+  }
+
+  #start(deviceId: string, removal: Removal): void {
+    const session = this.#options.sessions.find(deviceId)
+    // A pod of the same name was created again and is using the device.
+    if (session !== undefined && session.podUid !== removal.podUid) {
+      this.#removals.delete(deviceId)
+      return
+    }
+    this.#underWay += 1
+    removal.running = this.#remove(deviceId, removal).finally(() => {
+      this.#underWay -= 1
+      this.#advance()
+    })
+  }
+
+  async #remove(deviceId: string, removal: Removal): Promise<void> {
+    const { clock, devices, onFault, onRemoved } = this.#options
+    try {
+      await devices.remove(deviceId)
+      if (this.#removals.get(deviceId) === removal) this.#removals.delete(deviceId)
+      onRemoved(deviceId, removal.podName)
+    } catch (error) {
+      removal.running = undefined
+      if (this.#isStopped) return
+      onFault(error)
+      this.#cancelRetry ??= clock.after(RETRY_MS, () => {
+        this.#cancelRetry = undefined
+        this.#advance()
+      })
+    }
+  }
+}

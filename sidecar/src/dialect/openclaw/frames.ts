@@ -1,0 +1,132 @@
+/** The frames of OpenClaw's gateway protocol, version 4, that the sidecar reads and writes. */
+
+import { z } from 'zod'
+import { denied, granted, type Verdict } from '../../denial.ts'
+
+export const PROTOCOL = 4
+
+const word = (lengthMax: number) => z.string().min(1).max(lengthMax)
+
+/** Trimmed, as the gateway trims it before it checks the signature over it. */
+const signedWord = word(128).transform((text) => text.trim())
+
+/**
+ * A node's `connect`. What is not named here is dropped, so that nothing reaches the gateway that
+ * nobody looked at. The frame's own limit bounds whatever has none here.
+ */
+const CONNECT = z.object({
+  type: z.literal('req'),
+  id: word(256),
+  method: z.literal('connect'),
+  params: z.object({
+    minProtocol: z.int(),
+    maxProtocol: z.int(),
+    client: z.object({
+      id: word(64),
+      mode: word(64),
+      version: word(128),
+      platform: signedWord,
+      deviceFamily: signedWord.optional(),
+      buildId: word(96).optional(),
+      modelIdentifier: word(128).optional(),
+      timeZone: word(64).optional(),
+    }),
+    role: word(64).optional(),
+    scopes: z.array(z.string().max(256)).max(64).optional(),
+    caps: z.array(word(256)).max(256).optional(),
+    commands: z.array(word(256)).max(1024).optional(),
+    permissions: z.record(word(256), z.boolean()).optional(),
+    computerUse: z.unknown().optional(),
+    pathEnv: z.string().optional(),
+    locale: z.string().max(64).optional(),
+    userAgent: z.string().max(256).optional(),
+    auth: z
+      .object({
+        token: z.string().optional(),
+        deviceToken: z.string().optional(),
+        bootstrapToken: z.string().optional(),
+      })
+      .optional(),
+    device: z
+      .object({
+        id: word(128),
+        publicKey: word(128),
+        signature: word(256),
+        signedAt: z.int().nonnegative(),
+        nonce: word(256),
+      })
+      .optional(),
+  }),
+})
+
+export type ConnectRequest = z.output<typeof CONNECT>
+export type ConnectParams = ConnectRequest['params']
+
+/** Reads a worker's first frame. */
+export function readConnect(text: string): Verdict<ConnectRequest> {
+  const parsed = CONNECT.safeParse(parseJson(text))
+  return parsed.success ? granted(parsed.data) : denied('connect_malformed')
+}
+
+const CHALLENGE = z.object({
+  type: z.literal('event'),
+  event: z.literal('connect.challenge'),
+  payload: z.object({ nonce: word(256), ts: z.int().nonnegative() }),
+})
+
+export type Challenge = z.output<typeof CHALLENGE>['payload']
+
+export const challengeFrame = (challenge: Challenge): string =>
+  JSON.stringify({
+    type: 'event',
+    event: 'connect.challenge',
+    payload: { ...challenge, capabilities: [] },
+  })
+
+export const readChallenge = (text: string): Challenge | undefined =>
+  CHALLENGE.safeParse(parseJson(text)).data?.payload
+
+const ERROR = z.object({
+  code: z.string().max(128).catch(''),
+  message: z.string().max(1024).catch(''),
+  details: z
+    .object({ code: z.string().max(128).catch('') })
+    .optional()
+    .catch(undefined),
+})
+
+const RESPONSE = z.object({
+  type: z.literal('res'),
+  id: z.string(),
+  ok: z.boolean(),
+  payload: z.unknown().optional(),
+  error: ERROR.optional().catch(undefined),
+})
+
+export type Response = z.output<typeof RESPONSE>
+
+export const readResponse = (text: string): Response | undefined =>
+  RESPONSE.safeParse(parseJson(text)).data
+
+/** The finest code of a refusal; for our log, never for a worker. */
+export const refusalCodeOf = ({ error }: Response): string =>
+  error?.details?.code || error?.code || 'UNKNOWN'
+
+const EVENT = z.object({
+  type: z.literal('event'),
+  event: z.string().max(128),
+  payload: z.unknown().optional(),
+})
+
+export type EventFrame = z.output<typeof EVENT>
+
+export const readEvent = (text: string): EventFrame | undefined =>
+  EVENT.safeParse(parseJson(text)).data
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,72 @@
+/** The text messages of a gateway that was dialled, one by one, until its bytes are relayed. */
+
+import { Fault } from '../../fault.ts'
+import type { Dialled } from '../../tunnel/dial.ts'
+import { FirstMessageReader, type FirstMessage } from '../../tunnel/first-message.ts'
+import { textFrame } from '../../tunnel/frames.ts'
+
+export class GatewayMessages {
+  readonly #dialled: Dialled
+  readonly #bytesMax: number
+  #head: Buffer
+
+  /** `bytesMax` bounds each message with whatever control frames come before it. */
+  constructor(dialled: Dialled, bytesMax: number) {
+    this.#dialled = dialled
+    this.#bytesMax = bytesMax
+    this.#head = dialled.head
+  }
+
+  /** The gateway with what it said after the last message. Its socket is paused. */
+  get rest(): Dialled {
+    return { ...this.#dialled, head: this.#head }
+  }
+
+  send(text: string): void {
+    this.#dialled.socket.write(textFrame(text, { masked: true }))
+  }
+
+  /** Waits for the next message. Rejects with a `Fault` when there will be none. One at a time. */
+  next(): Promise<string> {
+    const { socket } = this.#dialled
+    const reader = new FirstMessageReader({ masked: false, bytesMax: this.#bytesMax })
+    const { promise, resolve, reject } = Promise.withResolvers<string>()
+    const settle = (outcome: Outcome) => {
+      socket.off('data', accept).off('end', onEnd).off('close', onEnd)
+      socket.pause()
+      if ('text' in outcome) resolve(outcome.text)
+      else reject(new Fault('gateway_refused', outcome.objection))
+    }
+    const onEnd = () => settle({ objection: 'the gateway hung up in the middle of its handshake' })
+    const accept = (chunk: Buffer) => {
+      const read = reader.push(chunk)
+      if (read.reply.length > 0) socket.write(read.reply)
+      const outcome = outcomeOf(read)
+      if (outcome === undefined) return
+      this.#head = read.kind === 'message' ? read.rest : Buffer.alloc(0)
+      settle(outcome)
+    }
+    socket.on('data', accept).on('end', onEnd).on('close', onEnd)
+    if (socket.destroyed || socket.readableEnded) onEnd()
+    else socket.resume()
+    const early = this.#head
+    this.#head = Buffer.alloc(0)
+    if (early.length > 0) accept(early)
+    return promise
+  }
+}
+
+type Outcome = { readonly text: string } | { readonly objection: string }
+
+function outcomeOf(read: FirstMessage): Outcome | undefined {
+  switch (read.kind) {
+    case 'more':
+      return undefined
+    case 'message':
+      return { text: read.text }
+    case 'closed':
+      return { objection: 'the gateway closed the stream in the middle of its handshake' }
+    case 'violation':
+      return { objection: `the gateway broke its handshake: ${read.code}` }
+  }
+}

@@ -1,0 +1,50 @@
+/** The gate for a worker's `connect`: what may be said there, decided before anybody is asked. */
+
+import { denied, granted, type Code, type Verdict } from '../../denial.ts'
+import type { Introduction } from '../dialect.ts'
+import { findProofFault } from './device-proof.ts'
+import { PROTOCOL, type Challenge, type ConnectParams } from './frames.ts'
+
+export type IntroductionTerms = {
+  /** The challenge this worker was sent. */
+  readonly challenge: Challenge
+  /** The token shown at the upgrade, if one was. */
+  readonly shownToken: string | undefined
+  readonly nowMs: number
+}
+
+/** The one kind of client that is let through, and the one role it may take. */
+const CLIENT_ID = 'node-host'
+const CLIENT_MODE = 'node'
+const ROLE = 'node'
+
+/**
+ * Passes a node's `connect` on as who it says it is. Every `auth` member but `token` is dropped:
+ * the gateway's own credentials are nothing a worker may show.
+ */
+export function judgeConnect(
+  params: ConnectParams,
+  terms: IntroductionTerms,
+): Verdict<Introduction> {
+  const objection = findRoleFault(params) ?? findProofFault(params, terms.challenge, terms.nowMs)
+  if (objection !== undefined) return denied(objection)
+  const { shownToken } = terms
+  const token = params.auth?.token
+  if (shownToken !== undefined && token !== undefined && token !== shownToken) {
+    return denied('credential_mismatch')
+  }
+  const credential = shownToken ?? token
+  if (credential === undefined) return denied('credential_missing')
+  return granted({ token: credential, role: ROLE })
+}
+
+function findRoleFault(params: ConnectParams): Code | undefined {
+  const { minProtocol, maxProtocol, role, scopes, client } = params
+  if (minProtocol > PROTOCOL || maxProtocol < PROTOCOL) return 'protocol_mismatch'
+  if (role === undefined) return 'role_missing'
+  if (role !== ROLE) return 'role_not_allowed'
+  // To the gateway no list is not the same as an empty one.
+  if (scopes?.length !== 0) return 'scopes_not_allowed'
+  if (client.id !== CLIENT_ID || client.mode !== CLIENT_MODE) return 'client_not_allowed'
+  return undefined
+}

@@ -1,0 +1,192 @@
+/** The operator channel: one clean loopback connection to the gateway, kept up, for enrolment and removal. */
+
+import { randomUUID } from 'node:crypto'
+import type { Clock } from '../../clock.ts'
+import { Fault } from '../../fault.ts'
+import { readEvent, readResponse, type EventFrame } from './frames.ts'
+import type { GatewayAuth } from './gateway-connect.ts'
+import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
+
+export type OperatorChannelOptions = {
+  readonly url: URL
+  /** The gateway's own secret, read anew for every connection. May throw. */
+  readonly readAuth: () => GatewayAuth
+  readonly version: string
+  readonly clock: Clock
+  /** From 0 to 1. */
+  readonly random: () => number
+  readonly messageBytesMax: number
+  readonly onReady: () => void
+  /** The channel is down, or could not be opened: once for each change of the reason. */
+  readonly onDown: (error: Error) => void
+  readonly onEvent: (event: EventFrame) => void
+}
+
+/** The gateway answered a call with no. */
+export class CallRefused extends Error {
+  readonly code: string
+
+  constructor(method: string, code: string, message: string) {
+    super(`${method}: ${code} ${message}`)
+    this.name = 'CallRefused'
+    this.code = code
+  }
+}
+
+const BACKOFF_MS_MIN = 100
+const BACKOFF_MS_MAX = 2000
+const HANDSHAKE_MS_MAX = 5000
+const CALL_MS_MAX = 5000
+const CALLS_MAX = 1024
+/** The gateway ticks every 30 s; one that missed two is gone. */
+const SILENCE_MS_MAX = 75_000
+
+type Call = {
+  readonly frame: { readonly id: string; readonly method: string; readonly params: object }
+  readonly resolve: (payload: unknown) => void
+  readonly reject: (error: Error) => void
+}
+
+export class OperatorChannel {
+  readonly #options: OperatorChannelOptions
+  /** Calls that were sent, and those that wait for the channel, in order. */
+  readonly #calls = new Map<string, Call>()
+  #socket: OperatorSocket | undefined
+  #isReady = false
+  #isStopped = false
+  #failures = 0
+  #lastReason = ''
+  #cancelTimer = () => {}
+
+  constructor(options: OperatorChannelOptions) {
+    this.#options = options
+  }
+
+  get isReady(): boolean {
+    return this.#isReady
+  }
+
+  start(): void {
+    this.#connect()
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#cancelTimer()
+    this.#socket?.destroy()
+    this.#rejectAll(new Error('the operator channel is stopped'))
+  }
+
+  /**
+   * Calls the gateway, once the channel is up. Throws a `Fault` when there was no answer in time,
+   * and `CallRefused` when the answer is no.
+   */
+  call(method: string, params: object = {}): Promise<unknown> {
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    if (this.#isStopped || this.#calls.size >= CALLS_MAX) {
+      reject(unavailable(`${method} was not called: too many calls, or stopped`))
+      return promise
+    }
+    const id = randomUUID()
+    const settle = () => {
+      this.#calls.delete(id)
+      cancel()
+    }
+    const call: Call = {
+      frame: { id, method, params },
+      resolve(payload) {
+        settle()
+        resolve(payload)
+      },
+      reject(error) {
+        settle()
+        reject(error)
+      },
+    }
+    const cancel = this.#options.clock.after(CALL_MS_MAX, () =>
+      call.reject(unavailable(`${method} was not answered within ${CALL_MS_MAX} ms`)),
+    )
+    this.#calls.set(id, call)
+    if (this.#isReady) this.#send(call)
+    return promise
+  }
+
+  #connect(): void {
+    const { clock, messageBytesMax, readAuth, url, version } = this.#options
+    let auth: GatewayAuth
+    try {
+      auth = readAuth()
+    } catch (cause) {
+      return this.#onDown(new Error("the gateway's secret cannot be read", { cause }))
+    }
+    this.#cancelTimer = clock.after(HANDSHAKE_MS_MAX, () =>
+      socket.destroy(new Error(`no hello within ${HANDSHAKE_MS_MAX} ms`)),
+    )
+    const socket = openOperatorSocket({
+      url,
+      auth,
+      version,
+      messageBytesMax,
+      onHello: () => this.#onHello(),
+      onMessage: (text) => this.#onMessage(text),
+      onDown: (error) => this.#onDown(error),
+    })
+    this.#socket = socket
+  }
+
+  #onHello(): void {
+    this.#isReady = true
+    this.#failures = 0
+    this.#lastReason = ''
+    this.#watchSilence()
+    for (const call of this.#calls.values()) this.#send(call)
+    this.#options.onReady()
+  }
+
+  #onMessage(text: string): void {
+    this.#watchSilence()
+    const response = readResponse(text)
+    if (response === undefined) {
+      const event = readEvent(text)
+      if (event !== undefined) this.#options.onEvent(event)
+      return
+    }
+    const call = this.#calls.get(response.id)
+    if (call === undefined) return
+    if (response.ok) return call.resolve(response.payload)
+    const { code = 'UNKNOWN', message = '' } = response.error ?? {}
+    call.reject(new CallRefused(call.frame.method, code, message))
+  }
+
+  #onDown(error: Error): void {
+    this.#cancelTimer()
+    if (this.#isStopped) return
+    // What was sent may have been done or not: whoever called has to decide, not the channel.
+    if (this.#isReady) this.#rejectAll(unavailable('the operator channel broke'))
+    this.#isReady = false
+    this.#socket = undefined
+    if (error.message !== this.#lastReason) this.#options.onDown(error)
+    this.#lastReason = error.message
+    const { clock, random } = this.#options
+    const ceiling = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#failures)
+    this.#failures += 1
+    this.#cancelTimer = clock.after(ceiling * (0.5 + random() / 2), () => this.#connect())
+  }
+
+  #watchSilence(): void {
+    this.#cancelTimer()
+    this.#cancelTimer = this.#options.clock.after(SILENCE_MS_MAX, () =>
+      this.#socket?.destroy(new Error(`silent for ${SILENCE_MS_MAX} ms`)),
+    )
+  }
+
+  #send({ frame }: Call): void {
+    this.#socket?.send(JSON.stringify({ type: 'req', ...frame }))
+  }
+
+  #rejectAll(error: Error): void {
+    for (const call of this.#calls.values()) call.reject(error)
+  }
+}
+
+const unavailable = (message: string): Fault => new Fault('operator_unavailable', message)

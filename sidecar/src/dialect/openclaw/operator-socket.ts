@@ -1,0 +1,119 @@
+/** One connection as the gateway's operator, from the dial to its end. */
+
+import type { Socket } from 'node:net'
+import { Agent, WebSocket, buildConnector } from 'undici'
+import { PROTOCOL, readChallenge, readResponse, refusalCodeOf } from './frames.ts'
+import type { GatewayAuth } from './gateway-connect.ts'
+
+export type OperatorSocketOptions = {
+  readonly url: URL
+  readonly auth: GatewayAuth
+  readonly version: string
+  readonly messageBytesMax: number
+  readonly onHello: () => void
+  /** Every message after the hello. */
+  readonly onMessage: (text: string) => void
+  /** The connection is over. At most once. */
+  readonly onDown: (error: Error) => void
+}
+
+export type OperatorSocket = {
+  readonly send: (text: string) => void
+  /** Ends it at once. */
+  readonly destroy: (reason?: Error) => void
+}
+
+const CONNECT_MS_MAX = 5000
+const CONNECT_ID = 'operator'
+
+/**
+ * A WebSocket without forwarded headers and without an `Origin`: from loopback the gateway takes it
+ * for its owner's own, and the secret then carries the scopes. No byte of a worker ever comes here.
+ */
+export function openOperatorSocket(options: OperatorSocketOptions): OperatorSocket {
+  const { auth, onDown, onHello, onMessage, url, version } = options
+  const tcp = keepSocket()
+  const dispatcher = new Agent({
+    connect: tcp.connect,
+    webSocket: { maxPayloadSize: options.messageBytesMax },
+  })
+  const socket = new WebSocket(url, { dispatcher })
+  let stage: 'dialled' | 'asked' | 'ready' | 'over' = 'dialled'
+  const end = (reason: Error) => {
+    if (stage === 'over') return
+    stage = 'over'
+    tcp.destroy()
+    void dispatcher.destroy().catch(() => {})
+    onDown(reason)
+  }
+  const greet = (text: string) => {
+    if (stage === 'dialled' && readChallenge(text) !== undefined) {
+      stage = 'asked'
+      socket.send(connectFrame(auth, version))
+      return
+    }
+    const response = readResponse(text)
+    if (response?.id !== CONNECT_ID) return
+    if (!response.ok) return end(new Error(`the gateway refused us: ${refusalCodeOf(response)}`))
+    stage = 'ready'
+    onHello()
+  }
+  socket.addEventListener('message', ({ data }) => {
+    if (stage === 'over' || typeof data !== 'string') return
+    if (stage === 'ready') onMessage(data)
+    else greet(data)
+  })
+  socket.addEventListener('error', ({ error }) =>
+    end(new Error('the gateway cannot be reached', { cause: error })),
+  )
+  socket.addEventListener('close', ({ code, reason }) =>
+    end(new Error(`the gateway closed with ${code} ${reason}`.trimEnd())),
+  )
+  return {
+    send(text) {
+      if (stage === 'ready') socket.send(text)
+    },
+    destroy: (reason = new Error('stopped')) => end(reason),
+  }
+}
+
+/** An upgraded socket is its dispatcher's no more: to end it at once, one has to have kept it. */
+function keepSocket() {
+  const connector = buildConnector({ timeout: CONNECT_MS_MAX })
+  let kept: Socket | undefined
+  let isOver = false
+  const connect: typeof connector = (target, callback) =>
+    connector(target, (...result) => {
+      kept = result[1] ?? undefined
+      if (isOver) kept?.destroy()
+      callback(...result)
+    })
+  const destroy = () => {
+    isOver = true
+    kept?.destroy()
+  }
+  return { connect, destroy }
+}
+
+/** `operator.admin` is the least that may mint bootstrap tokens. */
+const connectFrame = (auth: GatewayAuth, version: string): string =>
+  JSON.stringify({
+    type: 'req',
+    id: CONNECT_ID,
+    method: 'connect',
+    params: {
+      minProtocol: PROTOCOL,
+      maxProtocol: PROTOCOL,
+      client: {
+        id: 'gateway-client',
+        displayName: 'auth-sidecar',
+        version,
+        platform: process.platform,
+        mode: 'backend',
+      },
+      role: 'operator',
+      scopes: ['operator.admin'],
+      caps: [],
+      auth,
+    },
+  })

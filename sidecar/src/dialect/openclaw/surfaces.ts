@@ -1,0 +1,76 @@
+/** Command surfaces: what a known node newly offers is approved as far as the policy allows it. */
+
+import { z } from 'zod'
+import type { Clock } from '../../clock.ts'
+import { allowanceOf } from './gateway-connect.ts'
+import type { OperatorChannel } from './operator-channel.ts'
+import type { Sessions } from './sessions.ts'
+
+export type SurfacesOptions = {
+  readonly channel: Pick<OperatorChannel, 'call'>
+  readonly sessions: Pick<Sessions, 'find'>
+  readonly clock: Clock
+  /** A device wants more than its policy allows; the operator has to decide. */
+  readonly onWithheld: (deviceId: string) => void
+  readonly onFault: (error: unknown) => void
+}
+
+const PENDING = z.object({
+  requestId: z.string(),
+  nodeId: z.string(),
+  commands: z.array(z.string()).optional(),
+})
+
+type Pending = z.output<typeof PENDING>
+
+const LIST = z.object({ pending: z.array(PENDING) })
+
+/** A list names every node there is: asked for at most once in this time, in milliseconds. */
+const INTERVAL_MS = 1000
+
+/** The gateway approves a new device's first surface itself; one that widened later waits for us. */
+export class Surfaces {
+  readonly #options: SurfacesOptions
+  #isDue = false
+  #isResting = false
+  #cancel = () => {}
+
+  constructor(options: SurfacesOptions) {
+    this.#options = options
+  }
+
+  /** Some device may have a surface that waits. */
+  check(): void {
+    this.#isDue = true
+    if (!this.#isResting) void this.#run()
+  }
+
+  stop(): void {
+    this.#isResting = true
+    this.#cancel()
+  }
+
+  async #run(): Promise<void> {
+    this.#isDue = false
+    this.#isResting = true
+    try {
+      const list = LIST.parse(await this.#options.channel.call('node.pair.list'))
+      for (const pending of list.pending) await this.#decide(pending)
+    } catch (error) {
+      this.#options.onFault(error)
+    }
+    this.#cancel = this.#options.clock.after(INTERVAL_MS, () => {
+      this.#isResting = false
+      if (this.#isDue) this.check()
+    })
+  }
+
+  /** Only a device of a live session is ours to speak for: its key was proven a moment ago. */
+  async #decide({ requestId, nodeId, commands = [] }: Pending): Promise<void> {
+    const { channel, onWithheld, sessions } = this.#options
+    const session = sessions.find(nodeId)
+    if (session === undefined) return
+    if (!commands.every(allowanceOf(session.allowedCommands))) return onWithheld(nodeId)
+    await channel.call('node.pair.approve', { requestId })
+  }
+}

@@ -1,0 +1,56 @@
+/** The circuit breaker: spares an API server that failed several times in a row for a moment. */
+
+import type { Clock } from '../clock.ts'
+
+export type BreakerOptions = {
+  readonly clock: Clock
+  /** Failures in a row that open it. */
+  readonly failuresMax: number
+  /** How long it then refuses, in milliseconds, before one request may try again. */
+  readonly openMs: number
+  /** Whether an error is a failure of the API server: any other one is an answer of it. */
+  readonly isFailure: (error: unknown) => boolean
+}
+
+/** Monotonic time: a step of the wall clock must not hold the breaker open. */
+export class Breaker {
+  readonly #options: BreakerOptions
+  #failures = 0
+  #opensAt = -Infinity
+  #isProbing = false
+
+  constructor(options: BreakerOptions) {
+    this.#options = options
+  }
+
+  /** Runs `work`, or throws at once while the breaker is open. Only a telling failure counts. */
+  async run<T>(work: () => Promise<T>, isTelling = true): Promise<T> {
+    const isProbe = this.#failures >= this.#options.failuresMax
+    if (isProbe) {
+      if (this.#isProbing || this.#options.clock.monotonic() < this.#opensAt) {
+        throw new Error('it failed repeatedly and is given a moment')
+      }
+      this.#isProbing = true
+    }
+    try {
+      const result = await work()
+      this.#failures = 0
+      return result
+    } catch (error) {
+      if (isTelling || isProbe) this.#judge(error)
+      throw error
+    } finally {
+      if (isProbe) this.#isProbing = false
+    }
+  }
+
+  #judge(error: unknown): void {
+    const { clock, failuresMax, openMs, isFailure } = this.#options
+    if (!isFailure(error)) {
+      this.#failures = 0
+      return
+    }
+    this.#failures += 1
+    if (this.#failures >= failuresMax) this.#opensAt = clock.monotonic() + openMs
+  }
+}

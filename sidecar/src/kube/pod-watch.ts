@@ -1,0 +1,274 @@
+/** The pod watch: which pods and ServiceAccounts live right now, and who has just gone. */
+
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../clock.ts'
+import type { KubeClient } from './client.ts'
+import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
+import { Reflector, type Collection } from './reflector.ts'
+import type { WatchClient } from './watch-stream.ts'
+
+/** What is watched: a ServiceAccount's pods in a namespace; `undefined` stands for all. */
+export type Scope = {
+  readonly namespace: string | undefined
+  readonly serviceAccount: string | undefined
+}
+
+export type PodWatchOptions = {
+  readonly lists: Pick<KubeClient, 'request'>
+  readonly watches: Pick<WatchClient, 'open'>
+  readonly clock: Clock
+  readonly random: () => number
+  /** The pod's object is gone, or its name belongs to another. */
+  readonly onPodGone: (pod: WatchedPod) => void
+  /** The pod is being deleted, or has ended: nobody new may come from it. */
+  readonly onPodEnding: (pod: WatchedPod) => void
+  readonly onAccountGone: (account: WatchedAccount) => void
+  readonly onFault: (error: unknown) => void
+}
+
+/** How long a pod that went is remembered, so that its tokens are refused at once. */
+const GONE_TTL_MS = 10 * 60_000
+const GONE_MAX = 20_000
+
+type Watched = { readonly scope: Scope; readonly reflectors: readonly AnyReflector[] }
+type AnyReflector = Pick<Reflector<unknown>, 'isSynced' | 'staleForMs' | 'silentForMs' | 'stop'>
+
+export class PodWatch {
+  readonly #options: PodWatchOptions
+  readonly #pods = new Map<string, WatchedPod>()
+  /** When each ending pod was first seen to end, on the steady clock. */
+  readonly #endingSince = new Map<string, number>()
+  readonly #accounts = new Map<string, WatchedAccount>()
+  readonly #gone: LRUCache<string, true>
+  readonly #waiters = new Map<string, Set<() => void>>()
+  readonly #watched = new Map<string, Watched>()
+
+  constructor(options: PodWatchOptions) {
+    this.#options = options
+    this.#gone = new LRUCache({
+      max: GONE_MAX,
+      ttl: GONE_TTL_MS,
+      ttlResolution: 0,
+      perf: { now: () => options.clock.monotonic() },
+    })
+  }
+
+  /** Pods in memory. */
+  get size(): number {
+    return this.#pods.size
+  }
+
+  /** Watches these scopes from now on, and no others. */
+  watch(scopes: readonly Scope[]): void {
+    const wanted = new Map(scopes.map((scope) => [keyOf(scope), scope]))
+    for (const [key, { reflectors, scope }] of this.#watched) {
+      if (wanted.has(key)) continue
+      for (const reflector of reflectors) reflector.stop()
+      this.#watched.delete(key)
+      this.#forget(scope, scopes)
+    }
+    for (const [key, scope] of wanted) if (!this.#watched.has(key)) this.#start(key, scope)
+  }
+
+  stop(): void {
+    this.watch([])
+  }
+
+  /** Every collection has been listed once. */
+  get isSynced(): boolean {
+    return this.#every((reflector) => reflector.isSynced)
+  }
+
+  /** Milliseconds for which some watch has been down; 0 while all can be believed. */
+  get staleForMs(): number {
+    return Math.max(0, ...this.#map((reflector) => reflector.staleForMs))
+  }
+
+  /** Milliseconds since the most silent watch of a namespace last proved that it is heard. */
+  silentForMs(namespace: string): number {
+    return Math.max(
+      0,
+      ...[...this.#watched.values()]
+        .filter(({ scope }) => scope.namespace === undefined || scope.namespace === namespace)
+        .flatMap(({ reflectors }) => reflectors.slice(0, 1))
+        .map((reflector) => reflector.silentForMs),
+    )
+  }
+
+  listPods(): Iterable<WatchedPod> {
+    return this.#pods.values()
+  }
+
+  listAccounts(): Iterable<WatchedAccount> {
+    return this.#accounts.values()
+  }
+
+  find(podUid: string): WatchedPod | undefined {
+    return this.#pods.get(podUid)
+  }
+
+  findAccount(namespace: string, name: string): WatchedAccount | undefined {
+    return this.#accounts.get(`${namespace}/${name}`)
+  }
+
+  /** Whether this pod, or this ServiceAccount, was seen to go. */
+  isGone(uid: string): boolean {
+    return this.#gone.has(uid)
+  }
+
+  /** Milliseconds since the pod was seen to be deleted; `undefined` while it is not. */
+  terminatingForMs(podUid: string): number | undefined {
+    const since = this.#endingSince.get(podUid)
+    return since === undefined ? undefined : this.#options.clock.monotonic() - since
+  }
+
+  /** Resolves when the pod is seen with an address, is gone, or after `ms` milliseconds. */
+  async waitFor(podUid: string, ms: number): Promise<void> {
+    if (this.#isSettled(podUid)) return
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    const cancel = this.#options.clock.after(ms, () => resolve(undefined))
+    const wake = () => {
+      if (this.#isSettled(podUid)) resolve(undefined)
+    }
+    // Bounded by the admissions that may be pending.
+    const waiters = this.#waiters.get(podUid) ?? new Set()
+    this.#waiters.set(podUid, waiters.add(wake))
+    await promise
+    cancel()
+    waiters.delete(wake)
+    if (waiters.size === 0) this.#waiters.delete(podUid)
+  }
+
+  #isSettled(podUid: string): boolean {
+    return this.#gone.has(podUid) || (this.#pods.get(podUid)?.ips.length ?? 0) > 0
+  }
+
+  #start(key: string, scope: Scope): void {
+    const { lists, watches, clock, random, onFault } = this.#options
+    const common = { lists, watches, clock, random, onFault }
+    const covers = coveredBy(scope)
+    const pods = new Reflector<WatchedPod>({
+      ...common,
+      collection: collectionOf('pods', 'spec.serviceAccountName', scope),
+      read: readPod,
+      onReplaced: (list) => this.#replacePods(list, covers),
+      onChanged: (pod) => this.#putPod(pod),
+      onDeleted: (pod) => this.#removePod(pod),
+    })
+    const accounts = new Reflector<WatchedAccount>({
+      ...common,
+      collection: collectionOf('serviceaccounts', 'metadata.name', scope),
+      read: readAccount,
+      onReplaced: (list) => this.#replaceAccounts(list, covers),
+      onChanged: (account) => this.#putAccount(account),
+      onDeleted: (account) => this.#removeAccount(account),
+    })
+    this.#watched.set(key, { scope, reflectors: [pods, accounts] })
+    void pods.run()
+    void accounts.run()
+  }
+
+  #replacePods(list: readonly WatchedPod[], covers: (pod: WatchedPod) => boolean): void {
+    const uids = new Set(list.map(({ uid }) => uid))
+    for (const pod of this.#pods.values()) {
+      if (covers(pod) && !uids.has(pod.uid)) this.#removePod(pod)
+    }
+    for (const pod of list) this.#putPod(pod)
+  }
+
+  #putPod(pod: WatchedPod): void {
+    // A late line must not bring back what was seen to go.
+    if (this.#gone.has(pod.uid)) return
+    const before = this.#pods.get(pod.uid)
+    this.#pods.set(pod.uid, pod)
+    if (isEnding(pod) && (before === undefined || !isEnding(before))) {
+      this.#endingSince.set(pod.uid, this.#options.clock.monotonic())
+      this.#options.onPodEnding(pod)
+    }
+    for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
+  }
+
+  #removePod(pod: WatchedPod): void {
+    this.#pods.delete(pod.uid)
+    this.#endingSince.delete(pod.uid)
+    this.#gone.set(pod.uid, true)
+    this.#options.onPodGone(pod)
+    for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
+  }
+
+  #replaceAccounts(list: readonly WatchedAccount[], covers: (item: WatchedAccount) => boolean) {
+    const uids = new Set(list.map(({ uid }) => uid))
+    for (const account of this.#accounts.values()) {
+      if (covers(account) && !uids.has(account.uid)) this.#removeAccount(account)
+    }
+    for (const account of list) this.#putAccount(account)
+  }
+
+  #putAccount(account: WatchedAccount): void {
+    const key = `${account.namespace}/${account.name}`
+    const before = this.#accounts.get(key)
+    if (before !== undefined && before.uid !== account.uid) this.#removeAccount(before)
+    this.#accounts.set(key, account)
+  }
+
+  #removeAccount(account: WatchedAccount): void {
+    const key = `${account.namespace}/${account.name}`
+    if (this.#accounts.get(key)?.uid === account.uid) this.#accounts.delete(key)
+    this.#gone.set(account.uid, true)
+    this.#options.onAccountGone(account)
+  }
+
+  /**
+   * A scope that is watched no more: nothing is known of its pods, which does not end them. What
+   * another scope takes over is kept, so that its first list shows what went in between.
+   */
+  #forget(scope: Scope, wanted: readonly Scope[]): void {
+    const kept = wanted.map(coveredBy)
+    const isLost = (item: Covered) => coveredBy(scope)(item) && !kept.some((covers) => covers(item))
+    for (const [uid, pod] of this.#pods) {
+      if (!isLost(pod)) continue
+      this.#pods.delete(uid)
+      this.#endingSince.delete(uid)
+    }
+    for (const [key, account] of this.#accounts) if (isLost(account)) this.#accounts.delete(key)
+  }
+
+  #map<R>(read: (reflector: AnyReflector) => R): R[] {
+    return [...this.#watched.values()].flatMap(({ reflectors }) => reflectors.map(read))
+  }
+
+  #every(holds: (reflector: AnyReflector) => boolean): boolean {
+    return this.#map(holds).every(Boolean)
+  }
+}
+
+/** Whether the pod is on its way out, or out. */
+const isEnding = ({ phase, terminationSeconds }: WatchedPod): boolean =>
+  terminationSeconds !== undefined || phase === 'Succeeded' || phase === 'Failed'
+
+const keyOf = ({ namespace, serviceAccount }: Scope): string =>
+  `${namespace ?? '*'}/${serviceAccount ?? '*'}`
+
+type Covered = {
+  readonly namespace: string
+  readonly name: string
+  readonly serviceAccount?: string
+}
+
+const coveredBy =
+  (scope: Scope) =>
+  (item: Covered): boolean =>
+    (scope.namespace === undefined || scope.namespace === item.namespace) &&
+    (scope.serviceAccount === undefined ||
+      scope.serviceAccount === (item.serviceAccount ?? item.name))
+
+function collectionOf(resource: string, field: string, scope: Scope): Collection {
+  const { namespace, serviceAccount } = scope
+  return {
+    path:
+      namespace === undefined
+        ? `/api/v1/${resource}`
+        : `/api/v1/namespaces/${namespace}/${resource}`,
+    fieldSelector: serviceAccount === undefined ? undefined : `${field}=${serviceAccount}`,
+  }
+}

@@ -1,0 +1,87 @@
+/** What is kept of a pod and of a ServiceAccount: a few words, never the object. */
+
+import { z } from 'zod'
+
+export type WatchedPod = {
+  readonly uid: string
+  readonly name: string
+  readonly namespace: string
+  readonly serviceAccount: string
+  readonly nodeName: string | undefined
+  /** Every address of `status.podIPs`, and `podIP` where that stands alone. */
+  readonly ips: readonly string[]
+  readonly phase: string
+  readonly isHostNetwork: boolean
+  /** Seconds the pod was given to end; `undefined` while it is not being deleted. */
+  readonly terminationSeconds: number | undefined
+}
+
+export type WatchedAccount = {
+  readonly uid: string
+  readonly name: string
+  readonly namespace: string
+}
+
+const metadata = z.object({
+  uid: z.string().min(1),
+  name: z.string().min(1),
+  namespace: z.string().min(1),
+})
+
+/** The members of a core/v1 Pod that count here. */
+const POD = z.object({
+  metadata: metadata.extend({
+    deletionTimestamp: z.string().nullish(),
+    deletionGracePeriodSeconds: z.number().nullish(),
+  }),
+  spec: z.object({
+    serviceAccountName: z.string().nullish(),
+    nodeName: z.string().nullish(),
+    hostNetwork: z.boolean().nullish(),
+  }),
+  status: z
+    .object({
+      phase: z.string().nullish(),
+      podIP: z.string().nullish(),
+      podIPs: z.array(z.object({ ip: z.string().nullish() })).nullish(),
+    })
+    .nullish(),
+})
+
+const ACCOUNT = z.object({ metadata })
+
+/** Throws for anything that is no pod. */
+export function readPod(object: unknown): WatchedPod {
+  const { metadata: meta, spec, status } = POD.parse(object)
+  const ips = (status?.podIPs ?? []).flatMap(({ ip }) => (ip ? [ip] : []))
+  const isTerminating = typeof meta.deletionTimestamp === 'string'
+  return {
+    uid: meta.uid,
+    name: meta.name,
+    namespace: intern(meta.namespace),
+    serviceAccount: intern(spec.serviceAccountName ?? 'default'),
+    nodeName: spec.nodeName ? intern(spec.nodeName) : undefined,
+    ips: ips.length === 0 && status?.podIP ? [status.podIP] : ips,
+    phase: intern(status?.phase ?? 'Pending'),
+    isHostNetwork: spec.hostNetwork === true,
+    terminationSeconds: isTerminating ? (meta.deletionGracePeriodSeconds ?? 0) : undefined,
+  }
+}
+
+/** Throws for anything that is no ServiceAccount. */
+export function readAccount(object: unknown): WatchedAccount {
+  const { uid, name, namespace } = ACCOUNT.parse(object).metadata
+  return { uid, name, namespace: intern(namespace) }
+}
+
+const INTERNED_MAX = 10_000
+const interned = new Map<string, string>()
+
+/** One copy of a word that thousands of pods share. */
+function intern(word: string): string {
+  const known = interned.get(word)
+  if (known !== undefined) return known
+  if (interned.size >= INTERNED_MAX) interned.clear()
+  interned.set(word, word)
+  return word
+}

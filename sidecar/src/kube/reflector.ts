@@ -1,0 +1,254 @@
+/** A reflector: lists a collection, watches it from there, and tells every change exactly once. */
+
+import type { Clock } from '../clock.ts'
+import { Fault } from '../fault.ts'
+import type { KubeClient } from './client.ts'
+import { Gone, type WatchClient, type WatchEvent } from './watch-stream.ts'
+
+export type Collection = {
+  /** As in `/api/v1/namespaces/openclaw/pods`. */
+  readonly path: string
+  readonly fieldSelector?: string | undefined
+}
+
+export type ReflectorOptions<T> = {
+  readonly collection: Collection
+  readonly lists: Pick<KubeClient, 'request'>
+  readonly watches: Pick<WatchClient, 'open'>
+  /** Keeps what is needed of an object; throws for one that is not understood. */
+  readonly read: (object: unknown) => T
+  /** The whole collection, as a list gave it: what is missing in it is gone. */
+  readonly onReplaced: (items: readonly T[]) => void
+  readonly onChanged: (item: T) => void
+  readonly onDeleted: (item: T) => void
+  readonly onFault: (error: unknown) => void
+  readonly clock: Clock
+  readonly random: () => number
+}
+
+/** Objects in a page of a list: parsing a page must not stall the loop. */
+const PAGE_SIZE = 100
+/** A collection that does not end by then is a fault, in pages. */
+const PAGES_MAX = 10_000
+const LIST_DEADLINE_MS = 15_000
+/** The API server is asked to end each watch after 20 to 30 s, so that a dead one shows itself. */
+const WATCH_S_MIN = 20
+const WATCH_S_SPREAD = 10
+/** What a watch may overstay before it counts as dead, in milliseconds. */
+const SILENCE_SPARE_MS = 5000
+/** A watch that ends in good order sooner than this is not opened again without a pause. */
+const WATCH_MS_MIN = 1000
+const BACKOFF_MS_MIN = 50
+const BACKOFF_MS_MAX = 3000
+
+export class Reflector<T> {
+  readonly #options: ReflectorOptions<T>
+  readonly #stopped = new AbortController()
+  #version: string | undefined
+  #isSynced = false
+  #failures = 0
+  /** The last proof that everything up to then is known. */
+  #heardAt = -Infinity
+  /** Until when the open watch may be believed without a word; `undefined` when none is open. */
+  #aliveUntil: number | undefined
+  #openedAt = 0
+  #staleSince: number
+
+  constructor(options: ReflectorOptions<T>) {
+    this.#options = options
+    this.#staleSince = options.clock.monotonic()
+  }
+
+  /** The first list has been read. */
+  get isSynced(): boolean {
+    return this.#isSynced
+  }
+
+  /**
+   * Milliseconds since a line or a list last proved what is known to be true; `Infinity` while no
+   * watch is open, for then something is known to be missed.
+   */
+  get silentForMs(): number {
+    return this.#aliveUntil === undefined
+      ? Infinity
+      : this.#options.clock.monotonic() - this.#heardAt
+  }
+
+  /** Milliseconds for which there has been no watch to believe; 0 while there is one. */
+  get staleForMs(): number {
+    const now = this.#options.clock.monotonic()
+    if (this.#aliveUntil === undefined || !this.#hasLived(now)) return now - this.#staleSince
+    return Math.max(0, now - this.#aliveUntil)
+  }
+
+  /** Runs until `stop`. Never rejects. */
+  async run(): Promise<void> {
+    const { signal } = this.#stopped
+    while (!signal.aborted) {
+      try {
+        this.#version ??= await this.#list()
+        await this.#watch(this.#version)
+      } catch (error) {
+        this.#lose()
+        if (signal.aborted) return
+        if (error instanceof Gone) this.#version = undefined
+        this.#options.onFault(error)
+        await this.#backOff()
+      }
+    }
+  }
+
+  stop(): void {
+    this.#stopped.abort()
+  }
+
+  async #list(): Promise<string> {
+    const { clock, onReplaced } = this.#options
+    const startedAt = clock.monotonic()
+    const items: T[] = []
+    let next: string | undefined
+    for (let page = 0; page < PAGES_MAX; page += 1) {
+      const list = await this.#page(next)
+      // Nobody asks any more, and a newer reflector may already know better.
+      this.#stopped.signal.throwIfAborted()
+      for (const object of list.items) items.push(this.#options.read(object))
+      next = list.metadata.continue
+      if (next === undefined || next === '') {
+        // Without a resourceVersion a list is read from a quorum: it was true when it started.
+        onReplaced(items)
+        this.#isSynced = true
+        this.#heardAt = startedAt
+        return list.metadata.resourceVersion
+      }
+    }
+    throw new Error(`the list has more than ${PAGES_MAX} pages`)
+  }
+
+  async #page(next: string | undefined): Promise<ListPage> {
+    const query = this.#query({ limit: String(PAGE_SIZE), ...(next ? { continue: next } : {}) })
+    const path = `${this.#options.collection.path}?${query}`
+    const answer = await this.#options.lists.request({
+      method: 'GET',
+      path,
+      deadlineMs: LIST_DEADLINE_MS,
+    })
+    if (!isListPage(answer.body)) throw new Fault('pod_unconfirmed', `${path} is no list.`)
+    return answer.body
+  }
+
+  async #watch(version: string): Promise<void> {
+    const { clock, random, watches, collection } = this.#options
+    const seconds = Math.round(WATCH_S_MIN + random() * WATCH_S_SPREAD)
+    const query = this.#query({
+      watch: '1',
+      allowWatchBookmarks: 'true',
+      resourceVersion: version,
+      timeoutSeconds: String(seconds),
+    })
+    const lifeMs = seconds * 1000 + SILENCE_SPARE_MS
+    const dead = new AbortController()
+    const cancel = clock.after(lifeMs, () => dead.abort(new Error('the watch overstayed its time')))
+    const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
+    const startedAt = clock.monotonic()
+    const onOpen = () => {
+      this.#openedAt = clock.monotonic()
+      this.#aliveUntil = this.#openedAt + lifeMs
+    }
+    try {
+      const path = `${collection.path}?${query}`
+      for await (const event of watches.open({ path, signal, onOpen })) {
+        this.#stopped.signal.throwIfAborted()
+        this.#takeOrRelist(event)
+      }
+    } finally {
+      cancel()
+    }
+    if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
+      throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended at once.`)
+    }
+    // The API server ended it as asked; what happens meanwhile comes with the next one.
+    this.#lose()
+  }
+
+  /** What is not understood would come again from the same version for ever. */
+  #takeOrRelist(event: WatchEvent): void {
+    try {
+      this.#take(event)
+    } catch (cause) {
+      throw new Gone('a watch event was not understood', { cause })
+    }
+  }
+
+  #take({ type, object }: WatchEvent): void {
+    const { clock, read, onChanged, onDeleted } = this.#options
+    const version = versionOf(object)
+    switch (type) {
+      case 'ADDED':
+      case 'MODIFIED':
+        onChanged(read(object))
+        break
+      case 'DELETED':
+        onDeleted(read(object))
+        break
+      case 'BOOKMARK':
+        break
+      default:
+        throw new Error(`the watch holds an event of type ${JSON.stringify(type.slice(0, 32))}`)
+    }
+    this.#version = version
+    this.#heardAt = clock.monotonic()
+    this.#failures = 0
+  }
+
+  #lose(): void {
+    const now = this.#options.clock.monotonic()
+    if (this.#aliveUntil !== undefined && this.#hasLived(now)) {
+      this.#staleSince = Math.min(now, this.#aliveUntil)
+      this.#failures = 0
+    }
+    this.#aliveUntil = undefined
+  }
+
+  /** A watch that only opens and ends shows nothing: it has to last, or to tell something. */
+  #hasLived(now: number): boolean {
+    return now - this.#openedAt >= WATCH_MS_MIN || this.#heardAt >= this.#openedAt
+  }
+
+  async #backOff(): Promise<void> {
+    const { clock, random } = this.#options
+    const ceilingMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#failures)
+    this.#failures += 1
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    const wake = () => resolve(undefined)
+    const cancel = clock.after(ceilingMs * (0.5 + random() / 2), wake)
+    this.#stopped.signal.addEventListener('abort', wake, { once: true })
+    await promise
+    cancel()
+    this.#stopped.signal.removeEventListener('abort', wake)
+  }
+
+  #query(parameters: Record<string, string>): string {
+    const { fieldSelector } = this.#options.collection
+    return new URLSearchParams({
+      ...parameters,
+      ...(fieldSelector === undefined ? {} : { fieldSelector }),
+    }).toString()
+  }
+}
+
+type ListPage = {
+  readonly items: readonly unknown[]
+  readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
+}
+
+const isListPage = (body: unknown): body is ListPage => {
+  const list = body as { items?: unknown; metadata?: { resourceVersion?: unknown } } | null
+  return Array.isArray(list?.items) && typeof list.metadata?.resourceVersion === 'string'
+}
+
+function versionOf(object: unknown): string {
+  const version = (object as { metadata?: { resourceVersion?: unknown } } | null)?.metadata
+    ?.resourceVersion
+  if (typeof version !== 'string') throw new Error('an object without a resourceVersion')
+  return version
+}

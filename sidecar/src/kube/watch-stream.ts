@@ -1,0 +1,143 @@
+/** One open watch: the events of a Kubernetes watch request, line by line, until it ends. */
+
+import { Agent } from 'undici'
+import type { Clock } from '../clock.ts'
+import { Fault } from '../fault.ts'
+import type { OwnCredentials } from './own-credentials.ts'
+
+/** One line of a watch (Kubernetes API concepts, «Efficient detection of changes»). */
+export type WatchEvent = { readonly type: string; readonly object: unknown }
+
+export type WatchClientOptions = {
+  readonly apiServer: URL
+  readonly credentials: OwnCredentials
+  readonly clock: Clock
+  readonly onOwnCredentialRefused: (status: number) => void
+}
+
+export type OpenWatch = {
+  readonly path: string
+  /** Ends the watch, whatever it is doing. */
+  readonly signal: AbortSignal
+  /** The API server took the request; events follow when there are any. */
+  readonly onOpen: () => void
+}
+
+/** The longest line, in bytes: above etcd's limit for an object, doubled for its JSON. */
+const LINE_BYTES_MAX = 4 * 1024 * 1024
+/** How long the API server may take to answer the request, in milliseconds. */
+const OPEN_DEADLINE_MS = 10_000
+const KEEP_ALIVE_DELAY_MS = 5000
+const NEWLINE = 0x0a
+
+/** Watches have connections of their own, under no deadline but the caller's signal. */
+export class WatchClient {
+  readonly #options: WatchClientOptions
+  #kept: { readonly ca: string; readonly agent: Agent } | undefined
+
+  constructor(options: WatchClientOptions) {
+    this.#options = options
+  }
+
+  /** Yields events until the API server ends the watch; throws on any other end. */
+  async *open({ path, signal, onOpen }: OpenWatch): AsyncGenerator<WatchEvent> {
+    const { apiServer, credentials, clock, onOwnCredentialRefused } = this.#options
+    const opening = new AbortController()
+    const cancel = clock.after(OPEN_DEADLINE_MS, () =>
+      opening.abort(new Error(`no answer within ${OPEN_DEADLINE_MS} ms`)),
+    )
+    const token = credentials.token
+    const answer = await this.#agent()
+      .request({
+        origin: apiServer.origin,
+        path,
+        method: 'GET',
+        headers: {
+          accept: 'application/json',
+          authorization: `Bearer ${token}`,
+          'user-agent': 'openclaw-auth-sidecar',
+        },
+        signal: AbortSignal.any([signal, opening.signal]),
+      })
+      .finally(cancel)
+    const { statusCode: status, body } = answer
+    if (status !== 200) {
+      body.on('error', () => {}).destroy()
+      if (status === 410) throw new Gone()
+      // A token that was rotated meanwhile is tried with the next watch.
+      const isRotated = status === 401 && (credentials.token !== token || credentials.reread())
+      if (!isRotated && (status === 401 || status === 403)) onOwnCredentialRefused(status)
+      throw new Fault('pod_unconfirmed', `GET ${path} answered ${status}.`)
+    }
+    onOpen()
+    yield* readEvents(body)
+  }
+
+  async close(): Promise<void> {
+    await this.#kept?.agent.destroy()
+  }
+
+  #agent(): Agent {
+    const { ca } = this.#options.credentials
+    if (this.#kept?.ca !== ca) {
+      this.#kept?.agent.close().catch(() => {})
+      // Without one, Node would trust every public authority.
+      if (ca === '') throw new Fault('pod_unconfirmed', 'The CA of the API server is not there.')
+      const agent = new Agent({
+        connect: {
+          ca,
+          allowH2: false,
+          keepAlive: true,
+          keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
+        },
+        allowH2: false,
+        pipelining: 0,
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      })
+      this.#kept = { ca, agent }
+    }
+    return this.#kept.agent
+  }
+}
+
+/** The watch cannot go on from the version it has: list again. */
+export class Gone extends Error {
+  constructor(message = 'the resource version is too old', options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'Gone'
+  }
+}
+
+async function* readEvents(body: AsyncIterable<Buffer>): AsyncGenerator<WatchEvent> {
+  let parts: Buffer[] = []
+  let held = 0
+  for await (const chunk of body) {
+    let from = 0
+    for (let at = chunk.indexOf(NEWLINE); at !== -1; at = chunk.indexOf(NEWLINE, from)) {
+      const line = Buffer.concat([...parts, chunk.subarray(from, at)])
+      parts = []
+      held = 0
+      from = at + 1
+      if (line.length > 0) yield parseEvent(line)
+    }
+    if (from < chunk.length) {
+      parts.push(chunk.subarray(from))
+      held += chunk.length - from
+    }
+    if (held > LINE_BYTES_MAX) throw new Error(`a watch line exceeds ${LINE_BYTES_MAX} bytes`)
+  }
+}
+
+function parseEvent(line: Buffer): WatchEvent {
+  const event: unknown = JSON.parse(line.toString('utf8'))
+  if (typeof event !== 'object' || event === null || !('type' in event) || !('object' in event)) {
+    throw new Gone('a watch line is no event')
+  }
+  const { type, object } = event
+  if (typeof type !== 'string') throw new Gone('a watch line is no event')
+  if (type !== 'ERROR') return { type, object }
+  const code = (object as { code?: unknown } | null)?.code
+  if (code === 410) throw new Gone()
+  throw new Error(`the watch ended with an error ${JSON.stringify(code)}`)
+}

@@ -1,0 +1,93 @@
+/** A sidecar in a process of its own between the embedded API server and the gateway stub, for measurements. */
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
+
+export type ProcessRigOptions = {
+  readonly gateway?: GatewayStubOptions
+  /** `path=value`, over the rig's own configuration. */
+  readonly set?: readonly string[]
+}
+
+/**
+ * A container bounds the heap. Without a bound V8 lets garbage lie while memory is plentiful, and
+ * what the sidecar really holds on to could not be told from what nobody has collected yet.
+ */
+const NODE_OPTIONS = '--max-old-space-size=64 --max-semi-space-size=4'
+const MIB = 1024 * 1024
+
+export const startProcessRig = async (options: ProcessRigOptions = {}) => {
+  const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
+  const api = await startKubeApi()
+  const gateway = await startGatewayStub(options.gateway)
+  const { caFile, tokenFile } = await api.files(directory)
+  const settings = [
+    'listen.workers=127.0.0.1:0',
+    'listen.admin=127.0.0.1:0',
+    `gateway.url=${gateway.url}`,
+    'gateway.protocol=stream',
+    `kubernetes.apiServer=${api.url}`,
+    `kubernetes.caFile=${caFile}`,
+    `kubernetes.tokenFile=${tokenFile}`,
+    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    ...(options.set ?? []),
+  ]
+  const args = ['serve', ...settings.flatMap((each) => ['--set', each])]
+  const sidecar = startSidecarProcess(args, { env: { NODE_OPTIONS } })
+  const { workers, admin } = await sidecar.listening()
+  const pod = api.createPod({
+    namespace: 'openclaw',
+    name: 'worker-a',
+    serviceAccount: 'openclaw-worker',
+    ips: ['127.0.0.11'],
+    nodeName: 'node-1',
+  })
+  /** Values by series, without the common prefix. */
+  const metrics = async (): Promise<ReadonlyMap<string, number>> => {
+    const text = await (await fetch(`http://${admin}/metrics`)).text()
+    const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+    return new Map(
+      lines.map((line) => {
+        const at = line.lastIndexOf(' ')
+        return [line.slice(0, at).replace('openclaw_k8s_', ''), Number(line.slice(at + 1))]
+      }),
+    )
+  }
+  return {
+    api,
+    gateway,
+    sidecar,
+    pod,
+    host: '127.0.0.1',
+    port: Number(workers.split(':').at(-1)),
+    podAddress: '127.0.0.11',
+    token: api.mintToken({ pod, audiences: ['openclaw-gateway'] }),
+    metrics,
+    /** Resident memory of the sidecar in MiB. */
+    rssMib: async () =>
+      ((await metrics()).get('process_resident_memory_bytes') ?? Number.NaN) / MIB,
+    stop: async () => {
+      sidecar.signal('SIGKILL')
+      await sidecar.exited
+      await gateway.close()
+      await api.stop()
+      await rm(directory, { recursive: true })
+    },
+  }
+}
+
+/** A fact for the table: what was promised, what was seen, and whether that holds. */
+export type Finding = readonly [promise: string, seen: string, holds: boolean]
+
+/** Prints the table; true when every promise holds. */
+export const report = (findings: readonly Finding[]): boolean => {
+  const width = Math.max(...findings.map(([promise]) => promise.length))
+  for (const [promise, seen, holds] of findings) {
+    process.stdout.write(`${holds ? 'ok    ' : 'BROKEN'}  ${promise.padEnd(width)}  ${seen}\n`)
+  }
+  return findings.every(([, , holds]) => holds)
+}

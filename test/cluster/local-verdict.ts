@@ -1,0 +1,126 @@
+/** The sidecar's own verdict on a token while nobody can be asked: what `verify-locally` admits on. */
+
+import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
+import { Voucher } from '@openclaw-k8s/auth-sidecar/authn/voucher.ts'
+import { PodBinding } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
+import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
+import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import { KubeClient } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
+import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
+import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
+import { readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import type { Ground } from './ground.ts'
+import { eventually, settle } from './rig.ts'
+
+export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
+
+/** Everything is the sidecar's, on the live watch; only the review always fails. */
+export const startLocalVerdict = async (ground: Ground, accounts: readonly string[]) => {
+  const { config, around, remove } = await settle(ground, { accounts })
+  const { clock, random, readFile } = around
+  const { apiServer, caFile = '', tokenFile = '' } = config.kubernetes
+  const common = {
+    apiServer: new URL(apiServer ?? ''),
+    clock,
+    credentials: new OwnCredentials({ tokenFile, caFile, readFile, clock }),
+    onOwnCredentialRefused() {},
+  }
+  const client = new KubeClient({
+    ...common,
+    concurrency: 16,
+    queue: 10_000,
+    faultCode: 'pod_unconfirmed',
+  })
+  const watches = new WatchClient(common)
+  const jwks = new Jwks({
+    client,
+    clock,
+    cooldownMs: 0,
+    refreshMs: 3_600_000,
+    staleAfterMs: 3_600_000,
+    deadlineMs: 5000,
+    onFetch() {},
+  })
+  const watch = new PodWatch({
+    lists: client,
+    watches,
+    clock,
+    random,
+    onPodGone() {},
+    onPodEnding() {},
+    onAccountGone() {},
+    onFault() {},
+  })
+  const { k8sTrust } = config
+  const policy = createPolicy(k8sTrust.allowedIdentities)
+  const buckets = () => new TokenBuckets({ ratePerSecond: 1, burst: 1, clock })
+  const precheck = createPrecheck({
+    rules: () => ({
+      issuers: () => (jwks.issuer === undefined ? [] : [jwks.issuer]),
+      audiences: k8sTrust.audiences,
+      maxTokenLifetimeMs: k8sTrust.maxTokenLifetime,
+      isListed: policy.isListed,
+    }),
+    keys: jwks,
+    clock,
+    unverifiedBudget: { perAddress: buckets(), inAll: buckets() },
+  })
+  const outage = async () => {
+    throw new Fault('review_unavailable', 'an outage')
+  }
+  const voucher = new Voucher({
+    verdicts: { find: outage, knows: () => false },
+    clock,
+    rules: () => ({
+      expiredTokenReconnectGraceMs: 0,
+      onApiOutage: 'verify-locally',
+      maxWatchStalenessMs: k8sTrust.maxWatchStaleness,
+    }),
+    watchStaleMs: () => watch.staleForMs,
+    entriesMax: 1,
+  })
+  const binding = new PodBinding({
+    pods: watch,
+    rules: () => k8sTrust,
+    async getPod(namespace, name) {
+      const path = `/api/v1/namespaces/${namespace}/pods/${name}`
+      const answer = await client.request({ method: 'GET', path, deadlineMs: 5000 })
+      return answer.status === 404 ? undefined : readPod(answer.body)
+    },
+  })
+
+  await jwks.start()
+  watch.watch(accounts.map((serviceAccount) => ({ namespace: ground.namespace, serviceAccount })))
+  await eventually('the first lists', 10_000, () => watch.isSynced)
+
+  return {
+    watch,
+    issuer: jwks.issuer ?? '',
+    judge: async (token: string, address: string): Promise<'ok' | Code> => {
+      try {
+        const claims = precheck.read(token)
+        if (!claims.ok) return claims.code
+        const signature = await precheck.verify(token, address)
+        if (!signature.ok) return signature.code
+        const vouched = await voucher.vouch(token, claims.value, signature.value)
+        if (!vouched.ok) return vouched.code
+        const bound = await binding.bind({ claims: claims.value, address }, true)
+        return bound.ok ? 'ok' : bound.code
+      } catch (error) {
+        if (error instanceof Fault) return error.code
+        throw error
+      }
+    },
+    stop: async () => {
+      jwks.stop()
+      watch.stop()
+      await client.close()
+      await watches.close()
+      await remove()
+    },
+  }
+}

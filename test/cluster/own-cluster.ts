@@ -1,0 +1,60 @@
+/** What is possible only on a cluster of our own: its signing key, and its API server as a process. */
+
+import { spawn } from 'node:child_process'
+import { createPrivateKey, type KeyObject } from 'node:crypto'
+import { existsSync, openSync, readFileSync, readlinkSync, writeFileSync, closeSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Kubeconfig } from './kubeconfig.ts'
+
+/** The key that signs ServiceAccount tokens, where it lies beside the kubeconfig. */
+export const findSigningKey = ({ directory }: Kubeconfig): KeyObject | undefined => {
+  const path = join(directory, 'pki', 'sa.key')
+  return existsSync(path) ? createPrivateKey(readFileSync(path)) : undefined
+}
+
+export type ApiServerProcess = {
+  readonly freeze: () => void
+  readonly thaw: () => void
+  readonly kill: () => void
+  /** Starts it again just as it was started before, where its own tools find it. */
+  readonly start: () => void
+}
+
+/**
+ * The API server as a process, where the kubeconfig lies in the state of a cluster whose pid files
+ * hold `PID STARTTIME`. The start time tells it from another process with the same number.
+ */
+export const findApiServer = ({ directory }: Kubeconfig): ApiServerProcess | undefined => {
+  const pidFile = join(directory, '..', '..', 'run', 'api-kube-apiserver.pid')
+  if (!existsSync(pidFile)) return undefined
+  const [pid = '', startTime] = readFileSync(pidFile, 'utf8').trim().split(' ')
+  if (startTimeOf(pid) !== startTime) return undefined
+  const [program = '', ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+    .split('\0')
+    .slice(0, -1)
+  const logFile = readlinkSync(`/proc/${pid}/fd/1`)
+  let current = Number(pid)
+  return {
+    freeze: () => void process.kill(current, 'SIGSTOP'),
+    thaw: () => void process.kill(current, 'SIGCONT'),
+    kill: () => void process.kill(current, 'SIGKILL'),
+    start() {
+      const log = openSync(logFile, 'a')
+      const child = spawn(program, args, { detached: true, stdio: ['ignore', log, log] })
+      child.unref()
+      closeSync(log)
+      current = child.pid ?? 0
+      writeFileSync(pidFile, `${current} ${startTimeOf(String(current))}\n`)
+    },
+  }
+}
+
+/** Field 22 of /proc/PID/stat, counted behind the program's name, which may hold spaces. */
+const startTimeOf = (pid: string): string | undefined => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,95 @@
+/** What the shipped RBAC allows the sidecar, and that it allows nothing else. */
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import type { Json } from './api.ts'
+import { GATEWAY, openGround, type Ground } from './ground.ts'
+
+type Rule = Readonly<Record<'apiGroups' | 'resources' | 'verbs', readonly string[]>>
+
+const REVIEWS = '/apis/authorization.k8s.io/v1'
+/** What every authenticated user may ask about itself (ClusterRole system:basic-user). */
+const BASIC = /^create (authorization|authentication)\.k8s\.io\/selfsubject/
+
+describe('rbac', () => {
+  let ground: Ground
+  let token: string
+
+  before(async () => {
+    ground = await openGround()
+    token = await ground.mint({ serviceAccount: GATEWAY, audiences: [] })
+  })
+  after(() => ground?.close())
+
+  const rulesIn = async (namespace: string): Promise<readonly string[]> => {
+    const path = `${REVIEWS}/selfsubjectrulesreviews`
+    const body = { spec: { namespace } }
+    const review = await ground.api.must({ method: 'POST', path, body, token })
+    const { resourceRules } = review['status'] as { resourceRules: readonly Rule[] }
+    return resourceRules
+      .flatMap(({ apiGroups, resources, verbs }) =>
+        apiGroups.flatMap((group) =>
+          resources.flatMap((resource) => verbs.map((verb) => `${verb} ${group}/${resource}`)),
+        ),
+      )
+      .filter((rule) => !BASIC.test(rule))
+      .sort()
+  }
+
+  const may = async (resourceAttributes: Json): Promise<boolean> => {
+    const path = `${REVIEWS}/selfsubjectaccessreviews`
+    const body = { spec: { resourceAttributes } }
+    const review = await ground.api.must({ method: 'POST', path, body, token })
+    return (review['status'] as { allowed: boolean }).allowed
+  }
+
+  test('the sidecar may review tokens and see pods and ServiceAccounts, and nothing else', async () => {
+    assert.deepEqual(await rulesIn(ground.namespace), [
+      'create authentication.k8s.io/tokenreviews',
+      'get /pods',
+      'get /serviceaccounts',
+      'list /pods',
+      'list /serviceaccounts',
+      'watch /pods',
+      'watch /serviceaccounts',
+    ])
+    assert.deepEqual(await rulesIn('default'), ['create authentication.k8s.io/tokenreviews'])
+  })
+
+  test('what an intruder in the sidecar would ask for first is refused', async () => {
+    const { namespace } = ground
+    const core = (verb: string, resource: string, more: Json = {}) => ({
+      verb,
+      resource,
+      namespace,
+      ...more,
+    })
+    const refused = [
+      ...['create', 'update', 'patch', 'delete', 'deletecollection'].flatMap((verb) => [
+        core(verb, 'pods'),
+        core(verb, 'serviceaccounts'),
+      ]),
+      ...['get', 'list', 'watch', 'create'].flatMap((verb) => [
+        core(verb, 'secrets'),
+        core(verb, 'configmaps'),
+      ]),
+      core('create', 'serviceaccounts', { subresource: 'token' }),
+      core('create', 'pods', { subresource: 'exec' }),
+      core('get', 'pods', { subresource: 'log' }),
+      core('patch', 'pods', { subresource: 'status' }),
+      core('impersonate', 'serviceaccounts'),
+      core('list', 'pods', { namespace: 'default' }),
+      core('get', 'pods', { namespace: 'kube-system' }),
+      { verb: 'list', resource: 'pods' },
+      { verb: 'watch', resource: 'serviceaccounts' },
+      { verb: 'get', resource: 'nodes' },
+      { verb: 'list', resource: 'namespaces' },
+      { verb: 'create', group: 'authorization.k8s.io', resource: 'subjectaccessreviews' },
+      { verb: '*', group: '*', resource: '*' },
+    ]
+    for (const attributes of refused) {
+      assert.equal(await may(attributes), false, JSON.stringify(attributes))
+    }
+    assert.equal(await may(core('watch', 'pods')), true, 'the review itself works')
+  })
+})

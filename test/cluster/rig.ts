@@ -1,0 +1,159 @@
+/** A sidecar in this process, with a ServiceAccount's rights on the real API server and the gateway stub behind it. */
+
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { WebSocket } from 'ws'
+import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
+import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/surroundings.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import {
+  closed,
+  connectInBand,
+  connectWorker,
+  type Connected,
+  type Refused,
+} from '../kit/worker-client.ts'
+import { GATEWAY, WORKER, type Ground, type Pod } from './ground.ts'
+
+export type RigOptions = {
+  readonly clock?: Clock
+  /** `path=value`, over the rig's own configuration. */
+  readonly set?: readonly string[]
+  /** Where the sidecar believes the API server to be, as a relay in front of it. */
+  readonly apiServer?: { readonly url: string; readonly ca: string }
+  /** ServiceAccounts on the allow-list. */
+  readonly accounts?: readonly string[]
+}
+
+export type Rig = Awaited<ReturnType<typeof startRig>>
+
+/** The configuration and surroundings of a sidecar whose credential is the shipped ServiceAccount's. */
+export const settle = async (ground: Ground, options: RigOptions = {}) => {
+  const { clock = systemClock, apiServer, accounts = [WORKER] } = options
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-cluster-'))
+  const caFile = join(directory, 'ca.crt')
+  const tokenFile = join(directory, 'token')
+  writeFileSync(caFile, apiServer?.ca ?? ground.config.ca)
+  const own = { serviceAccount: GATEWAY, audiences: [] }
+  writeFileSync(tokenFile, await ground.mint(own), { mode: 0o600 })
+  const identities = accounts.map(
+    (account) => `{namespace: ${ground.namespace}, serviceAccount: ${account}}`,
+  )
+  const { config } = loadConfig({
+    env: {},
+    flags: [
+      'listen.workers=127.0.0.1:0',
+      'listen.admin=127.0.0.1:0',
+      'gateway.protocol=stream',
+      `kubernetes.apiServer=${apiServer?.url ?? ground.config.server.origin}`,
+      `kubernetes.caFile=${caFile}`,
+      `kubernetes.tokenFile=${tokenFile}`,
+      `k8sTrust.allowedIdentities=[${identities.join(', ')}]`,
+      'limits.failuresPerAddress=0',
+      ...(options.set ?? []),
+    ],
+    readFile: (path) => readFileSync(path, 'utf8'),
+  })
+  const log: string[] = []
+  const around: Surroundings = {
+    clock,
+    random: Math.random,
+    env: {},
+    readFile: (path) => readFileSync(path, 'utf8'),
+    log: createLog('trace', { write: (line) => void log.push(line) }),
+    writeAudit: () => {},
+    version: { version: 'test' },
+  }
+  return { config, around, log, remove: () => rm(directory, { recursive: true }) }
+}
+
+export const startRig = async (ground: Ground, options: RigOptions = {}) => {
+  const gateway = await startGatewayStub()
+  const set = [`gateway.url=${gateway.url}`, ...(options.set ?? [])]
+  const { config, around, log, remove } = await settle(ground, { ...options, set })
+  const sidecar = await compose(config, around)
+  const { workers, admin } = await sidecar.start()
+  const url = `ws://${workers}`
+  const stop = async () => {
+    await sidecar.stop()
+    await gateway.close()
+    await remove()
+  }
+  const isReady = async () => (await fetch(`http://${admin}/readyz`)).status === 200
+  try {
+    await eventually('readiness', READY_WITHIN_MS, isReady)
+  } catch (error) {
+    await stop()
+    throw new Error(log.slice(-3).join(''), { cause: error })
+  }
+
+  const connect = (pod: Pod, token: string) => connectWorker({ url, token, localAddress: pod.ip })
+
+  return {
+    gateway,
+    connect,
+    /** With the token in the first frame. */
+    connectInBand: (pod: Pod, saToken: string) =>
+      connectInBand({
+        url,
+        localAddress: pod.ip,
+        frame: { type: 'connect.request', authMode: 'k8s-sa', saToken, role: 'node' },
+      }),
+    open: async (pod: Pod, token: string): Promise<WebSocket> => {
+      const outcome = await connect(pod, token)
+      if (outcome.ok) return outcome.socket
+      throw new Error(`refused with ${outcome.status} ${codeOf(outcome)}`)
+    },
+    metric: async (series: string): Promise<number> => {
+      const text = await (await fetch(`http://${admin}/metrics`)).text()
+      const line = text.split('\n').find((each) => each.startsWith(`${series} `))
+      return Number(line?.slice(series.length + 1))
+    },
+    stop,
+  }
+}
+
+const READY_WITHIN_MS = 15_000
+
+export const codeOf = (outcome: Connected | Refused): string =>
+  outcome.ok ? 'ok' : (outcome.body as { error: { type: string } }).error.type
+
+/** Ends what got in, and tells how it went. */
+export const verdictOf = (outcome: Connected | Refused): string => {
+  if (outcome.ok) outcome.socket.terminate()
+  return codeOf(outcome)
+}
+
+/** When and how a stream ended, on the steady clock. */
+export const endOf = async (socket: WebSocket) => {
+  const { promise: limit, resolve } = Promise.withResolvers<undefined>()
+  const timer = setTimeout(() => resolve(undefined), ENDED_WITHIN_MS)
+  const close = await Promise.race([closed(socket), limit])
+  clearTimeout(timer)
+  const ended = close === undefined ? 'still open' : `${close.code} ${close.reason}`
+  return { at: performance.now(), ended }
+}
+
+/** Longer than anything may take: a stream that lives on is a failure, not a wait. */
+const ENDED_WITHIN_MS = 30_000
+
+/** Waits for what nobody announces; every question costs real I/O or a turn of the loop. */
+export const eventually = async (
+  what: string,
+  withinMs: number,
+  isSo: () => Promise<boolean> | boolean,
+): Promise<void> => {
+  const deadline = performance.now() + withinMs
+  while (!(await isSo())) {
+    if (performance.now() > deadline)
+      throw new Error(`${what} did not come to be in ${withinMs} ms`)
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+const POLL_MS = 10

@@ -1,0 +1,142 @@
+/** However the watch is cut: no deletion is missed, nobody is revoked without one, and no deleted pod gets in meanwhile. */
+
+import assert from 'node:assert/strict'
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
+import type { WebSocket } from 'ws'
+import { openGround, type Ground, type Pod } from './ground.ts'
+import { JumpClock } from './jump-clock.ts'
+import { findApiServer } from './own-cluster.ts'
+import { startRelay, type Relay } from './relay.ts'
+import { codeOf, endOf, eventually, startRig, verdictOf, type Rig } from './rig.ts'
+
+const CUTS = 20
+const RESTARTED_WITHIN_MS = 60_000
+/** A silence after which the watch alone admits nobody. */
+const SILENCE_MS = 2100
+/** The longest life of a watch and what it may overstay. */
+const WATCH_LIFE_MS = 36_000
+const GONE = /^1008 pod_(deleted|terminating)$/
+
+type Member = { readonly pod: Pod; readonly token: string; readonly stream: WebSocket }
+
+describe('watch', () => {
+  let ground: Ground
+  let relay: Relay
+  let rig: Rig
+  let keeper: Member
+  const clock = new JumpClock()
+
+  before(async () => {
+    ground = await openGround()
+    relay = await startRelay(ground.config)
+    rig = await startRig(ground, {
+      clock,
+      apiServer: relay,
+      // Pings follow the clock that jumps, and no pong could come in time.
+      set: ['limits.idlePing=10m'],
+    })
+  })
+  after(async () => {
+    await rig?.stop()
+    await relay?.stop()
+    await ground?.close()
+  })
+  beforeEach(async () => {
+    keeper = await join()
+  })
+  afterEach(() => {
+    keeper.stream.terminate()
+  })
+
+  const join = async (): Promise<Member> => {
+    const pod = await ground.createPod()
+    const token = await ground.mint({ pod })
+    return { pod, token, stream: await rig.open(pod, token) }
+  }
+
+  const attempt = async ({ pod, token }: Member) => verdictOf(await rig.connect(pod, token))
+
+  const assertKept = async () => {
+    assert.equal(keeper.stream.readyState, keeper.stream.OPEN, 'no false revocation')
+    assert.equal(await attempt(keeper), 'ok', 'no false refusal')
+  }
+
+  test('a watch that is dropped 20 times in a row misses no deletion and admits no deleted pod', async () => {
+    for (let n = 0; n < CUTS; n += 1) {
+      const victim = await join()
+      const end = endOf(victim.stream)
+      relay.hold()
+      relay.cut('/pods')
+      await relay.heldOne()
+      await ground.deletePod(victim.pod)
+      assert.equal(await attempt(victim), 'pod_not_found', 'the API server is asked')
+      assert.equal(await attempt(keeper), 'ok', 'a pod that lives gets in')
+      relay.release()
+      assert.match((await end).ended, GONE)
+      assert.equal(await attempt(victim), 'pod_deleted')
+    }
+    await assertKept()
+  })
+
+  test('a watch that is black-holed without a reset admits no deleted pod and ends by itself', async () => {
+    const victim = await join()
+    const end = endOf(victim.stream)
+    relay.blackhole()
+    await ground.deletePod(victim.pod)
+    clock.jump(SILENCE_MS)
+    assert.equal(await attempt(victim), 'pod_not_found')
+    await assertKept()
+    assert.equal(victim.stream.readyState, victim.stream.OPEN, 'nobody could tell yet')
+    clock.jump(WATCH_LIFE_MS)
+    assert.match((await end).ended, GONE)
+    await relay.watching('/serviceaccounts')
+    await assertKept()
+  })
+
+  test('a version too old for the API server (410) is followed by a list that finds the deletion', async () => {
+    const victim = await join()
+    const end = endOf(victim.stream)
+    const { gone, lists } = relay.counts
+    relay.hold()
+    relay.cut('/pods')
+    await relay.heldOne()
+    await ground.deletePod(victim.pod)
+    relay.forget()
+    relay.release()
+    await eventually('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
+    relay.remember()
+    assert.match((await end).ended, GONE)
+    assert.ok(relay.counts.lists > lists, 'listed again')
+    await assertKept()
+  })
+
+  test('a deletion while the API server is restarted and out of sight is found when it is back', async (t) => {
+    const server = findApiServer(ground.config)
+    if (server === undefined) return t.skip('only where the API server is a process of ours')
+    const victim = await join()
+    const end = endOf(victim.stream)
+    server.kill()
+    relay.hold()
+    try {
+      const outcome = await rig.connect(victim.pod, victim.token)
+      assert.equal(codeOf(outcome), 'ok', 'a cached verdict of a pod last seen alive')
+      if (outcome.ok) outcome.socket.terminate()
+    } finally {
+      server.start()
+    }
+    await eventually('the API server', RESTARTED_WITHIN_MS, isServerReady)
+    await ground.deletePod(victim.pod)
+    assert.equal(await attempt(victim), 'pod_not_found', 'reachable: it is asked')
+    relay.release()
+    assert.match((await end).ended, GONE)
+    await assertKept()
+  })
+
+  const isServerReady = async (): Promise<boolean> => {
+    try {
+      return (await ground.api.call({ method: 'GET', path: '/readyz' })).status === 200
+    } catch {
+      return false
+    }
+  }
+})

@@ -1,0 +1,134 @@
+/** `npm run demo`: the sidecar between a stand-in cluster and a stand-in gateway, told line by line. */
+
+import { writeFile } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import type { Pod } from '../kit/kube-store.ts'
+import { createNarrator, type Narrator } from './narrator.ts'
+import { openStage, POD_ADDRESSES, StageError, type Stage } from './stage.ts'
+import { tellStory } from './story.ts'
+
+const HELP = `Usage: npm run demo [-- options]
+
+  --once           end after the story instead of waiting for Ctrl-C
+  --port N         worker port, any free one if it is taken (default 18443)
+  --admin-port N   admin port, any free one if it is taken (default 9464)
+`
+const STORY_MS_MAX = 60_000
+const CONNECT = fileURLToPath(import.meta.resolve('./connect.ts'))
+/** What a shell reports of a process that a Ctrl-C ended; a demo that was told whole ends with 0. */
+const INTERRUPTED = 130
+const USAGE = 64
+
+type Flags = { readonly once: boolean; readonly workers: number; readonly admin: number }
+
+const readFlags = (): Flags | undefined => {
+  try {
+    const { values } = parseArgs({
+      options: {
+        once: { type: 'boolean', default: false },
+        port: { type: 'string', default: '18443' },
+        'admin-port': { type: 'string', default: '9464' },
+        help: { type: 'boolean', default: false },
+      },
+    })
+    const [workers, admin] = [Number(values.port), Number(values['admin-port'])]
+    const isPort = (n: number) => Number.isInteger(n) && n >= 0 && n <= 65_535
+    if (!values.help && isPort(workers) && isPort(admin)) {
+      return { once: values.once, workers, admin }
+    }
+    process.stdout.write(HELP)
+    process.exitCode = values.help ? 0 : USAGE
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${HELP}`)
+    process.exitCode = USAGE
+  }
+  return undefined
+}
+
+const play = async (flags: Flags): Promise<number> => {
+  const hasColour = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
+  const narrator = createNarrator(process.stdout, hasColour)
+  const interrupted = untilSignal()
+  const opening = openStage(flags)
+  const stage = await opening
+  try {
+    const story = tellStory(stage, narrator)
+    const teller = await Promise.race([story, interrupted, expiry(), stage.sidecar.exited])
+    if (teller === 'interrupted') return INTERRUPTED
+    if (teller === 'expired') throw new Error('the story took too long')
+    if ('code' in teller) throw new Error(`the sidecar is gone:\n${stage.sidecar.stderr.text}`)
+    await invite(stage, narrator, teller)
+    if (!flags.once) {
+      narrator.gap()
+      narrator.say('Everything stays up until Ctrl-C.')
+      await interrupted
+      narrator.gap()
+      narrator.say('The sidecar drains: its workers are told 1012 and to come back.')
+    }
+  } finally {
+    await stage.close()
+  }
+  return tellEnd(narrator)
+}
+
+/** How to look around by hand. */
+const invite = async (stage: Stage, narrator: Narrator, pod: Pod): Promise<void> => {
+  const tokenFile = join(stage.directory, 'worker-a.token')
+  await writeFile(tokenFile, stage.mint({ pod }), { mode: 0o600 })
+  const address = POD_ADDRESSES[0]
+  narrator.chapter('Look around')
+  narrator.fact('metrics', `${stage.adminUrl}/metrics`)
+  narrator.fact('readiness', `${stage.adminUrl}/readyz?verbose`)
+  narrator.fact('keys of the assertion', `${stage.adminUrl}/.well-known/jwks.json`)
+  narrator.gap()
+  narrator.say('Connect as worker-a (from the root of this checkout):')
+  narrator.gap()
+  narrator.verbatim(
+    `npx node ${relative(process.cwd(), CONNECT)} ${stage.url} --from ${address} \\\n` +
+      `  --token-file ${tokenFile}`,
+  )
+  narrator.gap()
+  narrator.say('The handshake alone, with curl; leave the Authorization out or bend it, and see:')
+  narrator.gap()
+  narrator.verbatim(
+    `curl --http1.1 -i -N --max-time 3 --interface ${address} \\\n` +
+      `  -H "Authorization: Bearer $(cat ${tokenFile})" \\\n` +
+      "  -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\\n" +
+      `  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ${stage.url.replace('ws:', 'http:')}/`,
+  )
+}
+
+const tellEnd = (narrator: Narrator): number => {
+  narrator.gap()
+  const { failures } = narrator
+  narrator.say(
+    failures === 0
+      ? 'Everything went as told.'
+      : `${failures} ${failures === 1 ? 'thing' : 'things'} went otherwise than told.`,
+  )
+  return failures === 0 ? 0 : 1
+}
+
+/** The second signal is not waited for: it ends the process as it would any other. */
+const untilSignal = (): Promise<'interrupted'> =>
+  new Promise((resolve) => {
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.once(name, () => resolve('interrupted'))
+    }
+  })
+
+const expiry = (): Promise<'expired'> =>
+  new Promise((resolve) => setTimeout(() => resolve('expired'), STORY_MS_MAX).unref())
+
+const flags = readFlags()
+if (flags !== undefined) {
+  try {
+    process.exitCode = await play(flags)
+  } catch (error) {
+    const isKnown = error instanceof StageError
+    process.stderr.write(`${isKnown ? error.message : String(error)}\n`)
+    process.exitCode = 1
+  }
+}

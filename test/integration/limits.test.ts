@@ -1,0 +1,210 @@
+/** Nobody who has proven nothing holds much, or holds it for long; nobody at all holds everything. */
+
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { test } from 'tap'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { rawFrame } from '../kit/raw-frames.ts'
+import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
+import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
+import { until } from '../kit/until.ts'
+import { closed } from '../kit/worker-client.ts'
+
+const rigFor = async (t: { teardown: (stop: () => unknown) => unknown }, options: RigOptions) => {
+  const rig = await startRig(options)
+  t.teardown(() => rig.stop())
+  return rig
+}
+
+const ask = async (rig: Rig, extra: readonly string[], localAddress = '127.0.0.11') => {
+  const answer = await rawUpgrade({ port: rig.port, localAddress, lines: upgradeLines('/', extra) })
+  const { error } = JSON.parse(answer.body || '{}') as { error?: { type: string } }
+  return { ...answer, code: error?.type }
+}
+
+/** A connection that was taken in and says nothing. */
+const idle = async (rig: Rig, localAddress: string, count: number): Promise<Socket> => {
+  const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress })
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count)
+  return socket
+}
+
+test('a connection that never sends its request is cut when the handshake time is up', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=5s'] })
+  const silent = await idle(rig, '127.0.0.11', 1)
+  const slow = await idle(rig, '127.0.0.11', 2)
+  // Slowloris: a head that grows byte by byte is no sign of life.
+  let cut = 0
+  for (const socket of [silent, slow]) socket.resume().once('close', () => (cut += 1))
+  for (const char of 'GET / HTTP/1.1\r\nX: ') {
+    slow.write(char)
+    await clock.advanceAsync(200)
+  }
+  await clock.advanceAsync(5000 - 200 * 19 - 1)
+  t.equal(cut, 0, 'not before its time')
+  await clock.advanceAsync(1)
+  await until(() => cut === 2)
+})
+
+test('an admission that hangs on our side ends with the handshake time, as a fault of ours', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=1s'] })
+  const pod = rig.createPod()
+  rig.api.pauseReviews()
+  const answer = ask(rig, [`Authorization: Bearer ${rig.mint({ pod })}`])
+  await rig.api.reviewArrived()
+  await clock.advanceAsync(1000)
+  const { status, code } = await answer
+  t.same([status, code], [503, 'admission_timeout'])
+  rig.api.releaseReviews()
+  t.equal(rig.gateway.handshakes.length, 0)
+
+  const inTime = await rig.connect({ token: rig.mint({ pod }) })
+  if (!inTime.ok) throw new Error('refused')
+  await clock.advanceAsync(5000)
+  t.equal(inTime.socket.readyState, inTime.socket.OPEN, 'an admitted one is not bound by it')
+  inTime.socket.terminate()
+})
+
+test('one address may have few handshakes under way, and others are not held for it', async (t) => {
+  const rig = await rigFor(t, { set: ['limits.pendingPerAddress=2'] })
+  const pod = rig.createPod('worker-b', '127.0.0.12')
+  const first = await idle(rig, '127.0.0.11', 1)
+  const second = await idle(rig, '127.0.0.11', 2)
+  const refused = await ask(rig, [])
+  t.same([refused.status, refused.code], [503, 'too_many_pending'])
+  t.match(refused.headers['retry-after'], /^\d+$/)
+  const bearer = `Authorization: Bearer ${rig.mint({ pod })}`
+  for (let nth = 0; nth < 4; nth += 1) {
+    // What was admitted no longer counts, or the third would be one too many.
+    const admitted = await ask(rig, [bearer], '127.0.0.12')
+    t.equal(admitted.status, 101)
+    t.teardown(() => admitted.socket.destroy())
+  }
+  first.destroy()
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  t.not((await ask(rig, ['Authorization: none'])).code, 'too_many_pending', 'a place came free')
+  second.destroy()
+})
+
+test('all addresses together may have few handshakes under way', async (t) => {
+  const rig = await rigFor(t, { set: ['limits.pending=3'] })
+  const sockets: Socket[] = []
+  for (const nth of [1, 2, 3]) sockets.push(await idle(rig, `127.0.0.${20 + nth}`, nth))
+  const refused = await ask(rig, [], '127.0.0.30')
+  t.same([refused.status, refused.code], [503, 'too_many_pending'])
+  for (const socket of sockets) socket.destroy()
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
+})
+
+test('an address that fails too often waits, alone, and only for a while', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })
+  const pod = rig.createPod()
+  const other = rig.createPod('worker-b', '127.0.0.12')
+  const good = `Authorization: Bearer ${rig.mint({ pod })}`
+  for (let nth = 0; nth < 5; nth += 1) {
+    t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 401, `within the burst: ${nth}`)
+  }
+  const limited = await ask(rig, ['Authorization: Bearer bad'])
+  t.same([limited.status, limited.code], [429, 'rate_limited'])
+  t.match(limited.headers['retry-after'], /^\d+$/)
+  t.equal((await ask(rig, [good])).status, 429, 'a good token too: guessing must not pay')
+  const neighbour = await ask(
+    rig,
+    [`Authorization: Bearer ${rig.mint({ pod: other })}`],
+    '127.0.0.12',
+  )
+  t.equal(neighbour.status, 101, 'another address is not concerned')
+  neighbour.socket.destroy()
+
+  await clock.advanceAsync(1000)
+  const again = await ask(rig, [good])
+  t.equal(again.status, 101, 'a second later')
+  again.socket.destroy()
+  t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 401, 'success took nothing')
+  t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 429)
+})
+
+test('faults of others are not counted as failures of the worker', async (t) => {
+  const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
+  const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
+  rig.gateway.setBehaviour('refuse')
+  for (let nth = 0; nth < 8; nth += 1) t.equal((await ask(rig, [bearer])).status, 502)
+  rig.gateway.setBehaviour('accept')
+  const admitted = await ask(rig, [bearer])
+  t.equal(admitted.status, 101)
+  admitted.socket.destroy()
+})
+
+test('a pod has as many streams as it may, and gets a place back when one ends', async (t) => {
+  const rig = await rigFor(t, { set: ['limits.streamsPerPod=2'] })
+  const token = rig.mint({ pod: rig.createPod() })
+  const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
+  const first = await rig.connect({ token })
+  const second = await rig.connect({ token })
+  const third = await ask(rig, [`Authorization: Bearer ${token}`])
+  t.same([third.status, third.code], [503, 'too_many_streams_of_pod'])
+  t.match(third.headers['retry-after'], /^\d+$/)
+  const neighbour = await rig.connect({ token: other, localAddress: '127.0.0.12' })
+  if (!first.ok || !second.ok || !neighbour.ok) throw new Error('refused')
+  first.socket.close()
+  await closed(first.socket)
+  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  const fourth = await rig.connect({ token })
+  t.ok(fourth.ok)
+  for (const worker of [second, neighbour, fourth]) if (worker.ok) worker.socket.terminate()
+})
+
+test('all pods together have as many streams as they may, those under way included', async (t) => {
+  const rig = await rigFor(t, { set: ['limits.streams=2'] })
+  const token = rig.mint({ pod: rig.createPod() })
+  const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
+  const first = await rig.connect({ token })
+  if (!first.ok) throw new Error('refused')
+  rig.api.pauseReviews()
+  const pending = rig.connect({ token: other, localAddress: '127.0.0.12' })
+  await rig.api.reviewArrived()
+  const third = await ask(rig, [`Authorization: Bearer ${token}`])
+  t.same([third.status, third.code], [503, 'too_many_streams'])
+  rig.api.releaseReviews()
+  const second = await pending
+  t.ok(second.ok)
+  first.socket.terminate()
+  if (second.ok) second.socket.terminate()
+})
+
+test('a goodbye before any credential frees the socket, whatever comes behind it', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.pendingPerAddress=1'] })
+  const { socket } = await rawUpgrade({
+    port: rig.port,
+    localAddress: '127.0.0.11',
+    lines: upgradeLines('/'),
+  })
+  socket.write(rawFrame({ first: 0x88 }))
+  await once(socket.resume(), 'data')
+  socket.end(Buffer.from([0]))
+  await clock.advanceAsync(3000)
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  t.pass('the next one of this address may come')
+})
+
+test('a connection that ends without a request is no failure of its address', async (t) => {
+  const rig = await rigFor(t, {})
+  for (let n = 0; n < 5; n += 1) {
+    const socket = connect({ host: '127.0.0.1', port: rig.port, localAddress: '127.0.0.11' })
+    await once(socket, 'connect')
+    socket.resetAndDestroy()
+  }
+  const pod = rig.createPod()
+  const admitted = await rig.connect({ token: rig.mint({ pod }) })
+  t.equal(admitted.ok, true)
+  if (admitted.ok) admitted.socket.terminate()
+  const refused = await rig.metrics()
+  t.equal(refused.get('openclaw_k8s_upgrades_refused_total{code="upgrade_malformed"}'), 0)
+})

@@ -1,0 +1,138 @@
+/** Whoever chose to verify locally admits, while the API server is away, exactly whom it would have. */
+
+import { test } from 'tap'
+import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
+import { withBadSignature } from '../kit/kube-tokens.ts'
+import { until } from '../kit/until.ts'
+
+const NS = 'openclaw'
+const LOCALLY = 'k8sTrust.onApiOutage=verify-locally'
+
+const isLost = async ({ log }: WatchedRig) =>
+  until(() => log.filter((line) => line.includes('was interrupted')).length >= 2)
+
+const start = async (t: Parameters<typeof startWatchedRig>[0], set: readonly string[]) => {
+  const rig = await startWatchedRig(t, { set })
+  const pod = rig.createPod('worker-a', '127.0.0.11')
+  const ending = rig.createPod('ending', '127.0.0.12')
+  rig.api.deletePod(NS, 'ending', { gracePeriodSeconds: 600 })
+  const gone = rig.createPod('gone', '127.0.0.13')
+  await rig.openStream(gone)
+  rig.api.deletePod(NS, 'gone')
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_watched_pods') === 2)
+  return { rig, pod, ending, gone }
+}
+
+test('with the API server away new workers are refused, until somebody chose otherwise', async (t) => {
+  const { rig, pod } = await start(t, [])
+  await rig.api.stop()
+  const refused = await rig.connect(rig.mint({ pod }))
+  t.match(refused, { ok: false, status: 503 })
+  t.equal(codeOf(refused), 'review_unavailable')
+})
+
+test('a local verdict is made of signature, claims, the living pod, and its address', async (t) => {
+  const { rig, pod, ending, gone } = await start(t, [LOCALLY])
+  const { api } = rig
+  const reviewed = await rig.openStream(pod)
+  const token = rig.mint({ pod })
+  const unseen = rig.mint({
+    pod: api.createPod({
+      namespace: NS,
+      name: 'other-account',
+      serviceAccount: 'another',
+      ips: ['127.0.0.14'],
+    }),
+  })
+  await api.stop()
+  await isLost(rig)
+  const late = rig.createPod('late', '127.0.0.15')
+  const refusals: readonly (readonly [string, string, string?])[] = [
+    [withBadSignature(token, 1), 'signature_invalid'],
+    [rig.mint({ pod, key: 'forged' }), 'signature_invalid'],
+    [rig.mint({ pod, expiresInS: -1 }), 'token_expired'],
+    [rig.mint({ pod, audiences: ['other'] }), 'audience_mismatch'],
+    [rig.mint({ pod, claims: { iss: 'https://elsewhere' } }), 'issuer_not_allowed'],
+    [unseen, 'identity_not_allowed', '127.0.0.14'],
+    [token, 'source_address_mismatch', '127.0.0.99'],
+    [rig.mint({ pod: ending }), 'pod_terminating', '127.0.0.12'],
+    [rig.mint({ pod: gone }), 'pod_deleted', '127.0.0.13'],
+  ]
+  for (const [shown, code, address] of refusals) {
+    t.equal(codeOf(await rig.connect(shown, address)), code)
+  }
+  const waiting = rig.connect(rig.mint({ pod: late }), '127.0.0.15')
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
+  await rig.clock.advanceAsync(2000)
+  t.equal(codeOf(await waiting), 'pod_unconfirmed', 'a pod the watch never showed')
+
+  const local = await rig.connect(token)
+  if (!local.ok) throw new Error(codeOf(local))
+  t.ok(await echoes(local.socket))
+  const [, first, second] = rig.gateway.handshakes.map(({ headers }) =>
+    Object.fromEntries(
+      Object.entries(headers).filter(
+        ([name]) => /^x-(openclaw|forwarded)/.test(name) && !/assertion|credential-id/.test(name),
+      ),
+    ),
+  )
+  t.same(second, first, 'the gateway is told what a review would have told')
+  t.match(rig.gateway.handshakes[2]?.headers['x-openclaw-k8s-credential-id'], /^[0-9a-f-]{36}$/)
+  reviewed.socket.terminate()
+  local.socket.terminate()
+})
+
+test('a local verdict is not kept: the API server is asked as soon as it is back', async (t) => {
+  const { rig, pod } = await start(t, [LOCALLY])
+  const { api } = rig
+  const token = rig.mint({ pod })
+  const { tokenReviews } = api.counts
+  api.setFault('tokenReviews', { kind: 'status', status: 500 })
+  t.equal(codeOf(await rig.connect(token)), 'ok')
+  t.equal(codeOf(await rig.connect(token)), 'ok')
+  t.ok(api.counts.tokenReviews >= tokenReviews + 2)
+  t.equal(api.counts.podGets, 0, 'the watch is heard')
+  api.clearFaults()
+  await rig.clock.advanceAsync(1000)
+  api.setFault('tokenReviews', {
+    kind: 'rewriteReview',
+    rewrite: (review) => ({ ...review, status: { user: {}, error: 'no' } }),
+  })
+  t.equal(codeOf(await rig.connect(token)), 'review_rejected', 'its word goes before ours')
+})
+
+test('our own missing right is no outage, and a live GET is believed where there is one', async (t) => {
+  const { rig, pod } = await start(t, [LOCALLY])
+  const { api } = rig
+  api.setRbac({ tokenReviews: false })
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'own_credential_refused')
+  api.setRbac({ tokenReviews: true })
+  api.setFault('tokenReviews', { kind: 'reset' })
+  api.blackholeWatches()
+  await rig.clock.advanceAsync(2001)
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'ok')
+  api.deletePod(NS, 'worker-a')
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'pod_not_found')
+})
+
+test('a watch that was lost too long ago carries no local verdict', async (t) => {
+  const { rig, pod } = await start(t, [LOCALLY, 'k8sTrust.maxWatchStaleness=30s'])
+  const { api, clock } = rig
+  await api.stop()
+  await isLost(rig)
+  await clock.advanceAsync(29_990)
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'ok')
+  await clock.advanceAsync(20)
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'review_unavailable')
+})
+
+test('without any signing key nothing can be verified locally', async (t) => {
+  const { rig, pod } = await start(t, [LOCALLY, 'k8sTrust.maxWatchStaleness=1h'])
+  // Keys that were not fetched again for ten minutes are trusted no more.
+  await rig.api.stop()
+  await isLost(rig)
+  await rig.clock.advanceAsync(590_000)
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'ok')
+  await rig.clock.advanceAsync(11_000)
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'review_unavailable')
+})

@@ -1,0 +1,159 @@
+/** Whatever happens at whatever moment of an admission, no stream outlives its right to be there. */
+
+import { setImmediate as turn } from 'node:timers/promises'
+import tap, { test } from 'tap'
+import { WebSocket } from 'ws'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import type { Pod } from '../kit/kube-store.ts'
+import { KeyRing } from '../kit/kube-tokens.ts'
+import { positionsOf, startSteppedLine } from '../kit/stepped-line.ts'
+import type { Position, SteppedLine } from '../kit/stepped-line.ts'
+import { until } from '../kit/until.ts'
+
+type Carrier = 'header' | 'in-band'
+type Victim = { readonly line: SteppedLine; readonly pod: Pod; readonly worker: WebSocket }
+type Disaster = {
+  readonly strike: (victim: Victim) => void
+  readonly codes: readonly string[]
+  /** Makes good what would stand in the next one's way; without it there is no next one. */
+  readonly restore?: (line: SteppedLine) => void
+}
+
+const NS = 'openclaw'
+const ACCOUNT = 'openclaw-worker'
+const nothing = () => {}
+/** So many turns without an end mean that only time can bring it. */
+const PATIENCE_TURNS = 3000
+const WAIT_MS = 2000
+
+const DISASTERS: Readonly<Record<string, Disaster>> = {
+  'its pod is deleted': {
+    strike: ({ line, pod }) => line.workloads.deletePod(NS, pod.metadata.name),
+    codes: ['pod_terminating', 'pod_deleted', 'review_rejected'],
+    restore: nothing,
+  },
+  'its pod is deleted by force': {
+    strike: ({ line, pod }) => line.removePod(pod),
+    codes: ['pod_deleted', 'review_rejected'],
+    restore: nothing,
+  },
+  'its ServiceAccount is deleted': {
+    strike: ({ line }) => line.workloads.deleteServiceAccount(NS, ACCOUNT),
+    codes: ['service_account_deleted', 'review_rejected'],
+    restore: nothing,
+  },
+  'it is taken off the list': {
+    strike: ({ line }) => line.allow('another'),
+    codes: ['identity_not_allowed', 'pod_unconfirmed'],
+    restore: (line) => line.allow(ACCOUNT),
+  },
+  'the worker hangs up': {
+    strike: ({ worker }) => worker.terminate(),
+    codes: ['worker_gone'],
+    restore: nothing,
+  },
+  'the sidecar drains': { strike: ({ line }) => line.drain(), codes: ['draining'] },
+}
+
+const gateway = await startGatewayStub()
+tap.teardown(() => gateway.close())
+const keys = await KeyRing.create(['ES256'])
+
+/** One admission from the first byte on; `closed` resolves when the worker's socket is gone. */
+const admit = (line: SteppedLine, carrier: Carrier) => {
+  const { pod, token } = line.createPod()
+  const worker = new WebSocket(line.url, {
+    perMessageDeflate: false,
+    localAddress: '127.0.0.11',
+    headers: carrier === 'header' ? { authorization: `Bearer ${token}` } : {},
+  })
+  const closed = new Promise<void>((resolve) => {
+    worker.on('close', () => resolve())
+    worker.on('error', nothing)
+    worker.on('unexpected-response', (request) => {
+      request.destroy()
+      resolve()
+    })
+  })
+  worker.on('open', () => {
+    const frame = { type: 'connect.request', authMode: 'k8s-sa', saToken: token, role: 'node' }
+    if (carrier === 'in-band') worker.send(JSON.stringify(frame))
+  })
+  return { pod, worker, closed }
+}
+
+/** The steps of a whole admission and the moments between them. */
+const calibrate = async (carrier: Carrier) => {
+  const line = await startSteppedLine(keys, gateway.url)
+  line.probe.arm()
+  const { worker, closed } = admit(line, carrier)
+  await until(() => line.outcomes.includes('admitted'))
+  await turn()
+  const steps = [...line.probe.steps]
+  const positions = positionsOf(line.probe)
+  worker.terminate()
+  await closed
+  await until(() => line.streams.size === 0)
+  await line.stop()
+  return { steps, positions }
+}
+
+/** What became of an admission, told to the recorder, when all its sockets are gone. */
+const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: Position) => {
+  line.outcomes.length = 0
+  const { pod, worker, closed } = admit(line, carrier)
+  line.probe.arm(at, () => how.strike({ line, pod, worker }))
+  let isClosed = false
+  void closed.then(() => (isClosed = true))
+  // Whoever waits for a pod in vain gets the time to; and if something is left in the end, `until`
+  // gives up on it.
+  let turns = 0
+  await until(() => {
+    turns += 1
+    if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
+    return isClosed
+  })
+  const { outcomes, streams } = line
+  await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  await turn()
+  return [...outcomes]
+}
+
+const isRight = ([first = '', last = '', ...more]: readonly string[], codes: readonly string[]) => {
+  const isOne = more.length === 0 && (first === 'admitted' ? last !== '' : last === '')
+  const code = (first === 'admitted' ? last : first).split(' ')[1] ?? ''
+  return isOne && codes.includes(code)
+}
+
+// Both before any test begins: they all look at the one gateway.
+const calibrated = [
+  { carrier: 'header', ...(await calibrate('header')) },
+  { carrier: 'in-band', ...(await calibrate('in-band')) },
+] as const
+
+for (const { carrier, steps, positions } of calibrated) {
+  for (const [name, disaster] of Object.entries(DISASTERS)) {
+    test(`${carrier}: when ${name} at any of ${positions.length} moments, nothing is left`, async (t) => {
+      const { codes, restore } = disaster
+      let line = await startSteppedLine(keys, gateway.url)
+      let admitted = 0
+      for (const at of positions) {
+        const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
+        const outcomes = await strikeAt(line, carrier, disaster, at).catch((error: unknown) => {
+          throw new Error(`something was left: ${place}`, { cause: error })
+        })
+        if (!isRight(outcomes, codes)) t.fail(`${place}: ${outcomes.join(', ')}`)
+        if (!line.probe.hasFired) t.fail(`${place}: never came`)
+        if (outcomes[0] === 'admitted') admitted += 1
+        restore?.(line)
+        if (restore !== undefined) continue
+        await line.stop()
+        line = await startSteppedLine(keys, gateway.url)
+      }
+      await line.stop()
+      t.ok(admitted > 0, 'some were let in and then closed')
+      // A socket that nobody reads does not say that its peer left.
+      if (name !== 'the worker hangs up') t.ok(admitted < positions.length, 'and some were refused')
+    })
+  }
+}

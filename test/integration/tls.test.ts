@@ -1,0 +1,146 @@
+/** Over TLS the worker port speaks nothing old and nothing but HTTP/1.1, and can ask who is there. */
+
+import { once } from 'node:events'
+import { connect as connectTcp } from 'node:net'
+import { connect, type ConnectionOptions } from 'node:tls'
+import { join } from 'node:path'
+import { writeFile } from 'node:fs/promises'
+import { test } from 'tap'
+import { createAuthority } from '../kit/authority.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
+import { startRig, type RigOptions } from '../kit/rig.ts'
+import { until } from '../kit/until.ts'
+import { nextMessage } from '../kit/worker-client.ts'
+
+type Scope = { teardown: (stop: () => unknown) => unknown; testdir: () => string }
+
+const authority = await createAuthority('workers')
+const stranger = await createAuthority('strangers')
+
+const rigWithTls = async (t: Scope, isMutual = false, options: RigOptions = {}) => {
+  const directory = t.testdir()
+  const { cert, key } = await authority.issue({ commonName: 'sidecar', hosts: ['localhost'] })
+  const file = async (name: string, text: string) => {
+    await writeFile(join(directory, name), text)
+    return join(directory, name)
+  }
+  const clientCa = isMutual ? `, clientCaFile: ${await file('ca.pem', authority.cert)}` : ''
+  const tls = `{certFile: ${await file('tls.crt', cert)}, keyFile: ${await file('tls.key', key)}${clientCa}}`
+  const set = [`listen.tls=${tls}`, ...(options.set ?? [])]
+  const rig = await startRig({ ...options, set })
+  t.teardown(() => rig.stop())
+  const shake = async (settings: ConnectionOptions) => {
+    const target = { port: rig.port, host: '127.0.0.1', servername: 'localhost' }
+    const socket = connect({ ...target, ca: authority.cert, ...settings })
+    socket.on('error', () => {})
+    const result = await Promise.race([
+      once(socket, 'secureConnect').then(() => socket.getProtocol() ?? ''),
+      once(socket, 'close').then(() => 'refused'),
+    ]).catch(() => 'refused')
+    const { alpnProtocol } = socket
+    socket.destroy()
+    return { result, alpnProtocol }
+  }
+  return { rig, shake }
+}
+
+test('a worker enters over TLS, and the gateway is told so', async (t) => {
+  const { rig } = await rigWithTls(t)
+  const worker = await rig.connect({
+    url: rig.url.replace('127.0.0.1', 'localhost'),
+    token: rig.mint({ pod: rig.createPod() }),
+    ca: authority.cert,
+  } as Parameters<typeof rig.connect>[0])
+  if (!worker.ok) throw new Error('refused')
+  worker.socket.send('over TLS')
+  t.equal((await nextMessage(worker.socket)).text, 'over TLS')
+  t.equal(rig.gateway.handshakes[0]?.headers['x-forwarded-proto'], 'https')
+  t.equal(rig.gateway.handshakes[0]?.headers['x-forwarded-for'], '127.0.0.11')
+  worker.socket.terminate()
+})
+
+test('TLS 1.2 and 1.3 are spoken, older versions are not', async (t) => {
+  const { shake } = await rigWithTls(t)
+  t.equal((await shake({ maxVersion: 'TLSv1.2' })).result, 'TLSv1.2')
+  t.equal((await shake({ minVersion: 'TLSv1.3' })).result, 'TLSv1.3')
+  for (const version of ['TLSv1', 'TLSv1.1'] as const) {
+    const old = await shake({
+      minVersion: version,
+      maxVersion: version,
+      ciphers: 'DEFAULT@SECLEVEL=0',
+    })
+    t.equal(old.result, 'refused', version)
+  }
+})
+
+test('of several protocols HTTP/1.1 is chosen, and h2 alone gets no connection', async (t) => {
+  const { shake } = await rigWithTls(t)
+  t.equal((await shake({ ALPNProtocols: ['h2', 'http/1.1'] })).alpnProtocol, 'http/1.1')
+  t.equal((await shake({ ALPNProtocols: ['h2'] })).result, 'refused')
+})
+
+test('plain HTTP on the TLS port is cut, and its token goes nowhere', async (t) => {
+  const { rig } = await rigWithTls(t)
+  const token = rig.mint({ pod: rig.createPod() })
+  const answer = await rawUpgrade({
+    port: rig.port,
+    localAddress: '127.0.0.11',
+    lines: upgradeLines('/', [`Authorization: Bearer ${token}`]),
+  })
+  t.not(answer.status, 101)
+  t.equal(rig.gateway.handshakes.length, 0)
+})
+
+test('with a client CA only a certificate of it is let as far as HTTP', async (t) => {
+  const { rig } = await rigWithTls(t, true)
+  const pod = rig.createPod()
+  const good = await authority.issue({ commonName: 'worker', usage: 'client' })
+  const foreign = await stranger.issue({ commonName: 'worker', usage: 'client' })
+  const wrongUse = await authority.issue({ commonName: 'worker', usage: 'server' })
+  const expired = await authority.issue({
+    commonName: 'worker',
+    usage: 'client',
+    notBefore: new Date(Date.now() - 7_200_000),
+    notAfter: new Date(Date.now() - 3_600_000),
+  })
+  const ask = (certificate: object) =>
+    rawUpgrade({
+      port: rig.port,
+      localAddress: '127.0.0.11',
+      tls: { ca: authority.cert, ...certificate },
+      lines: upgradeLines('/', [`Authorization: Bearer ${rig.mint({ pod })}`]),
+    }).catch(() => ({ status: 0, socket: undefined }))
+  for (const [name, certificate] of Object.entries({ none: {}, foreign, wrongUse, expired })) {
+    t.equal((await ask(certificate)).status, 0, name)
+  }
+  t.equal(rig.gateway.handshakes.length, 0)
+  const admitted = await ask(good)
+  t.equal(admitted.status, 101)
+  admitted.socket?.destroy()
+})
+
+test('a client certificate is no credential', async (t) => {
+  const { rig } = await rigWithTls(t, true, { set: ['k8sTrust.inBandCredentials=false'] })
+  const certificate = await authority.issue({ commonName: 'worker', usage: 'client' })
+  const answer = await rawUpgrade({
+    port: rig.port,
+    localAddress: '127.0.0.11',
+    tls: { ca: authority.cert, ...certificate },
+    lines: upgradeLines(),
+  })
+  t.equal(answer.status, 401)
+})
+
+test('a TLS handshake that never comes is cut when the handshake time is up', async (t) => {
+  const clock = new FakeClock()
+  const { rig } = await rigWithTls(t, false, { clock, set: ['limits.handshakeTimeout=5s'] })
+  const socket = connectTcp({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
+  socket.on('error', () => {}).resume()
+  await once(socket, 'connect')
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  const cut = once(socket, 'close')
+  await clock.advanceAsync(5000)
+  await cut
+  t.equal(rig.gateway.handshakes.length, 0)
+})

@@ -1,0 +1,202 @@
+/** Only a perfect WebSocket upgrade passes the worker port; everything else gets a fixed refusal. */
+
+import { connect } from 'node:net'
+import tap, { test, type Test } from 'tap'
+import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { rawUpgrade, upgradeLines, type RawAnswer } from '../kit/raw-upgrade.ts'
+import { startRig } from '../kit/rig.ts'
+
+const rig = await startRig({ set: ['limits.failuresPerAddress=0'] })
+tap.teardown(() => rig.stop())
+const pod = rig.createPod()
+// Every request below is a worker's in good standing: nothing but its form can be the objection.
+const AUTHORIZATION = `Authorization: Bearer ${rig.mint({ pod })}`
+
+const send = (lines: readonly string[]): Promise<RawAnswer> =>
+  rawUpgrade({ port: rig.port, localAddress: '127.0.0.11', lines })
+
+const sendBytes = (bytes: string | Buffer): Promise<RawAnswer> =>
+  rawUpgrade({ port: rig.port, localAddress: '127.0.0.11', bytes })
+
+/** A correct upgrade without the lines of `names`, and with others. */
+const bent = (names: readonly string[], ...extra: readonly string[]): readonly string[] => [
+  ...upgradeLines('/', [AUTHORIZATION]).filter(
+    (line) => !names.some((name) => line.toLowerCase().startsWith(`${name.toLowerCase()}:`)),
+  ),
+  ...extra,
+]
+
+const plain = (requestLine: string, ...extra: readonly string[]): readonly string[] => [
+  requestLine,
+  'Host: localhost',
+  AUTHORIZATION,
+  ...extra,
+]
+
+const nameOf = (lines: readonly string[]): string =>
+  lines.filter((line) => line !== AUTHORIZATION).join(' | ')
+
+/** The answer is the table's, word for word, and ends the connection. */
+const refusedWith = (t: Test, answer: RawAnswer, code: Code, name: string) => {
+  t.equal(answer.status, CODES[code].status, `${name}: status`)
+  t.same(
+    JSON.parse(answer.body || '{}'),
+    { error: { type: code, message: CODES[code].message } },
+    `${name}: body`,
+  )
+  t.match(answer.headers['connection'], /close/, `${name}: the connection ends`)
+  t.equal(answer.headers['cache-control'], 'no-store', `${name}: not to be cached`)
+}
+
+test('a correct upgrade passes, however its header names and tokens are spelled', async (t) => {
+  for (const lines of [
+    bent([]),
+    bent(['connection'], 'connection: keep-alive, UPGRADE'),
+    bent(['upgrade'], 'UPGRADE: WebSocket'),
+    bent([], 'Origin: https://elsewhere.example'),
+    upgradeLines('/a/b.c/~d?x=1&y=%41', [AUTHORIZATION]),
+  ]) {
+    const answer = await send(lines)
+    t.equal(answer.status, 101, nameOf(lines))
+    // RFC 6455 §1.3: the accept for the key of the RFC's own example.
+    t.equal(answer.headers['sec-websocket-accept'], 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=')
+    answer.socket.destroy()
+  }
+})
+
+test('an upgrade that bends RFC 6455 is refused before anything reaches the gateway', async (t) => {
+  const before = rig.gateway.handshakes.length
+  const cases: readonly (readonly [Code, readonly string[]])[] = [
+    ['upgrade_malformed', bent(['connection'])],
+    ['upgrade_malformed', bent(['connection'], 'Connection: keep-alive')],
+    ['upgrade_required', bent(['upgrade'])],
+    ['upgrade_required', bent(['upgrade'], 'Upgrade: h2c')],
+    ['upgrade_required', bent(['upgrade'], 'Upgrade: websocket, h2c')],
+    ['version_not_supported', bent(['sec-websocket-version'])],
+    ['version_not_supported', bent(['sec-websocket-version'], 'Sec-WebSocket-Version: 8')],
+    ['version_not_supported', bent(['sec-websocket-version'], 'Sec-WebSocket-Version: 1337')],
+    ['version_not_supported', bent(['sec-websocket-version'], 'Sec-WebSocket-Version: 13, 8')],
+    ['version_not_supported', bent([], 'Sec-WebSocket-Version: 13')],
+    ['upgrade_malformed', bent(['sec-websocket-key'])],
+    ['upgrade_malformed', bent(['sec-websocket-key'], 'Sec-WebSocket-Key: short')],
+    ['upgrade_malformed', bent(['sec-websocket-key'], 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ')],
+    ['upgrade_malformed', bent([], 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==')],
+    ['upgrade_malformed', bent(['host'])],
+    ['upgrade_malformed', bent([], 'Host: elsewhere')],
+    ['upgrade_malformed', bent([], 'Content-Length: 0')],
+    ['upgrade_malformed', bent([], 'Content-Length: 5')],
+    ['upgrade_malformed', bent([], 'Transfer-Encoding: chunked')],
+    ['upgrade_malformed', bent([], 'Sec-WebSocket-Protocol: a, a')],
+    ['upgrade_malformed', bent([], 'Sec-WebSocket-Protocol: a,,b')],
+    ['upgrade_malformed', bent([], 'Sec-WebSocket-Protocol: a b')],
+    ['upgrade_malformed', ['GET / HTTP/1.0', ...bent([]).slice(1)]],
+  ]
+  for (const [code, lines] of cases) refusedWith(t, await send(lines), code, nameOf(lines))
+  t.equal(rig.gateway.handshakes.length, before)
+  const version = await send(bent(['sec-websocket-version'], 'Sec-WebSocket-Version: 8'))
+  t.equal(version.headers['sec-websocket-version'], '13', 'the version to use is told')
+})
+
+test('a request target that two servers could read in two ways is refused', async (t) => {
+  // GHSA-pxq7-h93f-9jrg, GHSA-7rh7-c77v-6434, CVE-2023-37918.
+  for (const target of [
+    '//',
+    '/a//b',
+    '/a/../b',
+    '/..',
+    '/./a',
+    '/a/%2e%2e/b',
+    '/a%2Fb',
+    '/a%5cb',
+    '/a\\b',
+    '/a;b=c',
+    '/a%00',
+    '/a%zz',
+    '/a#b',
+    '/?a#b',
+    '*',
+    'a',
+    'http://localhost/',
+    'http://127.0.0.1:18789/admin',
+    `/${'a'.repeat(5000)}`,
+  ]) {
+    const [requestLine = '', ...rest] = bent([])
+    const answer = await send([requestLine.replace(' / ', ` ${target} `), ...rest])
+    // Some are no HTTP at all to the parser, which says so in its own code.
+    t.equal(answer.status, 400, target)
+    t.match(answer.body, /target_not_canonical|upgrade_malformed/, target)
+  }
+})
+
+test('a method other than GET is not allowed, and nothing of a TRACE is reflected', async (t) => {
+  for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE', 'PROPFIND']) {
+    for (const lines of [
+      plain(`${method} / HTTP/1.1`, 'X-Canary: reflected'),
+      [`${method} / HTTP/1.1`, ...bent([], 'X-Canary: reflected').slice(1)],
+    ]) {
+      const answer = await send(lines)
+      refusedWith(t, answer, 'method_not_allowed', nameOf(lines))
+      t.equal(answer.headers['allow'], 'GET')
+      t.notMatch(answer.raw, /reflected/)
+    }
+  }
+  const connection = await send(plain('CONNECT 127.0.0.1:18789 HTTP/1.1'))
+  refusedWith(t, connection, 'method_not_allowed', 'CONNECT')
+  const head = await send(plain('HEAD / HTTP/1.1'))
+  t.equal(head.status, 405, 'HEAD')
+})
+
+test('plain HTTP is asked to upgrade, and no path, probe or user agent is an exception', async (t) => {
+  const before = rig.gateway.handshakes.length
+  for (const path of ['/', '/metrics', '/livez', '/readyz', '/version', '/.well-known/jwks.json']) {
+    for (const agent of ['curl/8', 'kube-probe/1.35', 'GoogleHC/1.0']) {
+      // GHSA-5hvv-m4w4-gf6v: a health check's user agent was let past the authentication.
+      const answer = await send(plain(`GET ${path} HTTP/1.1`, `User-Agent: ${agent}`))
+      refusedWith(t, answer, 'upgrade_required', `${path} by ${agent}`)
+      t.equal(answer.headers['upgrade'], 'websocket')
+    }
+  }
+  t.equal(rig.gateway.handshakes.length, before)
+})
+
+test('what is no HTTP/1.1 is refused with words and cut', async (t) => {
+  for (const bytes of [
+    'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+    'SSH-2.0-OpenSSH_9.9\r\n',
+    'GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    Buffer.from([0x16, 0x03, 0x01, 0x00, 0xa5, 0x01, 0x00]),
+  ]) {
+    refusedWith(t, await sendBytes(bytes), 'upgrade_malformed', JSON.stringify(bytes.toString()))
+  }
+})
+
+test('a head of more than 16 KiB is refused, and one just below passes', async (t) => {
+  const padded = (bytes: number) => bent([], `X-Padding: ${'a'.repeat(bytes)}`)
+  const bomb = await send(padded(17_000))
+  refusedWith(t, bomb, 'head_too_large', 'one long header')
+  // Were they cut off instead, a second credential could hide behind them.
+  const many = Array.from({ length: 1500 }, () => 'a:b')
+  const crowd = await send(bent([], ...many, AUTHORIZATION))
+  refusedWith(t, crowd, 'head_too_large', 'many short headers')
+  const passed = await send(padded(14_000))
+  t.equal(passed.status, 101)
+  passed.socket.destroy()
+})
+
+test('a request pipelined behind a refused one is never answered', async (t) => {
+  const before = rig.gateway.handshakes.length
+  const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
+  const first = plain('GET / HTTP/1.1').join('\r\n')
+  socket.write(`${first}\r\n\r\n${bent([]).join('\r\n')}\r\n\r\n`)
+  let text = ''
+  socket.setEncoding('latin1').on('data', (chunk: string) => {
+    text += chunk
+  })
+  socket.on('error', () => {})
+  await new Promise((resolve) => socket.once('close', resolve))
+  t.equal(text.match(/HTTP\/1\.1 /g)?.length, 1)
+  t.match(text, /^HTTP\/1\.1 426 /)
+  t.equal(rig.gateway.handshakes.length, before)
+})

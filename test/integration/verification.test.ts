@@ -1,0 +1,249 @@
+/** A worker is admitted on the word of the cluster alone, which is asked as seldom as it can be. */
+
+import { setImmediate as turn } from 'node:timers/promises'
+import { test, type Test } from 'tap'
+import { FakeClock } from '../kit/fake-clock.ts'
+import type { ApiFault } from '../kit/kube-faults.ts'
+import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
+import { withBadSignature } from '../kit/kube-tokens.ts'
+import { nextMessage, type Connected, type Refused } from '../kit/worker-client.ts'
+
+const LOOKUPS = 'openclaw_k8s_verdict_cache_lookups_total'
+
+const start = async (t: Test, options: RigOptions = {}) => {
+  const clock = new FakeClock()
+  clock.advance(1)
+  const rig = await startRig({ clock, ...options })
+  t.teardown(() => rig.stop())
+  const pod = rig.createPod()
+  return { ...rig, clock, pod, token: rig.mint({ pod }) }
+}
+
+const codeOf = (outcome: Connected | Refused) =>
+  outcome.ok ? 'ok' : (outcome.body as { error: { type: string } }).error.type
+
+const lookups = async (rig: Pick<Rig, 'metrics'>) => {
+  const all = await rig.metrics()
+  return ['hit', 'miss', 'negative', 'shared'].reduce(
+    (sum, outcome) => sum + (all.get(`${LOOKUPS}{outcome="${outcome}"}`) ?? 0),
+    0,
+  )
+}
+
+/** Looks again whenever the event loop has turned a few times: nothing sleeps. */
+const untilLookups = async (rig: Pick<Rig, 'metrics'>, atLeast: number) => {
+  for (let n = 0; n < 1000; n += 1) {
+    if ((await lookups(rig)) >= atLeast) return
+    for (let turns = 0; turns < 50; turns += 1) await turn()
+  }
+  throw new Error(`there were no ${atLeast} lookups`)
+}
+
+test('a thousand connections at once with one token cost one TokenReview', async (t) => {
+  const rig = await start(t, {
+    set: ['limits.pendingPerAddress=2000', 'limits.pending=2000', 'limits.streamsPerPod=1024'],
+  })
+  const { api, token } = rig
+  api.pauseReviews()
+  const all = Array.from({ length: 1000 }, () => rig.connect({ token }))
+  await api.reviewArrived()
+  await untilLookups(rig, 1000)
+  api.releaseReviews()
+  const outcomes = await Promise.all(all)
+  t.equal(outcomes.filter(({ ok }) => ok).length, 1000)
+  t.equal(api.counts.tokenReviews, 1)
+  for (const outcome of outcomes) if (outcome.ok) outcome.socket.terminate()
+})
+
+test('who asked first may have to leave while the review is held, and the second still gets in', async (t) => {
+  const rig = await start(t, { set: ['limits.handshakeTimeout=2s', 'review.timeout=30s'] })
+  const { api, token, clock } = rig
+  api.pauseReviews()
+  const first = rig.connect({ token })
+  await api.reviewArrived()
+  await clock.advanceAsync(1000)
+  const second = rig.connect({ token })
+  await untilLookups(rig, 2)
+  await clock.advanceAsync(1000)
+  t.equal(codeOf(await first), 'admission_timeout')
+  api.releaseReviews()
+  const outcome = await second
+  t.equal(codeOf(outcome), 'ok')
+  t.equal(api.counts.tokenReviews, 1)
+  if (outcome.ok) outcome.socket.terminate()
+})
+
+test('a good verdict is asked for again when its time is over', async (t) => {
+  const rig = await start(t)
+  const { api, token, clock } = rig
+  const connect = async () => {
+    const outcome = await rig.connect({ token })
+    if (outcome.ok) outcome.socket.terminate()
+    return codeOf(outcome)
+  }
+  t.equal(await connect(), 'ok')
+  await clock.advanceAsync(5000)
+  t.equal(await connect(), 'ok')
+  t.equal(api.counts.tokenReviews, 1)
+  await clock.advanceAsync(60_000)
+  t.equal(await connect(), 'ok')
+  t.equal(api.counts.tokenReviews, 2)
+})
+
+test('a token of a pod that was replaced under its name is refused, though the ServiceAccount is the same', async (t) => {
+  const rig = await start(t)
+  const { api, token } = rig
+  const fresh = api.recreatePod('openclaw', 'worker-a')
+  const refused = await rig.connect({ token })
+  t.equal(refused.ok, false)
+  t.ok(!refused.ok && [401, 403].includes(refused.status))
+  t.equal(rig.gateway.handshakes.length, 0)
+  const outcome = await rig.connect({ token: rig.mint({ pod: fresh }) })
+  t.equal(codeOf(outcome), 'ok')
+  if (outcome.ok) outcome.socket.terminate()
+})
+
+test('an answer for another audience or another identity refuses, after exactly one question', async (t) => {
+  const rig = await start(t)
+  const { api, clock } = rig
+  const answers: readonly (readonly [string, string, ApiFault])[] = [
+    ['no audiences', 'review_audience_mismatch', { kind: 'wrongAudience' }],
+    ['empty audiences', 'review_audience_mismatch', { kind: 'wrongAudience', audiences: [] }],
+    ['other audience', 'review_audience_mismatch', { kind: 'wrongAudience', audiences: ['x'] }],
+    [
+      'audience error',
+      'review_rejected',
+      {
+        kind: 'rewriteReview',
+        rewrite: (review) => ({
+          ...review,
+          status: { error: '[invalid bearer token, token audiences ["a"] is invalid]' },
+        }),
+      },
+    ],
+    [
+      'other ServiceAccount',
+      'review_identity_mismatch',
+      {
+        kind: 'rewriteReview',
+        rewrite: (review) => {
+          review.status.user.username = 'system:serviceaccount:openclaw:admin'
+          return review
+        },
+      },
+    ],
+    [
+      'two pod-uids',
+      'review_identity_mismatch',
+      {
+        kind: 'rewriteReview',
+        rewrite: (review) => {
+          const name = 'authentication.kubernetes.io/pod-uid'
+          const { extra } = review.status.user
+          extra[name] = [...(extra[name] as string[]), 'other']
+          return review
+        },
+      },
+    ],
+  ]
+  for (const [what, code, fault] of answers) {
+    api.setFault('tokenReviews', fault)
+    const before = api.counts.tokenReviews
+    t.equal(codeOf(await rig.connect({ token: rig.mint({ pod: rig.pod }) })), code, what)
+    t.equal(api.counts.tokenReviews - before, 1, what)
+    await clock.advanceAsync(1000)
+  }
+  api.clearFaults()
+  t.equal(rig.gateway.handshakes.length, 0)
+})
+
+test('a refusal of the cluster holds for 2 s and no longer', async (t) => {
+  const rig = await start(t)
+  const { api, token, clock } = rig
+  api.setFault('tokenReviews', { kind: 'wrongAudience' }, { times: 1 })
+  t.equal(codeOf(await rig.connect({ token })), 'review_audience_mismatch')
+  await clock.advanceAsync(1000)
+  t.equal(codeOf(await rig.connect({ token })), 'review_audience_mismatch')
+  t.equal(api.counts.tokenReviews, 1)
+  await clock.advanceAsync(1001)
+  const outcome = await rig.connect({ token })
+  t.equal(codeOf(outcome), 'ok')
+  if (outcome.ok) outcome.socket.terminate()
+})
+
+test('rotated keys are picked up, and an unknown key is looked for once per cooldown', async (t) => {
+  const rig = await start(t)
+  const { api, clock, pod } = rig
+  await api.rotateKeys({ keepOld: false })
+  const token = rig.mint({ pod })
+  const early = await rig.connect({ token })
+  t.equal(codeOf(early), 'keys_cooldown')
+  t.ok(!early.ok && early.status === 503 && early.headers['retry-after'] !== undefined)
+  t.equal(api.counts.jwks, 1)
+  await clock.advanceAsync(30_000)
+  const outcome = await rig.connect({ token })
+  t.equal(codeOf(outcome), 'ok')
+  t.equal(api.counts.jwks, 2)
+  if (outcome.ok) outcome.socket.terminate()
+
+  const foreign = rig.mint({ pod, key: 'other' })
+  t.equal(codeOf(await rig.connect({ token: foreign })), 'keys_cooldown')
+  await clock.advanceAsync(30_000)
+  const late = await rig.connect({ token: foreign })
+  t.equal(codeOf(late), 'signing_key_unknown')
+  t.ok(!late.ok && late.status === 401)
+  t.equal(codeOf(await rig.connect({ token: foreign })), 'keys_cooldown')
+  t.equal(api.counts.jwks, 3)
+})
+
+test('without keys the cluster is asked about a few tokens of an address, and the rest wait', async (t) => {
+  const rig = await start(t)
+  const { api, clock, pod } = rig
+  api.setFault('jwks', { kind: 'status', status: 500 })
+  for (let passed = 0; passed < 620_000; passed += 10_000) await clock.advanceAsync(10_000)
+  const token = rig.mint({ pod })
+  const outcome = await rig.connect({ token })
+  t.equal(codeOf(outcome), 'ok', 'a good worker still gets in')
+  if (outcome.ok) outcome.socket.terminate()
+  const before = api.counts.tokenReviews
+  const codes: string[] = []
+  for (let n = 0; n < 20; n += 1) {
+    codes.push(codeOf(await rig.connect({ token: withBadSignature(token, n) })))
+  }
+  t.equal(codes.filter((code) => code === 'review_rejected').length, 4)
+  t.equal(codes.filter((code) => code === 'keys_unavailable').length, 16)
+  t.equal(api.counts.tokenReviews - before, 4)
+})
+
+test('no token appears in the audit, the metrics or the answer, nor at the gateway', async (t) => {
+  const rig = await start(t)
+  const { clock, pod } = rig
+  const tokens = [
+    rig.token,
+    rig.mint({ pod, audiences: ['other'] }),
+    rig.mint({ pod, key: 'forged' }),
+    rig.mint({ pod, expiresInS: -10 }),
+    'garbage-that-is-no-token',
+  ]
+  const seen: string[] = []
+  for (const token of tokens) {
+    for (const carrier of ['bearer', 'header', 'cf', 'subprotocol'] as const) {
+      const outcome = await rig.connect({ token, carrier })
+      seen.push(JSON.stringify([outcome.headers, outcome.ok ? outcome.protocol : outcome.body]))
+      if (!outcome.ok) continue
+      outcome.socket.send('hello')
+      await nextMessage(outcome.socket)
+      outcome.socket.terminate()
+    }
+  }
+  await clock.advanceAsync(2000)
+  seen.push(JSON.stringify(rig.audit), JSON.stringify([...(await rig.metrics())]))
+  seen.push(JSON.stringify(rig.gateway.handshakes))
+  t.equal(rig.gateway.handshakes.length, 4)
+  const text = seen.join('\n')
+  for (const token of tokens) {
+    const secret = token.split('.').at(-1) ?? token
+    t.notOk(text.includes(secret), 'neither as it is')
+    t.notOk(text.includes(Buffer.from(token).toString('base64url')), 'nor encoded')
+  }
+})

@@ -1,0 +1,227 @@
+/** A watch that is cut, mute, late or refused misses no deletion and revokes nobody who lives. */
+
+import { writeFile } from 'node:fs/promises'
+import { test } from 'tap'
+import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
+import { until } from '../kit/until.ts'
+import { closed } from '../kit/worker-client.ts'
+
+const NS = 'openclaw'
+const metric = async (rig: WatchedRig, name: string) =>
+  (await rig.metrics()).get(`openclaw_k8s_${name}`)
+
+/** Lets time pass until both watches are open again. */
+const reconnect = async (rig: WatchedRig) => {
+  for (let n = 0; n < 100 && rig.api.openWatches() < 2; n += 1) await rig.clock.advanceAsync(50)
+  await until(() => rig.api.openWatches() === 2)
+}
+
+/** A stream that stays and one whose pod is about to go. */
+const openTwo = async (rig: WatchedRig) => {
+  const staying = await rig.openStream(rig.createPod('staying', '127.0.0.11'))
+  const going = await rig.openStream(rig.createPod('going', '127.0.0.12'))
+  return { staying, going }
+}
+
+test('between a cut and the next word nobody enters whose pod went, although the watch still shows it', async (t) => {
+  const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
+  const { api, clock } = rig
+  const { staying, going } = await openTwo(rig)
+  api.dropWatches()
+  await until(() => api.openWatches() === 0)
+  await until(async () => rig.log.filter((line) => line.includes('was interrupted')).length === 2)
+  api.deletePod(NS, 'going')
+  const gets = api.counts.podGets
+  t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(api.counts.podGets, gets + 2, 'each was asked for')
+  t.equal(clock.monotonic(), 1)
+  await reconnect(rig)
+  t.same(await closed(going.socket), { code: 1008, reason: 'pod_deleted' }, 'and then it shows')
+  t.ok(await echoes(staying.socket))
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(api.counts.podGets, gets + 2, 'a watch that is heard needs no question')
+})
+
+test('twenty cuts in a row miss no deletion and revoke nobody else', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api } = rig
+  const staying = await rig.openStream(rig.createPod('staying', '127.0.0.11'))
+  for (let n = 0; n < 20; n += 1) {
+    const going = await rig.openStream(rig.createPod(`going-${n}`, '127.0.0.12'))
+    api.dropWatches()
+    await until(() => api.openWatches() === 0)
+    api.deletePod(NS, `going-${n}`)
+    await reconnect(rig)
+    t.equal((await closed(going.socket)).reason, 'pod_deleted')
+  }
+  t.ok(await echoes(staying.socket))
+  t.equal(await metric(rig, 'streams'), 1)
+  t.equal(api.counts.lists, 2, 'all from one list each: no word was lost')
+})
+
+test('a watch that went mute is not believed after 2 s, and known to be dead after its time', async (t) => {
+  const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
+  const { api, clock } = rig
+  const { staying, going } = await openTwo(rig)
+  api.blackholeWatches()
+  api.deletePod(NS, 'going')
+  await clock.advanceAsync(2001)
+  const gets = api.counts.podGets
+  api.pause('podGets')
+  const sharing = [1, 2, 3].map(async () => rig.connect(going.token, '127.0.0.12'))
+  await until(async () => (await metric(rig, 'streams')) === 5)
+  await api.arrived('podGets')
+  api.release('podGets')
+  for (const each of sharing) t.equal(codeOf(await each), 'pod_not_found')
+  t.equal(api.counts.podGets, gets + 1, 'those who wait for the same answer share it')
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(api.counts.podGets, gets + 3, 'and nobody else does')
+  t.ok(await echoes(going.socket), 'nobody has told us yet')
+
+  t.equal(await metric(rig, 'watch_stale_seconds'), 0)
+  await clock.advanceAsync(23_000)
+  await reconnect(rig)
+  t.same(await closed(going.socket), { code: 1008, reason: 'pod_deleted' })
+  t.ok(await echoes(staying.socket))
+})
+
+test('what a compacted history no longer tells is found in a new list', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api } = rig
+  const { staying, going } = await openTwo(rig)
+  const replaced = await rig.openStream(rig.createPod('replaced', '127.0.0.13'))
+  api.dropWatches()
+  await until(() => api.openWatches() === 0)
+  api.deletePod(NS, 'going')
+  const fresh = api.recreatePod(NS, 'replaced')
+  api.expireWatches()
+  await reconnect(rig)
+  for (const { socket } of [going, replaced]) {
+    t.same(await closed(socket), { code: 1008, reason: 'pod_deleted' })
+  }
+  t.equal(api.counts.lists, 4)
+  t.ok(await echoes(staying.socket))
+  t.equal(codeOf(await rig.connect(rig.mint({ pod: fresh }), '127.0.0.13')), 'ok')
+
+  // The same, said on a watch that is open.
+  api.expireWatches()
+  await until(() => api.openWatches() === 0)
+  await reconnect(rig)
+  t.ok(api.counts.lists >= 6)
+  t.ok(await echoes(staying.socket))
+})
+
+test('while the API server is away, who was last seen alive enters on a cached verdict for 10 s', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api, clock } = rig
+  const { staying, going } = await openTwo(rig)
+  const unknown = rig.mint({ pod: api.getPod(NS, 'staying') ?? staying.pod })
+  await api.stop()
+  api.deletePod(NS, 'going')
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(codeOf(await rig.connect(unknown)), 'review_unavailable')
+  await clock.advanceAsync(9990)
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  t.equal(codeOf(await rig.connect(staying.token, '127.0.0.99')), 'source_address_mismatch')
+  await clock.advanceAsync(20)
+  t.equal(codeOf(await rig.connect(staying.token)), 'review_unavailable', 'not until cacheTtl')
+  t.ok(await echoes(going.socket), 'nobody could tell')
+  t.equal((await fetch(`${rig.adminUrl}/readyz`)).status, 200, 'ready all the while')
+  t.ok(((await metric(rig, 'watch_stale_seconds')) ?? 0) >= 10)
+
+  await api.start()
+  await reconnect(rig)
+  t.same(await closed(going.socket), { code: 1008, reason: 'pod_deleted' })
+  t.ok(await echoes(staying.socket))
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+  await clock.advanceAsync(1000)
+  t.equal(await metric(rig, 'watch_stale_seconds'), 0, 'a watch that lasts is believed again')
+})
+
+test('the own token rotated under a watch costs a pause and is no error', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api } = rig
+  const { staying } = await openTwo(rig)
+  api.revokeSidecarToken()
+  await writeFile(rig.tokenFile, api.sidecarToken())
+  api.dropWatches()
+  await until(() => api.openWatches() === 0)
+  await reconnect(rig)
+  t.equal(await metric(rig, 'own_credential_errors_total'), 0)
+  t.ok(await echoes(staying.socket))
+})
+
+test('without the right to watch pods nobody enters, we say so, and the right heals it', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api, clock } = rig
+  const { staying } = await openTwo(rig)
+  api.setRbac({ pods: false })
+  api.dropWatches()
+  await until(
+    async () =>
+      ((await metric(rig, 'own_credential_errors_total')) ?? 0) > 0 ||
+      (await clock.advanceAsync(50)) === null,
+  )
+  const refused = await rig.connect(staying.token)
+  t.match(refused, { ok: false, status: 503 })
+  t.equal(codeOf(refused), 'own_credential_refused')
+  t.ok(await echoes(staying.socket))
+  api.setRbac({ pods: true })
+  await reconnect(rig)
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+})
+
+test('an answer that is no pod is a fault of the API server, and not the end of us', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api, clock } = rig
+  const { staying } = await openTwo(rig)
+  await clock.advanceAsync(2001)
+  for (const body of [{}, { kind: 'Status' }, [], { metadata: { uid: 7 } }]) {
+    api.setFault('podGets', { kind: 'status', status: 200, body })
+    const refused = await rig.connect(rig.mint({ pod: staying.pod }))
+    t.match(refused, { ok: false, status: 503 })
+    t.equal(codeOf(refused), 'pod_unconfirmed')
+  }
+  api.clearFaults()
+  t.equal(codeOf(await rig.connect(staying.token)), 'ok')
+})
+
+test('many pods are listed in pages, and each of them is known', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api, clock } = rig
+  const pods = Array.from({ length: 250 }, (_, n) =>
+    rig.createPod(`worker-${n}`, `127.0.${1 + (n >> 7)}.${1 + (n & 127)}`),
+  )
+  await until(async () => (await metric(rig, 'watched_pods')) === 250)
+  api.deletePod(NS, 'worker-3')
+  api.expireWatches()
+  await until(() => api.openWatches() === 0)
+  await reconnect(rig)
+  await until(async () => (await metric(rig, 'watched_pods')) === 249)
+  const pages = api.requests.filter(
+    ({ route, url }) => route === 'lists' && url.includes('continue='),
+  )
+  t.equal(pages.length, 2, 'three pages of a hundred')
+  const last = pods.at(-1)
+  if (last === undefined) throw new Error('no pod')
+  t.equal(codeOf(await rig.connect(rig.mint({ pod: last }), last.status.podIP)), 'ok')
+  t.equal(clock.now() > 0, true)
+})
+
+test('a watch says what it is asked for, narrowly, and ends in time to show itself dead', async (t) => {
+  const rig = await startWatchedRig(t)
+  const asked = rig.api.requests.filter(({ route }) => route === 'watches')
+  t.equal(asked.length, 2)
+  for (const { url } of asked) {
+    const query = new URL(url, rig.api.url).searchParams
+    t.equal(query.get('allowWatchBookmarks'), 'true')
+    t.match(
+      query.get('fieldSelector'),
+      /^(spec\.serviceAccountName|metadata\.name)=openclaw-worker$/,
+    )
+    const seconds = Number(query.get('timeoutSeconds'))
+    t.ok(seconds >= 20 && seconds <= 30)
+  }
+})

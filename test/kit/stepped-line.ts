@@ -1,0 +1,281 @@
+/** The whole line over a cluster in this process, whose every step can be counted and cut into. */
+
+import type { IncomingMessage } from 'node:http'
+import { composeAuthn } from '@openclaw-k8s/auth-sidecar/compose/authn.ts'
+import type { Cluster } from '@openclaw-k8s/auth-sidecar/compose/cluster.ts'
+import { composeObserve } from '@openclaw-k8s/auth-sidecar/compose/observe.ts'
+import { composePods } from '@openclaw-k8s/auth-sidecar/compose/pods.ts'
+import { Settings } from '@openclaw-k8s/auth-sidecar/compose/settings.ts'
+import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/surroundings.ts'
+import { composeWorkerPort } from '@openclaw-k8s/auth-sidecar/compose/worker-port.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
+import type { KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import type { OpenWatch } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
+import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import type { MetricSources } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
+import type { Recorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import { createAssertionSigner } from '@openclaw-k8s/auth-sidecar/tunnel/assertion.ts'
+import { createGatewayDialer } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-dialer.ts'
+import { Streams } from '@openclaw-k8s/auth-sidecar/tunnel/streams.ts'
+import { FakeClock } from './fake-clock.ts'
+import { FakeWatch } from './fake-collections.ts'
+import { answerCall, targetOf, type Backend } from './kube-routes.ts'
+import { KubeStore, type KubeEvent, type Pod } from './kube-store.ts'
+import { mintToken, type KeyRing } from './kube-tokens.ts'
+import { createWorkloads } from './kube-workloads.ts'
+
+const ISSUER = 'https://kubernetes.default.svc.cluster.local'
+const OWN_TOKEN = 'own'
+/** Two steps further apart than this have real I/O between them. */
+const GAP_MAX = 12
+
+/** Where something may be cut in: so many microtasks behind a step. */
+export type Position = { readonly step: number; readonly offset: number }
+
+/** Counts the steps of one admission, and fires once at a position. */
+export class Probe {
+  readonly steps: string[] = []
+  /** The microtasks between a step and the next one; `GAP_MAX` where there is I/O. */
+  readonly gaps: number[] = []
+  #fire: (() => void) | undefined
+  #at: Position | undefined
+
+  /** Counts from here on as from the start of an admission; without a position nothing fires. */
+  arm(at?: Position, fire?: () => void): void {
+    this.steps.length = 0
+    this.gaps.length = 0
+    this.#at = at
+    this.#fire = fire
+  }
+
+  get hasFired(): boolean {
+    return this.#fire === undefined
+  }
+
+  /** Every call of a member is a step, and so is the end of each that returns a promise. */
+  watch<T extends object>(name: string, target: T): T {
+    return new Proxy(target, {
+      get: (_, key) => {
+        const member: unknown = Reflect.get(target, key, target)
+        if (typeof member !== 'function') return member
+        return (...args: readonly unknown[]): unknown => {
+          this.step(`${name}.${String(key)}`)
+          const result: unknown = Reflect.apply(member, target, args)
+          if (result instanceof Promise) {
+            const settled = () => this.step(`${name}.${String(key)} settled`)
+            result.then(settled, settled)
+          }
+          return result
+        }
+      },
+    })
+  }
+
+  /** Something happened. */
+  step(name: string): void {
+    const index = this.steps.push(name) - 1
+    this.gaps.push(0)
+    const measure = () => {
+      if (this.steps.length > index + 1) return
+      this.gaps[index] = (this.gaps[index] ?? 0) + 1
+      if ((this.gaps[index] ?? 0) < GAP_MAX) queueMicrotask(measure)
+    }
+    queueMicrotask(measure)
+    if (this.#at?.step === index) this.#count(this.#at.offset)
+  }
+
+  #count(left: number): void {
+    queueMicrotask(() => {
+      if (left > 1) return this.#count(left - 1)
+      const fire = this.#fire
+      this.#fire = undefined
+      fire?.()
+    })
+  }
+}
+
+/** Every position there is between the first step and the last, by the gaps of a whole admission. */
+export const positionsOf = ({ gaps }: Probe): readonly Position[] =>
+  gaps.flatMap((gap, step) =>
+    Array.from({ length: Math.max(1, gap) }, (_, nth) => ({ step, offset: nth + 1 })),
+  )
+
+export type SteppedLine = Awaited<ReturnType<typeof startSteppedLine>>
+
+export const startSteppedLine = async (keys: KeyRing, gatewayUrl: string) => {
+  const clock = new FakeClock()
+  clock.advance(1)
+  const probe = new Probe()
+  const store = new KubeStore()
+  const workloads = createWorkloads(store, clock.now)
+  const outcomes: string[] = []
+  const load = (allowed: string) =>
+    loadConfig({
+      env: {},
+      flags: [
+        'listen.workers=127.0.0.1:0',
+        `gateway.url=${gatewayUrl}`,
+        'gateway.protocol=stream',
+        // Empty caches of full size would cost more than all the rest.
+        'review.cacheEntries=100',
+        'limits.failuresPerAddress=0',
+        `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: ${allowed}}]`,
+      ],
+      readFile: () => '',
+    }).config
+  const settings = new Settings(load('openclaw-worker'))
+  const around: Surroundings = {
+    clock,
+    random: () => 0,
+    env: {},
+    readFile: () => '',
+    log: createLog('silent'),
+    writeAudit: () => {},
+    version: { version: 'test' },
+  }
+  const streams = new Streams({ streamsMax: 10, streamsPerPodMax: 10, clock })
+  const observed = composeObserve(settings, around, () => ({}) as MetricSources)
+  const cluster = inProcessCluster(store, keys, clock, probe) as unknown as Cluster
+  const watched = composePods({
+    settings,
+    around,
+    cluster,
+    streams,
+    forgetPod(podUid) {
+      authn.verdicts.invalidatePod(podUid)
+      authn.voucher.forgetPod(podUid)
+    },
+    onPodGone: () => {},
+  })
+  const watchStaleMs = () => watched.watch.staleForMs
+  const { metrics } = observed
+  const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
+  const dial = createGatewayDialer({
+    url: new URL(gatewayUrl),
+    connectTimeoutMs: 5000,
+    workerProto: 'http',
+    signer: probe.watch('signer', await createAssertionSigner('openclaw-gateway', clock)),
+    // A dial cancels its deadline in the very turn in which the gateway has answered.
+    clock: {
+      now: clock.now,
+      monotonic: clock.monotonic,
+      after: (ms, run) => {
+        const cancel = clock.after(ms, run)
+        return () => {
+          probe.step('the gateway answered')
+          cancel()
+        }
+      },
+    },
+  })
+  const dialect = createStreamDialect({ inBandCredentials: true, dial })
+  const recorder: Recorder = {
+    refused: ({ code }) => void outcomes.push(`refused ${code}`),
+    admitted: () => void outcomes.push('admitted'),
+    closed: ({ code }) => void outcomes.push(`closed ${code}`),
+    revoked: () => {},
+  }
+  const workerPort = composeWorkerPort(settings, around, {
+    jwks: probe.watch('jwks', authn.jwks),
+    voucher: probe.watch('voucher', authn.voucher),
+    binding: probe.watch('binding', watched.binding),
+    streams: probe.watch('streams', streams),
+    recorder: probe.watch('recorder', recorder),
+    dialect: (worker) => probe.watch('handshake', dialect(worker)),
+  })
+  let pods = 0
+  /** Another pod each time, since none comes back. */
+  const createPod = () => {
+    pods += 1
+    const pod = workloads.createPod({
+      namespace: 'openclaw',
+      name: `worker-${pods}`,
+      serviceAccount: 'openclaw-worker',
+      ips: ['127.0.0.11'],
+      nodeName: 'node-1',
+    })
+    const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node-uid' }
+    return { pod, token: mintToken(issuing, { pod }) }
+  }
+  await authn.jwks.refresh()
+  watched.start()
+  const address = await workerPort.listen('127.0.0.1', 0)
+  return {
+    url: `ws://${address}`,
+    clock,
+    probe,
+    streams,
+    outcomes,
+    createPod,
+    workloads,
+    /** As the last line a watch tells of a pod that was deleted by force. */
+    removePod: (pod: Pod) => store.remove('pods', pod),
+    /** Who may enter, from now on. */
+    allow(serviceAccount: string) {
+      settings.apply(load(serviceAccount))
+      watched.onPolicyChanged()
+    },
+    drain() {
+      workerPort.startDraining()
+      void streams.drain(0, 5000)
+      clock.advance(0)
+    },
+    async stop() {
+      watched.stop()
+      await workerPort.close()
+    },
+  }
+}
+
+/** What the real clients would bring from an API server, one microtask later. */
+const inProcessCluster = (store: KubeStore, keys: KeyRing, clock: FakeClock, probe: Probe) => {
+  const backend: Backend = {
+    issuer: ISSUER,
+    audiences: [ISSUER],
+    keys,
+    store,
+    nowMs: clock.now,
+    jwksUri: `${ISSUER}/openid/v1/jwks`,
+    gitVersion: 'v1.35.4',
+    successCacheMs: 10_000,
+    reviewCache: new Map(),
+    sidecarUser: 'system:serviceaccount:openclaw:openclaw-gateway',
+    sidecarTokens: new Set([OWN_TOKEN]),
+    revokedTokens: new Set(),
+    rbac: { tokenReviews: true, pods: true, serviceAccounts: true },
+  }
+  const call = (method: string, path: string, body: string) => {
+    const url = new URL(path, 'https://localhost')
+    const headers = { authorization: `Bearer ${OWN_TOKEN}` }
+    const request = { method, headers } as IncomingMessage
+    return answerCall(backend, { request, url, target: targetOf(url), body })
+  }
+  const request = async ({ method, path, body }: KubeRequest) => {
+    const answer = call(method, path, body === undefined ? '' : JSON.stringify(body))
+    if (!('status' in answer)) throw new Error('a watch is no request')
+    return { status: answer.status, body: JSON.parse(answer.body) as unknown }
+  }
+  const open = ({ path, signal, onOpen }: OpenWatch) => {
+    const selection = call('GET', path, '')
+    if ('status' in selection) throw new Error(selection.body)
+    const watch = new FakeWatch(path, signal)
+    const relay = ({ resource, type, object }: KubeEvent) => {
+      if (resource !== selection.resource || !selection.matches(object)) return
+      watch.push({ type, object })
+    }
+    const from = Number(new URL(path, 'https://localhost').searchParams.get('resourceVersion'))
+    for (const missed of store.since(from) ?? []) relay(missed)
+    const unsubscribe = store.subscribe(relay)
+    signal.addEventListener('abort', unsubscribe)
+    onOpen()
+    return watch.read()
+  }
+  return {
+    reviews: probe.watch('reviews', { request }),
+    keys: { request },
+    lists: { request },
+    pods: { request },
+    watches: { open },
+  }
+}

@@ -1,0 +1,74 @@
+/** The story of the demonstration: two real nodes, then four, a command on each, one pod gone. */
+
+import { raisePods } from './namespace.ts'
+import { until } from './processes.ts'
+import { startStage, type Stage, type StagePod } from './stage.ts'
+
+const FIRST = ['openclaw-worker-0', 'openclaw-worker-1']
+const MORE = ['openclaw-worker-2', 'openclaw-worker-3']
+const START_LIMIT_MS = 90_000
+
+const say = (text: string): void => {
+  process.stdout.write(`${text}\n`)
+}
+const show = (output: string): void => say(output.replaceAll(/^/gmu, '    '))
+
+const tell = async (stage: Stage): Promise<void> => {
+  const started: { readonly pod: StagePod; readonly stop: () => Promise<void> }[] = []
+  const scaleTo = async (names: readonly string[]): Promise<void> => {
+    for (const name of names) {
+      const pod = stage.createPod(name)
+      const node = await stage.startRealNode(pod, { recipe: 'exec-secret-ref' })
+      started.push({ pod, stop: node.stop })
+    }
+    for (const name of names) await stage.usable(name, START_LIMIT_MS)
+  }
+
+  say('\nTwo workers start: `openclaw node run`, as shipped, each with its ServiceAccount token.')
+  await scaleTo(FIRST)
+  say('$ openclaw nodes status')
+  show(await stage.gateway.cli('nodes', 'status'))
+
+  say('\nScaled to four. Nobody approves anything.')
+  await scaleTo(MORE)
+  say('$ openclaw nodes status')
+  show(await stage.gateway.cli('nodes', 'status'))
+
+  say('\nA command on each.')
+  for (const name of [...FIRST, ...MORE]) {
+    const call = ['nodes', 'invoke', '--node', name, '--command', 'system.which']
+    say(`$ openclaw ${call.join(' ')} --params '{"bins":["uname"]}'`)
+    show(await stage.gateway.cli(...call, '--params', '{"bins":["uname"]}', '--json'))
+  }
+
+  const last = started.at(-1)
+  if (last === undefined) return
+  say(`\nThe pod ${last.pod.name} is deleted: its stream closes, its device record goes.`)
+  stage.deletePod(last.pod)
+  const deleted = performance.now()
+  await until('the record is gone', async () => {
+    return (await stage.devicesNamed(last.pod.name)).length === 0
+  })
+  say(`Gone from the gateway after ${Math.round(performance.now() - deleted)} ms.`)
+  await last.stop()
+  say('$ openclaw nodes status')
+  show(await stage.gateway.cli('nodes', 'status'))
+
+  say('\nWhat the audit tells:')
+  for (const { event, displayName, remoteIp, code } of stage.sidecar.audit()) {
+    const why = typeof code === 'string' ? ` (${code})` : ''
+    show(`${event} ${String(displayName)} from ${String(remoteIp)}${why}`)
+  }
+}
+
+const isOnce = process.argv.includes('--once')
+raisePods()
+say('A cluster API, a real OpenClaw gateway and the sidecar come up …')
+const stage = await startStage('token')
+await tell(stage)
+if (!isOnce) {
+  say('\nEverything stays up until Ctrl-C.')
+  await new Promise((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
+}
+await stage.stop()
+process.exit(0)

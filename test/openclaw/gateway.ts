@@ -1,0 +1,93 @@
+/** A real OpenClaw gateway in a process of its own, in either of its auth modes. */
+
+import { writeFile } from 'node:fs/promises'
+import { connectOperator } from './operator.ts'
+import { until } from './processes.ts'
+import { callProduct, productEnv, startProduct } from './product.ts'
+
+export type GatewayMode = 'token' | 'trusted-proxy'
+
+export type GatewayOptions = {
+  readonly mode: GatewayMode
+  readonly port: number
+  /** Holds its state over restarts. */
+  readonly home: string
+  /** Users the trusted proxy may name. */
+  readonly users: readonly string[]
+}
+
+export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
+
+const READY_LIMIT_MS = 60_000
+const STOP_LIMIT_MS = 30_000
+
+export const startGateway = async (options: GatewayOptions) => {
+  const { mode, port, home } = options
+  const env = await productEnv(home)
+  await writeFile(`${home}/openclaw.json`, JSON.stringify(configOf(options)))
+  const url = `ws://127.0.0.1:${port}`
+  const launch = () => startProduct('gateway', ['gateway', 'run', '--port', String(port)], env)
+  let running = launch()
+
+  const ready = () =>
+    until(
+      'the gateway is ready',
+      async () => {
+        if (running.hasExited()) throw new Error(`the gateway ended:\n${running.tell()}`)
+        const answer = await fetch(`http://127.0.0.1:${port}/readyz`)
+        return ((await answer.json()) as { ready?: boolean }).ready === true
+      },
+      READY_LIMIT_MS,
+    )
+  await ready()
+
+  const secret = mode === 'token' ? { token: GATEWAY_SECRET } : { password: GATEWAY_SECRET }
+  // The CLI sends a token or a password as the gateway's mode has it, read from its configuration.
+  const cliEnv = {
+    ...env,
+    ...(mode === 'token' ? {} : { OPENCLAW_GATEWAY_PASSWORD: GATEWAY_SECRET }),
+  }
+  const cliSecret = mode === 'token' ? ['--token', GATEWAY_SECRET] : []
+  return {
+    url,
+    port,
+    mode,
+    env,
+    tell: () => running.tell(),
+    connectOperator: () => connectOperator(url, secret),
+    /** `openclaw …` as the owner types it on the gateway's machine. */
+    cli: (...args: readonly string[]) => callProduct([...args, ...cliSecret], cliEnv),
+    stop: (signal: NodeJS.Signals = 'SIGTERM') => running.end(signal, STOP_LIMIT_MS),
+    start: async (): Promise<void> => {
+      running = launch()
+      await ready()
+    },
+  }
+}
+
+const configOf = ({ mode, port, users }: GatewayOptions) => ({
+  gateway: {
+    mode: 'local',
+    bind: 'loopback',
+    port,
+    auth: mode === 'token' ? { mode, token: GATEWAY_SECRET } : trustedProxyAuth(users),
+    trustedProxies: ['127.0.0.1', '::1'],
+    // In trusted-proxy mode `autoApproveLocal: false` would stop the owner's own CLI as well.
+    nodes: {
+      pairing: { sshVerify: false, ...(mode === 'token' ? { autoApproveLocal: false } : {}) },
+    },
+  },
+  discovery: { mdns: { mode: 'off' } },
+  update: { checkOnStart: false },
+})
+
+const trustedProxyAuth = (users: readonly string[]) => ({
+  mode: 'trusted-proxy',
+  password: GATEWAY_SECRET,
+  trustedProxy: {
+    userHeader: 'x-forwarded-user',
+    requiredHeaders: ['x-forwarded-proto'],
+    allowLoopback: true,
+    allowUsers: users,
+  },
+})

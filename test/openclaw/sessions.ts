@@ -1,0 +1,174 @@
+/** Sessions that live as long as their pods: many at once, one to a pod, none left behind. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { connectLightNode, createDevice, type LightNode } from './light-node.ts'
+import { until } from './processes.ts'
+import { gatewayShareMs, headerValues } from './relay.ts'
+import { NAMESPACE, type Stage, type StagePod } from './stage.ts'
+
+const AT_ONCE = 20
+const CHURN = 100
+const CHURN_AT_ONCE = 10
+/** The promise is one second from the watch event; the gateway takes its own time on top. */
+const GONE_LIMIT_MS = 10_000
+
+type Timed = { readonly node: LightNode; readonly totalMs: number; readonly ownMs: number }
+
+const median = (numbers: readonly number[]): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN
+
+const describe = (what: string, times: readonly Timed[]): string => {
+  const total = times.map(({ totalMs }) => totalMs)
+  const own = times.map(({ ownMs }) => ownMs)
+  const worst = Math.max(...total)
+  const parts = [`total p50 ${median(total).toFixed(0)} ms`, `max ${worst.toFixed(0)} ms`]
+  return `${what}: connect to hello-ok ${parts.join(', ')}; the sidecar's share p50 ${median(own).toFixed(0)} ms`
+}
+
+export const testSessions = (stage: Stage): void => {
+  /** From the first byte of the connection to hello-ok, and what of it was not the gateway's. */
+  const timed = async (pod: StagePod): Promise<Timed> => {
+    const startedAt = performance.now()
+    const node = await stage.connectLightNode(pod)
+    const totalMs = performance.now() - startedAt
+    const connection = stage.relay.connections.findLast((each) =>
+      headerValues(each, 'x-forwarded-for').includes(pod.address),
+    )
+    assert.ok(connection !== undefined)
+    return { node, totalMs, ownMs: totalMs - gatewayShareMs(connection) }
+  }
+
+  const gone = (name: string) =>
+    until(
+      `the device of ${name} is gone`,
+      async () => (await stage.devicesNamed(name)).length === 0,
+      GONE_LIMIT_MS,
+    )
+
+  test(`${AT_ONCE} nodes at once are all usable`, async (t) => {
+    const pods = Array.from({ length: AT_ONCE }, (_, i) => stage.createPod(`crowd-${i}`))
+    const enrolled = await Promise.all(pods.map(timed))
+    t.diagnostic(describe(`${AT_ONCE} at once, enrolled on the way`, enrolled))
+    for (const { name } of pods) await stage.usable(name)
+    for (const { node } of enrolled) node.end()
+    await Promise.all(enrolled.map(({ node }) => node.closed))
+
+    const again = await Promise.all(pods.map(timed))
+    t.diagnostic(describe(`${AT_ONCE} at once, known devices`, again))
+    for (const { name } of pods) await stage.usable(name)
+    for (const { node } of again) node.end()
+
+    const oneByOne: Timed[] = []
+    for (const pod of pods) {
+      const each = await timed(pod)
+      oneByOne.push(each)
+      each.node.end()
+      await each.node.closed
+    }
+    t.diagnostic(describe('one after another, known devices', oneByOne))
+    for (const { name } of pods) assert.equal((await stage.devicesNamed(name)).length, 1, name)
+  })
+
+  test('a pod that is deleted loses its stream at once and its device record', async () => {
+    const pod = stage.createPod('short-lived')
+    const node = await stage.connectLightNode(pod)
+    await stage.usable(pod.name)
+    stage.deletePod(pod)
+    assert.equal((await node.closed).code, 1008)
+    await gone(pod.name)
+  })
+
+  test('a real node whose pod is deleted is out and stays out', async () => {
+    const pod = stage.createPod('short-lived-real')
+    const node = await stage.startRealNode(pod)
+    await stage.usable(pod.name)
+    stage.deletePod(pod)
+    await gone(pod.name)
+    const nodes = await stage.operator().nodes()
+    assert.ok(!nodes.some(({ displayName }) => displayName === pod.name))
+    await node.stop()
+  })
+
+  test(`${CHURN} pods created and deleted leave no record behind`, async () => {
+    const before = (await stage.operator().devices()).length
+    for (let made = 0; made < CHURN; made += CHURN_AT_ONCE) {
+      const pods = Array.from({ length: CHURN_AT_ONCE }, (_, i) =>
+        stage.createPod(`churn-${made + i}`),
+      )
+      const nodes = await Promise.all(pods.map((pod) => stage.connectLightNode(pod)))
+      for (const pod of pods) stage.deletePod(pod)
+      await Promise.all(nodes.map(({ closed }) => closed))
+    }
+    await until(
+      'the gateway has as many device records as before',
+      async () => (await stage.operator().devices()).length === before,
+      GONE_LIMIT_MS,
+    )
+    assert.deepEqual(await stage.operator().pendingDevices(), [])
+  })
+
+  test('a newer session of a pod displaces the older one, which is told to come back', async () => {
+    const pod = stage.createPod('displaced')
+    const device = createDevice()
+    const older = await stage.connectLightNode(pod, { device })
+    const newer = await stage.connectLightNode(pod, { device: createDevice() })
+    assert.equal((await older.closed).code, 1012)
+    assert.ok(await stage.usable(pod.name))
+    assert.equal((await stage.devicesNamed(pod.name)).length, 1)
+    newer.end()
+  })
+
+  test('a pod recreated under its name keeps one device record and works', async () => {
+    const pod = stage.createPod('stateful-0')
+    const first = await stage.connectLightNode(pod)
+    stage.api.recreatePod(NAMESPACE, pod.name)
+    await first.closed
+    const recreated = stage.podOf(pod)
+    const second = await stage.connectLightNode(recreated)
+    await stage.usable(pod.name)
+    assert.equal((await stage.devicesNamed(pod.name)).length, 1)
+    second.end()
+  })
+
+  test('devices the sidecar did not enrol are left alone, even under the name of a pod', async () => {
+    const pod = stage.createPod('namesake')
+    const url = stage.gateway.url
+    const setup = await stage.operator().call<{ setupCode: string }>('device.pair.setupCode', {
+      publicUrl: url,
+      includeQr: false,
+      bootstrapProfile: 'node',
+    })
+    const decoded = Buffer.from(setup.setupCode, 'base64url').toString()
+    const { bootstrapToken } = JSON.parse(decoded) as { bootstrapToken: string }
+    const device = createDevice()
+    const headers = { 'x-forwarded-for': pod.address, 'x-forwarded-proto': 'http' }
+    const auth = { bootstrapToken }
+    const displayName = pod.name
+    const foreign = await connectLightNode({
+      url,
+      localAddress: '127.0.0.1',
+      device,
+      auth,
+      headers: { ...headers, 'x-forwarded-user': stage.user },
+      displayName,
+    })
+    foreign.end()
+
+    const own = await stage.connectLightNode(pod)
+    stage.deletePod(pod)
+    await own.closed
+    const left = () => stage.devicesNamed(pod.name)
+    await until('only the foreign device is left', async () => (await left()).length === 1)
+    await stage.sidecar.stop('SIGKILL')
+    await stage.sidecar.start()
+    const marker = stage.createPod('after-namesake')
+    const node = await stage.connectLightNode(marker)
+    await stage.usable(marker.name)
+    node.end()
+    assert.deepEqual(
+      (await left()).map(({ deviceId }) => deviceId),
+      [device.id],
+    )
+  })
+}

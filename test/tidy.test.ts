@@ -1,0 +1,121 @@
+/** The house rules that no other tool checks. */
+
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { test } from 'tap'
+import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { fillTables, listMetrics } from './kit/readme-tables.ts'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const CODE_LINES_MAX = 250
+/** The formatter keeps code at 100 columns; comments are nobody's but ours. */
+const COMMENT_WIDTH_MAX = 120
+/** Text the formatter cannot break: literals, patterns, templates. */
+const UNBREAKABLE = /['"`]|\/.*\//
+
+/** Tracked files and those about to be. */
+const FILES = execFileSync(
+  'git',
+  ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+  {
+    cwd: ROOT,
+    encoding: 'utf8',
+  },
+)
+  .split('\0')
+  .filter((path) => path !== '' && existsSync(join(ROOT, path)))
+const SOURCES = FILES.filter((path) => /^(sidecar|gateway-stub|test)\/.*\.ts$/.test(path))
+const SIDECAR = SOURCES.filter((path) => path.startsWith('sidecar/src/'))
+const TESTS = SOURCES.filter((path) => path.endsWith('.test.ts') && path !== 'test/tidy.test.ts')
+
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+const README = read('README.md')
+
+test('every code is shown by a test', async (t) => {
+  const tests = TESTS.map(read).join('\n')
+  const unshown = Object.keys(CODES).filter((code) => !new RegExp(`\\b${code}\\b`).test(tests))
+  t.strictSame(unshown, [], 'codes without a test')
+})
+
+test("the README's tables are what the code says", async (t) => {
+  // `node test/kit/readme-tables.ts` writes them anew.
+  t.equal(README, fillTables(README))
+})
+
+test('every metric the README speaks of exists', async (t) => {
+  const known = listMetrics().map(({ name }) => name)
+  const named = README.match(/openclaw_k8s_[a-z_]+/g) ?? []
+  const unknown = named.filter((name) => !known.includes(name.replace(/_(bucket|sum|count)$/, '')))
+  t.strictSame(unknown, [])
+  t.ok(known.length > 0)
+})
+
+test('each source file opens with one sentence that says what it answers for', async (t) => {
+  const opening = /^(?:#!.*\n)?\/\*\* [A-Z`«][^]*?[.!?] \*\/\n/
+  const silent = SOURCES.filter((path) => !opening.test(read(path)))
+  t.strictSame(silent, [])
+})
+
+test('no file of the sidecar is unimported', async (t) => {
+  const imported = new Set(
+    SIDECAR.flatMap((path) =>
+      [...read(path).matchAll(/from '(\.[^']+\.ts)'/g)].map(([, target = '']) =>
+        join(dirname(path), target),
+      ),
+    ),
+  )
+  const dead = SIDECAR.filter((path) => path !== 'sidecar/src/main.ts' && !imported.has(path))
+  t.strictSame(dead, [])
+})
+
+test('files and lines stay short', async (t) => {
+  const long = SIDECAR.filter((path) => countCode(read(path)) > CODE_LINES_MAX)
+  t.strictSame(long, [], `more than ${CODE_LINES_MAX} lines of code`)
+  const wide = SIDECAR.flatMap((path) =>
+    read(path)
+      .split('\n')
+      .flatMap((line, at) => (isTooWide(line) ? [`${path}:${at + 1}`] : [])),
+  )
+  t.strictSame(wide, [], `comments wider than ${COMMENT_WIDTH_MAX} columns`)
+})
+
+const isTooWide = (line: string): boolean => {
+  const isComment = /^\s*(\/\*\*|\*|\/\/)/.test(line)
+  return line.length > COMMENT_WIDTH_MAX && (isComment || !UNBREAKABLE.test(line))
+}
+
+const countCode = (text: string): number =>
+  text
+    .replaceAll(/\/\*[^]*?\*\//g, '')
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !line.trim().startsWith('//')).length
+
+test('the lockfile names no registry, so that everyone uses his own', async (t) => {
+  const resolved = read('package-lock.json').match(/"resolved": "[a-z+]*:\/\/[^"]*"/g) ?? []
+  t.strictSame(resolved, [])
+})
+
+test('nothing in the checkout depends on where one machine keeps it', async (t) => {
+  const machine = new RegExp(
+    ['work', 'home', 'Users', 'root'].map((name) => `/${name}/\\w`).join('|'),
+  )
+  const prose = FILES.filter((path) => /\.(ts|md|json|ya?ml|sh)$|^\.ci\//.test(path))
+  const bound = prose.filter((path) => path !== 'package-lock.json' && machine.test(read(path)))
+  t.strictSame(
+    bound.map((path) => relative(ROOT, join(ROOT, path))),
+    [],
+  )
+})
+
+test('every link of the documents to a file leads to one', async (t) => {
+  const documents = FILES.filter((path) => path.endsWith('.md'))
+  const broken = documents.flatMap((path) =>
+    [...read(path).matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)]
+      .map(([, target = '']) => join(dirname(path), target))
+      .filter((target) => !existsSync(join(ROOT, target)))
+      .map((target) => `${path}: ${target}`),
+  )
+  t.strictSame(broken, [])
+})

@@ -1,0 +1,76 @@
+/** A worker shows at most one credential, in one of four places, and only something token-shaped is looked at. */
+
+import { test } from 'tap'
+import {
+  acceptToken,
+  findCredential,
+  SUBPROTOCOL_PREFIX,
+  TOKEN_BYTES_MAX,
+} from '@openclaw-k8s/auth-sidecar/authn/credential.ts'
+
+const HEADER = 'X-OpenClaw-SA-Token'
+const TOKEN = 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln'
+const offer = (token: string) => `${SUBPROTOCOL_PREFIX}${Buffer.from(token).toString('base64url')}`
+const find = (...rawHeaders: string[]) => findCredential(rawHeaders, HEADER)
+
+test('a token is found in each of its four places, whatever the case of the name', async (t) => {
+  const places = [
+    ['authorization', 'AUTHORIZATION', `Bearer ${TOKEN}`],
+    ['authorization', 'authorization', `bEARER   ${TOKEN}`],
+    ['header', 'x-openclaw-sa-token', TOKEN],
+    ['cf_access', 'CF-Access-Client-Secret', TOKEN],
+    ['subprotocol', 'Sec-WebSocket-Protocol', `chat, ${offer(TOKEN)} ,other`],
+    ['subprotocol', 'Sec-WebSocket-Protocol', offer(TOKEN).replace('bearer', 'BEARER')],
+  ] as const
+  for (const [carrier, name, value] of places) {
+    t.strictSame(find('Host', 'x', name, value), { ok: true, value: { token: TOKEN, carrier } })
+  }
+})
+
+test('no credential is not an error of its own', async (t) => {
+  t.strictSame(find('Host', 'x', 'Sec-WebSocket-Protocol', 'chat'), { ok: true, value: undefined })
+})
+
+test('two credentials, or one repeated, are refused even where they are the same', async (t) => {
+  const bearer = ['Authorization', `Bearer ${TOKEN}`]
+  const pairs = [
+    [...bearer, ...bearer],
+    [...bearer, HEADER, TOKEN],
+    [HEADER, TOKEN, HEADER.toUpperCase(), TOKEN],
+    ['CF-Access-Client-Secret', TOKEN, 'Sec-WebSocket-Protocol', offer(TOKEN)],
+    ['Sec-WebSocket-Protocol', `${offer(TOKEN)}, ${offer(TOKEN)}`],
+    ['Sec-WebSocket-Protocol', offer(TOKEN), 'Sec-WebSocket-Protocol', offer('other')],
+    [...bearer, 'Authorization', ''],
+  ]
+  for (const headers of pairs) {
+    t.strictSame(find(...headers), { ok: false, code: 'credential_repeated' }, headers.join(' '))
+  }
+})
+
+test('what is shown but is no token is refused', async (t) => {
+  const values: readonly (readonly [string, string])[] = [
+    ['Authorization', 'Basic dXNlcjpwYXNz'],
+    ['Authorization', 'Bearer'],
+    ['Authorization', ''],
+    ['Authorization', `Bearer ${TOKEN} ${TOKEN}`],
+    ['Authorization', `Bearer ${TOKEN},${TOKEN}`],
+    ['Authorization', `Bearer "${TOKEN}"`],
+    [HEADER, ''],
+    [HEADER, 'tokén'],
+    ['Sec-WebSocket-Protocol', SUBPROTOCOL_PREFIX],
+    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}a+b/`],
+    ['Sec-WebSocket-Protocol', offer('a\r\nX-Injected: 1')],
+  ]
+  for (const [name, value] of values) {
+    t.strictSame(find(name, value), { ok: false, code: 'credential_malformed' }, `${name} ${value}`)
+  }
+})
+
+test('a token may have exactly 8 KiB', async (t) => {
+  const longest = 'a'.repeat(TOKEN_BYTES_MAX)
+  t.strictSame(acceptToken(longest), { ok: true, value: longest })
+  const tooLong = { ok: false, code: 'credential_too_large' }
+  t.strictSame(acceptToken(`${longest}a`), tooLong)
+  t.strictSame(find(HEADER, `${longest}a`), tooLong)
+  t.strictSame(find('Sec-WebSocket-Protocol', offer(`${longest}a`)), tooLong)
+})

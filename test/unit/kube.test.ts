@@ -1,0 +1,363 @@
+/** Our side of the API server: bounded requests, keys that are fetched sparingly, a credential that rotates. */
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type Test } from 'tap'
+import { Breaker } from '@openclaw-k8s/auth-sidecar/kube/breaker.ts'
+import { KubeClient, type KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import { locateApiServer } from '@openclaw-k8s/auth-sidecar/kube/in-cluster.ts'
+import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
+import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
+import type { ApiFault } from '../kit/kube-faults.ts'
+
+const DEADLINE_MS = 3000
+const VERSION: KubeRequest = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS }
+
+const startClient = async (t: Test, limits: { concurrency?: number; queue?: number } = {}) => {
+  const clock = new FakeClock()
+  const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
+  const api = await startKubeApi({ clock })
+  const { caFile, tokenFile } = await api.files(directory)
+  const refusals: number[] = []
+  const client = new KubeClient({
+    apiServer: new URL(api.url),
+    credentials: new OwnCredentials({
+      tokenFile,
+      caFile,
+      clock,
+      readFile: (path) => readFileSync(path, 'utf8'),
+    }),
+    clock,
+    concurrency: 4,
+    queue: 8,
+    ...limits,
+    faultCode: 'review_unavailable',
+    onOwnCredentialRefused: (status) => void refusals.push(status),
+  })
+  t.teardown(async () => {
+    await client.close()
+    await api.stop()
+    await rm(directory, { recursive: true })
+  })
+  return { api, client, clock, refusals, tokenFile, caFile }
+}
+
+/** How a request ends when the clock runs until it does; also how long that took. */
+const settle = async (clock: FakeClock, work: Promise<unknown>) => {
+  const startedAt = clock.monotonic()
+  const outcome: { value?: unknown; error?: unknown } = {}
+  let isDone = false
+  const done = work
+    .then(
+      (value) => Object.assign(outcome, { value }),
+      (error: unknown) => Object.assign(outcome, { error }),
+    )
+    .finally(() => {
+      isDone = true
+    })
+  const isPending = () => !isDone
+  for (let n = 0; isPending() && n < 100_000; n += 1) {
+    // Leave time to real I/O: time passes only while nothing else happens for a few turns.
+    await clock.advanceAsync(n % 20 === 19 ? 50 : 0)
+  }
+  await done
+  return { ...outcome, ms: clock.monotonic() - startedAt }
+}
+
+test('every way to misbehave is a fault within the deadline, never an answer', async (t) => {
+  const faults: Readonly<Record<string, ApiFault>> = {
+    hang: { kind: 'hang' },
+    'half a body, then nothing': { kind: 'halfBody', ending: 'stall' },
+    'half a body, then a cut': { kind: 'halfBody', ending: 'cut' },
+    reset: { kind: 'reset' },
+    garbage: { kind: 'garbage' },
+    429: { kind: 'status', status: 429, headers: { 'retry-after': '1' } },
+    500: { kind: 'status', status: 500, body: { kind: 'Status' } },
+    503: { kind: 'status', status: 503, body: 'upstream' },
+    302: { kind: 'status', status: 302, headers: { location: 'https://evil.example/' } },
+    'too slow': { kind: 'delay', ms: DEADLINE_MS + 1 },
+  }
+  const { api, client, clock } = await startClient(t)
+  for (const [name, fault] of Object.entries(faults)) {
+    api.setFault('version', fault)
+    const before = api.counts.version
+    const { error, ms } = await settle(clock, client.request(VERSION))
+    t.match(error, { name: 'Fault', code: 'review_unavailable' }, name)
+    t.ok(ms <= DEADLINE_MS, `${name} within the deadline`)
+    t.equal(api.counts.version - before, 2, `${name} is tried twice`)
+    api.clearFaults()
+    const healed = await settle(clock, client.request(VERSION))
+    t.match(healed.value, { status: 200 }, `${name} is over`)
+  }
+})
+
+test('the second try is on a connection of its own', async (t) => {
+  const { api, client } = await startClient(t, { concurrency: 1 })
+  await client.request(VERSION)
+  await client.request(VERSION)
+  const [first, second] = api.requests.map(({ remotePort }) => remotePort)
+  t.equal(first, second, 'a good connection is kept')
+  api.setFault('version', { kind: 'garbage' }, { times: 1 })
+  t.match(await client.request(VERSION), { status: 200 })
+  const [, , third, fourth] = api.requests.map(({ remotePort }) => remotePort)
+  t.not(third, fourth)
+})
+
+test('a connection that died in the meantime does not cost the request', async (t) => {
+  const { api, client } = await startClient(t)
+  await client.request(VERSION)
+  api.dropConnections()
+  t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('a 404 is an answer', async (t) => {
+  const { client } = await startClient(t)
+  t.match(await client.request({ ...VERSION, path: '/nothing' }), { status: 404 })
+})
+
+test('only so many requests are under way and only so many wait', async (t) => {
+  const { api, client, clock } = await startClient(t, { concurrency: 2, queue: 3 })
+  api.pause('version')
+  const waiting = Array.from({ length: 5 }, () => client.request(VERSION))
+  const results = Promise.allSettled(waiting)
+  await api.arrived('version')
+  await api.arrived('version')
+  await t.rejects(client.request(VERSION), {
+    code: 'review_unavailable',
+    message: /too many requests are waiting/,
+  })
+  t.equal(api.counts.version, 2)
+  api.release('version')
+  t.strictSame(new Set((await results).map(({ status }) => status)), new Set(['fulfilled']))
+  t.equal(api.counts.version, 5)
+  t.equal(clock.pending, 0, 'no deadline is left behind')
+})
+
+test('who waits in vain gets a fault at the deadline, and does not open the breaker', async (t) => {
+  const { api, client, clock } = await startClient(t, { concurrency: 1, queue: 8 })
+  api.pause('version')
+  const first = client.request(VERSION)
+  await api.arrived('version')
+  const waiting = Array.from({ length: 8 }, () => client.request({ ...VERSION, deadlineMs: 500 }))
+  const results = Promise.allSettled(waiting)
+  await clock.advanceAsync(500)
+  t.strictSame(new Set((await results).map(({ status }) => status)), new Set(['rejected']))
+  api.release('version')
+  t.match(await first, { status: 200 })
+  t.match(await client.request(VERSION), { status: 200 })
+  t.equal(api.counts.version, 2, 'nobody is asked on behalf of those who are gone')
+})
+
+test('an API server that fails again and again is spared, then asked once, then trusted', async (t) => {
+  const { api, client, clock } = await startClient(t)
+  api.setFault('version', { kind: 'reset' })
+  for (let n = 0; n < 5; n += 1) await t.rejects(client.request(VERSION))
+  const asked = api.counts.version
+  await t.rejects(client.request(VERSION), {
+    message: /given a moment/,
+    code: 'review_unavailable',
+  })
+  t.equal(api.counts.version, asked, 'it is not asked while the breaker is open')
+  clock.stepWall(-3_600_000)
+  clock.advance(1000)
+  await t.rejects(client.request(VERSION))
+  t.equal(api.counts.version, asked + 2, 'one request, with its second try')
+  api.clearFaults()
+  clock.advance(1000)
+  t.match(await client.request(VERSION), { status: 200 })
+  t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('while the breaker tries one request, the others are not let through', async (t) => {
+  const clock = new FakeClock()
+  const isFailure = (error: unknown) => error instanceof RangeError
+  const breaker = new Breaker({ clock, failuresMax: 2, openMs: 100, isFailure })
+  const fail = async () => Promise.reject(new RangeError('down'))
+  const answer = async () => Promise.reject(new TypeError('no'))
+  await t.rejects(breaker.run(fail))
+  await t.rejects(breaker.run(answer), TypeError, 'an answer ends a row of failures')
+  await t.rejects(breaker.run(fail))
+  await t.rejects(breaker.run(fail), RangeError)
+  await t.rejects(breaker.run(fail), /given a moment/)
+  clock.advance(100)
+  const held = Promise.withResolvers<string>()
+  const probe = breaker.run(() => held.promise)
+  await t.rejects(breaker.run(fail), /given a moment/)
+  held.resolve('up')
+  t.equal(await probe, 'up')
+  t.equal(await breaker.run(async () => 'again'), 'again')
+})
+
+test('our own credential refused is told apart, and a rotated one is used at once', async (t) => {
+  const { api, client, refusals, tokenFile } = await startClient(t)
+  const list = { ...VERSION, path: '/api/v1/namespaces/openclaw/pods' }
+  t.match(await client.request(list), { status: 200 })
+  api.revokeSidecarToken()
+  const before = api.counts.lists
+  await t.rejects(client.request(list), { code: 'own_credential_refused' })
+  t.equal(api.counts.lists - before, 1, 'a second try with the same token is no use')
+  t.strictSame(refusals, [401])
+  await writeFile(tokenFile, `${api.sidecarToken()}\n`)
+  t.match(await client.request(list), { status: 200 })
+  t.strictSame(refusals, [401], 'the caller does not notice the rotation')
+  api.setRbac({ pods: false })
+  await t.rejects(client.request(list), { code: 'own_credential_refused' })
+  t.strictSame(refusals, [401, 403])
+  t.notMatch(String(refusals), /Bearer/)
+})
+
+test('a new CA of the API server is picked up from its file', async (t) => {
+  const { api, client, clock, caFile } = await startClient(t)
+  t.match(await client.request(VERSION), { status: 200 })
+  await api.rotateAuthority()
+  api.dropConnections()
+  await t.rejects(client.request(VERSION), { code: 'review_unavailable' }, 'it is not trusted yet')
+  await writeFile(caFile, api.ca())
+  clock.advance(10_000)
+  t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('own files are read again every 10 s, and one that is gone keeps its last content', async (t) => {
+  const clock = new FakeClock()
+  const files = new Map([
+    ['token', ' one\n'],
+    ['ca', 'ca-1'],
+  ])
+  const credentials = new OwnCredentials({
+    tokenFile: 'token',
+    caFile: 'ca',
+    clock,
+    readFile: (path) => {
+      const text = files.get(path)
+      if (text === undefined) throw new Error('ENOENT')
+      return text
+    },
+  })
+  t.equal(credentials.token, 'one')
+  files.set('token', 'two')
+  clock.advance(9999)
+  t.equal(credentials.token, 'one')
+  clock.advance(1)
+  t.equal(credentials.token, 'two')
+  files.delete('token')
+  files.set('ca', 'ca-2')
+  t.equal(credentials.reread(), false)
+  t.strictSame([credentials.token, credentials.ca], ['two', 'ca-2'])
+  files.set('token', 'three')
+  t.equal(credentials.reread(), true)
+})
+
+test('the API server is where the configuration or the pod says', async (t) => {
+  const inCluster = { KUBERNETES_SERVICE_HOST: 'fd00::1', KUBERNETES_SERVICE_PORT_HTTPS: '6443' }
+  t.equal(locateApiServer({}, inCluster).apiServer.href, 'https://[fd00::1]:6443/')
+  t.equal(
+    locateApiServer({}, { KUBERNETES_SERVICE_HOST: '10.0.0.1' }).apiServer.href,
+    'https://10.0.0.1/',
+  )
+  const named = { apiServer: 'https://api:1', caFile: '/ca', tokenFile: '/token' }
+  t.match(locateApiServer(named, inCluster), { caFile: '/ca', tokenFile: '/token' })
+  t.equal(locateApiServer(named, inCluster).apiServer.host, 'api:1')
+  t.throws(() => locateApiServer({}, {}), /KUBERNETES_SERVICE_HOST is missing/)
+})
+
+const ISSUER = 'https://issuer.example'
+const startJwks = () => {
+  const clock = new FakeClock()
+  const paths: string[] = []
+  const outcomes: string[] = []
+  const state = {
+    isDown: false,
+    issuer: ISSUER as unknown,
+    keys: { keys: [] } as unknown,
+    status: 200,
+  }
+  const jwks = new Jwks({
+    client: {
+      request: async ({ path }) => {
+        paths.push(path)
+        await Promise.resolve()
+        if (state.isDown) throw new Error('down')
+        const body = path.includes('openid-configuration')
+          ? { issuer: state.issuer, jwks_uri: 'https://evil.example/keys' }
+          : state.keys
+        return { status: state.status, body }
+      },
+    },
+    clock,
+    cooldownMs: 30_000,
+    refreshMs: 300_000,
+    staleAfterMs: 600_000,
+    deadlineMs: 5000,
+    onFetch: (outcome) => void outcomes.push(outcome),
+  })
+  return { clock, paths, outcomes, state, jwks }
+}
+
+test('keys come from the API server itself, whatever host the discovery names', async (t) => {
+  const { jwks, paths } = startJwks()
+  t.equal(await jwks.refresh(), 'refreshed')
+  t.strictSame(paths, ['/.well-known/openid-configuration', '/openid/v1/jwks'])
+  t.equal(jwks.issuer, ISSUER)
+  t.type(jwks.current(), 'function')
+})
+
+test('keys are fetched once per cooldown, however many ask', async (t) => {
+  const { jwks, outcomes, clock } = startJwks()
+  const all = await Promise.all(Array.from({ length: 100 }, () => jwks.refresh()))
+  t.strictSame(new Set(all), new Set(['refreshed']), 'they share the fetch')
+  clock.advance(29_999)
+  t.equal(await jwks.refresh(), 'cooldown')
+  clock.advance(1)
+  t.equal(await jwks.refresh(), 'refreshed')
+  t.strictSame(outcomes, ['ok', 'ok'])
+})
+
+test('keys that cannot be fetched again serve for 10 minutes, then there are none', async (t) => {
+  const { jwks, clock, state } = startJwks()
+  await jwks.refresh()
+  state.isDown = true
+  clock.advance(599_999)
+  t.equal(await jwks.refresh(), 'failed')
+  t.type(jwks.current(), 'function')
+  t.equal(jwks.ageMs, 599_999)
+  clock.advance(1)
+  t.equal(jwks.current(), undefined)
+  t.equal(jwks.issuer, ISSUER, 'the issuer only refuses, and stays')
+})
+
+test('keys are refreshed by themselves, sooner after a failure', async (t) => {
+  const { jwks, clock, outcomes, state } = startJwks()
+  await jwks.start()
+  await clock.advanceAsync(300_000)
+  t.strictSame(outcomes, ['ok', 'ok'])
+  state.isDown = true
+  await clock.advanceAsync(300_000)
+  state.isDown = false
+  await clock.advanceAsync(30_000)
+  t.strictSame(outcomes, ['ok', 'ok', 'failed', 'ok'])
+  jwks.stop()
+  t.equal(clock.pending, 0)
+})
+
+test('a document that is none leaves the old keys in place', async (t) => {
+  const { jwks, clock, state } = startJwks()
+  await jwks.refresh()
+  const before = jwks.current()
+  const spoil = [
+    { issuer: undefined },
+    { issuer: '' },
+    { keys: { keys: 'x' } },
+    { keys: null },
+    { status: 404 },
+  ]
+  for (const change of spoil) {
+    Object.assign(state, { issuer: ISSUER, keys: { keys: [] }, status: 200 }, change)
+    clock.advance(30_000)
+    t.equal(await jwks.refresh(), 'failed', JSON.stringify(change))
+    t.equal(jwks.current(), before)
+  }
+})

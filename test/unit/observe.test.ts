@@ -1,0 +1,314 @@
+/** Every decision leaves one audit line and moves the right metric, and no client can make either grow. */
+
+import { test } from 'tap'
+import { CODES, isFault, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
+import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
+import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const CLAIMS: Claims = {
+  issuer: 'https://issuer.example',
+  audiences: ['openclaw-gateway'],
+  issuedAt: 0,
+  notBefore: 0,
+  expiresAt: 3600,
+  tokenId: 'jti-1',
+  namespace: 'openclaw',
+  serviceAccount: 'openclaw-worker',
+  serviceAccountUid: 'sa-uid',
+  podName: 'worker-a',
+  podUid: 'pod-uid',
+  nodeName: 'node-1',
+}
+const IDENTITY: Identity = {
+  namespace: 'openclaw',
+  serviceAccount: 'openclaw-worker',
+  podName: 'worker-a',
+  podUid: 'pod-uid',
+  nodeName: 'node-1',
+  credentialId: 'jti-1',
+  expiresAt: 3600,
+}
+const ADMITTED = {
+  streamId: 'x-1',
+  address: '10.0.0.1',
+  identity: IDENTITY,
+  role: 'node',
+  durationMs: 5,
+}
+const SUBJECT = {
+  namespace: 'openclaw',
+  serviceAccount: 'openclaw-worker',
+  podUid: 'pod-uid',
+  podName: 'worker-a',
+  displayName: 'worker-a',
+  nodeName: 'node-1',
+  credentialId: 'jti-1',
+}
+
+const setUp = (isEnabled = () => true, isReported = false) => {
+  const clock = new FakeClock()
+  const lines: Record<string, unknown>[] = []
+  const warnings: unknown[] = []
+  const audit = new Audit({
+    clock,
+    isEnabled,
+    write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>),
+  })
+  const metrics = createMetrics({
+    version: 'test',
+    namespaces: ['openclaw'],
+    sources: () => ({
+      carried: () => ({ bytesUp: 10, bytesDown: 20, messagesUp: 1, messagesDown: 2 }),
+      streams: () => 3,
+      pendingSockets: () => 4,
+      cacheEntries: () => 5,
+      jwksAgeMs: () => 6000,
+      watchedPods: () => 7,
+      watchStaleMs: () => 8000,
+    }),
+  })
+  const log = { warn: (...what: unknown[]) => void warnings.push(what) } as unknown as Log
+  const series = async () =>
+    new Map(
+      (await metrics.register.metrics())
+        .split('\n')
+        .filter((line) => line.startsWith('openclaw_k8s_'))
+        .map((line) => {
+          const at = line.lastIndexOf(' ')
+          return [line.slice('openclaw_k8s_'.length, at), Number(line.slice(at + 1))] as const
+        }),
+    )
+  const recorder = createRecorder({
+    metrics,
+    audit,
+    log,
+    isSourceUnenforced: () => isReported,
+    faultLogs: new TokenBuckets({ ratePerSecond: 1, burst: 3, clock }),
+  })
+  return { clock, lines, warnings, audit, series, recorder }
+}
+
+test('an admission and its end are one audit line each, in the original field names', async (t) => {
+  const { recorder, lines, clock } = setUp()
+  recorder.admitted(ADMITTED)
+  recorder.closed({
+    ...ADMITTED,
+    code: 'completed',
+    durationMs: 1500,
+    counts: { bytesUp: 7, bytesDown: 8, messagesUp: 1, messagesDown: 1 },
+  })
+  const common = {
+    log: 'audit',
+    timestamp: new Date(clock.now()).toISOString(),
+    ...SUBJECT,
+    role: 'node',
+    remoteIp: '10.0.0.1',
+    streamId: 'x-1',
+  }
+  t.same(lines, [
+    { ...common, event: 'k8s-auth-success' },
+    {
+      ...common,
+      event: 'k8s-session-closed',
+      code: 'completed',
+      durationSeconds: 1.5,
+      bytesUp: 7,
+      bytesDown: 8,
+    },
+  ])
+})
+
+test('a refusal after the signature is a line of its own, with who it was about', async (t) => {
+  const { recorder, lines } = setUp()
+  const trail = { hasCredential: true, claimed: CLAIMS, isSigned: true } as const
+  for (let n = 0; n < 2; n += 1) {
+    recorder.refused({ code: 'review_rejected', address: '10.0.0.1', trail, durationMs: 1 })
+  }
+  t.equal(lines.length, 2)
+  t.match(lines[0], { event: 'k8s-auth-failed', code: 'review_rejected', ...SUBJECT })
+  t.notMatch(lines[0], { claimed: {} })
+})
+
+test('what nobody has signed for stands under claimed, cut, and never as the subject', async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const claimed = { ...CLAIMS, podName: 'p'.repeat(250) }
+  const trail = { hasCredential: true, claimed } as const
+  recorder.refused({ code: 'signature_invalid', address: '10.0.0.1', trail, durationMs: 1 })
+  t.equal(lines.length, 0, 'it waits for others like it')
+  audit.flush()
+  const { namespace, serviceAccount } = CLAIMS
+  t.strictSame(lines[0]?.['claimed'], { namespace, serviceAccount, podName: 'p'.repeat(64) })
+  t.equal(lines[0]?.['count'], 1)
+  for (const name of Object.keys(SUBJECT)) t.notOk(name in lines[0]!, name)
+})
+
+test('a flood becomes a line per code and address a second, with its count', async (t) => {
+  const { recorder, lines, clock } = setUp()
+  const refuse = (code: Code, address: string) =>
+    recorder.refused({ code, address, trail: { hasCredential: true }, durationMs: 1 })
+  for (let n = 0; n < 1000; n += 1) {
+    refuse('token_expired', '10.0.0.1')
+    refuse('token_malformed', '10.0.0.1')
+    refuse('token_expired', '10.0.0.2')
+  }
+  clock.advance(999)
+  t.equal(lines.length, 0)
+  clock.advance(1)
+  t.strictSame(
+    lines.map(({ code, remoteIp, count }) => [code, remoteIp, count]),
+    [
+      ['token_expired', '10.0.0.1', 1000],
+      ['token_malformed', '10.0.0.1', 1000],
+      ['token_expired', '10.0.0.2', 1000],
+    ],
+  )
+  clock.advance(10_000)
+  t.equal(lines.length, 3, 'nothing is written twice')
+  t.equal(clock.pending, 0)
+})
+
+test('the groups of a second are bounded, and nothing is lost from the count', async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const total = 5000
+  for (let n = 0; n < total; n += 1) {
+    const address = `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`
+    recorder.refused({ code: 'token_expired', address, trail: {}, durationMs: 1 })
+  }
+  audit.flush()
+  t.equal(lines.length, 1001)
+  const sum = lines.reduce((all, { count }) => all + Number(count), 0)
+  t.equal(sum, total)
+  const rest = lines.filter(({ remoteIp }) => remoteIp === undefined)
+  t.equal(rest.length, 1, 'the line for the rest names no address')
+  t.match(rest[0], { code: 'token_expired', count: 4000 })
+})
+
+test('where the source address is not enforced, every line says so', async (t) => {
+  const { recorder, lines, audit } = setUp(() => true, true)
+  recorder.admitted(ADMITTED)
+  recorder.refused({ code: 'token_expired', address: 'x', trail: {}, durationMs: 1 })
+  audit.flush()
+  t.match(lines, [{ sourceAddress: 'report' }, { sourceAddress: 'report' }])
+  const enforced = setUp()
+  enforced.recorder.admitted(ADMITTED)
+  t.notOk('sourceAddress' in enforced.lines[0]!)
+})
+
+test('a disabled audit writes nothing', async (t) => {
+  const { recorder, lines, audit, clock } = setUp(() => false)
+  recorder.admitted(ADMITTED)
+  recorder.refused({ code: 'token_expired', address: 'x', trail: {}, durationMs: 1 })
+  audit.flush()
+  t.equal(lines.length, 0)
+  t.equal(clock.pending, 0)
+})
+
+test('every code of the table starts at 0, with its kind', async (t) => {
+  const { series } = setUp()
+  const values = await series()
+  for (const code of Object.keys(CODES) as Code[]) {
+    const kind = isFault(code) ? 'fault' : 'denial'
+    t.equal(values.get(`auth_failures_total{kind="${kind}",code="${code}"}`), 0, code)
+    t.equal(values.get(`upgrades_refused_total{code="${code}"}`), 0, code)
+    t.equal(values.get(`stream_closes_total{code="${code}"}`), 0, code)
+  }
+  const zeroes = [
+    'auth_attempts_total{result="success"}',
+    'auth_attempts_total{result="failed"}',
+    'stream_closes_total{code="completed"}',
+    'sessions_active{namespace="openclaw"}',
+    'own_credential_errors_total',
+    'jwks_fetches_total{outcome="ok"}',
+    'jwks_fetches_total{outcome="failed"}',
+    'config_reloads_total{outcome="ok"}',
+    'config_reloads_total{outcome="failed"}',
+    ...['hit', 'miss', 'negative', 'shared'].map(
+      (outcome) => `verdict_cache_lookups_total{outcome="${outcome}"}`,
+    ),
+    ...['authenticated', 'rejected', 'fault'].map(
+      (outcome) => `token_review_duration_seconds_count{outcome="${outcome}"}`,
+    ),
+  ]
+  for (const name of zeroes) t.equal(values.get(name), 0, name)
+})
+
+test('what is read on scrape is what is there then', async (t) => {
+  const { series } = setUp()
+  await series()
+  const values = await series()
+  t.equal(values.get('stream_bytes_total{direction="up"}'), 10, 'a total is not added up twice')
+  t.equal(values.get('stream_bytes_total{direction="down"}'), 20)
+  t.equal(values.get('stream_messages_total{direction="down"}'), 2)
+  t.equal(values.get('streams'), 3)
+  t.equal(values.get('pending_sockets'), 4)
+  t.equal(values.get('verdict_cache_entries'), 5)
+  t.equal(values.get('jwks_age_seconds'), 6)
+  t.equal(values.get('watched_pods'), 7)
+  t.equal(values.get('watch_stale_seconds'), 8)
+  t.equal(values.get('build_info{version="test"}'), 1)
+})
+
+test('attempts count those who showed a credential; the others are counted apart', async (t) => {
+  const { series, recorder, warnings } = setUp()
+  const fault = new Fault('review_unavailable', 'down')
+  recorder.admitted(ADMITTED)
+  recorder.refused({ code: 'upgrade_malformed', address: 'x', trail: {}, durationMs: 1 })
+  recorder.refused({
+    code: 'token_expired',
+    address: 'x',
+    trail: { hasCredential: true },
+    durationMs: 1,
+  })
+  t.equal(warnings.length, 0)
+  recorder.refused({
+    code: 'review_unavailable',
+    address: 'x',
+    trail: { hasCredential: true, claimed: CLAIMS, isSigned: true, fault },
+    durationMs: 1,
+  })
+  t.equal(warnings.length, 1, 'a fault is logged')
+  const values = await series()
+  t.equal(values.get('auth_attempts_total{result="success"}'), 1)
+  t.equal(values.get('auth_attempts_total{result="failed"}'), 2)
+  t.equal(values.get('auth_failures_total{kind="denial",code="token_expired"}'), 1)
+  t.equal(values.get('auth_failures_total{kind="fault",code="review_unavailable"}'), 1)
+  t.equal(values.get('upgrades_refused_total{code="upgrade_malformed"}'), 1)
+  t.equal(values.get('auth_failures_total{kind="denial",code="upgrade_malformed"}'), 0)
+  t.equal(values.get('sessions_active{namespace="openclaw"}'), 1)
+})
+
+test('no input of a client becomes a label or a new series', async (t) => {
+  const { series, recorder } = setUp()
+  const before = [...(await series()).keys()]
+  for (const code of Object.keys(CODES) as Code[]) {
+    const claimed = { ...CLAIMS, namespace: 'evil-namespace', podName: 'evil-pod' }
+    const trail = { hasCredential: true, claimed, role: 'evil-role' } as const
+    recorder.refused({ code, address: '10.9.9.9', trail, durationMs: 1 })
+    recorder.refused({ code, address: '10.9.9.9', trail: { claimed }, durationMs: 1 })
+  }
+  const after = [...(await series()).keys()]
+  t.strictSame(after, before)
+  t.notMatch(after.join('\n'), /evil|10\.9/)
+})
+
+test('an outage is logged a few times a second, not once for each worker', async (t) => {
+  const { recorder, warnings, clock } = setUp()
+  const refuse = () =>
+    recorder.refused({
+      code: 'review_unavailable',
+      address: '127.0.0.1',
+      trail: { hasCredential: true, fault: new Fault('review_unavailable', 'down') },
+      durationMs: 1,
+    })
+  for (let n = 0; n < 100; n += 1) refuse()
+  t.equal(warnings.length, 3)
+  clock.advance(1000)
+  refuse()
+  t.equal(warnings.length, 4)
+})

@@ -1,0 +1,292 @@
+/** Device records and sessions: what is removed with its pod, what is kept, and in which order. */
+
+import { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
+import { test } from 'tap'
+import {
+  createDeviceKeys,
+  type PodName,
+} from '@openclaw-k8s/auth-sidecar/dialect/openclaw/device-key.ts'
+import type { DeviceRecord } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/devices.ts'
+import { Enrolment, type Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
+import {
+  EphemeralSessions,
+  type EphemeralSessionsOptions,
+} from '@openclaw-k8s/auth-sidecar/dialect/openclaw/ephemeral-sessions.ts'
+import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
+import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const deviceKeys = createDeviceKeys('a-seed-of-more-than-sixteen-bytes')
+const podNamed = (podName: string): PodName => ({
+  namespace: 'openclaw',
+  serviceAccount: 'worker',
+  podName,
+})
+const recordOf = (podName: string): DeviceRecord => ({
+  deviceId: deviceKeys(podNamed(podName)).id,
+  displayName: podName,
+})
+const session = (podUid: string) => ({ podUid, allowedCommands: ['*'], revoke: () => {} })
+const settle = async () => {
+  for (let turns = 0; turns < 8; turns += 1) await turn()
+}
+
+const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
+  const clock = new FakeClock()
+  const sessions = new Sessions()
+  const removed: string[] = []
+  const faults: unknown[] = []
+  const state = { records: [] as DeviceRecord[], live: undefined as PodName[] | undefined }
+  const ephemeral = new EphemeralSessions({
+    devices: {
+      list: async () => state.records,
+      remove: async (deviceId) => void removed.push(deviceId),
+    },
+    sessions,
+    deviceKeys,
+    livePods: () => state.live,
+    accounts: () => [{ namespace: 'openclaw', serviceAccount: 'worker' }],
+    isEnabled: () => true,
+    clock,
+    onRemoved: () => {},
+    onFault: (error) => faults.push(error),
+    ...options,
+  })
+  return { clock, sessions, removed, faults, state, ephemeral }
+}
+
+test('the record of a pod goes with it, once its last session is over', async (t) => {
+  const { ephemeral, removed, sessions } = rig()
+  const { id } = deviceKeys(podNamed('a'))
+  const live = sessions.open(id, session('uid-1'))
+  ephemeral.podGone(podNamed('a'), 'uid-1')
+  await settle()
+  t.strictSame(removed, [], 'what is under way might enrol it again')
+  live.abandon()
+  await settle()
+  t.strictSame(removed, [id])
+  t.equal(ephemeral.size, 0)
+})
+
+test('a pod created again under its name keeps its device', async (t) => {
+  const { ephemeral, removed, sessions } = rig()
+  const { id } = deviceKeys(podNamed('a'))
+  sessions.open(id, session('uid-2'))
+  ephemeral.podGone(podNamed('a'), 'uid-1')
+  await settle()
+  t.strictSame(removed, [])
+})
+
+test('a session that begins calls a waiting removal off, and waits for one under way', async (t) => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const removed: string[] = []
+  const { ephemeral } = rig({
+    devices: {
+      list: async () => [],
+      async remove(deviceId) {
+        removed.push(deviceId)
+        await promise
+      },
+    },
+  })
+  const names = ['a', 'b', 'c', 'd', 'e']
+  for (const name of names) ephemeral.podGone(podNamed(name), `uid-${name}`)
+  await settle()
+  t.equal(removed.length, 4, 'four at once')
+  await ephemeral.keep(deviceKeys(podNamed('e')).id)
+  let isKept = false
+  const keep = async () => {
+    await ephemeral.keep(deviceKeys(podNamed('a')).id)
+    isKept = true
+  }
+  const kept = keep()
+  await settle()
+  t.notOk(isKept, 'the gateway may be removing it right now')
+  resolve()
+  await kept
+  await settle()
+  t.notOk(removed.includes(deviceKeys(podNamed('e')).id))
+  t.equal(ephemeral.size, 0)
+})
+
+test('a removal that fails is tried again until it is done', async (t) => {
+  let failures = 2
+  const { clock, ephemeral, faults } = rig({
+    devices: {
+      list: async () => [],
+      async remove() {
+        failures -= 1
+        if (failures >= 0) throw new Error('the channel broke')
+      },
+    },
+  })
+  ephemeral.podGone(podNamed('a'), 'uid-1')
+  await settle()
+  t.equal(ephemeral.size, 1)
+  await clock.advanceAsync(2000)
+  t.equal(ephemeral.size, 1)
+  await clock.advanceAsync(2000)
+  await settle()
+  t.equal(ephemeral.size, 0)
+  t.equal(faults.length, 2)
+})
+
+test('at a start the records of pods that went are removed, and nobody else’s', async (t) => {
+  const { ephemeral, removed, sessions, state } = rig()
+  const connecting = recordOf('connecting')
+  sessions.open(connecting.deviceId, session('uid-9'))
+  const foreign: readonly DeviceRecord[] = [
+    { deviceId: 'f'.repeat(64), displayName: 'gone' },
+    { deviceId: recordOf('gone').deviceId, displayName: 'renamed' },
+    { deviceId: recordOf('nameless').deviceId },
+    {
+      deviceId: deviceKeys({ ...podNamed('gone'), serviceAccount: 'other' }).id,
+      displayName: 'gone',
+    },
+    {
+      deviceId: createDeviceKeys('the-seed-of-another-sidecar')(podNamed('gone')).id,
+      displayName: 'gone',
+    },
+  ]
+  state.records = [recordOf('gone'), recordOf('living'), connecting, ...foreign]
+  await ephemeral.reconcile()
+  t.strictSame(removed, [], 'as long as the pods are not known, all may live')
+  state.live = [podNamed('living')]
+  await ephemeral.reconcile()
+  await settle()
+  t.strictSame(removed, [recordOf('gone').deviceId])
+})
+
+test('what went unseen is found by and by', async (t) => {
+  const { clock, ephemeral, removed, state } = rig()
+  await ephemeral.reconcile()
+  state.records = [recordOf('a'), recordOf('b')]
+  state.live = [podNamed('b')]
+  await clock.advanceAsync(1000)
+  await settle()
+  t.strictSame(removed, [recordOf('a').deviceId], 'soon after the pods are known')
+  state.live = []
+  await clock.advanceAsync(300_000)
+  await settle()
+  t.strictSame(removed.slice(1), [recordOf('a').deviceId, recordOf('b').deviceId])
+  ephemeral.stop()
+  t.equal(clock.pending, 0)
+})
+
+test('without ephemeral sessions every record stays', async (t) => {
+  const { ephemeral, removed, state } = rig({ isEnabled: () => false })
+  state.live = []
+  state.records = [recordOf('a')]
+  await ephemeral.reconcile()
+  ephemeral.podGone(podNamed('a'), 'uid-1')
+  await settle()
+  t.strictSame(removed, [])
+})
+
+test('a session is cleared when every earlier one of the device is gone, whatever the order', async (t) => {
+  const sessions = new Sessions()
+  const revoked: string[] = []
+  const open = (name: string) =>
+    sessions.open('device', { ...session(name), revoke: (code) => revoked.push(`${name} ${code}`) })
+  const first = open('first')
+  const held = Object.assign(new EventEmitter(), { closed: false }) as unknown as Socket
+  first.hold(held)
+  const second = open('second')
+  const third = open('third')
+  t.strictSame(revoked, ['first displaced', 'second displaced'])
+  let isCleared = false
+  const clear = async () => {
+    await third.cleared
+    isCleared = true
+  }
+  const cleared = clear()
+  second.abandon()
+  await settle()
+  t.notOk(isCleared, 'the second never waited for the first in vain')
+  held.emit('close')
+  await cleared
+  t.equal(sessions.find('device'), third)
+  third.abandon()
+  await settle()
+  t.equal(sessions.find('device'), undefined, 'and is forgotten with its end')
+})
+
+test('no device is asked about while its record may be on its way out', async (t) => {
+  const asked: string[] = []
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const enrolment = new Enrolment({
+    dial: () => Promise.reject(new Fault('gateway_unreachable', 'no gateway here')),
+    ephemeral: { keep: () => promise },
+    devices: {
+      async isEnrolled(deviceId) {
+        asked.push(deviceId)
+        return true
+      },
+      list: async () => [],
+      note: () => {},
+      remove: async () => {},
+      mintBootstrapToken: async () => 'once',
+    },
+    surfaces: { check: () => {} },
+    readAuth: () => ({}),
+    handshakeTimeoutMs: 1000,
+    messageBytesMax: 1024,
+    clock: new FakeClock(),
+    onEnrolled: () => {},
+  })
+  const device = deviceKeys(podNamed('a'))
+  const reach = { signal: new AbortController().signal }
+  const entered = enrolment.enter({ device, reach } as unknown as Entrant)
+  await settle()
+  t.strictSame(asked, [])
+  resolve()
+  await t.rejects(entered, { code: 'gateway_unreachable' })
+  t.strictSame(asked, [device.id])
+})
+
+test('a wider surface is approved as far as the policy allows, and only for our own sessions', async (t) => {
+  const clock = new FakeClock()
+  const sessions = new Sessions()
+  sessions.open('ours', { podUid: 'u', allowedCommands: ['system.*'], revoke: () => {} })
+  sessions.open('greedy', { podUid: 'v', allowedCommands: ['system.which'], revoke: () => {} })
+  const approved: unknown[] = []
+  const withheld: string[] = []
+  let lists = 0
+  const commands = ['system.which', 'system.run']
+  const surfaces = new Surfaces({
+    sessions,
+    clock,
+    channel: {
+      async call(method, params) {
+        if (method === 'node.pair.approve') return approved.push(params)
+        lists += 1
+        return {
+          pending: ['ours', 'greedy', 'foreign'].map((nodeId) => ({
+            requestId: `of-${nodeId}`,
+            nodeId,
+            commands,
+          })),
+          paired: [],
+        }
+      },
+    },
+    onWithheld: (deviceId) => withheld.push(deviceId),
+    onFault: (error) => t.fail(String(error)),
+  })
+  surfaces.check()
+  surfaces.check()
+  surfaces.check()
+  await settle()
+  t.strictSame(approved, [{ requestId: 'of-ours' }])
+  t.strictSame(withheld, ['greedy'])
+  t.equal(lists, 1, 'a list is long: not one for each')
+  clock.advance(1000)
+  await settle()
+  t.equal(lists, 2, 'but none is forgotten')
+  clock.advance(1000)
+  await settle()
+  t.equal(lists, 2)
+})

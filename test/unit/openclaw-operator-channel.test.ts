@@ -1,0 +1,224 @@
+/** The operator channel: up whenever the gateway is, and never waited for without end. */
+
+import { test } from 'tap'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import {
+  CallRefused,
+  OperatorChannel,
+  type OperatorChannelOptions,
+} from '@openclaw-k8s/auth-sidecar/dialect/openclaw/operator-channel.ts'
+import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const start = async (
+  gatewayOptions: GatewayStubOptions = {},
+  options: Partial<OperatorChannelOptions> = {},
+) => {
+  const clock = new FakeClock()
+  const gateway = await startGatewayStub({
+    mode: 'openclaw',
+    token: 'secret',
+    methods: {
+      echo: (params) => params,
+      fail: () => {
+        throw new Error('not today')
+      },
+    },
+    ...gatewayOptions,
+  })
+  const told: string[] = []
+  const waiters: { readonly word: string; readonly resolve: () => void }[] = []
+  const tell = (word: string) => {
+    told.push(word)
+    for (const waiter of waiters.splice(0)) {
+      if (word.startsWith(waiter.word)) waiter.resolve()
+      else waiters.push(waiter)
+    }
+  }
+  const channel = new OperatorChannel({
+    url: new URL(gateway.url),
+    readAuth: () => ({ token: 'secret' }),
+    version: '1.2.3',
+    clock,
+    random() {
+      tell('backoff')
+      return 1
+    },
+    messageBytesMax: 1_048_576,
+    onReady: () => tell('ready'),
+    onDown: ({ message }) => tell(`down ${message}`),
+    onEvent: ({ event }) => tell(`event ${event}`),
+    ...options,
+  })
+  const until = (word: string) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    waiters.push({ word, resolve })
+    return promise
+  }
+  return {
+    clock,
+    gateway,
+    channel,
+    told,
+    /** Resolves when this is told next. */
+    until,
+    stop: async () => {
+      channel.stop()
+      await gateway.close()
+    },
+  }
+}
+
+test('it connects as a clean local backend, and its calls are answered', async (t) => {
+  const { channel, gateway, until, stop } = await start()
+  t.teardown(stop)
+  const ready = until('ready')
+  channel.start()
+  const early = channel.call('echo', { early: true })
+  await ready
+  t.ok(channel.isReady)
+  t.strictSame(await early, { early: true }, 'a call from before is made when it is up')
+  t.strictSame(await channel.call('echo', { n: 1 }), { n: 1 })
+  const [handshake] = gateway.handshakes
+  t.equal(handshake?.headers.origin, undefined)
+  t.notMatch(Object.keys(handshake?.headers ?? {}), [/forward/])
+  const connect = JSON.parse(String(gateway.received[0]?.data)) as { readonly params: object }
+  t.match(connect.params, {
+    client: { id: 'gateway-client', mode: 'backend' },
+    role: 'operator',
+    scopes: ['operator.admin'],
+    auth: { token: 'secret' },
+  })
+})
+
+test('a no of the gateway is not a fault, and does not end the channel', async (t) => {
+  const { channel, until, stop } = await start()
+  t.teardown(stop)
+  const ready = until('ready')
+  channel.start()
+  await ready
+  await t.rejects(channel.call('fail'), new CallRefused('fail', 'INVALID_REQUEST', 'not today'))
+  t.strictSame(await channel.call('echo', {}), {})
+})
+
+test('it comes back after a restart of the gateway, with the secret of that moment', async (t) => {
+  let secret = 'secret'
+  const { channel, clock, gateway, until, stop } = await start(
+    {},
+    { readAuth: () => ({ token: secret }) },
+  )
+  t.teardown(stop)
+  let told = until('ready')
+  channel.start()
+  await told
+  const port = gateway.port
+  told = until('down')
+  await gateway.close()
+  await told
+  t.notOk(channel.isReady)
+  secret = 'rotated'
+  const next = await startGatewayStub({ mode: 'openclaw', token: 'rotated', port })
+  t.teardown(() => next.close())
+  told = until('ready')
+  clock.advance(100)
+  await told
+  t.ok(channel.isReady)
+})
+
+test('it asks less and less often, and tells the same reason once', async (t) => {
+  const { channel, clock, told, until, stop, gateway } = await start(
+    {},
+    { readAuth: () => ({ token: 'wrong' }) },
+  )
+  t.teardown(stop)
+  let next = until('backoff')
+  channel.start()
+  await next
+  let dials = 1
+  for (const waitMs of [100, 200, 400, 800, 1600, 2000, 2000]) {
+    clock.advance(waitMs - 1)
+    t.equal(gateway.handshakes.length, dials)
+    dials += 1
+    next = until('backoff')
+    clock.advance(1)
+    await next
+    t.equal(gateway.handshakes.length, dials, `after ${waitMs} ms`)
+  }
+  t.equal(told.filter((word) => word.startsWith('down')).length, 1)
+})
+
+test('a secret that cannot be read is told, and read again later', async (t) => {
+  let isThere = false
+  const { channel, clock, told, until, stop } = await start(
+    {},
+    {
+      readAuth() {
+        if (!isThere) throw new Error('ENOENT')
+        return { token: 'secret' }
+      },
+    },
+  )
+  t.teardown(stop)
+  channel.start()
+  t.match(told[0], /secret cannot be read/)
+  isThere = true
+  const ready = until('ready')
+  clock.advance(100)
+  await ready
+})
+
+test('no call waits longer than its deadline, and not too many wait at once', async (t) => {
+  const { channel, clock, stop } = await start({ behaviour: 'stall' })
+  t.teardown(stop)
+  channel.start()
+  const calls = Array.from({ length: 1025 }, () =>
+    channel.call('echo').then(
+      () => 'answered',
+      (error: unknown) => (error instanceof Fault ? error.message : 'other'),
+    ),
+  )
+  t.match(await calls.at(-1), /too many calls/)
+  clock.advance(5000)
+  t.match(await calls[0], /not answered within 5000 ms/)
+  t.match(await calls[1023], /not answered within 5000 ms/)
+})
+
+test('what was under way when the channel broke fails at once', async (t) => {
+  const { channel, gateway, until, stop } = await start({
+    methods: { leave: (_, connection) => connection.terminate() },
+  })
+  t.teardown(stop)
+  const ready = until('ready')
+  channel.start()
+  await ready
+  await t.rejects(channel.call('leave'), { code: 'operator_unavailable' })
+  t.equal(gateway.handshakes.length, 1)
+})
+
+test('a gateway that has fallen silent is left', async (t) => {
+  const { channel, clock, gateway, until, stop } = await start()
+  t.teardown(stop)
+  const ready = until('ready')
+  channel.start()
+  await ready
+  const [connection] = gateway.connections
+  const ticked = until('event tick')
+  clock.advance(74_999)
+  gateway.tick()
+  await ticked
+  clock.advance(74_999)
+  t.ok(channel.isReady, 'a tick is a sign of life')
+  clock.advance(1)
+  t.notOk(channel.isReady)
+  t.equal((await connection?.closed)?.code, 1006)
+})
+
+test('a gateway that never says hello is left after the handshake limit', async (t) => {
+  const { channel, clock, told, until, stop } = await start({ behaviour: 'mute' })
+  t.teardown(stop)
+  const down = until('down')
+  channel.start()
+  clock.advance(5000)
+  await down
+  t.match(told[0], /no hello within 5000 ms/)
+})

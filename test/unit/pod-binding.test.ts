@@ -1,0 +1,266 @@
+/** A token is good from its live pod and that pod's address alone, and a lifetime ends for a reason. */
+
+import { setImmediate as turn } from 'node:timers/promises'
+import { test } from 'tap'
+import { findLifetimeEnd, type Life } from '@openclaw-k8s/auth-sidecar/authz/lifetime.ts'
+import { PodBinding, type BindingRules } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
+import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+
+const CLAIMS: Claims = {
+  issuer: 'issuer',
+  audiences: ['openclaw-gateway'],
+  issuedAt: 1000,
+  notBefore: 1000,
+  expiresAt: 4600,
+  tokenId: 'jti',
+  namespace: 'ns',
+  serviceAccount: 'sa',
+  serviceAccountUid: 's',
+  podName: 'a',
+  podUid: 'u',
+  nodeName: 'node-1',
+}
+const POD: WatchedPod = {
+  uid: 'u',
+  name: 'a',
+  namespace: 'ns',
+  serviceAccount: 'sa',
+  nodeName: 'node-1',
+  ips: ['10.0.0.1', 'fd00::1'],
+  phase: 'Running',
+  isHostNetwork: false,
+  terminationSeconds: undefined,
+}
+const CALLER = { claims: CLAIMS, address: '10.0.0.1' }
+
+type World = {
+  readonly pods?: readonly WatchedPod[]
+  readonly gone?: readonly string[]
+  readonly accountUid?: string | undefined
+  readonly rules?: Partial<BindingRules>
+  readonly silentMs?: number
+}
+
+const setUp = (world: World = {}) => {
+  const { pods = [POD], gone = [], rules = {}, silentMs = 0 } = world
+  const accountUid = 'accountUid' in world ? world.accountUid : 's'
+  const known = new Map(pods.map((pod) => [pod.uid, pod]))
+  const waits: { readonly uid: string; readonly ms: number; readonly end: () => void }[] = []
+  const gets: ({ readonly path: string } & PromiseWithResolvers<WatchedPod | undefined>)[] = []
+  const binding = new PodBinding({
+    pods: {
+      find: (uid) => known.get(uid),
+      findAccount: (namespace, name) =>
+        accountUid === undefined || `${namespace}/${name}` !== 'ns/sa'
+          ? undefined
+          : { uid: accountUid, namespace, name },
+      isGone: (uid) => gone.includes(uid),
+      waitFor: (uid, ms) => {
+        if (known.has(uid) || gone.includes(uid)) return Promise.resolve()
+        return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
+      },
+      silentForMs: () => silentMs,
+    },
+    rules: () => ({ sourceAddress: 'enforce', allowHostNetwork: false, ...rules }),
+    getPod: (namespace, name) => {
+      const get = Promise.withResolvers<WatchedPod | undefined>()
+      gets.push({ path: `${namespace}/${name}`, ...get })
+      return get.promise
+    },
+  })
+  return { binding, known, waits, gets }
+}
+
+const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
+
+test('each way a pod may differ from its token or from a living pod has its own refusal', async (t) => {
+  const differing: readonly (readonly [string, World, string])[] = [
+    ['as it should be', {}, 'ok'],
+    ['pending with an address', { pods: [{ ...POD, phase: 'Pending' }] }, 'ok'],
+    ['gone', { gone: ['u'] }, 'pod_deleted'],
+    ['never seen', { pods: [] }, 'pod_unconfirmed'],
+    ['terminating', { pods: [{ ...POD, terminationSeconds: 30 }] }, 'pod_terminating'],
+    ['terminating without grace', { pods: [{ ...POD, terminationSeconds: 0 }] }, 'pod_terminating'],
+    ['Succeeded', { pods: [{ ...POD, phase: 'Succeeded' }] }, 'pod_not_running'],
+    ['Failed', { pods: [{ ...POD, phase: 'Failed' }] }, 'pod_not_running'],
+    ['Unknown', { pods: [{ ...POD, phase: 'Unknown' }] }, 'pod_not_running'],
+    ['another name', { pods: [{ ...POD, name: 'b' }] }, 'pod_mismatch'],
+    ['another namespace', { pods: [{ ...POD, namespace: 'other' }] }, 'pod_mismatch'],
+    ['another account', { pods: [{ ...POD, serviceAccount: 'other' }] }, 'pod_mismatch'],
+    ['no address yet', { pods: [{ ...POD, ips: [] }] }, 'pod_unconfirmed'],
+    ['another address', { pods: [{ ...POD, ips: ['10.0.0.2'] }] }, 'source_address_mismatch'],
+    ['account gone', { gone: ['s'] }, 'service_account_deleted'],
+    ['account made anew', { accountUid: 's2' }, 'service_account_deleted'],
+    ['account not seen', { accountUid: undefined }, 'pod_unconfirmed'],
+  ]
+  for (const [name, world, code] of differing) {
+    const { binding, gets } = setUp(world)
+    t.equal(codeOf(binding.check(CALLER)), code, name)
+    if (name === 'never seen') continue
+    t.equal(codeOf(await binding.bind(CALLER, false)), code, `${name}, bound`)
+    t.equal(gets.length, 0, 'the API server is not asked')
+  }
+})
+
+test('every address of a pod counts, in whatever form it is written, and no other', async (t) => {
+  const check = (ips: readonly string[], address: string) =>
+    codeOf(setUp({ pods: [{ ...POD, ips }] }).binding.check({ claims: CLAIMS, address }))
+  t.equal(check(['10.0.0.1', 'fd00::1'], 'fd00::1'), 'ok')
+  t.equal(check(['::ffff:10.0.0.1'], '10.0.0.1'), 'ok')
+  t.equal(check(['FD00::1'], 'fd00::1'), 'ok')
+  t.equal(check(['10.0.0.1', 'fd00::1'], 'fd00::2'), 'source_address_mismatch')
+  t.equal(check(['10.0.0.11'], '10.0.0.1'), 'source_address_mismatch')
+  t.equal(check(['nonsense'], ''), 'source_address_mismatch')
+})
+
+test('an address that now belongs to another pod does not carry the old token', async (t) => {
+  const { binding, known } = setUp()
+  known.set('u', { ...POD, ips: ['10.0.0.9'] })
+  known.set('v', { ...POD, uid: 'v', name: 'b' })
+  t.equal(codeOf(binding.check(CALLER)), 'source_address_mismatch')
+})
+
+test('host network and hidden sources are let in only where that was chosen', async (t) => {
+  const host = { ...POD, isHostNetwork: true, ips: ['192.168.0.1'] }
+  const check = (pod: WatchedPod, address: string, rules: Partial<BindingRules> = {}) =>
+    codeOf(setUp({ pods: [pod], rules }).binding.check({ claims: CLAIMS, address }))
+  t.equal(check(host, '192.168.0.1'), 'host_network_not_allowed')
+  t.equal(check(host, '192.168.0.1', { allowHostNetwork: true }), 'ok')
+  t.equal(check(host, '192.168.0.2', { allowHostNetwork: true }), 'source_address_mismatch')
+  t.equal(check(POD, '10.9.9.9', { sourceAddress: 'report' }), 'ok')
+  t.equal(check({ ...POD, ips: [] }, '10.9.9.9', { sourceAddress: 'report' }), 'ok')
+  const terminating = { ...POD, terminationSeconds: 1 }
+  t.equal(check(terminating, '10.9.9.9', { sourceAddress: 'report' }), 'pod_terminating')
+  t.equal(check(host, '192.168.0.1', { sourceAddress: 'report' }), 'host_network_not_allowed')
+})
+
+test('a pod that was not seen is waited for, and then a GET may refuse but never admit', async (t) => {
+  const decide = async (pod: WatchedPod | undefined) => {
+    const { binding, waits, gets } = setUp({ pods: [] })
+    const bound = binding.bind(CALLER, true)
+    t.match(waits, [{ uid: 'u', ms: 2000 }])
+    t.equal(gets.length, 0, 'not before the wait is over')
+    waits[0]?.end()
+    await turn()
+    t.match(gets, [{ path: 'ns/a' }])
+    gets[0]?.resolve(pod)
+    return codeOf(await bound)
+  }
+  t.equal(await decide(undefined), 'pod_not_found')
+  t.equal(await decide({ ...POD, uid: 'another' }), 'pod_not_found')
+  t.equal(await decide(POD), 'pod_unconfirmed', 'the watch has to show it')
+
+  const down = setUp({ pods: [] })
+  const bound = down.binding.bind(CALLER, true)
+  down.waits[0]?.end()
+  await turn()
+  down.gets[0]?.reject(new Fault('pod_unconfirmed', 'down'))
+  await t.rejects(bound, { code: 'pod_unconfirmed' }, 'not even where an outage is tolerated')
+
+  const late = setUp({ pods: [] })
+  const found = late.binding.bind(CALLER, false)
+  late.known.set('u', POD)
+  late.waits[0]?.end()
+  t.equal(codeOf(await found), 'ok', 'the watch has shown it in time')
+  t.equal(late.gets.length, 0)
+})
+
+test('a watch that is silent is confirmed by one GET that all who come meanwhile share', async (t) => {
+  const heard = setUp({ silentMs: 2000 })
+  t.equal(codeOf(await heard.binding.bind(CALLER, false)), 'ok')
+  t.equal(heard.gets.length, 0)
+
+  const { binding, gets } = setUp({ silentMs: 2001 })
+  const several = [1, 2, 3].map(() => binding.bind(CALLER, false))
+  await turn()
+  t.equal(gets.length, 1)
+  gets[0]?.resolve(POD)
+  t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
+  const next = binding.bind(CALLER, false)
+  await turn()
+  t.equal(gets.length, 2, 'an answer is not kept')
+  gets[1]?.reject(new Fault('pod_unconfirmed', 'down'))
+  await t.rejects(next)
+  void binding.bind(CALLER, false)
+  await turn()
+  t.equal(gets.length, 3, 'nor is a failure')
+})
+
+test('what the GET says goes before what a silent watch still shows', async (t) => {
+  const live: readonly (readonly [WatchedPod | undefined, string])[] = [
+    [POD, 'ok'],
+    [undefined, 'pod_not_found'],
+    [{ ...POD, uid: 'v' }, 'pod_not_found'],
+    [{ ...POD, terminationSeconds: 30 }, 'pod_terminating'],
+    [{ ...POD, phase: 'Failed' }, 'pod_not_running'],
+    [{ ...POD, ips: ['10.0.0.7'] }, 'source_address_mismatch'],
+  ]
+  for (const [pod, code] of live) {
+    const { binding, gets } = setUp({ silentMs: Infinity })
+    const bound = binding.bind(CALLER, true)
+    await turn()
+    gets[0]?.resolve(pod)
+    t.equal(codeOf(await bound), code)
+  }
+  const { binding, gets } = setUp({ silentMs: Infinity, gone: ['u'] })
+  t.equal(codeOf(await binding.bind(CALLER, true)), 'pod_deleted')
+  t.equal(gets.length, 0, 'who is known to be gone is not asked for')
+})
+
+test('an outage is tolerated for whom it may be, and nothing but an outage', async (t) => {
+  const bind = async (error: unknown, isTolerated: boolean) => {
+    const { binding, gets } = setUp({ silentMs: Infinity })
+    const bound = binding.bind(CALLER, isTolerated)
+    await turn()
+    gets[0]?.reject(error)
+    return bound.then(codeOf, (reason: unknown) => reason)
+  }
+  const outage = new Fault('pod_unconfirmed', 'down')
+  t.equal(await bind(outage, true), 'ok', 'the watch last showed it alive')
+  t.equal(await bind(outage, false), outage)
+  const refused = new Fault('own_credential_refused', 'RBAC')
+  t.equal(await bind(refused, true), refused)
+  const bug = new Error('bug')
+  t.equal(await bind(bug, true), bug)
+})
+
+const LIFE: Life = {
+  claims: CLAIMS,
+  admittedAgoMs: 0,
+  termination: undefined,
+  watchStaleMs: 0,
+  nowMs: CLAIMS.expiresAt * 1000 - 1,
+}
+const RULES = {
+  onTokenExpiry: 'keep-while-pod-lives',
+  maxSessionAgeMs: 0,
+  terminationGraceMs: 30_000,
+  maxWatchStalenessMs: 300_000,
+} as const
+
+test('a stream ends to the millisecond of what ends it, and for nothing else', async (t) => {
+  const expired = { nowMs: LIFE.nowMs + 1 }
+  const ends = (life: Partial<Life>, rules: Partial<Parameters<typeof findLifetimeEnd>[1]> = {}) =>
+    findLifetimeEnd({ ...LIFE, ...life }, { ...RULES, ...rules })
+  t.equal(ends({ admittedAgoMs: 1e12, watchStaleMs: 1e12 }), undefined, 'no limit was set')
+  t.equal(ends(expired), undefined, 'the pod lives')
+  t.equal(ends({}, { onTokenExpiry: 'close' }), undefined)
+  t.equal(ends(expired, { onTokenExpiry: 'close' }), 'token_expired')
+
+  t.equal(ends({ ...expired, watchStaleMs: 300_000 }), undefined)
+  t.equal(ends({ ...expired, watchStaleMs: 300_001 }), 'watch_stale')
+  t.equal(ends({ watchStaleMs: 300_001 }), undefined, 'a good token carries its stream')
+
+  t.equal(ends({ admittedAgoMs: 999 }, { maxSessionAgeMs: 1000 }), undefined)
+  t.equal(ends({ admittedAgoMs: 1000 }, { maxSessionAgeMs: 1000 }), 'session_age_exceeded')
+
+  const terminating = (agoMs: number, graceMs: number) => ends({ termination: { agoMs, graceMs } })
+  t.equal(terminating(9999, 10_000), undefined)
+  t.equal(terminating(10_000, 10_000), 'pod_terminating', "the pod's own grace is the shorter")
+  t.equal(terminating(29_999, 60_000), undefined)
+  t.equal(terminating(30_000, 60_000), 'pod_terminating', 'ours is the shorter')
+  t.equal(terminating(0, 0), 'pod_terminating')
+})

@@ -1,0 +1,354 @@
+/** The pod watch knows which pods live, who has gone, and for whom it cannot speak. */
+
+import { setImmediate as turn } from 'node:timers/promises'
+import { test, type Test } from 'tap'
+import { scopesOf } from '@openclaw-k8s/auth-sidecar/compose/pods.ts'
+import { PodWatch, type Scope } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
+import { readAccount, readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { Gone } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { FakeCollections } from '../kit/fake-collections.ts'
+
+type PodChanges = {
+  readonly name?: string
+  readonly namespace?: string
+  readonly account?: string
+  readonly ips?: readonly string[]
+  readonly phase?: string
+  readonly grace?: number
+}
+
+const podOf = (uid: string, changes: PodChanges = {}, version = '11') => {
+  const { name = 'a', namespace = 'ns', account = 'sa', ips = ['10.0.0.1'], phase } = changes
+  return {
+    metadata: {
+      uid,
+      name,
+      namespace,
+      resourceVersion: version,
+      annotations: { long: 'x'.repeat(1000) },
+      ...(changes.grace === undefined
+        ? {}
+        : { deletionTimestamp: '2026-11-23T12:00:00Z', deletionGracePeriodSeconds: changes.grace }),
+    },
+    spec: { serviceAccountName: account, nodeName: 'node-1', containers: [{ name: 'worker' }] },
+    status: { phase: phase ?? 'Running', podIPs: ips.map((ip) => ({ ip })), conditions: [{}] },
+  }
+}
+const accountOf = (uid: string, name = 'sa', namespace = 'ns') => ({
+  metadata: { uid, name, namespace, resourceVersion: '11' },
+})
+const listOf = (...items: readonly unknown[]) => ({ items, metadata: { resourceVersion: '10' } })
+
+const NARROW: Scope = { namespace: 'ns', serviceAccount: 'sa' }
+const WIDE: Scope = { namespace: 'ns', serviceAccount: undefined }
+
+const setUp = (t: Test) => {
+  const clock = new FakeClock()
+  // A cache takes a time of 0 for none.
+  clock.advance(1)
+  const api = new FakeCollections()
+  const told: string[] = []
+  const watch = new PodWatch({
+    lists: api.lists,
+    watches: api.watches,
+    clock,
+    random: () => 0,
+    onPodGone: ({ uid }) => void told.push(`gone ${uid}`),
+    onPodEnding: ({ uid }) => void told.push(`ending ${uid}`),
+    onAccountGone: ({ uid }) => void told.push(`account gone ${uid}`),
+    onFault: () => {},
+  })
+  t.teardown(() => watch.stop())
+  const objects: {
+    pods: ReturnType<typeof podOf>[]
+    accounts: ReturnType<typeof accountOf>[]
+  } = { pods: [], accounts: [] }
+  api.listOf = (path) => {
+    const namespace = /\/namespaces\/([^/]+)\//.exec(path)?.[1]
+    const all = path.includes('/serviceaccounts') ? objects.accounts : objects.pods
+    return listOf(...all.filter(({ metadata }) => metadata.namespace === namespace))
+  }
+  const start = async (scopes: readonly Scope[] = [NARROW]) => {
+    watch.watch(scopes)
+    await turn()
+    await turn()
+  }
+  const newest = (resource: string) =>
+    api.opened.findLast(({ path }) => path.includes(`/${resource}?`))
+  const say = async (type: string, object: unknown, resource = 'pods') => {
+    newest(resource)?.push({ type, object })
+    await turn()
+  }
+  /** Whatever is open is too old: everything is listed anew. */
+  const relist = async () => {
+    for (const each of api.opened) each.fail(new Gone())
+    await turn()
+    await clock.advanceAsync(100)
+  }
+  return { clock, api, told, watch, objects, start, newest, say, relist }
+}
+
+test('of a pod a few words are kept, and the rest of it is let go', async (t) => {
+  t.strictSame(readPod(podOf('u', { ips: ['10.0.0.1', 'fd00::1'], grace: 30 })), {
+    uid: 'u',
+    name: 'a',
+    namespace: 'ns',
+    serviceAccount: 'sa',
+    nodeName: 'node-1',
+    ips: ['10.0.0.1', 'fd00::1'],
+    phase: 'Running',
+    isHostNetwork: false,
+    terminationSeconds: 30,
+  })
+  const bare = { metadata: { uid: 'u', name: 'a', namespace: 'ns' }, spec: { hostNetwork: true } }
+  t.strictSame(readPod(bare), {
+    uid: 'u',
+    name: 'a',
+    namespace: 'ns',
+    serviceAccount: 'default',
+    nodeName: undefined,
+    ips: [],
+    phase: 'Pending',
+    isHostNetwork: true,
+    terminationSeconds: undefined,
+  })
+  const old = { ...bare, status: { podIP: '10.0.0.9' } }
+  t.strictSame(readPod(old).ips, ['10.0.0.9'], 'an address that stands alone')
+  const forced = { ...bare, metadata: { ...bare.metadata, deletionTimestamp: 'now' } }
+  t.equal(readPod(forced).terminationSeconds, 0, 'deleted without a grace')
+  for (const nothing of [undefined, {}, { metadata: {} }, { kind: 'Status' }, accountOf('u')]) {
+    t.throws(() => readPod(nothing))
+  }
+  t.strictSame(readAccount(accountOf('u')), { uid: 'u', name: 'sa', namespace: 'ns' })
+  t.throws(() => readAccount({ metadata: { name: 'sa', namespace: 'ns' } }))
+})
+
+test('pods and ServiceAccounts are asked for as narrowly as the allow-list permits', async (t) => {
+  const { api, start, watch } = setUp(t)
+  await start([NARROW, { namespace: undefined, serviceAccount: undefined }])
+  t.strictSame(
+    api.asked.map((path) => decodeURIComponent(path)).toSorted(),
+    [
+      '/api/v1/namespaces/ns/pods?limit=100&fieldSelector=spec.serviceAccountName=sa',
+      '/api/v1/namespaces/ns/serviceaccounts?limit=100&fieldSelector=metadata.name=sa',
+      '/api/v1/pods?limit=100',
+      '/api/v1/serviceaccounts?limit=100',
+    ].toSorted(),
+  )
+  t.equal(watch.isSynced, true)
+})
+
+test('the watches follow from the allow-list: exact names where there are few, else the whole', async (t) => {
+  const allow = (...pairs: readonly (readonly [string, string])[]) =>
+    scopesOf(
+      pairs.map(([namespace, serviceAccount]) => ({
+        namespace,
+        serviceAccount,
+        allowedRoles: ['node'],
+        allowedCommands: ['*'],
+      })),
+    )
+  t.strictSame(allow(), [])
+  t.strictSame(allow(['a', 'x'], ['a', 'y'], ['b', 'x'], ['a', 'x']), [
+    { namespace: 'a', serviceAccount: 'x' },
+    { namespace: 'a', serviceAccount: 'y' },
+    { namespace: 'b', serviceAccount: 'x' },
+  ])
+  t.strictSame(allow(['a', 'x'], ['a', 'y-*'], ['b', 'x']), [
+    { namespace: 'a', serviceAccount: undefined },
+    { namespace: 'b', serviceAccount: 'x' },
+  ])
+  t.strictSame(allow(['a', 'x'], ['team-?', 'x']), [
+    { namespace: undefined, serviceAccount: undefined },
+  ])
+  const many = Array.from({ length: 9 }, (_, n) => ['a', `x${n}`] as const)
+  t.equal(allow(...many.slice(1)).length, 8)
+  t.strictSame(allow(...many), [{ namespace: 'a', serviceAccount: undefined }])
+})
+
+test('a pod is known from its first line to its last, and remembered as gone', async (t) => {
+  const { clock, told, watch, start, say, objects, relist } = setUp(t)
+  await start()
+  t.equal(watch.find('u'), undefined)
+  await say('ADDED', podOf('u', { ips: [] }))
+  await say('MODIFIED', podOf('u', { ips: ['10.0.0.2'] }))
+  t.strictSame(watch.find('u')?.ips, ['10.0.0.2'])
+  t.equal(watch.size, 1)
+  t.equal(watch.isGone('u'), false)
+  await say('DELETED', podOf('u'))
+  t.strictSame(told, ['gone u'])
+  t.equal(watch.find('u'), undefined)
+  t.equal(watch.isGone('u'), true)
+  await say('MODIFIED', podOf('u'))
+  objects.pods.push(podOf('u'))
+  await relist()
+  t.equal(watch.find('u'), undefined, 'neither a late line nor an old list brings it back')
+  t.equal(watch.size, 0)
+  await clock.advanceAsync(9 * 60_000)
+  t.equal(watch.isGone('u'), true)
+  await clock.advanceAsync(60_000)
+  t.equal(watch.isGone('u'), false, 'ten minutes later no token of it is left to refuse')
+})
+
+test('a list shows who went while nobody watched, in its own scope alone', async (t) => {
+  const { clock, told, watch, start, objects, api } = setUp(t)
+  const other: Scope = { namespace: 'other', serviceAccount: 'sa' }
+  const remote = podOf('v', { namespace: 'other' })
+  objects.pods = [podOf('u1'), podOf('u2', { name: 'b' }), remote]
+  await start([NARROW, other])
+  t.equal(watch.size, 3)
+  objects.pods = [podOf('u2', { name: 'b' })]
+  const held = api.hold()
+  api.opened.find(({ path }) => path.includes('/ns/pods'))?.fail(new Gone())
+  await clock.advanceAsync(100)
+  t.strictSame(told, [], 'nothing is lost before the list is in')
+  held.resolve(listOf(...objects.pods))
+  await turn()
+  t.strictSame(told, ['gone u1'])
+  t.strictSame(
+    ['u1', 'u2', 'v'].map((uid) => watch.find(uid)?.uid),
+    [undefined, 'u2', 'v'],
+  )
+})
+
+test('a pod replaced under its name is another pod, also when that is first seen in a list', async (t) => {
+  const { told, watch, start, say, objects, relist } = setUp(t)
+  objects.pods = [podOf('u1'), podOf('u2', { name: 'b' })]
+  await start()
+  await say('DELETED', podOf('u1'))
+  await say('ADDED', podOf('u3'))
+  t.strictSame(told, ['gone u1'])
+  objects.pods = [podOf('u4'), podOf('u2', { name: 'b' })]
+  await relist()
+  t.strictSame(told, ['gone u1', 'gone u3'])
+  t.strictSame(
+    ['u1', 'u2', 'u3', 'u4'].map((uid) => watch.find(uid) !== undefined),
+    [false, true, false, true],
+  )
+})
+
+test('a pod that is deleted or has ended is told of once, and its time is counted', async (t) => {
+  const { clock, told, watch, start, say } = setUp(t)
+  await start()
+  await say('ADDED', podOf('u'))
+  t.equal(watch.terminatingForMs('u'), undefined)
+  await say('MODIFIED', podOf('u', { grace: 30 }))
+  await clock.advanceAsync(1000)
+  await say('MODIFIED', podOf('u', { grace: 10 }))
+  t.strictSame(told, ['ending u'])
+  t.equal(watch.terminatingForMs('u'), 1000)
+  t.equal(watch.find('u')?.terminationSeconds, 10)
+  await say('DELETED', podOf('u', { grace: 0 }))
+  t.equal(watch.terminatingForMs('u'), undefined)
+  for (const phase of ['Succeeded', 'Failed']) await say('ADDED', podOf(phase, { phase }))
+  await say('ADDED', podOf('Unknown', { phase: 'Unknown' }))
+  t.strictSame(told, ['ending u', 'gone u', 'ending Succeeded', 'ending Failed'])
+})
+
+test('a ServiceAccount that was deleted or made anew is told of, however it is learnt', async (t) => {
+  const { told, watch, start, say, objects, relist } = setUp(t)
+  objects.accounts = [accountOf('s1')]
+  await start()
+  t.equal(watch.findAccount('ns', 'sa')?.uid, 's1')
+  t.equal(watch.findAccount('other', 'sa'), undefined)
+  await say('MODIFIED', accountOf('s1'), 'serviceaccounts')
+  t.strictSame(told, [])
+  await say('ADDED', accountOf('s2'), 'serviceaccounts')
+  t.strictSame(told, ['account gone s1'], 'its name belongs to another')
+  t.equal(watch.findAccount('ns', 'sa')?.uid, 's2')
+  await say('DELETED', accountOf('s1'), 'serviceaccounts')
+  t.equal(watch.findAccount('ns', 'sa')?.uid, 's2', 'a late line does not end the new one')
+  await say('DELETED', accountOf('s2'), 'serviceaccounts')
+  t.equal(watch.findAccount('ns', 'sa'), undefined)
+  t.equal(watch.isGone('s2'), true)
+  objects.accounts = [accountOf('s3')]
+  await relist()
+  objects.accounts = []
+  await relist()
+  t.equal(watch.isGone('s3'), true)
+})
+
+test('a wait for a pod ends when it has an address, when it is gone, or when the time is up', async (t) => {
+  const { clock, watch, start, say } = setUp(t)
+  await start()
+  const idle = clock.pending
+  const wait = (uid: string) => {
+    const state = { isOver: false }
+    void watch.waitFor(uid, 2000).then(() => (state.isOver = true))
+    return state
+  }
+  const [seen, again, gone, never] = [wait('u'), wait('u'), wait('v'), wait('w')]
+  await say('ADDED', podOf('u', { ips: [] }))
+  t.equal(seen.isOver, false, 'a pod without an address yet is not enough')
+  await say('MODIFIED', podOf('u'))
+  t.strictSame([seen.isOver, again.isOver], [true, true])
+  await say('DELETED', podOf('v'))
+  t.equal(gone.isOver, true)
+  await clock.advanceAsync(1999)
+  t.equal(never.isOver, false)
+  await clock.advanceAsync(1)
+  t.equal(never.isOver, true)
+  t.equal(clock.pending, idle, 'no timer is left behind')
+  const [known, deleted] = [wait('u'), wait('v')]
+  await turn()
+  t.strictSame([known.isOver, deleted.isOver], [true, true], 'at once')
+})
+
+test('what is watched no more is forgotten without being called gone', async (t) => {
+  const { told, watch, start, objects, newest, api } = setUp(t)
+  objects.pods = [podOf('u')]
+  objects.accounts = [accountOf('s')]
+  await start()
+  const before = newest('pods')
+  watch.watch([{ namespace: 'other', serviceAccount: 'sa' }])
+  t.equal(before?.signal.aborted, true)
+  t.equal(watch.find('u'), undefined)
+  t.equal(watch.findAccount('ns', 'sa'), undefined)
+  t.equal(watch.isGone('u'), false)
+  t.strictSame(told, [])
+  t.equal(watch.isSynced, false, 'the new scope has to be listed first')
+  await turn()
+  t.equal(watch.isSynced, true)
+  const count = api.opened.length
+  watch.watch([{ namespace: 'other', serviceAccount: 'sa' }])
+  await turn()
+  t.equal(api.opened.length, count, 'a scope that stays is left alone')
+})
+
+test('a scope that takes over from another finds the pods that went in between', async (t) => {
+  for (const [from, to] of [
+    [NARROW, WIDE],
+    [WIDE, NARROW],
+  ] as const) {
+    const { told, watch, start, objects } = setUp(t)
+    objects.pods = [podOf('u1'), podOf('u2', { name: 'b' })]
+    objects.accounts = [accountOf('s')]
+    await start([from])
+    objects.pods = [podOf('u2', { name: 'b' })]
+    objects.accounts = []
+    await start([to])
+    t.strictSame(told.toSorted(), ['account gone s', 'gone u1'])
+    t.equal(watch.find('u2')?.uid, 'u2')
+  }
+})
+
+test('a namespace is believed by its own watches, and staleness is that of the worst', async (t) => {
+  const { clock, watch, start, api } = setUp(t)
+  const other: Scope = { namespace: 'other', serviceAccount: undefined }
+  t.equal(watch.silentForMs('ns'), 0)
+  await start([NARROW, other])
+  await clock.advanceAsync(1200)
+  api.opened
+    .find(({ path }) => path.includes('/other/pods'))
+    ?.push({ type: 'BOOKMARK', object: podOf('') })
+  await turn()
+  t.equal(watch.silentForMs('ns'), 1200)
+  t.equal(watch.silentForMs('other'), 0)
+  t.equal(watch.staleForMs, 0)
+  api.refuseWatches(new Error('down'))
+  api.opened.find(({ path }) => path.includes('/other/serviceaccounts'))?.fail(new Error('cut'))
+  await clock.advanceAsync(300)
+  t.equal(watch.staleForMs, 300)
+  t.equal(watch.silentForMs('other'), 300, 'pods are told apart from ServiceAccounts')
+})

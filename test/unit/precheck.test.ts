@@ -1,0 +1,276 @@
+/** The precheck decides all that can be decided without the API server, and never too kindly. */
+
+import { createHmac } from 'node:crypto'
+import { test } from 'tap'
+import { createLocalJWKSet } from 'jose'
+import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
+import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
+import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { KubeStore } from '../kit/kube-store.ts'
+import {
+  encodeToken,
+  KeyRing,
+  mintToken,
+  publicJwk,
+  withBadSignature,
+  type TokenRequest,
+} from '../kit/kube-tokens.ts'
+import { createWorkloads } from '../kit/kube-workloads.ts'
+
+const ISSUER = 'https://issuer.example'
+const clock = new FakeClock()
+const NOW_S = clock.now() / 1000
+const store = new KubeStore()
+const keys = await KeyRing.create(['RS256', 'ES256'])
+const pod = createWorkloads(store, clock.now).createPod({
+  namespace: 'openclaw',
+  name: 'worker-a',
+  serviceAccount: 'openclaw-worker',
+  ips: ['127.0.0.11'],
+  nodeName: 'node-1',
+})
+const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node-uid' }
+const mint = (request: TokenRequest = {}) => mintToken(issuing, { pod, ...request })
+const jwks = () => createLocalJWKSet({ keys: keys.accepted.map(publicJwk) })
+
+const RULES: ClaimRules = {
+  issuers: () => [ISSUER],
+  audiences: ['openclaw-gateway', 'second'],
+  maxTokenLifetimeMs: 7_200_000,
+  isListed: (namespace, name) => namespace === 'openclaw' && name === 'openclaw-worker',
+}
+const codeOf = (token: string, rules: Partial<ClaimRules> = {}) => {
+  const verdict = readClaims(token, { ...RULES, ...rules }, clock.now())
+  return verdict.ok ? 'ok' : verdict.code
+}
+const bound = (changes: object) => ({
+  'kubernetes.io': {
+    namespace: 'openclaw',
+    serviceaccount: { name: 'openclaw-worker', uid: 'sa-uid' },
+    pod: { name: 'worker-a', uid: 'pod-uid' },
+    ...changes,
+  },
+})
+
+test('a good token is read as the cluster wrote it', async (t) => {
+  const verdict = readClaims(mint(), RULES, clock.now())
+  t.match(verdict, {
+    ok: true,
+    value: {
+      issuer: ISSUER,
+      audiences: ['openclaw-gateway'],
+      issuedAt: NOW_S,
+      expiresAt: NOW_S + 3600,
+      namespace: 'openclaw',
+      serviceAccount: 'openclaw-worker',
+      podName: 'worker-a',
+      podUid: pod.metadata.uid,
+      nodeName: 'node-1',
+    },
+  })
+  t.equal(codeOf(mint({ alg: 'ES256' })), 'ok')
+  t.equal(codeOf(mint({ claims: { aud: 'second' } })), 'ok', 'an audience need be no list')
+  t.equal(codeOf(mint({ claims: { jti: undefined, nbf: undefined } })), 'ok')
+  t.equal(codeOf(mint({ claims: { iss: 'x' } }), { issuers: () => undefined }), 'ok', 'unknown yet')
+})
+
+test('no header lets a token choose its own key, rules or algorithm', async (t) => {
+  for (const alg of [
+    'none',
+    'None',
+    'HS256',
+    'PS256',
+    'EdDSA',
+    'rs256',
+    'RSA-OAEP',
+    7,
+    undefined,
+  ]) {
+    t.equal(codeOf(mint({ header: { alg } })), 'algorithm_not_allowed', String(alg))
+  }
+  const fields = {
+    jwk: publicJwk(keys.accepted[0]!),
+    jku: 'https://evil.example/jwks',
+    x5u: 'https://evil.example/cert',
+    x5c: ['AAAA'],
+    crit: ['exp'],
+    b64: false,
+    zip: 'DEF',
+  }
+  for (const [name, value] of Object.entries(fields)) {
+    t.equal(codeOf(mint({ header: { [name]: value } })), 'algorithm_not_allowed', name)
+  }
+  t.equal(codeOf(mint({ header: { kid: 'k'.repeat(257) } })), 'token_malformed', 'huge kid')
+  t.equal(codeOf(mint({ header: { kid: 7 } })), 'token_malformed', 'kid that is no string')
+})
+
+test('only three parts of JSON are a token', async (t) => {
+  const [head, body, signature] = mint().split('.')
+  const array = encodeToken([], {}, () => Buffer.from('x'))
+  const list = encodeToken({ alg: 'RS256' }, [], () => Buffer.from('x'))
+  const shapes = [
+    '',
+    'garbage',
+    `${head}.${body}`,
+    `${head}.${body}.${signature}.x`,
+    `${head}.${body}.${signature}.x.y`,
+    `${head}..${signature}`,
+    `.${body}.${signature}`,
+    `!!.${body}.${signature}`,
+    `${head}.bm8.${signature}`,
+    list,
+  ]
+  for (const shape of shapes) t.equal(codeOf(shape), 'token_malformed', shape.slice(0, 30))
+  t.not(codeOf(array), 'ok')
+})
+
+test('issuer, audience and allow-list must fit', async (t) => {
+  t.equal(codeOf(mint({ claims: { iss: `${ISSUER}/` } })), 'issuer_not_allowed')
+  t.equal(codeOf(mint({ audiences: ['openclaw'] })), 'audience_mismatch')
+  t.equal(codeOf(mint({ audiences: [] })), 'audience_mismatch')
+  t.equal(codeOf(mint(), { isListed: () => false }), 'identity_not_allowed')
+})
+
+test('a token lives from its nbf, with 60 s of skew, to its exp to the second', async (t) => {
+  t.equal(codeOf(mint({ claims: { exp: NOW_S + 1 } })), 'ok')
+  t.equal(codeOf(mint({ claims: { exp: NOW_S } })), 'token_expired')
+  t.equal(codeOf(mint({ claims: { exp: NOW_S - 59 } })), 'token_expired', 'no leeway here')
+  t.equal(codeOf(mint({ claims: { exp: NOW_S - 9 } }), { expiryGraceMs: 10_000 }), 'ok')
+  t.equal(codeOf(mint({ claims: { exp: NOW_S - 10 } }), { expiryGraceMs: 10_000 }), 'token_expired')
+  t.equal(codeOf(mint({ claims: { nbf: NOW_S + 60 } })), 'ok')
+  t.equal(codeOf(mint({ claims: { nbf: NOW_S + 61 } })), 'token_not_yet_valid')
+  t.equal(codeOf(mint({ expiresInS: 7200 })), 'ok')
+  t.equal(codeOf(mint({ expiresInS: 7201 })), 'token_lifetime_exceeded')
+  t.equal(codeOf(mint({ claims: { iat: undefined }, expiresInS: 7201 })), 'token_lifetime_exceeded')
+})
+
+test('claims of another type or grammar are refused, and names are exact', async (t) => {
+  const wrong: readonly (readonly [string, Record<string, unknown>])[] = [
+    ['no exp', { exp: undefined }],
+    ['text exp', { exp: String(NOW_S + 9) }],
+    ['negative exp', { exp: -1 }],
+    ['no iat and no nbf', { iat: undefined, nbf: undefined }],
+    ['no iss', { iss: undefined }],
+    ['iss list', { iss: [ISSUER] }],
+    ['aud object', { aud: { 0: 'openclaw-gateway' } }],
+    ['aud of numbers', { aud: [1] }],
+    ['jti with a line break', { jti: 'a\nb' }],
+    ['no binding', { 'kubernetes.io': undefined }],
+    ['sub of another', { sub: 'system:serviceaccount:openclaw:admin' }],
+    ['sub with a tail', { sub: 'system:serviceaccount:openclaw:openclaw-worker:x' }],
+    ...['a@x@y', 'Open', 'a/b', 'openclaw\n', 'a:b', '', '-a', 'a'.repeat(64), '__proto__'].map(
+      (namespace) =>
+        [
+          `namespace ${JSON.stringify(namespace)}`,
+          { ...bound({ namespace }), sub: `system:serviceaccount:${namespace}:openclaw-worker` },
+        ] as const,
+    ),
+    ...['a..b', 'A', 'a:b', 'x\r\ny', '*'].map(
+      (name) =>
+        [
+          `ServiceAccount ${JSON.stringify(name)}`,
+          {
+            ...bound({ serviceaccount: { name, uid: 'u' } }),
+            sub: `system:serviceaccount:openclaw:${name}`,
+          },
+        ] as const,
+    ),
+    ['pod name', bound({ pod: { name: 'Pod/1', uid: 'u' } })],
+    ['pod uid', bound({ pod: { name: 'p', uid: 'u u' } })],
+    ['pod without uid', bound({ pod: { name: 'p' } })],
+    ['node name', bound({ node: { name: 'n\r\n' } })],
+  ]
+  for (const [what, claims] of wrong) t.equal(codeOf(mint({ claims })), 'token_malformed', what)
+  t.equal(codeOf(mint({ claims: bound({ pod: undefined }) })), 'token_not_pod_bound')
+})
+
+const source = (
+  current: KeySource['current'],
+  ...outcomes: ('refreshed' | 'cooldown' | 'failed')[]
+) => {
+  let asked = 0
+  const refresh = async () => outcomes[asked++] ?? 'cooldown'
+  return { keys: { current, refresh }, asked: () => asked }
+}
+
+test('a signature holds under a key of the cluster alone', async (t) => {
+  const good = source(jwks)
+  t.match(await verifySignature(mint(), good.keys), { ok: true, value: 'verified' })
+  t.match(await verifySignature(mint({ alg: 'ES256' }), good.keys), { ok: true, value: 'verified' })
+  const invalid = { ok: false, code: 'signature_invalid' }
+  t.match(await verifySignature(mint({ key: 'forged' }), good.keys), invalid)
+  t.match(await verifySignature(withBadSignature(mint(), 1), good.keys), invalid)
+  const [head, , signature] = mint().split('.')
+  const [, otherBody] = mint({ expiresInS: 7200 }).split('.')
+  t.match(await verifySignature(`${head}.${otherBody}.${signature}`, good.keys), invalid)
+  t.equal(good.asked(), 0, 'nothing is fetched for a known key')
+})
+
+test('a public key is never taken for a shared secret', async (t) => {
+  const [rsa] = keys.accepted
+  const pem = rsa!.publicKey.export({ type: 'spki', format: 'pem' })
+  const hmac = (input: Buffer) => createHmac('sha256', pem).update(input).digest()
+  const token = encodeToken({ alg: 'HS256', kid: rsa!.kid }, {}, hmac)
+  const { ok } = await verifySignature(token, source(jwks, 'cooldown').keys)
+  t.equal(ok, false)
+})
+
+test('an unknown key is looked for once, and refuses only when the cluster lacks it', async (t) => {
+  const token = mint({ key: 'other' })
+  const cases = [
+    ['refreshed', 'signing_key_unknown'],
+    ['cooldown', 'keys_cooldown'],
+    ['failed', 'keys_unavailable'],
+  ] as const
+  for (const [outcome, code] of cases) {
+    const { keys: given, asked } = source(jwks, outcome)
+    t.strictSame(await verifySignature(token, given), { ok: false, code })
+    t.equal(asked(), 1, outcome)
+  }
+})
+
+test('a key that a refetch brings admits', async (t) => {
+  const empty = createLocalJWKSet({ keys: [] })
+  let current = empty
+  const given = {
+    current: () => current,
+    refresh: async () => {
+      current = jwks()
+      return 'refreshed' as const
+    },
+  }
+  t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
+})
+
+test('without any keys a few tokens go on unproven: capped per address, and in all', async (t) => {
+  const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
+  const precheck = createPrecheck({
+    rules: () => RULES,
+    keys: source(() => undefined, 'failed').keys,
+    clock,
+    unverifiedBudget: { perAddress: buckets(2), inAll: buckets(3) },
+  })
+  const ask = async (address: string) => precheck.verify(mint(), address)
+  const refused = { ok: false, code: 'keys_unavailable' }
+  t.match(await ask('10.0.0.1'), { ok: true })
+  t.match(await ask('10.0.0.1'), { ok: true })
+  t.match(await ask('10.0.0.1'), refused, 'per address')
+  t.match(await ask('10.0.0.2'), { ok: true })
+  t.match(await ask('10.0.0.3'), refused, 'in all')
+  clock.advance(1000)
+  t.match(await ask('10.0.0.3'), { ok: true }, 'a second later')
+})
+
+test('a token whose keys are there never costs the unverified budget', async (t) => {
+  const none = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
+  const precheck = createPrecheck({
+    rules: () => RULES,
+    keys: source(jwks).keys,
+    clock,
+    unverifiedBudget: { perAddress: none, inAll: none },
+  })
+  t.match(await precheck.verify(mint(), '10.0.0.1'), { ok: true })
+  t.match(precheck.read('a'.repeat(8193)), { ok: false, code: 'credential_too_large' })
+})

@@ -1,0 +1,156 @@
+/** A changed file is noticed once, through every way it can change, and takes over what it may. */
+
+import { rm } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test, type Test } from 'tap'
+import { Settings } from '@openclaw-k8s/auth-sidecar/compose/settings.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/reload.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { until } from '../kit/until.ts'
+import { mountVolume } from '../kit/volume.ts'
+
+const watchVolume = async (t: Test) => {
+  const directory = t.testdir()
+  const clock = new FakeClock()
+  const swap = await mountVolume(directory, { a: 'a1', b: 'b1' })
+  const changes: string[] = []
+  const [a, b] = [join(directory, 'a'), join(directory, 'b')]
+  const readFile = (path: string) => readFileSync(path, 'utf8')
+  const stop = watchFiles({
+    files: [a, b],
+    readFile,
+    clock,
+    onChanged: () => void changes.push(`${readFile(a)} ${readFile(b)}`),
+  })
+  t.teardown(stop)
+  /** An event arms the settling timer beside the poll's. */
+  const noticed = () => until(() => clock.pending === 2)
+  return { directory, clock, swap, changes, noticed, stop }
+}
+
+test("the kubelet's swap of a whole volume is noticed once, and so is the next one", async (t) => {
+  const { clock, swap, changes, noticed } = await watchVolume(t)
+  for (const version of ['2', '3', '4']) {
+    await swap({ a: `a${version}`, b: `b${version}` })
+    await noticed()
+    await clock.advanceAsync(199)
+    t.notOk(changes.includes(`a${version} b${version}`), 'it has to settle first')
+    await clock.advanceAsync(1000)
+    t.equal(changes.at(-1), `a${version} b${version}`)
+  }
+  t.equal(changes.length, 3, 'once each')
+})
+
+test('a swap that changes nothing is none, and one changed file is enough', async (t) => {
+  const { clock, swap, changes, noticed } = await watchVolume(t)
+  await swap({ a: 'a1', b: 'b1' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, [])
+  await swap({ a: 'a1', b: 'b2' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, ['a1 b2'])
+})
+
+test('a file that is away for a moment has not changed', async (t) => {
+  const { directory, clock, changes, noticed, swap } = await watchVolume(t)
+  await rm(join(directory, '..data'))
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, [])
+  await swap({ a: 'a2', b: 'b1' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, ['a2 b1'])
+})
+
+test('where events get lost the files are still read once a minute, and stopping leaves nothing', async (t) => {
+  const clock = new FakeClock()
+  const files: Record<string, string> = { '/etc/x/a': '1', '/etc/x/b': '1', '/etc/y/c': '1' }
+  const watched: string[] = []
+  const closed: string[] = []
+  let changes = 0
+  let onEvent = () => {}
+  const stop = watchFiles({
+    files: Object.keys(files),
+    readFile: (path) => files[path] ?? '',
+    clock,
+    onChanged: () => (changes += 1),
+    watchDirectory: (path, notify) => {
+      watched.push(path)
+      onEvent = notify
+      return { close: () => void closed.push(path) }
+    },
+  })
+  t.strictSame(watched, ['/etc/x', '/etc/y'], 'directories, each once')
+  files['/etc/x/b'] = '2'
+  clock.advance(59_999)
+  t.equal(changes, 0)
+  clock.advance(1)
+  t.equal(changes, 1)
+  files['/etc/y/c'] = '2'
+  clock.advance(60_000)
+  t.equal(changes, 2)
+  onEvent()
+  stop()
+  t.strictSame(closed, watched)
+  t.equal(clock.pending, 0)
+})
+
+const configOf = (...flags: readonly string[]) =>
+  loadConfig({
+    env: {},
+    flags: [
+      'gateway.protocol=stream',
+      'k8sTrust.allowedIdentities=[{namespace: a, serviceAccount: b}]',
+      ...flags,
+    ],
+    readFile: () => '',
+  }).config
+
+test('a reload takes over the policy at once and names the sections that wait for a restart', async (t) => {
+  const settings = new Settings(configOf())
+  t.equal(settings.policy.isListed('a', 'b'), true)
+  const waiting = settings.apply(
+    configOf(
+      'k8sTrust.allowedIdentities=[{namespace: a, serviceAccount: c}]',
+      'k8sTrust.sourceAddress=report',
+      'k8sTrust.onTokenExpiry=close',
+      'k8sTrust.maxSessionAge=1h',
+      'k8sTrust.terminationGrace=1s',
+      'k8sTrust.maxWatchStaleness=1s',
+      'k8sTrust.onApiOutage=verify-locally',
+      'k8sTrust.expiredTokenReconnectGrace=1m',
+      'k8sTrust.maxTokenLifetime=1h',
+      'k8sTrust.allowHostNetwork=true',
+      'k8sTrust.auditLog=false',
+    ),
+  )
+  t.strictSame(waiting, [])
+  t.match(settings.config.k8sTrust, {
+    sourceAddress: 'report',
+    onTokenExpiry: 'close',
+    maxSessionAge: 3_600_000,
+    terminationGrace: 1000,
+    maxWatchStaleness: 1000,
+    onApiOutage: 'verify-locally',
+    expiredTokenReconnectGrace: 60_000,
+    maxTokenLifetime: 3_600_000,
+    allowHostNetwork: true,
+    auditLog: false,
+  })
+  t.equal(settings.policy.isListed('a', 'b'), false)
+  t.equal(settings.policy.isListed('a', 'c'), true)
+
+  const port = settings.config.listen.workers.port
+  t.strictSame(
+    settings.apply(configOf('listen.workers=0.0.0.0:1', 'k8sTrust.audiences=[other]')).toSorted(),
+    ['k8sTrust', 'listen'],
+  )
+  t.equal(settings.config.listen.workers.port, port)
+  t.strictSame(settings.config.k8sTrust.audiences, ['openclaw-gateway'])
+  t.equal(settings.config.k8sTrust.sourceAddress, 'enforce', 'what was taken out is back')
+})

@@ -1,0 +1,258 @@
+/** No order of events lets a revoked worker in or leaves a revoked stream open, and the registry keeps its bounds. */
+
+import { test } from 'tap'
+import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import { step, type Event, type State } from '@openclaw-k8s/auth-sidecar/tunnel/lifecycle.ts'
+import { Streams, type Entry, type LiveStream } from '@openclaw-k8s/auth-sidecar/tunnel/streams.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const EVENTS: readonly Event[] = ['admit', 'revoke', 'finish']
+const LENGTH_MAX = 6
+
+/** Every sequence of events of up to six, 1,092 of them. */
+const sequences = (): readonly (readonly Event[])[] => {
+  const all: (readonly Event[])[] = []
+  let last: (readonly Event[])[] = [[]]
+  for (let length = 1; length <= LENGTH_MAX; length += 1) {
+    last = last.flatMap((sequence) => EVENTS.map((event) => [...sequence, event]))
+    all.push(...last)
+  }
+  return all
+}
+
+const run = (events: readonly Event[]) => {
+  let state: State = 'pending'
+  return events.map((event) => {
+    const [next, effect] = step(state, event)
+    state = next
+    return { event, effect, state: next }
+  })
+}
+
+const ADDRESS = '127.0.0.11'
+const claimsOf = (podUid: string) => ({ podUid }) as unknown as Claims
+
+const setUp = (limits: { streamsMax?: number; streamsPerPodMax?: number } = {}) => {
+  const clock = new FakeClock()
+  const streams = new Streams({ streamsMax: 1000, streamsPerPodMax: 1000, ...limits, clock })
+  const begin = (podUid: string): Entry => {
+    const verdict = streams.begin(claimsOf(podUid), ADDRESS)
+    if (!verdict.ok) throw new Error(verdict.code)
+    return verdict.value
+  }
+  return { clock, streams, begin }
+}
+
+const fakeStream = () => {
+  const seen = { closes: [] as Code[], pings: 0, destroys: 0 }
+  const stream: LiveStream = {
+    counts: {
+      bytesUp: 1,
+      bytesDown: 2,
+      messagesUp: 3,
+      messagesDown: 4,
+      framesUp: 5,
+      framesDown: 6,
+    },
+    close: (code) => void seen.closes.push(code),
+    ping: () => void (seen.pings += 1),
+    destroy: () => void (seen.destroys += 1),
+  }
+  return { seen, stream }
+}
+
+test('whatever the order of events, nothing is released after a revocation or an end', async (t) => {
+  const all = sequences()
+  t.equal(all.length, 1092)
+  for (const events of all) {
+    const steps = run(events)
+    const name = events.join(' ')
+    const over = events.findIndex((event) => event !== 'admit')
+    const late = steps.slice(over === -1 ? events.length : over)
+    if (late.some(({ effect }) => effect === 'release')) t.fail(`${name}: released too late`)
+    const count = (effect: string) => steps.filter((each) => each.effect === effect).length
+    if (count('release') > 1) t.fail(`${name}: released twice`)
+    const first = events.indexOf('revoke')
+    const end = events.indexOf('finish')
+    const isRevoked = first !== -1 && (end === -1 || first < end)
+    const wasAdmitted = isRevoked && events.slice(0, first).includes('admit')
+    if (count('close') !== (isRevoked && wasAdmitted ? 1 : 0)) t.fail(`${name}: closes`)
+    if (count('abort') !== (isRevoked && !wasAdmitted ? 1 : 0)) t.fail(`${name}: aborts`)
+    if (count('forget') !== (end === -1 ? 0 : 1)) t.fail(`${name}: forgets`)
+    if ((steps.at(-1)?.state === 'gone') !== (end !== -1)) t.fail(`${name}: wrong last state`)
+  }
+})
+
+test('the same holds of an entry, its signal and its stream', async (t) => {
+  for (const events of sequences()) {
+    const { streams, begin } = setUp()
+    const entry = begin('pod')
+    const { seen, stream } = fakeStream()
+    let released = 0
+    for (const event of events) {
+      if (event === 'revoke') entry.revoke('draining')
+      else if (event === 'finish') entry.finish()
+      else if (entry.admit('node')) {
+        released += 1
+        entry.attach(stream)
+      }
+    }
+    const name = events.join(' ')
+    const over = events.findIndex((event) => event !== 'admit')
+    const mayEnter = over !== 0
+    if (released !== (mayEnter ? 1 : 0)) t.fail(`${name}: released ${released}`)
+    const isClosed = mayEnter && over !== -1 && events[over] === 'revoke'
+    if (seen.closes.length !== (isClosed ? 1 : 0)) t.fail(`${name}: closed`)
+    const isAborted = over === 0 && events[0] === 'revoke'
+    if (entry.signal.aborted !== isAborted) t.fail(`${name}: aborted`)
+    if (streams.size !== (events.includes('finish') ? 0 : 1)) t.fail(`${name}: size`)
+  }
+})
+
+test('the first reason for a revocation is the one that is told', async (t) => {
+  const { begin } = setUp()
+  const entry = begin('pod')
+  const { seen, stream } = fakeStream()
+  entry.admit('node')
+  entry.attach(stream)
+  entry.revoke('review_rejected')
+  entry.revoke('draining')
+  t.equal(entry.code, 'review_rejected')
+  t.strictSame(seen.closes, ['review_rejected'])
+})
+
+test('caps hold for all and for one pod, and an end makes room again', async (t) => {
+  const { streams, begin } = setUp({ streamsMax: 3, streamsPerPodMax: 2 })
+  const first = begin('a')
+  begin('a')
+  t.strictSame(streams.begin(claimsOf('a'), ADDRESS), {
+    ok: false,
+    code: 'too_many_streams_of_pod',
+  })
+  begin('b')
+  t.strictSame(streams.begin(claimsOf('c'), ADDRESS), { ok: false, code: 'too_many_streams' })
+  first.finish()
+  first.finish()
+  t.equal(streams.size, 2)
+  t.equal(streams.begin(claimsOf('a'), ADDRESS).ok, true)
+  t.strictSame(streams.begin(claimsOf('b'), ADDRESS), { ok: false, code: 'too_many_streams' })
+})
+
+test('a revocation reaches the pending and live entries of its pod, and no others', async (t) => {
+  const { streams, begin } = setUp()
+  const [pending, live, other] = [begin('a'), begin('a'), begin('b')]
+  const { seen, stream } = fakeStream()
+  live.admit('node')
+  live.attach(stream)
+  streams.revokePod('a', 'review_rejected')
+  t.equal(pending.signal.aborted, true)
+  t.equal(pending.admit('node'), false)
+  t.strictSame(seen.closes, ['review_rejected'])
+  t.equal(other.state, 'pending')
+})
+
+test('a review ends the entries it finds a reason for, and a pending one can be ended alone', async (t) => {
+  const { streams, begin } = setUp()
+  const [pending, live, other] = [begin('a'), begin('a'), begin('b')]
+  const { seen, stream } = fakeStream()
+  live.admit('node')
+  live.attach(stream)
+  t.equal(live.role, 'node')
+  streams.revokePending('a', 'pod_terminating')
+  t.strictSame(
+    [pending.signal.aborted, pending.code, live.state],
+    [true, 'pod_terminating', 'admitted'],
+  )
+  streams.review(({ claims }) => (claims.podUid === 'a' ? 'identity_not_allowed' : undefined))
+  t.strictSame(seen.closes, ['identity_not_allowed'])
+  t.strictSame([live.state, other.state], ['closing', 'pending'])
+})
+
+test('nothing begins once a drain has', async (t) => {
+  const { streams } = setUp()
+  await streams.drain(0, 0)
+  t.strictSame(streams.begin(claimsOf('a'), ADDRESS), { ok: false, code: 'draining' })
+})
+
+test('only streams count as having carried something', async (t) => {
+  const { streams, begin } = setUp()
+  begin('a')
+  const live = begin('b')
+  live.admit('node')
+  live.attach(fakeStream().stream)
+  t.equal([...streams.listCounts()].length, 1)
+})
+
+test('a drain spreads its closes evenly, and ends with the last stream', async (t) => {
+  const { streams, clock, begin } = setUp()
+  const closedAt: number[] = []
+  const entries = Array.from({ length: 10 }, (_, n) => begin(`pod-${n}`))
+  for (const entry of entries) {
+    entry.admit('node')
+    entry.attach({
+      ...fakeStream().stream,
+      close: () => {
+        closedAt.push(clock.monotonic())
+        entry.finish()
+      },
+    })
+  }
+  const drained = streams.drain(20_000, 5000)
+  await clock.advanceAsync(20_000)
+  await drained
+  t.strictSame(
+    closedAt,
+    entries.map((_, index) => index * 2000),
+  )
+  t.equal(clock.pending, 0, 'no timer is left behind')
+})
+
+test('what does not go in a drain is destroyed after the grace, and not before', async (t) => {
+  const { streams, clock, begin } = setUp()
+  const stubborn = begin('a')
+  const { seen, stream } = fakeStream()
+  stubborn.admit('node')
+  stubborn.attach({
+    ...stream,
+    destroy: () => {
+      stream.destroy()
+      stubborn.finish()
+    },
+  })
+  const drained = streams.drain(20_000, 5000)
+  await clock.advanceAsync(24_999)
+  t.equal(seen.destroys, 0)
+  await clock.advanceAsync(1)
+  await drained
+  t.equal(seen.destroys, 1)
+})
+
+test('a drain of nothing is over at once', async (t) => {
+  const { streams, clock } = setUp()
+  await streams.drain(20_000, 5000)
+  t.equal(clock.pending, 0)
+})
+
+test('the heartbeat pings every live stream once a period, in slices', async (t) => {
+  const { streams, clock, begin } = setUp()
+  const pings: number[] = []
+  for (let n = 0; n < 40; n += 1) {
+    const entry = begin(`pod-${n}`)
+    entry.admit('node')
+    entry.attach({ ...fakeStream().stream, ping: () => void pings.push(clock.monotonic()) })
+  }
+  const { seen, stream } = fakeStream()
+  begin('pending').attach(stream)
+  const stop = streams.startHeartbeat(20_000)
+  clock.advance(20_000)
+  t.equal(pings.length, 40)
+  t.equal(new Set(pings).size, 20, 'two at a time')
+  t.equal(seen.pings, 0, 'a pending admission is not pinged')
+  clock.advance(20_000)
+  t.equal(pings.length, 80)
+  stop()
+  clock.advance(40_000)
+  t.equal(pings.length, 80)
+  t.equal(clock.pending, 0)
+})

@@ -1,0 +1,193 @@
+/** A TokenReview admits only where it names exactly the pod of the token, for one of our audiences. */
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { test } from 'tap'
+import { decodeJwt } from 'jose'
+import { reviewToken } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
+import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import type { ReviewBody } from '../kit/kube-faults.ts'
+
+const SAMPLES = new URL('../kit/samples/tokenreview/', import.meta.url)
+const read = (name: string) =>
+  JSON.parse(readFileSync(new URL(name, SAMPLES), 'utf8')) as ReviewBody
+const EXTRA = 'authentication.kubernetes.io/'
+
+const CLAIMS: Claims = {
+  issuer: 'https://127.0.0.1:6443',
+  audiences: ['lab-aud'],
+  issuedAt: 1_795_392_418,
+  notBefore: 1_795_392_418,
+  expiresAt: 1_795_396_018,
+  tokenId: '61ebfd8b-c6a2-4f6c-b953-f554529f1f13',
+  namespace: 'lab',
+  serviceAccount: 'agent',
+  serviceAccountUid: '71b28844-46b1-4fbb-af33-cf8dd372c238',
+  podName: 'agent-1',
+  podUid: '56af1408-fcf6-4e19-97b2-8f65a7aa7b1d',
+  nodeName: 'lab-node-1',
+}
+
+const review = async (answer: unknown, claims: Claims = CLAIMS) =>
+  reviewToken('the-token', claims, ['lab-aud'], async () => answer)
+
+/** The real good answer, bent. */
+const bent = (bend: (body: ReviewBody) => void): ReviewBody => {
+  const body = read('tr-valid.json')
+  bend(body)
+  return body
+}
+const extra = (name: string, value: unknown) =>
+  bent(({ status }) => {
+    if (value === undefined) delete status.user.extra[EXTRA + name]
+    else status.user.extra[EXTRA + name] = value
+  })
+
+test('the real API server is asked once, about our audiences, and believed', async (t) => {
+  const bodies: object[] = []
+  const verdict = await reviewToken('the-token', CLAIMS, ['lab-aud'], async (body) => {
+    bodies.push(body)
+    return read('tr-valid.json')
+  })
+  t.strictSame(bodies, [
+    {
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenReview',
+      spec: { token: 'the-token', audiences: ['lab-aud'] },
+    },
+  ])
+  t.strictSame(verdict, {
+    ok: true,
+    value: {
+      namespace: 'lab',
+      serviceAccount: 'agent',
+      podName: 'agent-1',
+      podUid: '56af1408-fcf6-4e19-97b2-8f65a7aa7b1d',
+      nodeName: 'lab-node-1',
+      credentialId: '61ebfd8b-c6a2-4f6c-b953-f554529f1f13',
+      expiresAt: 1_795_396_018,
+    },
+  })
+})
+
+test('every real answer on record gets the verdict it deserves', async (t) => {
+  const expected: Readonly<Record<string, string>> = {
+    'tr-valid.json': 'ok',
+    'tr-two-audiences-one-matches.json': 'ok',
+    'tr-unbound.json': 'review_identity_mismatch',
+    'tr-default-audience.json': 'review_audience_mismatch',
+    'tr-bad-signature.json': 'review_rejected',
+    'tr-deleted-pod.json': 'review_rejected',
+    'tr-expired.json': 'review_rejected',
+    'tr-garbage.json': 'review_rejected',
+    'tr-not-yet-valid.json': 'review_rejected',
+    'tr-wrong-audience.json': 'review_rejected',
+  }
+  const names = readdirSync(SAMPLES).filter((name) => name.startsWith('tr-'))
+  t.strictSame(names.sort(), Object.keys(expected).sort(), 'no sample is forgotten')
+  for (const name of names) {
+    const sample = read(name)
+    const { jti } = name === 'tr-garbage.json' ? {} : decodeJwt(String(sample.spec.token))
+    const verdict = await review(sample, { ...CLAIMS, tokenId: jti })
+    t.equal(verdict.ok ? 'ok' : verdict.code, expected[name], name)
+  }
+})
+
+test('only a plain true without an error is an authentication', async (t) => {
+  for (const authenticated of ['true', 1, {}, [true], false, null, undefined]) {
+    const answer = bent(({ status }) => Object.assign(status, { authenticated }))
+    t.strictSame(
+      await review(answer),
+      { ok: false, code: 'review_rejected' },
+      JSON.stringify(authenticated),
+    )
+  }
+  const withError = bent(({ status }) => Object.assign(status, { error: 'token audiences …' }))
+  t.strictSame(await review(withError), { ok: false, code: 'review_rejected' })
+})
+
+test('a reviewer that knows nothing of audiences is not believed, and not asked again', async (t) => {
+  for (const audiences of [[], undefined, null, 'lab-aud', ['other'], ['lab'], { 0: 'lab-aud' }]) {
+    let asked = 0
+    const verdict = await reviewToken('the-token', CLAIMS, ['lab-aud'], async () => {
+      asked += 1
+      return bent(({ status }) => Object.assign(status, { audiences }))
+    })
+    t.strictSame(
+      verdict,
+      { ok: false, code: 'review_audience_mismatch' },
+      JSON.stringify(audiences),
+    )
+    t.equal(asked, 1)
+  }
+})
+
+test('whatever names somebody else than the token claims is refused', async (t) => {
+  const others: readonly (readonly [string, ReviewBody])[] = [
+    ...[
+      'system:serviceaccount:lab:admin',
+      'system:serviceaccount:other:agent',
+      'system:serviceaccount:lab:agent@x',
+      'system:serviceaccount:lab:agent ',
+      'agent',
+      ['system:serviceaccount:lab:agent'],
+      undefined,
+    ].map(
+      (username) =>
+        [
+          `username ${JSON.stringify(username)}`,
+          bent(({ status }) => Object.assign(status.user, { username })),
+        ] as const,
+    ),
+    ['other pod-uid', extra('pod-uid', ['00000000-0000-0000-0000-000000000000'])],
+    ["the ServiceAccount's uid", extra('pod-uid', ['71b28844-46b1-4fbb-af33-cf8dd372c238'])],
+    ['two pod-uids', extra('pod-uid', [CLAIMS.podUid, CLAIMS.podUid])],
+    ['no pod-uid', extra('pod-uid', undefined)],
+    ['empty pod-uid', extra('pod-uid', [])],
+    ['pod-uid that is no list', extra('pod-uid', CLAIMS.podUid)],
+    ['pod-uid of another type', extra('pod-uid', [{}])],
+    ['other pod-name', extra('pod-name', ['agent-2'])],
+    ['two pod-names', extra('pod-name', ['agent-1', 'agent-2'])],
+    ['no pod-name', extra('pod-name', undefined)],
+    ['other node-name', extra('node-name', ['lab-node-2'])],
+    ['two node-names', extra('node-name', ['lab-node-1', 'lab-node-1'])],
+    ['other credential-id', extra('credential-id', ['JTI=other'])],
+    ['bare credential-id', extra('credential-id', ['61ebfd8b-c6a2-4f6c-b953-f554529f1f13'])],
+    ['two credential-ids', extra('credential-id', ['JTI=a', 'JTI=b'])],
+    ['no extra', bent(({ status }) => Object.assign(status.user, { extra: undefined }))],
+    ['no user', bent(({ status }) => Object.assign(status, { user: undefined }))],
+  ]
+  for (const [what, answer] of others) {
+    t.strictSame(await review(answer), { ok: false, code: 'review_identity_mismatch' }, what)
+  }
+})
+
+test('an older cluster need not name the node and the credential', async (t) => {
+  const older = bent(({ status }) => {
+    delete status.user.extra[`${EXTRA}node-name`]
+    delete status.user.extra[`${EXTRA}credential-id`]
+  })
+  t.match(await review(older), {
+    ok: true,
+    value: { nodeName: undefined, credentialId: undefined, podName: 'agent-1' },
+  })
+})
+
+test('inherited names are not read from the answer', async (t) => {
+  const answer = { kind: 'TokenReview', status: Object.create(read('tr-valid.json').status) }
+  t.strictSame(await review(answer), { ok: false, code: 'review_rejected' })
+})
+
+test('an answer that is no TokenReview is a fault, not a refusal', async (t) => {
+  const answers = [
+    null,
+    'ok',
+    [],
+    {},
+    { kind: 'Status', status: 'Failure' },
+    { kind: 'TokenReview' },
+    { status: read('tr-valid.json').status },
+  ]
+  for (const answer of answers) {
+    await t.rejects(review(answer), { code: 'review_unavailable' }, JSON.stringify(answer))
+  }
+})

@@ -1,7 +1,9 @@
 /** A namespace of our own on the real API server, with what the manifests ship in it; gone without a trace. */
 
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseAllDocuments } from 'yaml'
 import { createApi, type Api, type Json } from './api.ts'
@@ -57,15 +59,18 @@ export const openGround = async () => {
   const namespace = `openclaw-test-${suffix}`
   const node = namespace
   const made: string[] = []
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-cluster-'))
   const close = async () => {
     open.delete(close)
+    rmSync(directory, { recursive: true })
+    // From then on nothing new can be made in the namespace, also not by what an interrupt left.
+    for (const path of made.toReversed()) await api.call({ method: 'DELETE', path })
     // A pod without a kubelet would otherwise be terminating for ever, and its namespace with it.
     await api.call({
       method: 'DELETE',
       path: `/api/v1/namespaces/${namespace}/pods`,
       body: { gracePeriodSeconds: 0 },
     })
-    for (const path of made.toReversed()) await api.call({ method: 'DELETE', path })
     api.close()
   }
   open.add(close)
@@ -88,7 +93,7 @@ export const openGround = async () => {
     await close()
     throw error
   }
-  return { api, config, namespace, close, ...workloads(api, namespace, node) }
+  return { api, config, namespace, directory, close, ...workloads(api, namespace, node) }
 }
 
 /** The manifests' objects, moved to our namespace; cluster-wide names are made ours too. */

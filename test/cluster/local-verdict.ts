@@ -20,7 +20,7 @@ export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
 
 /** Everything is the sidecar's, on the live watch; only the review always fails. */
 export const startLocalVerdict = async (ground: Ground, accounts: readonly string[]) => {
-  const { config, around, remove } = await settle(ground, { accounts })
+  const { config, around } = await settle(ground, { accounts })
   const { clock, random, readFile } = around
   const { apiServer, caFile = '', tokenFile = '' } = config.kubernetes
   const common = {
@@ -120,7 +120,6 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
       watch.stop()
       await client.close()
       await watches.close()
-      await remove()
     },
   }
 }

@@ -29,6 +29,7 @@ describe('revocation', () => {
     rig = await startRig(ground, {
       accounts: ['openclaw-worker', SPARE],
       set: [
+        'limits.idlePing=10m',
         `limits.streamsPerPod=${STREAMS_PER_POD * 3}`,
         `k8sTrust.terminationGrace=${TERMINATION_GRACE_MS}ms`,
       ],
@@ -74,10 +75,10 @@ describe('revocation', () => {
   /** One round; every promise but the times is asserted in each. */
   const deleteAtOnce = async () => {
     const pods = await times(PODS, () => ground.createPod())
-    const opened = pods.map((): WebSocket[] => [])
+    const ends = pods.map((): ReturnType<typeof endOf>[] => [])
     const open = async (tokens: readonly string[], index: number) => {
       const pod = pods[index]
-      if (pod !== undefined) opened[index]?.push(await rig.open(pod, tokens[index] ?? ''))
+      if (pod !== undefined) ends[index]?.push((await rig.openLean(pod, tokens[index] ?? '')).end)
     }
     const mint = () => Promise.all(pods.map((pod) => ground.mint({ pod })))
     const early = await mint()
@@ -86,7 +87,7 @@ describe('revocation', () => {
     const fresh = await mint()
     await times(PODS, (index) => open(fresh, index))
 
-    const ends = opened.map((sockets) => sockets.map(endOf))
+    assert.equal(rig.gateway.connections.size, PODS * STREAMS_PER_POD + 1)
     const late: WebSocket[] = []
     const measured = await Promise.all(
       pods.map(async (pod, index) => {

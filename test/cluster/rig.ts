@@ -1,8 +1,6 @@
 /** A sidecar in this process, with a ServiceAccount's rights on the real API server and the gateway stub behind it. */
 
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { WebSocket } from 'ws'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
@@ -18,6 +16,8 @@ import {
   type Connected,
   type Refused,
 } from '../kit/worker-client.ts'
+import { rawFrame } from '../kit/raw-frames.ts'
+import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { GATEWAY, WORKER, type Ground, type Pod } from './ground.ts'
 
 export type RigOptions = {
@@ -35,7 +35,7 @@ export type Rig = Awaited<ReturnType<typeof startRig>>
 /** The configuration and surroundings of a sidecar whose credential is the shipped ServiceAccount's. */
 export const settle = async (ground: Ground, options: RigOptions = {}) => {
   const { clock = systemClock, apiServer, accounts = [WORKER] } = options
-  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-cluster-'))
+  const directory = mkdtempSync(join(ground.directory, 'sidecar-'))
   const caFile = join(directory, 'ca.crt')
   const tokenFile = join(directory, 'token')
   writeFileSync(caFile, apiServer?.ca ?? ground.config.ca)
@@ -69,20 +69,19 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
     writeAudit: () => {},
     version: { version: 'test' },
   }
-  return { config, around, log, remove: () => rm(directory, { recursive: true }) }
+  return { config, around, log }
 }
 
 export const startRig = async (ground: Ground, options: RigOptions = {}) => {
   const gateway = await startGatewayStub()
   const set = [`gateway.url=${gateway.url}`, ...(options.set ?? [])]
-  const { config, around, log, remove } = await settle(ground, { ...options, set })
+  const { config, around, log } = await settle(ground, { ...options, set })
   const sidecar = await compose(config, around)
   const { workers, admin } = await sidecar.start()
   const url = `ws://${workers}`
   const stop = async () => {
     await sidecar.stop()
     await gateway.close()
-    await remove()
   }
   const isReady = async () => (await fetch(`http://${admin}/readyz`)).status === 200
   try {
@@ -97,6 +96,7 @@ export const startRig = async (ground: Ground, options: RigOptions = {}) => {
   return {
     gateway,
     connect,
+    openLean: (pod: Pod, token: string) => openLean(Number(new URL(url).port), pod, token),
     /** With the token in the first frame. */
     connectInBand: (pod: Pod, saToken: string) =>
       connectInBand({
@@ -137,6 +137,30 @@ export const endOf = async (socket: WebSocket) => {
   clearTimeout(timer)
   const ended = close === undefined ? 'still open' : `${close.code} ${close.reason}`
   return { at: performance.now(), ended }
+}
+
+/** FIN and the opcode of a close frame. */
+const CLOSE = 0x88
+
+/**
+ * A stream that costs this process next to nothing, for tests with a thousand of them: resolves
+ * once it is open, with a promise of its end.
+ */
+const openLean = async (port: number, pod: Pod, token: string) => {
+  const lines = upgradeLines('/', [`Authorization: Bearer ${token}`])
+  const { status, socket } = await rawUpgrade({ port, localAddress: pod.ip, lines })
+  if (status !== 101) throw new Error(`refused with ${status}`)
+  const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<typeof endOf>>>()
+  // Frames of the sidecar's own are small and come in one piece; a ping is no end.
+  socket.on('data', (chunk: Buffer) => {
+    const frame = chunk.subarray(chunk.indexOf(CLOSE))
+    if (frame[0] !== CLOSE) return
+    socket.end(rawFrame({ first: CLOSE, payload: frame.subarray(2, 4) }))
+    const [code, reason] = [frame.readUInt16BE(2), frame.toString('utf8', 4)]
+    socket.once('close', () => resolve({ at: performance.now(), ended: `${code} ${reason}` }))
+  })
+  socket.resume()
+  return { end: promise }
 }
 
 /** Longer than anything may take: a stream that lives on is a failure, not a wait. */

@@ -100,7 +100,7 @@ test('the grace ends with the pod, and without a grace there is none', async (t)
   t.ok(await echoes(socket))
   rig.api.recreatePod(NS, 'worker-a')
   await closed(socket)
-  t.equal(codeOf(await rig.connect(token)), 'token_expired')
+  t.equal(codeOf(await rig.connect(token)), 'pod_deleted')
 })
 
 test('without a watch an expired token carries its stream for so long, a good one for ever', async (t) => {

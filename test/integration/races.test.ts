@@ -3,7 +3,10 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import tap, { test } from 'tap'
 import { WebSocket } from 'ws'
+import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import { Streams } from '@openclaw-k8s/auth-sidecar/tunnel/streams.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { FakeClock } from '../kit/fake-clock.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import { positionsOf, startSteppedLine } from '../kit/stepped-line.ts'
@@ -15,6 +18,8 @@ type Victim = { readonly line: SteppedLine; readonly pod: Pod; readonly worker: 
 type Disaster = {
   readonly strike: (victim: Victim) => void
   readonly codes: readonly string[]
+  /** It counts from the moment it strikes, with no watch to bring it. */
+  readonly isImmediate?: true
   /** Makes good what would stand in the next one's way; without it there is no next one. */
   readonly restore?: (line: SteppedLine) => void
 }
@@ -45,6 +50,7 @@ const DISASTERS: Readonly<Record<string, Disaster>> = {
   'it is taken off the list': {
     strike: ({ line }) => line.allow('another'),
     codes: ['identity_not_allowed', 'pod_unconfirmed'],
+    isImmediate: true,
     restore: (line) => line.allow(ACCOUNT),
   },
   'the worker hangs up': {
@@ -52,7 +58,11 @@ const DISASTERS: Readonly<Record<string, Disaster>> = {
     codes: ['worker_gone'],
     restore: nothing,
   },
-  'the sidecar drains': { strike: ({ line }) => line.drain(), codes: ['draining'] },
+  'the sidecar drains': {
+    strike: ({ line }) => line.drain(),
+    codes: ['draining'],
+    isImmediate: true,
+  },
 }
 
 const gateway = await startGatewayStub()
@@ -102,7 +112,12 @@ const calibrate = async (carrier: Carrier) => {
 const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: Position) => {
   line.outcomes.length = 0
   const { pod, worker, closed } = admit(line, carrier)
-  line.probe.arm(at, () => how.strike({ line, pod, worker }))
+  let isInTime = false
+  line.probe.arm(at, () => {
+    // The last question of the line.
+    isInTime = how.isImmediate === true && !line.probe.steps.includes('binding.check')
+    how.strike({ line, pod, worker })
+  })
   let isClosed = false
   void closed.then(() => (isClosed = true))
   // Whoever waits for a pod in vain gets the time to; and if something is left in the end, `until`
@@ -116,7 +131,7 @@ const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: 
   const { outcomes, streams } = line
   await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()
-  return [...outcomes]
+  return { outcomes: [...outcomes], isInTime }
 }
 
 const isRight = ([first = '', last = '', ...more]: readonly string[], codes: readonly string[]) => {
@@ -139,12 +154,15 @@ for (const { carrier, steps, positions } of calibrated) {
       let admitted = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-        const outcomes = await strikeAt(line, carrier, disaster, at).catch((error: unknown) => {
-          throw new Error(`something was left: ${place}`, { cause: error })
-        })
+        const { outcomes, isInTime } = await strikeAt(line, carrier, disaster, at).catch(
+          (error: unknown) => {
+            throw new Error(`something was left: ${place}`, { cause: error })
+          },
+        )
         if (!isRight(outcomes, codes)) t.fail(`${place}: ${outcomes.join(', ')}`)
         if (!line.probe.hasFired) t.fail(`${place}: never came`)
         if (outcomes[0] === 'admitted') admitted += 1
+        if (outcomes[0] === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
         restore?.(line)
         if (restore !== undefined) continue
         await line.stop()
@@ -157,3 +175,27 @@ for (const { carrier, steps, positions } of calibrated) {
     })
   }
 }
+
+test('a revocation that finds no stream yet closes it as soon as there is one', async (t) => {
+  const streams = new Streams({ streamsMax: 1, streamsPerPodMax: 1, clock: new FakeClock() })
+  const begun = streams.begin({ podUid: 'u' } as Claims, '127.0.0.11')
+  if (!begun.ok) throw new Error(begun.code)
+  const entry = begun.value
+  const closes: string[] = []
+  t.equal(entry.admit('node'), true)
+  entry.revoke('draining')
+  entry.attach({
+    counts: {
+      bytesUp: 0,
+      bytesDown: 0,
+      messagesUp: 0,
+      messagesDown: 0,
+      framesUp: 0,
+      framesDown: 0,
+    },
+    close: (code) => void closes.push(code),
+    ping: nothing,
+    destroy: nothing,
+  })
+  t.same(closes, ['draining'])
+})

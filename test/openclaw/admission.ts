@@ -26,7 +26,7 @@ export const testAdmission = (stage: Stage): void => {
     await stage.startRealNode(first, { recipe: 'exec-secret-ref' })
     await stage.startRealNode(second, { recipe: 'env-wrapper' })
     await stage.startRealNode(restricted, { recipe: 'exec-secret-ref' })
-    for (const { name } of [...pods, restricted]) await stage.connected(name, 60_000)
+    for (const { name } of [...pods, restricted]) await stage.connected(name)
 
     const listed = (await status()).filter(({ connected }) => connected === true)
     assert.deepEqual(listed.map(({ displayName }) => displayName ?? '').toSorted(byName), [

@@ -1,6 +1,7 @@
 /** The story of the demonstration: two real nodes, then four, a command on each, one pod gone. */
 
 import { raisePods } from './namespace.ts'
+import type { ListedNode } from './operator.ts'
 import { until } from './processes.ts'
 import { startStage, type Stage, type StagePod } from './stage.ts'
 
@@ -8,10 +9,24 @@ const FIRST = ['openclaw-worker-0', 'openclaw-worker-1']
 const MORE = ['openclaw-worker-2', 'openclaw-worker-3']
 const START_LIMIT_MS = 90_000
 
+type Listed = ListedNode & { readonly remoteIp?: string; readonly approvalState?: string }
+
 const say = (text: string): void => {
   process.stdout.write(`${text}\n`)
 }
 const show = (output: string): void => say(output.replaceAll(/^/gmu, '    '))
+
+/** The table of `nodes status` is made for wide terminals: the same, shortened. */
+const showStatus = async (stage: Stage): Promise<void> => {
+  say('$ openclaw nodes status --json')
+  const text = await stage.gateway.cli('nodes', 'status', '--json')
+  for (const node of (JSON.parse(text) as { nodes: readonly Listed[] }).nodes) {
+    const state = node.connected === true ? 'connected' : 'away'
+    const commands = `${node.commands?.length ?? 0} commands`
+    const { displayName = '', remoteIp = '' } = node
+    show(`${displayName}  ${remoteIp}  ${node.approvalState ?? ''}  ${state}  ${commands}`)
+  }
+}
 
 const tell = async (stage: Stage): Promise<void> => {
   const started: { readonly pod: StagePod; readonly stop: () => Promise<void> }[] = []
@@ -26,19 +41,18 @@ const tell = async (stage: Stage): Promise<void> => {
 
   say('\nTwo workers start: `openclaw node run`, as shipped, each with its ServiceAccount token.')
   await scaleTo(FIRST)
-  say('$ openclaw nodes status')
-  show(await stage.gateway.cli('nodes', 'status'))
+  await showStatus(stage)
 
   say('\nScaled to four. Nobody approves anything.')
   await scaleTo(MORE)
-  say('$ openclaw nodes status')
-  show(await stage.gateway.cli('nodes', 'status'))
+  await showStatus(stage)
 
   say('\nA command on each.')
   for (const name of [...FIRST, ...MORE]) {
     const call = ['nodes', 'invoke', '--node', name, '--command', 'system.which']
     say(`$ openclaw ${call.join(' ')} --params '{"bins":["uname"]}'`)
-    show(await stage.gateway.cli(...call, '--params', '{"bins":["uname"]}', '--json'))
+    const text = await stage.gateway.cli(...call, '--params', '{"bins":["uname"]}', '--json')
+    show(JSON.stringify((JSON.parse(text) as { payload?: unknown }).payload))
   }
 
   const last = started.at(-1)
@@ -51,8 +65,7 @@ const tell = async (stage: Stage): Promise<void> => {
   })
   say(`Gone from the gateway after ${Math.round(performance.now() - deleted)} ms.`)
   await last.stop()
-  say('$ openclaw nodes status')
-  show(await stage.gateway.cli('nodes', 'status'))
+  await showStatus(stage)
 
   say('\nWhat the audit tells:')
   for (const { event, displayName, remoteIp, code } of stage.sidecar.audit()) {

@@ -43,6 +43,7 @@ export const startRealNode = async (options: RealNodeOptions) => {
   const { address, port, tlsFingerprint } = options
   const tls = tlsFingerprint === undefined ? [] : ['--tls', '--tls-fingerprint', tlsFingerprint]
   const args = ['node', 'run', '--host', address, '--port', String(port), ...tls]
+  const startedAtMs = performance.now()
   const exits: Exit[] = []
   const runs: Running[] = []
   let isWanted = true
@@ -80,6 +81,7 @@ export const startRealNode = async (options: RealNodeOptions) => {
   return {
     name,
     address,
+    startedAtMs,
     exits: exits as readonly Exit[],
     writeToken,
     tell: () => running.tell(),

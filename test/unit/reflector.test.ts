@@ -348,7 +348,7 @@ test('every other end of a watch is an error, and those that need a new list are
     t.match((error as Error).message, message, name)
     t.equal(
       error instanceof Gone,
-      /^410|^no (event|type)/.test(name),
+      /^410|^no (JSON|event|type)/.test(name),
       `${name}: listed anew or not`,
     )
     t.strictSame(refusals, [])

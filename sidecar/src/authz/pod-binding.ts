@@ -69,12 +69,19 @@ export class PodBinding {
     }
   }
 
+  /** What was seen to go cannot come back: known before anybody is asked about it. */
+  findGone({ podUid, serviceAccountUid }: Claims): Code | undefined {
+    const { pods } = this.#options
+    if (pods.isGone(podUid)) return 'pod_deleted'
+    return pods.isGone(serviceAccountUid) ? 'service_account_deleted' : undefined
+  }
+
   /** What the watch says now; synchronous, for the last question before a release. */
   check(caller: Caller): Verdict<undefined> {
     const { pods } = this.#options
     const { podUid, namespace, serviceAccount, serviceAccountUid } = caller.claims
-    if (pods.isGone(podUid)) return denied('pod_deleted')
-    if (pods.isGone(serviceAccountUid)) return denied('service_account_deleted')
+    const gone = this.findGone(caller.claims)
+    if (gone !== undefined) return denied(gone)
     const pod = pods.find(podUid)
     if (pod === undefined) return denied('pod_unconfirmed')
     const account = pods.findAccount(namespace, serviceAccount)

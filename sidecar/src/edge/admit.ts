@@ -20,7 +20,7 @@ export type Line = {
   readonly streams: Streams
   /** The verdict cache and the TokenReview behind it. */
   readonly voucher: Pick<Voucher, 'vouch'>
-  readonly binding: Pick<PodBinding, 'bind' | 'check'>
+  readonly binding: Pick<PodBinding, 'bind' | 'check' | 'findGone'>
   /** As configured now: it may be reloaded while an admission is under way. */
   readonly policy: () => Policy
 }
@@ -118,6 +118,9 @@ async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
   const { worker, handshake, line, trail, token, role, signature, entry } = begun
   const { signal, claims } = entry
   const caller = { claims, address: worker.address }
+
+  const gone = line.binding.findGone(claims)
+  if (gone !== undefined) return denied(gone)
 
   const vouched = await raceAbort(line.voucher.vouch(token, claims, signature), signal)
   if (!vouched.ok) return vouched

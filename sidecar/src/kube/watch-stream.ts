@@ -129,8 +129,16 @@ async function* readEvents(body: AsyncIterable<Buffer>): AsyncGenerator<WatchEve
   }
 }
 
+function parseJson(line: Buffer): unknown {
+  try {
+    return JSON.parse(line.toString('utf8'))
+  } catch (cause) {
+    throw new Gone('a watch line is no JSON', { cause })
+  }
+}
+
 function parseEvent(line: Buffer): WatchEvent {
-  const event: unknown = JSON.parse(line.toString('utf8'))
+  const event = parseJson(line)
   if (typeof event !== 'object' || event === null || !('type' in event) || !('object' in event)) {
     throw new Gone('a watch line is no event')
   }

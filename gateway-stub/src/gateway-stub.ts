@@ -1,5 +1,6 @@
 /** A stand-in gateway: it records handshakes, answers in a mode, and misbehaves on request. */
 
+import type { AuthMode } from './openclaw-connect.ts'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { IncomingMessage } from 'node:http'
@@ -35,8 +36,8 @@ export type GatewayStubOptions = {
   readonly behaviour?: Behaviour | BehaviourName
   /** The shared secret a `connect` must carry (openclaw mode). Without it none is asked for. */
   readonly token?: string
-  /** Default `token`. With `trusted-proxy` the secret is the owner's password (openclaw mode). */
-  readonly authMode?: 'token' | 'trusted-proxy'
+  /** What `token` is: default `token`; else a password, with `trusted-proxy` the owner's alone (openclaw mode). */
+  readonly authMode?: AuthMode
   /** Accepted once each in place of `token`; the caller may add to the set at any time. */
   readonly bootstrapTokens?: Set<string>
   /** Answers to what an operator calls (openclaw mode). */
@@ -256,7 +257,7 @@ class Stub {
     }
     const session = new OpenClawSession(connection, {
       token,
-      isBehindProxy: authMode === 'trusted-proxy',
+      authMode,
       bootstrapTokens: bootstrapTokens ?? new Set(),
       methods: methods ?? {},
       pair,

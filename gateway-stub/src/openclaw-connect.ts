@@ -3,6 +3,9 @@
 import { createHash, createPublicKey, verify } from 'node:crypto'
 import type { Connect, Device } from './openclaw-frames.ts'
 
+/** How the gateway knows who may enter. */
+export type AuthMode = 'token' | 'password' | 'trusted-proxy'
+
 export type ConnectTerms = {
   /** The challenge this connection was sent. */
   readonly nonce: string
@@ -10,8 +13,8 @@ export type ConnectTerms = {
   readonly now: number
   /** The shared secret; without one everybody with a proven device may enter. */
   readonly token: string | undefined
-  /** Behind a trusted proxy the secret is the owner's password, and headers vouch for nodes. */
-  readonly isBehindProxy?: boolean
+  /** What the secret is; behind a trusted proxy the owner's password, and headers vouch for nodes. */
+  readonly authMode?: AuthMode | undefined
   /** Accepted in place of the shared secret, each once. */
   readonly bootstrapTokens: Set<string>
 }
@@ -23,7 +26,7 @@ export type ConnectRefusal = {
 }
 
 export type ConnectVerdict =
-  | { readonly ok: true; readonly method: 'none' | 'token' | 'bootstrap-token' | 'trusted-proxy' }
+  | { readonly ok: true; readonly method: 'none' | 'bootstrap-token' | AuthMode }
   | { readonly ok: false; readonly refusal: ConnectRefusal }
 
 export const PROTOCOL = 4
@@ -44,10 +47,8 @@ export function judgeConnect(connect: Connect, terms: ConnectTerms): ConnectVerd
 
 function judgeSecret({ auth }: Connect, terms: ConnectTerms): ConnectVerdict {
   if (terms.token === undefined) return { ok: true, method: 'none' }
-  if (terms.isBehindProxy && auth.token === undefined && auth.bootstrapToken === undefined) {
-    return { ok: true, method: 'trusted-proxy' }
-  }
-  if (auth.token === terms.token) return { ok: true, method: 'token' }
+  const { authMode = 'token' } = terms
+  if (isVouchedFor(auth, authMode, terms.token)) return { ok: true, method: authMode }
   if (auth.token !== undefined) {
     return refuse('AUTH_TOKEN_MISMATCH', 'unauthorized: gateway token mismatch')
   }
@@ -58,6 +59,17 @@ function judgeSecret({ auth }: Connect, terms: ConnectTerms): ConnectVerdict {
     return { ok: true, method: 'bootstrap-token' }
   }
   return refuse('AUTH_BOOTSTRAP_TOKEN_INVALID', 'unauthorized: bootstrap token invalid')
+}
+
+function isVouchedFor(auth: Connect['auth'], authMode: AuthMode, secret: string): boolean {
+  switch (authMode) {
+    case 'token':
+      return auth.token === secret
+    case 'password':
+      return auth.password === secret
+    case 'trusted-proxy':
+      return auth.token === undefined && auth.bootstrapToken === undefined
+  }
 }
 
 /** Nothing to say is the good answer. */
@@ -84,7 +96,8 @@ function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | un
 
 /** An operator on the loopback needs no device; the shared secret alone vouches for it. */
 function judgeMissingDevice({ role, auth }: Connect, terms: ConnectTerms) {
-  const secret = terms.isBehindProxy ? auth.password : auth.token
+  const isToken = (terms.authMode ?? 'token') === 'token'
+  const secret = isToken ? auth.token : auth.password
   if (role === 'operator' && terms.token !== undefined && secret === terms.token) {
     return undefined
   }

@@ -3,7 +3,7 @@
 import type { StubClock } from './clock.ts'
 import type { StubConnection } from './connection.ts'
 import type { Dialogue } from './dialogue.ts'
-import { judgeConnect, PROTOCOL } from './openclaw-connect.ts'
+import { type AuthMode, judgeConnect, PROTOCOL } from './openclaw-connect.ts'
 import type { ConnectRefusal } from './openclaw-connect.ts'
 import { parseJson, readConnect, readRequest } from './openclaw-frames.ts'
 import type { Connect, Fields, RequestFrame } from './openclaw-frames.ts'
@@ -16,7 +16,7 @@ export type Pair = (connect: Connect, params: Fields) => ConnectRefusal | undefi
 
 export type SessionTerms = {
   readonly token: string | undefined
-  readonly isBehindProxy: boolean
+  readonly authMode: AuthMode | undefined
   readonly bootstrapTokens: Set<string>
   readonly methods: Readonly<Record<string, Method>>
   readonly pair: Pair | undefined
@@ -143,9 +143,9 @@ export class OpenClawSession implements Dialogue {
       const message = 'invalid connect params'
       return this.#refuse(request.id, { code: 'INVALID_HANDSHAKE', message })
     }
-    const { clock, token, isBehindProxy, bootstrapTokens } = this.#terms
+    const { clock, token, authMode, bootstrapTokens } = this.#terms
     const now = clock.now()
-    const terms = { nonce: this.#nonce, now, token, isBehindProxy, bootstrapTokens }
+    const terms = { nonce: this.#nonce, now, token, authMode, bootstrapTokens }
     const verdict = judgeConnect(connect, terms)
     if (!verdict.ok) return this.#refuse(request.id, verdict.refusal)
     const objection = this.#terms.pair?.(connect, request.params)

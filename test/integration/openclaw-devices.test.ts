@@ -200,12 +200,32 @@ test('behind a trusted proxy the owner shows the password, and a known node its 
   await first.closed
   const node = await rig.openNode({ auth: { token: first.token } })
   t.equal((await node.connect())?.ok, true)
-  const auths = rig.gateway.received
+  t.match(authsOf(rig), [{ password: SECRET }, { bootstrapToken: String }, undefined])
+  t.equal(devices.paired.size, 1)
+})
+
+test('a gateway with a password is shown it as one, by the owner and for a known node', async (t) => {
+  const devices = createPairedDevices(SECRET)
+  const rig = await startOpenClawRig({
+    devices,
+    set: ['gateway.auth.mode=password'],
+    gateway: { authMode: 'password' },
+  })
+  t.teardown(rig.stop)
+  const first = await rig.startNode()
+  t.equal(first.answer?.ok, true)
+  first.end()
+  await first.closed
+  const node = await rig.openNode({ auth: { token: first.token } })
+  t.equal((await node.connect())?.ok, true)
+  t.match(authsOf(rig), [{ password: SECRET }, { bootstrapToken: String }, { password: SECRET }])
+})
+
+/** What each `connect` showed the gateway, in order. */
+const authsOf = ({ gateway }: Awaited<ReturnType<typeof startOpenClawRig>>) =>
+  gateway.received
     .map(
       ({ data }) => JSON.parse(data.toString()) as { method?: string; params?: { auth?: object } },
     )
     .filter(({ method }) => method === 'connect')
     .map(({ params }) => params?.auth)
-  t.match(auths, [{ password: SECRET }, { bootstrapToken: String }, undefined])
-  t.equal(devices.paired.size, 1)
-})

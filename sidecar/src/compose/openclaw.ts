@@ -143,10 +143,10 @@ function readSecrets({ gateway }: Config, readFile: (path: string) => string) {
     if (secret === '') throw new Fault('operator_unavailable', "the gateway's secret is empty")
     return secret
   }
-  const isToken = mode === 'token'
+  const show = (): GatewayAuth => (mode === 'token' ? { token: read() } : { password: read() })
   return {
-    asOperator: (): GatewayAuth => (isToken ? { token: read() } : { password: read() }),
-    asWorker: (): GatewayAuth => (isToken ? { token: read() } : {}),
+    asOperator: show,
+    asWorker: (): GatewayAuth => (mode === 'trusted-proxy' ? {} : show()),
   }
 }
 

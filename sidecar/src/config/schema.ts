@@ -37,7 +37,7 @@ const gateway = z.strictObject({
   auth: z
     .strictObject({
       mode: z
-        .enum(['token', 'trusted-proxy'])
+        .enum(['token', 'password', 'trusted-proxy'])
         .default('token')
         .describe("The gateway's own auth mode (protocol openclaw only). Default token."),
       secretFile: filePath()

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { test } from 'node:test'
+import { test } from './bounded-test.ts'
 import type { ListedNode } from './operator.ts'
 import { until } from './processes.ts'
 import { RESTRICTED, type Stage } from './stage.ts'

@@ -1,7 +1,7 @@
 /** What every connection of the whole suite looked like to the gateway. */
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
 import { framesBeforeHello, headerValues, roleOf } from './relay.ts'
 import type { Stage } from './stage.ts'

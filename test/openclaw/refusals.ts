@@ -1,7 +1,7 @@
 /** What gets no stream, or no more than a node's rights, whatever the worker has in hand. */
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
 import { connectFrame, createDevice, type ConnectParams, type LightNode } from './light-node.ts'
 import { PAUSING_CODES } from './real-node.ts'

@@ -1,7 +1,7 @@
 /** Sessions that live as long as their pods: many at once, one to a pod, none left behind. */
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { test } from './bounded-test.ts'
 import { connectLightNode, createDevice, type LightNode } from './light-node.ts'
 import { until } from './processes.ts'
 import { gatewayShareMs, headerValues } from './relay.ts'

@@ -290,3 +290,41 @@ test('a wider surface is approved as far as the policy allows, and only for our 
   await settle()
   t.equal(lists, 2)
 })
+
+test('a surface whose approval failed is looked at again, after a pause', async (t) => {
+  const clock = new FakeClock()
+  const sessions = new Sessions()
+  sessions.open('ours', { podUid: 'u', allowedCommands: ['*'], revoke: () => {} })
+  const faults: unknown[] = []
+  let approvals = 0
+  const surfaces = new Surfaces({
+    sessions,
+    clock,
+    channel: {
+      async call(method) {
+        if (method === 'node.pair.list') {
+          return { pending: [{ requestId: `of-${approvals}`, nodeId: 'ours' }] }
+        }
+        approvals += 1
+        if (approvals === 1) throw new Fault('operator_unavailable', 'unknown requestId')
+        return {}
+      },
+    },
+    onWithheld: () => {},
+    onFault: (error) => faults.push(error),
+  })
+  surfaces.check()
+  await settle()
+  t.equal(faults.length, 1)
+  clock.advance(2999)
+  await settle()
+  t.equal(approvals, 1)
+  clock.advance(1)
+  await settle()
+  t.equal(approvals, 2)
+  clock.advance(60_000)
+  await settle()
+  t.equal(approvals, 2, 'and then it rests')
+  surfaces.stop()
+  t.equal(clock.pending, 0)
+})

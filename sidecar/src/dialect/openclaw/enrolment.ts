@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
-import { withDeadline } from '../../deadline.ts'
+import { raceAbort, withDeadline } from '../../deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
 import type { GrantedReach } from '../dialect.ts'
@@ -41,6 +41,9 @@ export type Entrant = {
 const PAIRING_REQUIRED = 'PAIRING_REQUIRED'
 /** The record changed while the gateway looked at it, as an approval under way does: ask again. */
 const PAIRING_CHANGED = 'NOT_PAIRED'
+/** With many at once the record may change under several looks. */
+const CHANGED_RETRIES_MAX = 4
+const CHANGED_PAUSE_MS = 50
 
 export class Enrolment {
   readonly #options: EnrolmentOptions
@@ -51,12 +54,22 @@ export class Enrolment {
 
   /** Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway. */
   async enter(entrant: Entrant): Promise<Welcome> {
-    try {
-      return await this.#enterOnce(entrant)
-    } catch (error) {
-      if (!(error instanceof ConnectRefused) || error.reason !== PAIRING_CHANGED) throw error
-      return this.#enterOnce(entrant)
+    for (let again = 1; ; again += 1) {
+      try {
+        return await this.#enterOnce(entrant)
+      } catch (error) {
+        const isChanged = error instanceof ConnectRefused && error.reason === PAIRING_CHANGED
+        if (!isChanged || again > CHANGED_RETRIES_MAX) throw error
+        await this.#pause(CHANGED_PAUSE_MS * again, entrant.reach.signal)
+      }
     }
+  }
+
+  /** Rejects with the signal's reason as soon as it aborts. */
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    const cancel = this.#options.clock.after(ms, () => resolve(undefined))
+    await raceAbort(promise, signal).finally(cancel)
   }
 
   async #enterOnce(entrant: Entrant): Promise<Welcome> {

@@ -27,12 +27,15 @@ const LIST = z.object({ pending: z.array(PENDING) })
 
 /** A list names every node there is: asked for at most once in this time, in milliseconds. */
 const INTERVAL_MS = 1000
+/** After a call that failed. */
+const RETRY_MS = 3000
 
 /** The gateway approves a new device's first surface itself; one that widened later waits for us. */
 export class Surfaces {
   readonly #options: SurfacesOptions
   #isDue = false
   #isResting = false
+  #isStopped = false
   #cancel = () => {}
 
   constructor(options: SurfacesOptions) {
@@ -46,6 +49,7 @@ export class Surfaces {
   }
 
   stop(): void {
+    this.#isStopped = true
     this.#isResting = true
     this.#cancel()
   }
@@ -53,13 +57,18 @@ export class Surfaces {
   async #run(): Promise<void> {
     this.#isDue = false
     this.#isResting = true
+    let pauseMs = INTERVAL_MS
     try {
       const list = LIST.parse(await this.#options.channel.call('node.pair.list'))
       for (const pending of list.pending) await this.#decide(pending)
     } catch (error) {
+      // Nobody else would ask again: a surface that changed under our look waits for ever.
+      this.#isDue = true
+      pauseMs = RETRY_MS
       this.#options.onFault(error)
     }
-    this.#cancel = this.#options.clock.after(INTERVAL_MS, () => {
+    if (this.#isStopped) return
+    this.#cancel = this.#options.clock.after(pauseMs, () => {
       this.#isResting = false
       if (this.#isDue) this.check()
     })

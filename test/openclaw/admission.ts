@@ -72,11 +72,12 @@ export const testAdmission = (stage: Stage): void => {
     await stage.connected(pod.name)
     narrow.end()
     await stage.connectLightNode(pod, { commands: ['system.which', 'system.run'] })
-    const wide = await until('the wider surface is listed', async () => {
+    const isWide = async () => {
       const nodes = await stage.operator().nodes()
       const node = nodes.find(({ displayName }) => displayName === pod.name)
       return node?.connected === true && node.commands?.includes('system.run') === true && node
-    })
+    }
+    const wide = await stage.explained(pod.name, () => until('the wider surface is listed', isWide))
     const invoked = await stage.operator().invoke(wide.nodeId, 'system.which', WHICH)
     assert.match(bins(invoked)?.['uname'] ?? '', /uname$/u)
   })

@@ -216,6 +216,7 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
           limitMs,
         ),
       ),
+    explained,
     devicesNamed: async (podName: string) =>
       (await operator.devices()).filter(({ displayName }) => displayName === podName),
   }

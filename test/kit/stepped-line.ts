@@ -9,6 +9,7 @@ import { Settings } from '@openclaw-k8s/auth-sidecar/compose/settings.ts'
 import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/surroundings.ts'
 import { composeWorkerPort } from '@openclaw-k8s/auth-sidecar/compose/worker-port.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import type { Dialect } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
 import type { KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import type { OpenWatch } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
@@ -16,7 +17,10 @@ import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import type { MetricSources } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import type { Recorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { createAssertionSigner } from '@openclaw-k8s/auth-sidecar/tunnel/assertion.ts'
-import { createGatewayDialer } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-dialer.ts'
+import {
+  createGatewayDialer,
+  type GatewayDialer,
+} from '@openclaw-k8s/auth-sidecar/tunnel/gateway-dialer.ts'
 import { Streams } from '@openclaw-k8s/auth-sidecar/tunnel/streams.ts'
 import { FakeClock } from './fake-clock.ts'
 import { FakeWatch } from './fake-collections.ts'
@@ -103,7 +107,21 @@ export const positionsOf = ({ gaps }: Probe): readonly Position[] =>
 
 export type SteppedLine = Awaited<ReturnType<typeof startSteppedLine>>
 
-export const startSteppedLine = async (keys: KeyRing, gatewayUrl: string) => {
+/** What a dialect of the test's own is made from. */
+export type DialectParts = {
+  readonly dial: GatewayDialer
+  readonly clock: FakeClock
+  readonly probe: Probe
+}
+
+const inStream = ({ dial }: DialectParts): Dialect =>
+  createStreamDialect({ inBandCredentials: true, dial })
+
+export const startSteppedLine = async (
+  keys: KeyRing,
+  gatewayUrl: string,
+  createDialect: (parts: DialectParts) => Dialect = inStream,
+) => {
   const clock = new FakeClock()
   clock.advance(1)
   const probe = new Probe()
@@ -169,7 +187,7 @@ export const startSteppedLine = async (keys: KeyRing, gatewayUrl: string) => {
       },
     },
   })
-  const dialect = createStreamDialect({ inBandCredentials: true, dial })
+  const dialect = createDialect({ dial, clock, probe })
   const recorder: Recorder = {
     refused: ({ code }) => void outcomes.push(`refused ${code}`),
     admitted: () => void outcomes.push('admitted'),

@@ -39,6 +39,7 @@ export const findApiServer = ({ directory }: Kubeconfig): ApiServerProcess | und
     thaw: () => void process.kill(current, 'SIGCONT'),
     kill: () => void process.kill(current, 'SIGKILL'),
     start() {
+      awaitGone(current)
       const log = openSync(logFile, 'a')
       const child = spawn(program, args, { detached: true, stdio: ['ignore', log, log] })
       child.unref()
@@ -49,11 +50,21 @@ export const findApiServer = ({ directory }: Kubeconfig): ApiServerProcess | und
   }
 }
 
+/** A killed process holds its port until it is gone, and the next one would not get it. */
+const awaitGone = (pid: number): void => {
+  const nap = new Int32Array(new SharedArrayBuffer(4))
+  for (let naps = 0; naps < 200 && startTimeOf(String(pid)) !== undefined; naps += 1) {
+    Atomics.wait(nap, 0, 0, 50)
+  }
+}
+
 /** Field 22 of /proc/PID/stat, counted behind the program's name, which may hold spaces. */
 const startTimeOf = (pid: string): string | undefined => {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    // A zombie has let go of everything but its number.
+    return fields[0] === 'Z' ? undefined : fields[19]
   } catch {
     return undefined
   }

@@ -10,14 +10,15 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
-import { positionsOf, startSteppedLine, type DialectParts } from '../kit/stepped-line.ts'
+import {
+  positionsOf,
+  startSteppedLine,
+  untilClosed,
+  type DialectParts,
+} from '../kit/stepped-line.ts'
 import type { Position, SteppedLine } from '../kit/stepped-line.ts'
 import { until } from '../kit/until.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
-
-/** So many turns without an end mean that only time can bring it. */
-const PATIENCE_TURNS = 3000
-const WAIT_MS = 2000
 
 const gateway = await startGatewayStub({ mode: 'openclaw' })
 tap.teardown(() => gateway.close())
@@ -87,14 +88,7 @@ const strikeAt = async (line: SteppedLine, strike: (pod: Pod) => void, at: Posit
   line.outcomes.length = 0
   const { pod, closed } = admit(line)
   line.probe.arm(at, () => strike(pod))
-  let isClosed = false
-  void closed.then(() => (isClosed = true))
-  let turns = 0
-  await until(() => {
-    turns += 1
-    if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
-    return isClosed
-  })
+  await untilClosed(line, closed)
   const { outcomes, streams } = line
   await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()

@@ -9,7 +9,7 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
-import { positionsOf, startSteppedLine } from '../kit/stepped-line.ts'
+import { positionsOf, startSteppedLine, untilClosed } from '../kit/stepped-line.ts'
 import type { Position, SteppedLine } from '../kit/stepped-line.ts'
 import { until } from '../kit/until.ts'
 
@@ -27,9 +27,6 @@ type Disaster = {
 const NS = 'openclaw'
 const ACCOUNT = 'openclaw-worker'
 const nothing = () => {}
-/** So many turns without an end mean that only time can bring it. */
-const PATIENCE_TURNS = 3000
-const WAIT_MS = 2000
 
 const DISASTERS: Readonly<Record<string, Disaster>> = {
   'its pod is deleted': {
@@ -118,16 +115,7 @@ const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: 
     isInTime = how.isImmediate === true && !line.probe.steps.includes('binding.check')
     how.strike({ line, pod, worker })
   })
-  let isClosed = false
-  void closed.then(() => (isClosed = true))
-  // Whoever waits for a pod in vain gets the time to; and if something is left in the end, `until`
-  // gives up on it.
-  let turns = 0
-  await until(() => {
-    turns += 1
-    if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
-    return isClosed
-  })
+  await untilClosed(line, closed)
   const { outcomes, streams } = line
   await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()

@@ -27,6 +27,7 @@ import { FakeWatch } from './fake-collections.ts'
 import { answerCall, targetOf, type Backend } from './kube-routes.ts'
 import { KubeStore, type KubeEvent, type Pod } from './kube-store.ts'
 import { mintToken, type KeyRing } from './kube-tokens.ts'
+import { until } from './until.ts'
 import { createWorkloads } from './kube-workloads.ts'
 
 const ISSUER = 'https://kubernetes.default.svc.cluster.local'
@@ -244,6 +245,25 @@ export const startSteppedLine = async (
       await workerPort.close()
     },
   }
+}
+
+/** So many turns without an end mean that only time can bring it. */
+const PATIENCE_TURNS = 3000
+const WAIT_MS = 2000
+
+/**
+ * Whoever waits for a pod in vain gets the time to; and if something is left in the end, `until`
+ * gives up on it.
+ */
+export const untilClosed = async (line: SteppedLine, closed: Promise<void>): Promise<void> => {
+  let isClosed = false
+  void closed.then(() => (isClosed = true))
+  let turns = 0
+  await until(() => {
+    turns += 1
+    if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
+    return isClosed
+  })
 }
 
 /** What the real clients would bring from an API server, one microtask later. */

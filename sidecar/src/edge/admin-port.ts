@@ -2,6 +2,7 @@
 
 import fastify from 'fastify'
 import type { JSONWebKeySet } from 'jose'
+import { listenOn } from './listen.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
 export type ReadinessCheck = {
@@ -49,12 +50,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   app.get('/.well-known/jwks.json', async () => options.jwks)
 
   return {
-    async listen(host, port) {
-      await app.listen({ host, port })
-      const address = app.server.address()
-      if (address === null || typeof address === 'string') throw new Error('no port was bound')
-      return `${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
-    },
+    listen: (host, port) => listenOn(app, { host, port }),
     close: () => app.close(),
   }
 }

@@ -2,6 +2,7 @@
 
 import { connect as netConnect } from 'node:net'
 import type { Clock } from '../clock.ts'
+import { endpointOf } from '../tunnel/address.ts'
 
 export type GatewayCheckOptions = {
   readonly url: URL
@@ -14,8 +15,7 @@ const CONNECT_TIMEOUT_MS = 1000
 /** Connects and hangs up; resolves with what is wrong, or `undefined`. */
 export function checkGateway({ url, clock, connect = netConnect }: GatewayCheckOptions) {
   return new Promise<string | undefined>((resolve) => {
-    const host = url.hostname.replace(/^\[|\]$/g, '')
-    const socket = connect({ host, port: Number(url.port || 80) })
+    const socket = connect(endpointOf(url))
     const settle = (objection: string | undefined) => {
       cancel()
       socket.destroy()

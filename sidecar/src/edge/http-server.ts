@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { CODES, type Code } from '../denial.ts'
+import { listenOn } from './listen.ts'
 import { refusalBody, refusalHeaders, refusalResponse } from './refuse.ts'
 import { findObjection } from './upgrade.ts'
 
@@ -56,12 +57,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
         app.server.setSecureContext({ ...TLS_DEFAULTS, ...tls })
       }
     },
-    async listen(host, port) {
-      await app.listen({ host, port, backlog: BACKLOG })
-      const address = app.server.address()
-      if (address === null || typeof address === 'string') throw new Error('no port was bound')
-      return `${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
-    },
+    listen: (host, port) => listenOn(app, { host, port, backlog: BACKLOG }),
     close: () => app.close(),
   }
 }

@@ -4,7 +4,7 @@ import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { SecureContextOptions, TlsOptions } from 'node:tls'
-import { findCredential, type Credential } from '../authn/credential.ts'
+import { findCredential } from '../authn/credential.ts'
 import type { Clock } from '../clock.ts'
 import { isFault, type Code, type Verdict } from '../denial.ts'
 import type { Dialect, Handshake } from '../dialect/dialect.ts'
@@ -17,7 +17,7 @@ import { createHttpServer, type HttpServer } from './http-server.ts'
 import { PendingSockets } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
 import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
-import { Worker } from './worker.ts'
+import { Worker, type WorkerOptions } from './worker.ts'
 
 export type WorkerPortOptions = {
   readonly line: Line
@@ -54,6 +54,7 @@ const CREDENTIAL_CODES: readonly Code[] = [
   'credential_too_large',
 ]
 
+type Arrived = Pick<WorkerOptions, 'socket' | 'head' | 'address' | 'upgrade' | 'credential'>
 type Visit = { readonly address: string; readonly trail: Trail; readonly arrivedAt: number }
 
 export class WorkerPort {
@@ -146,7 +147,14 @@ export class WorkerPort {
     const credential = findCredential(request.rawHeaders, credentialHeader())
     if (!credential.ok) return this.#turnAway(socket, credential.code, visit)
 
-    const worker = this.#welcome(socket, head, upgrade.value, credential.value)
+    const { address } = visit
+    const worker = this.#welcome({
+      socket,
+      head,
+      address,
+      upgrade: upgrade.value,
+      credential: credential.value,
+    })
     this.#pending.onTimeout(socket, () => worker.give(this.#timeoutOf(worker, visit)))
     const handshake = this.#options.dialect(worker)
     const admission = await admit({
@@ -176,19 +184,10 @@ export class WorkerPort {
     return validateUpgrade(request)
   }
 
-  #welcome(
-    socket: Socket,
-    head: Buffer,
-    upgrade: UpgradeRequest,
-    credential: Credential | undefined,
-  ): Worker {
+  #welcome(arrived: Arrived): Worker {
     const { clock, random, limits } = this.#options
     return new Worker({
-      socket,
-      head,
-      address: normalizeAddress(socket.remoteAddress) ?? '',
-      upgrade,
-      credential,
+      ...arrived,
       clock,
       random,
       preAuthFrameBytesMax: limits.preAuthFrameBytes,

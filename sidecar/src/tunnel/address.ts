@@ -10,3 +10,9 @@ export function normalizeAddress(address: string | undefined): string | undefine
   const plain = V4_MAPPED.exec(address)?.[1] ?? address.replace(/%.*$/, '')
   return isIP(plain) === 0 ? undefined : plain.toLowerCase()
 }
+
+/** Where a `ws:` URL leads, as a socket takes it: an IPv6 host without its brackets. */
+export const endpointOf = (url: URL): { readonly host: string; readonly port: number } => ({
+  host: url.hostname.replace(/^\[|\]$/g, ''),
+  port: url.port === '' ? 80 : Number(url.port),
+})

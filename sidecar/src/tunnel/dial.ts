@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 
 import type { Clock } from '../clock.ts'
 import { Fault } from '../fault.ts'
+import { endpointOf } from './address.ts'
 import type { UpstreamRequest } from './headers.ts'
 import { judgeResponseHead } from './response-head.ts'
 
@@ -42,10 +43,8 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
   const { url, signal, timeoutMs, clock, connect = netConnect } = options
   if (url.protocol !== 'ws:') throw new Error('the gateway is dialled over ws: only')
   signal?.throwIfAborted()
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  const port = url.port === '' ? 80 : Number(url.port)
   // Half-open, since the splice ends the other side itself and loses nothing under way.
-  const socket = connect({ host, port, noDelay: true, allowHalfOpen: true })
+  const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true })
   // It stays for good: an error may come before the splice listens, and must not end the process.
   socket.on('error', () => undefined)
   const { promise, resolve, reject } = Promise.withResolvers<Dialled>()

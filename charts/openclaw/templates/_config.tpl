@@ -1,0 +1,130 @@
+{{/* The documents the programs read: the sidecar's, the gateway's, the workers'. */}}
+
+{{/* The sidecar's configuration: what the chart knows, and over it what the user says. */}}
+{{- define "openclaw.sidecarConfig" -}}
+{{- $known := dict "k8sTrust" (dict "audiences" (list "openclaw-gateway")) -}}
+{{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
+{{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
+{{- if include "openclaw.tlsSecret" . -}}
+{{- $_ := set $known "listen" (dict "tls" (dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key")) -}}
+{{- end -}}
+{{- toYaml (mustMergeOverwrite $known (deepCopy .Values.sidecar.config)) -}}
+{{- end -}}
+
+{{/* Changes with what the sidecar reads at its start only. The rest of k8sTrust it takes over by itself. */}}
+{{- define "openclaw.restartDigest" -}}
+{{- $config := include "openclaw.sidecarConfig" . | fromYaml -}}
+{{- list (omit $config "k8sTrust") (pick $config.k8sTrust "audiences" "ephemeralSessions" "inBandCredentials") | toJson | sha256sum -}}
+{{- end -}}
+
+{{/* Port of an address of the sidecar's. Called with (list $ "workers" 18443). */}}
+{{- define "openclaw.sidecarPort" -}}
+{{- $config := include "openclaw.sidecarConfig" (index . 0) | fromYaml -}}
+{{- $address := dig "listen" (index . 1) "" $config -}}
+{{- if $address -}}{{ splitList ":" $address | last }}{{- else -}}{{ index . 2 }}{{- end -}}
+{{- end -}}
+
+{{- define "openclaw.audience" -}}
+{{- (include "openclaw.sidecarConfig" . | fromYaml).k8sTrust.audiences | first -}}
+{{- end -}}
+
+{{- define "openclaw.protocol" -}}
+{{- dig "gateway" "protocol" "openclaw" .Values.sidecar.config -}}
+{{- end -}}
+
+{{/* How the gateway wants to be asked, which it and the sidecar have to agree on. */}}
+{{- define "openclaw.gatewayAuthMode" -}}
+{{- dig "gateway" "auth" "mode" "token" .Values.sidecar.config -}}
+{{- end -}}
+
+{{/* openclaw.json of the gateway. Its secret comes by the environment. */}}
+{{- define "openclaw.gatewayConfig" -}}
+{{- $mode := include "openclaw.gatewayAuthMode" . -}}
+{{- $auth := dict "mode" $mode -}}
+{{- if eq $mode "trusted-proxy" -}}
+{{- $users := list -}}
+{{- range (include "openclaw.sidecarConfig" . | fromYaml).k8sTrust.allowedIdentities -}}
+{{- if regexMatch "[*?]" (print .namespace .serviceAccount) -}}
+{{- fail "sidecar.config.k8sTrust.allowedIdentities: a gateway in trusted-proxy mode lists its users by name. Name each namespace and ServiceAccount, without globs, or use gateway.auth.mode token." -}}
+{{- end -}}
+{{- $users = append $users (printf "system:serviceaccount:%s:%s" .namespace .serviceAccount) -}}
+{{- end -}}
+{{- $_ := set $auth "trustedProxy" (dict "userHeader" "x-forwarded-user" "requiredHeaders" (list "x-forwarded-proto") "allowLoopback" true "allowUsers" $users) -}}
+{{- end -}}
+{{- $known := dict
+  "gateway" (dict
+    "mode" "local"
+    "bind" "loopback"
+    "port" 18789
+    "auth" $auth
+    "trustedProxies" (list "127.0.0.1" "::1")
+    "nodes" (dict "pairing" (dict "sshVerify" false)))
+  "discovery" (dict "mdns" (dict "mode" "off"))
+  "update" (dict "checkOnStart" false) -}}
+{{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.gateway.config)) -}}
+{{- end -}}
+
+{{/* openclaw.json of the workers: the token is read from its file by the node itself, at each start. */}}
+{{- define "openclaw.workerConfig" -}}
+{{- $known := dict
+  "gateway" (dict
+    "mode" "local"
+    "auth" (dict "mode" "token" "token" (dict "source" "exec" "provider" "sa" "id" "token")))
+  "secrets" (dict "providers" (dict "sa" (dict
+    "source" "exec"
+    "command" "/usr/bin/cat"
+    "args" (list "/var/run/secrets/openclaw/token")
+    "jsonOnly" false))) -}}
+{{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.workers.config)) -}}
+{{- end -}}
+
+{{/* Name of the Secret with the worker port's certificate; empty without TLS. */}}
+{{- define "openclaw.tlsSecret" -}}
+{{- if and .Values.tls.existingSecret .Values.tls.certManager.enabled -}}
+{{- fail "tls.existingSecret and tls.certManager.enabled are both set. Keep one of them." -}}
+{{- end -}}
+{{- if .Values.tls.certManager.enabled -}}{{ include "openclaw.gatewayName" . }}-tls
+{{- else -}}{{ .Values.tls.existingSecret }}{{- end -}}
+{{- end -}}
+
+{{/* Name of the Secret with the gateway's token. */}}
+{{- define "openclaw.tokenSecret" -}}
+{{- if and (not .Values.gateway.enabled) (not .Values.gateway.existingSecret) (eq (include "openclaw.protocol" .) "openclaw") -}}
+{{- fail "gateway.existingSecret is missing: with gateway.enabled=false the sidecar needs the token of the gateway that exists. Name its Secret, and its key in gateway.secretKey." -}}
+{{- end -}}
+{{- default (printf "%s-token" (include "openclaw.gatewayName" .)) .Values.gateway.existingSecret -}}
+{{- end -}}
+
+{{- define "openclaw.tokenKey" -}}
+{{- if .Values.gateway.existingSecret -}}{{ .Values.gateway.secretKey }}{{- else -}}token{{- end -}}
+{{- end -}}
+
+{{/* Name of the Secret with the devices' seed: the token's own, unless that is not ours. */}}
+{{- define "openclaw.seedSecret" -}}
+{{- if .Values.sidecar.deviceSeedSecret.name -}}{{ .Values.sidecar.deviceSeedSecret.name }}
+{{- else if .Values.gateway.existingSecret -}}{{ include "openclaw.sidecarName" . }}-device-seed
+{{- else -}}{{ include "openclaw.tokenSecret" . }}{{- end -}}
+{{- end -}}
+
+{{- define "openclaw.seedKey" -}}
+{{- if .Values.sidecar.deviceSeedSecret.name -}}{{ .Values.sidecar.deviceSeedSecret.key }}{{- else -}}device-seed{{- end -}}
+{{- end -}}
+
+{{/* Refuses to ask for kinds the cluster does not know. Called with (list $ "monitoring.coreos.com/v1" "monitoring.podMonitor.enabled"). */}}
+{{- define "openclaw.needApi" -}}
+{{- $root := index . 0 -}}
+{{- if not (or $root.Values.monitoring.assumeCrds ($root.Capabilities.APIVersions.Has (index . 1))) -}}
+{{- fail (printf "%s: the cluster does not know %s. Install the operator that brings it, set the option to false, or set monitoring.assumeCrds=true where you render without a cluster." (index . 2) (index . 1)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A token of this pod, for the sidecar's audience alone: the API server itself would not take it. */}}
+{{- define "openclaw.workerTokenVolume" -}}
+- name: gateway-token
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          audience: {{ include "openclaw.audience" . }}
+          expirationSeconds: {{ .Values.workers.tokenExpirationSeconds }}
+{{- end -}}

@@ -1,0 +1,78 @@
+{{/* What things are called, and the labels they carry. */}}
+
+{{- define "openclaw.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Short enough that `-gateway-token` and the hashes of pods still fit behind it. */}}
+{{- define "openclaw.fullname" -}}
+{{- $name := include "openclaw.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "openclaw.gatewayName" -}}{{ include "openclaw.fullname" . }}-gateway{{- end -}}
+{{- define "openclaw.workerName" -}}{{ include "openclaw.fullname" . }}-worker{{- end -}}
+{{- define "openclaw.sidecarName" -}}{{ include "openclaw.fullname" . }}-auth-sidecar{{- end -}}
+
+{{/* Cluster-wide objects say whose they are; a colon cannot stand in a namespace's name. */}}
+{{- define "openclaw.clusterName" -}}{{ .Release.Namespace }}:{{ include "openclaw.sidecarName" . }}{{- end -}}
+
+{{- define "openclaw.gatewayServiceAccount" -}}
+{{- default (include "openclaw.gatewayName" .) (and (not .Values.gateway.enabled) .Values.existingGateway.serviceAccountName) -}}
+{{- end -}}
+
+{{/* Labels of an object of a component. Called with (list $ "gateway"). */}}
+{{- define "openclaw.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "openclaw.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: openclaw
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of a component's pods: without a version, which would restart them for nothing. Called with (list $ "gateway" extra). */}}
+{{- define "openclaw.podLabels" -}}
+{{- include "openclaw.selectorLabels" . }}
+app.kubernetes.io/part-of: openclaw
+{{- with mergeOverwrite dict (index . 0).Values.commonLabels (index . 2) }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What never changes over the life of a release. */}}
+{{- define "openclaw.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "openclaw.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* What the patch puts on the pods of a gateway that exists, so that they are found. */}}
+{{- define "openclaw.injectedLabel" -}}
+auth-sidecar.openclaw/release: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The labels of the pods that hold the sidecar. */}}
+{{- define "openclaw.gatewayPodLabels" -}}
+{{- if .Values.gateway.enabled -}}
+{{ include "openclaw.selectorLabels" (list . "gateway") }}
+{{- else -}}
+{{ include "openclaw.injectedLabel" . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whoever shows a token of the workers' ServiceAccount: the workers and the handshake test. */}}
+{{- define "openclaw.workerPeerLabels" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: worker
+{{- end -}}

@@ -1,0 +1,80 @@
+{{/* The sidecar as a part of a pod: of the gateway's own, and of the patch for a gateway that exists. */}}
+
+{{- define "openclaw.sidecarContainer" -}}
+{{- $isOpenclaw := eq (include "openclaw.protocol" .) "openclaw" -}}
+name: auth-sidecar
+image: {{ printf "%s:%s" .Values.sidecar.image.repository (.Values.sidecar.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
+# A native sidecar: up before the gateway, down after it.
+restartPolicy: Always
+args: [serve, --config, /etc/auth-sidecar/config.yaml]
+{{- with .Values.sidecar.env }}
+env: {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  - { name: workers, containerPort: {{ include "openclaw.sidecarPort" (list . "workers" 18443) }} }
+  - { name: admin, containerPort: {{ include "openclaw.sidecarPort" (list . "admin" 9464) }} }
+# Not readiness: it waits for the gateway, which waits for this.
+startupProbe:
+  httpGet: { path: /livez, port: admin }
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: { path: /livez, port: admin }
+  periodSeconds: 10
+  timeoutSeconds: 3
+readinessProbe:
+  httpGet: { path: /readyz, port: admin }
+  periodSeconds: 5
+  timeoutSeconds: 5
+lifecycle:
+  # SIGTERM comes after the gateway has ended; this comes when the pod is deleted.
+  preStop:
+    exec:
+      command: [auth-sidecar, drain, --config, /etc/auth-sidecar/config.yaml]
+resources: {{- toYaml .Values.sidecar.resources | nindent 2 }}
+securityContext: {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
+volumeMounts:
+  - { name: auth-sidecar-config, mountPath: /etc/auth-sidecar, readOnly: true }
+  {{- if $isOpenclaw }}
+  - { name: auth-sidecar-gateway-token, mountPath: /etc/openclaw-gateway, readOnly: true }
+  {{- end }}
+  {{- if include "openclaw.tlsSecret" . }}
+  - { name: auth-sidecar-tls, mountPath: /etc/auth-sidecar-tls, readOnly: true }
+  {{- end }}
+  - { name: auth-sidecar-identity, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true }
+{{- end -}}
+
+{{- define "openclaw.sidecarVolumes" -}}
+{{- $isOpenclaw := eq (include "openclaw.protocol" .) "openclaw" -}}
+- name: auth-sidecar-config
+  projected:
+    sources:
+      - configMap: { name: {{ include "openclaw.sidecarName" . }} }
+      {{- if $isOpenclaw }}
+      - secret:
+          name: {{ include "openclaw.seedSecret" . }}
+          items: [{ key: {{ include "openclaw.seedKey" . }}, path: device-seed }]
+      {{- end }}
+{{- if $isOpenclaw }}
+- name: auth-sidecar-gateway-token
+  secret:
+    secretName: {{ include "openclaw.tokenSecret" . }}
+    items: [{ key: {{ include "openclaw.tokenKey" . }}, path: token }]
+{{- end }}
+{{- with include "openclaw.tlsSecret" . }}
+- name: auth-sidecar-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
+# The pod mounts no token by itself, so that the gateway's container has none.
+- name: auth-sidecar-identity
+  projected:
+    sources:
+      - serviceAccountToken: { path: token, expirationSeconds: 3600 }
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{ key: ca.crt, path: ca.crt }]
+      - downwardAPI:
+          items: [{ path: namespace, fieldRef: { fieldPath: metadata.namespace } }]
+{{- end -}}

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseAllDocuments } from 'yaml'
+import { keepTrackOf } from '../kit/leftovers.ts'
 import { createApi, type Api, type Json } from './api.ts'
 import { readKubeconfig } from './kubeconfig.ts'
 
@@ -42,13 +43,6 @@ const SHIPPED_NAMESPACE = 'openclaw'
 const RBAC = fileURLToPath(new URL('../../manifests/rbac.yaml', import.meta.url))
 const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
 
-/** What has still to be taken away, also when the run is interrupted. */
-const open = new Set<() => Promise<void>>()
-
-export const closeAllGrounds = async (): Promise<void> => {
-  await Promise.allSettled([...open].map((close) => close()))
-}
-
 /** `KUBECONFIG`, which `main.ts` has seen to be set. */
 export const kubeconfigPath = (): string => process.env['KUBECONFIG'] ?? ''
 
@@ -60,8 +54,7 @@ export const openGround = async () => {
   const node = namespace
   const made: string[] = []
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-cluster-'))
-  const close = async () => {
-    open.delete(close)
+  const close = keepTrackOf(async () => {
     rmSync(directory, { recursive: true })
     // From then on nothing new can be made in the namespace, also not by what an interrupt left.
     for (const path of made.toReversed()) await api.call({ method: 'DELETE', path })
@@ -72,8 +65,7 @@ export const openGround = async () => {
       body: { gracePeriodSeconds: 0 },
     })
     api.close()
-  }
-  open.add(close)
+  })
   const make = async (
     collection: string,
     object: Json & { readonly metadata: { name: string } },

@@ -14,7 +14,8 @@ import { readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
 import type { Ground } from './ground.ts'
-import { eventually, settle } from './rig.ts'
+import { eventually } from '../kit/eventually.ts'
+import { settle } from './rig.ts'
 
 export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
 

@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { eventually } from '../kit/eventually.ts'
 import type { Connected, Refused } from '../kit/worker-client.ts'
 import { nextMessage } from '../kit/worker-client.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
 import { findApiServer, type ApiServerProcess } from './own-cluster.ts'
-import { codeOf, eventually, startRig, verdictOf, type Rig } from './rig.ts'
+import { codeOf, startRig, verdictOf, type Rig } from './rig.ts'
 
 const REVIEW_TIMEOUT_MS = 1000
 /** A review and a GET of the pod may each use up their deadline, and a busy machine is slow. */

@@ -5,7 +5,7 @@ import { Agent, createServer, request as httpsRequest } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { createAuthority } from '../kit/authority.ts'
 import type { Kubeconfig } from './kubeconfig.ts'
-import { eventually } from './rig.ts'
+import { eventually } from '../kit/eventually.ts'
 
 type Watch = { readonly path: string; readonly response: ServerResponse; isMuted: boolean }
 

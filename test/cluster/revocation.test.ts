@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
+import { eventually } from '../kit/eventually.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
-import { codeOf, endOf, eventually, startRig, verdictOf, type Rig } from './rig.ts'
+import { codeOf, endOf, startRig, verdictOf, type Rig } from './rig.ts'
 
 const PODS = 50
 const STREAMS_PER_POD = 20

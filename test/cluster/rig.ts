@@ -9,6 +9,7 @@ import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/surroundin
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { eventually } from '../kit/eventually.ts'
 import {
   closed,
   connectInBand,
@@ -165,19 +166,3 @@ const openLean = async (port: number, pod: Pod, token: string) => {
 
 /** Longer than anything may take: a stream that lives on is a failure, not a wait. */
 const ENDED_WITHIN_MS = 30_000
-
-/** Waits for what nobody announces; every question costs real I/O or a turn of the loop. */
-export const eventually = async (
-  what: string,
-  withinMs: number,
-  isSo: () => Promise<boolean> | boolean,
-): Promise<void> => {
-  const deadline = performance.now() + withinMs
-  while (!(await isSo())) {
-    if (performance.now() > deadline)
-      throw new Error(`${what} did not come to be in ${withinMs} ms`)
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
-  }
-}
-
-const POLL_MS = 10

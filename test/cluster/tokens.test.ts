@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict'
 import { constants, createHmac, createPublicKey, sign, type KeyObject } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
+import { eventually } from '../kit/eventually.ts'
 import { encodeToken } from '../kit/kube-tokens.ts'
 import type { Json } from './api.ts'
 import { AUDIENCE, openGround, WORKER, type Ground, type Pod } from './ground.ts'
 import { startLocalVerdict, type LocalVerdict } from './local-verdict.ts'
 import { EDGES, MUTATIONS, type Parts, type Scene } from './mutations.ts'
 import { findSigningKey } from './own-cluster.ts'
-import { eventually } from './rig.ts'
 import { STRICTER } from './stricter.ts'
 
 type Sample = { readonly kind: string; readonly token: string; readonly pod: Pod }

@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
+import { eventually } from '../kit/eventually.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
 import { JumpClock } from './jump-clock.ts'
 import { findApiServer } from './own-cluster.ts'
 import { startRelay, type Relay } from './relay.ts'
-import { codeOf, endOf, eventually, startRig, verdictOf, type Rig } from './rig.ts'
+import { codeOf, endOf, startRig, verdictOf, type Rig } from './rig.ts'
 
 const CUTS = 20
 const RESTARTED_WITHIN_MS = 60_000

@@ -72,7 +72,7 @@
     "auth" (dict "mode" "token" "token" (dict "source" "exec" "provider" "sa" "id" "token")))
   "secrets" (dict "providers" (dict "sa" (dict
     "source" "exec"
-    "command" "/usr/bin/cat"
+    "command" "/opt/openclaw/cat"
     "args" (list "/var/run/secrets/openclaw/token")
     "jsonOnly" false))) -}}
 {{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.workers.config)) -}}

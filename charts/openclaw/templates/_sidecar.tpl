@@ -76,5 +76,5 @@ volumeMounts:
           name: kube-root-ca.crt
           items: [{ key: ca.crt, path: ca.crt }]
       - downwardAPI:
-          items: [{ path: namespace, fieldRef: { fieldPath: metadata.namespace } }]
+          items: [{ path: namespace, fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } }]
 {{- end -}}

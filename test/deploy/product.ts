@@ -10,6 +10,7 @@ import { freshName, openNamespace, openSite } from './site.ts'
 const LIMIT_MS = 8 * 60_000
 
 const main = async (): Promise<string> => {
+  if (!process.env['KUBECONFIG']) return skipped('KUBECONFIG names no API server')
   const prepared = await prepare()
   if ('why' in prepared) return skipped(prepared.why)
   const site = await openSite()

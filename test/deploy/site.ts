@@ -34,6 +34,8 @@ export const RESTRICTED: Labels = {
 }
 
 const GONE_WITHIN_MS = 60_000
+/** A suite before this one may have killed it, and started it again. */
+const READY_WITHIN_MS = 60_000
 
 let opened: Promise<Site | { readonly why: string }> | undefined
 
@@ -47,6 +49,10 @@ const open = async (): Promise<Site | { readonly why: string }> => {
   const kubeconfig = resolve(process.env['KUBECONFIG'] ?? '')
   const config = readKubeconfig(kubeconfig)
   const api = createApi(config)
+  await eventually('a ready API server', READY_WITHIN_MS, async () => {
+    const asked = api.call({ method: 'GET', path: '/readyz' })
+    return asked.then(({ status }) => status === 200).catch(() => false)
+  })
   const directory = mkdtempSync(join(tmpdir(), 'openclaw-deploy-'))
   // Nothing of whoever runs this is read, and nothing of his is written.
   const env = {

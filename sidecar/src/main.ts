@@ -1,7 +1,9 @@
 /** The command line: picks the command and turns what it returns into the exit code. */
 
+import { systemClock } from './clock.ts'
 import { run as checkConfig } from './commands/check-config.ts'
 import { EXIT, refuseArguments, runCommand, type CommandContext } from './commands/command.ts'
+import { run as drain } from './commands/drain.ts'
 import { run as printConfig } from './commands/print-config.ts'
 import { run as schema } from './commands/schema.ts'
 import { run as serve } from './commands/serve.ts'
@@ -12,6 +14,7 @@ type Command = (context: CommandContext) => number | undefined | Promise<number 
 
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve,
+  drain,
   'check-config': checkConfig,
   'print-config': printConfig,
   schema,
@@ -26,6 +29,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
 
   serve         run the sidecar
+  drain         send the workers of the running sidecar away, and wait until they are gone
   check-config  say whether a configuration is good, and what is not
   print-config  show the configuration as it is read, secrets masked
   schema        print the JSON Schema of the configuration
@@ -36,7 +40,14 @@ const [name = '', ...argv] = process.argv.slice(2)
 const { env, stdout, stderr } = process
 const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
 if (command !== undefined) {
-  const code = await command({ argv, env, stdout, stderr, readFile: readFileBounded })
+  const code = await command({
+    argv,
+    env,
+    stdout,
+    stderr,
+    readFile: readFileBounded,
+    clock: systemClock,
+  })
   if (code !== undefined) process.exitCode = code
 } else if (name === '--help' || name === 'help') stdout.write(HELP)
 else {

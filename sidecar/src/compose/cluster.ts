@@ -17,10 +17,11 @@ export type Cluster = ReturnType<typeof composeCluster>
 export function composeCluster(config: Config, around: Surroundings, metrics: Metrics) {
   const { clock, env, log, readFile } = around
   const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
+  const credentials = new OwnCredentials({ tokenFile, caFile, readFile, clock })
   const common = {
     apiServer,
     clock,
-    credentials: new OwnCredentials({ tokenFile, caFile, readFile, clock }),
+    credentials,
     onOwnCredentialRefused(status: number) {
       metrics.ownCredentialErrors.inc()
       log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
@@ -33,6 +34,7 @@ export function composeCluster(config: Config, around: Surroundings, metrics: Me
   const pods = new KubeClient({ ...common, concurrency, queue, faultCode: 'pod_unconfirmed' })
   const watches = new WatchClient(common)
   return {
+    credentials,
     reviews,
     keys,
     lists,

@@ -1,7 +1,6 @@
 /** Puts the `openclaw` dialect together: device keys, operator channel, enrolment, ephemeral sessions. */
 
 import { randomUUID } from 'node:crypto'
-import { BlockList } from 'node:net'
 import type { Config } from '../config/schema.ts'
 import type { Dialect } from '../dialect/dialect.ts'
 import { createDeviceKeys, type DeviceKeys, type PodName } from '../dialect/openclaw/device-key.ts'
@@ -15,6 +14,7 @@ import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import { Fault } from '../fault.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
+import { isLoopback } from '../tunnel/address.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
 import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
@@ -178,10 +178,3 @@ function listAccounts({ config }: Settings, watch: OpenClawParts['watch']) {
   )
   return [...byName.values()]
 }
-
-const LOOPBACK = new BlockList()
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
-LOOPBACK.addAddress('::1', 'ipv6')
-
-const isLoopback = (address: string): boolean =>
-  LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')

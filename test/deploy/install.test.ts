@@ -32,9 +32,12 @@ describe('a release', { skip }, () => {
   })
   after(() => close?.())
 
-  const secretOf = async (fullname: string): Promise<Secret['data']> => {
-    const json = await site.kubectl('get', 'secret', `${fullname}-gateway-token`, at, '-o=json')
-    return (JSON.parse(json) as Secret).data
+  /** The data of everything secret a release has. */
+  const secretsOf = async (fullname: string): Promise<Secret['data']> => {
+    const names = [`${fullname}-gateway-token`, `${fullname}-auth-sidecar-device-seed`]
+    const json = await site.kubectl('get', 'secret', ...names, at, '-o=json')
+    const { items } = JSON.parse(json) as { readonly items: readonly Secret[] }
+    return Object.assign({}, ...items.map(({ data }) => data)) as Secret['data']
   }
   const field = (object: string, path: string) =>
     site.kubectl('get', object, at, `-o=jsonpath={${path}}`)
@@ -74,7 +77,7 @@ describe('a release', { skip }, () => {
         const { code, stderr } = await site.tryHelm(...args)
         assert.equal(code, 0, stderr)
         assert.doesNotMatch(stderr, /warning/i)
-        drawn = await secretOf(fullname)
+        drawn = await secretsOf(fullname)
         assert.deepEqual(Object.keys(drawn).sort(), ['device-seed', 'token'])
         assert.ok((await ownedBy(release)).length >= 12)
       })
@@ -83,13 +86,13 @@ describe('a release', { skip }, () => {
         const earlier = await generations(fullname)
         await upgrade(release)
         assert.deepEqual(await generations(fullname), earlier)
-        assert.deepEqual(await secretOf(fullname), drawn)
+        assert.deepEqual(await secretsOf(fullname), drawn)
       })
 
       test('an upgrade with another token keeps the one there is, and so the gateway and the sidecar agree', async () => {
         const earlier = await templatesOf(fullname)
         await upgrade(release, '--set=gateway.token=another-token-than-the-drawn')
-        assert.deepEqual(await secretOf(fullname), drawn)
+        assert.deepEqual(await secretsOf(fullname), drawn)
         assert.deepEqual(await templatesOf(fullname), earlier)
       })
 
@@ -115,25 +118,26 @@ describe('a release', { skip }, () => {
         await site.helm('rollback', release, '1', at)
         const config = await field(`configmap/${fullname}-auth-sidecar`, '.data.config\\.yaml')
         assert.doesNotMatch(config, /auditLog/)
-        assert.deepEqual(await secretOf(fullname), drawn)
+        assert.deepEqual(await secretsOf(fullname), drawn)
       })
 
       test('a Secret that was deleted is drawn anew, and the gateway restarted with it', async () => {
         const [earlier] = await templatesOf(fullname)
         await site.kubectl('delete', 'secret', `${fullname}-gateway-token`, at)
         await upgrade(release)
-        const renewed = await secretOf(fullname)
+        const renewed = await secretsOf(fullname)
         assert.notEqual(renewed['token'], drawn['token'])
+        assert.equal(renewed['device-seed'], drawn['device-seed'], 'no device is orphaned')
         assert.notEqual((await templatesOf(fullname))[0], earlier)
         drawn = renewed
       })
 
-      test('an uninstall leaves the Secret and the state, and nothing else', async () => {
+      test('an uninstall leaves the Secrets and the state, and nothing else', async () => {
         const claims = await site.kubectl('get', 'persistentvolumeclaims', at, '-o=name')
         assert.match(claims, new RegExp(`state-${fullname}-gateway-0`))
         await site.helm('uninstall', release, at)
         assert.deepEqual(await ownedBy(release), [])
-        assert.deepEqual(await secretOf(fullname), drawn)
+        assert.deepEqual(await secretsOf(fullname), drawn)
         assert.equal(await site.kubectl('get', 'persistentvolumeclaims', at, '-o=name'), claims)
       })
 
@@ -145,7 +149,7 @@ describe('a release', { skip }, () => {
           at,
           '--set=gateway.token=another-token-than-the-drawn',
         )
-        assert.deepEqual(await secretOf(fullname), drawn)
+        assert.deepEqual(await secretsOf(fullname), drawn)
       })
     })
   }

@@ -164,8 +164,10 @@ describe("the chart's pods", { skip }, () => {
 
   test('a worker of the Deployment comes in by itself, and is listed under the name of its pod', async () => {
     const pod = await adopt('openclaw-worker-')
-    const init = await (await pod.start('token-reader', OPENCLAW)).closed
-    assert.equal(init.code, 0)
+    for (const { name } of pod.pod.spec.initContainers ?? []) {
+      const init = await pod.start(name, OPENCLAW)
+      assert.equal((await init.closed).code, 0, init.tell())
+    }
     const worker = await pod.start('worker', OPENCLAW, await throughService(pod, gateway.pod))
     running.push(worker)
     await eventually(`${pod.name} is connected`, WORKER_WITHIN_MS, async () => {

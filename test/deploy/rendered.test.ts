@@ -161,16 +161,19 @@ describe('rendered objects', { skip }, () => {
       assert.ok(held.test('{"token": "0123456789abcdef"}'), 'the search finds what it is for')
     })
 
-    test("the Secret outlives its release, and the gateway's token is drawn or given", async () => {
-      const secret = pick(objects, 'Secret', 'openclaw-gateway-token')
-      assert.equal(secret.metadata.annotations?.['helm.sh/resource-policy'], 'keep')
-      const [token, seed] = ['token', 'device-seed'].map((key) => decoded(secret, key))
-      assert.ok((token?.length ?? 0) >= 32 && (seed?.length ?? 0) >= 32 && token !== seed)
-      const given = await render(site, { set: ['gateway.token=the-given-token-itself'] })
-      assert.equal(
-        decoded(pick(given, 'Secret', 'openclaw-gateway-token'), 'token'),
-        'the-given-token-itself',
+    test('the Secrets outlive their release, and the token is drawn or given', async () => {
+      const secrets = ofKind(objects, 'Secret')
+      for (const { metadata } of secrets) {
+        assert.equal(metadata.annotations?.['helm.sh/resource-policy'], 'keep')
+      }
+      const drawn = secrets.flatMap((each) =>
+        Object.keys(each.data ?? {}).map((key) => decoded(each, key)),
       )
+      assert.equal(drawn.length, 2)
+      assert.ok(drawn.every((each) => each.length >= 32) && drawn[0] !== drawn[1])
+      const given = await render(site, { set: ['gateway.token=the-given-token-itself'] })
+      const secret = pick(given, 'Secret', 'openclaw-gateway-token')
+      assert.equal(decoded(secret, 'token'), 'the-given-token-itself')
     })
 
     test('with a Secret of your own the chart makes none for the token', async () => {
@@ -263,12 +266,11 @@ describe('rendered objects', { skip }, () => {
         return of === undefined ? [] : containersOf(of)
       })
       .map(({ name, image, imagePullPolicy }) => `${name} ${image} ${imagePullPolicy}`)
-    assert.deepEqual([...new Set(used)].sort(), [
-      'auth-sidecar b/sidecar:v2 Never',
-      'gateway a/openclaw:v1 Always',
-      'handshake a/openclaw:v1 Always',
-      'worker a/openclaw:v1 Always',
-    ])
+    assert.ok(used.length > 3)
+    for (const each of used) {
+      const isSidecar = each.startsWith('auth-sidecar ')
+      assert.ok(each.endsWith(isSidecar ? ' b/sidecar:v2 Never' : ' a/openclaw:v1 Always'), each)
+    }
     const local = await render(site, { values: [join(CHART, 'values-local.yaml')] })
     for (const name of ['gateway', 'auth-sidecar']) {
       const { image, imagePullPolicy } = container(

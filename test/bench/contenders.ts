@@ -50,21 +50,25 @@ export const startPeer = async (bench: Bench, peer: Peer, isTls: boolean): Promi
   }
 }
 
-/** Starts the peers, lets `measure` use them, and stops them whatever happens. */
+/** Starts the peers of a section, lets `measure` use them, and stops them whatever happens. */
 export const withContenders = async (
   bench: Bench,
-  peers: readonly Peer[],
-  isTls: boolean,
+  { section, isTls }: { readonly section: SectionName; readonly isTls: boolean },
   measure: (contenders: readonly Contender[]) => Promise<void>,
 ): Promise<void> => {
   const contenders: Contender[] = []
   try {
-    for (const peer of peers) contenders.push(await startPeer(bench, peer, isTls))
+    for (const peer of takingPart(bench, section)) {
+      contenders.push(await startPeer(bench, peer, isTls))
+    }
     await measure(contenders)
   } finally {
     await Promise.all(contenders.map(({ stop }) => stop()))
   }
 }
+
+export const takingPart = ({ peers }: Bench, section: SectionName): readonly Peer[] =>
+  peers.filter(({ sections }) => sections === undefined || sections.includes(section))
 
 export type Case = {
   readonly section: SectionName
@@ -73,48 +77,57 @@ export type Case = {
   readonly unit: string
 }
 
-export type CaseSteps = {
+/** Whether the command line asks for this case. */
+export const isWanted = ({ options }: Bench, name: string): boolean => name.includes(options.cases)
+
+export type Steps<Value> = {
   /** Before the first round, such as opening connections and warming up. */
   readonly prepare?: (contender: Contender) => Promise<void>
-  readonly measure: (contender: Contender, round: number) => Promise<number>
+  readonly measure: (contender: Contender, round: number) => Promise<Value>
   readonly finish?: (contender: Contender) => Promise<void>
 }
 
-/** Measures one case in interleaved rounds; a peer that fails leaves the case, and is named. */
+/** Measures one case in interleaved rounds and keeps its figures. */
 export const measureCase = async (
   bench: Bench,
   contenders: readonly Contender[],
-  { section, table, name, unit }: Case,
-  { prepare, measure, finish }: CaseSteps,
+  { unit, ...of }: Case,
+  steps: Steps<number>,
 ): Promise<void> => {
-  if (!name.includes(bench.options.cases)) return
-  const failed = new Set<Contender>()
-  const attempt = async (contender: Contender, step: () => Promise<void>): Promise<void> => {
-    if (failed.has(contender)) return
+  for (const [peer, rounds] of await measureRounds(bench, contenders, of, steps)) {
+    bench.results.push({ section: of.section, table: of.table, case: of.name, unit, peer, rounds })
+  }
+}
+
+/** The figures of each round by peer; a peer that fails leaves the case, and is named. */
+export const measureRounds = async <Value>(
+  bench: Bench,
+  contenders: readonly Contender[],
+  { table, name }: Pick<Case, 'table' | 'name'>,
+  { prepare, measure, finish }: Steps<Value>,
+): Promise<ReadonlyMap<string, readonly Value[]>> => {
+  const values = new Map(contenders.map((contender) => [contender.name, [] as Value[]]))
+  const attempt = async ({ name: peer }: Contender, step: () => Promise<void>): Promise<void> => {
+    if (!values.has(peer)) return
     await step().catch((error: unknown) => {
-      failed.add(contender)
+      values.delete(peer)
       const reason = error instanceof Error ? error.message : String(error)
-      bench.problems.push({ table, case: name, peer: contender.name, reason })
-      bench.say(`${table}, ${name}: ${contender.name} failed: ${reason}`)
+      bench.problems.push({ table, case: name, peer, reason })
+      bench.say(`${table}, ${name}: ${peer} failed: ${reason}`)
     })
   }
-  const values = new Map(contenders.map((contender) => [contender, [] as number[]]))
   for (const contender of contenders) {
     if (prepare !== undefined) await attempt(contender, () => prepare(contender))
   }
   for (let round = 0; round < bench.options.rounds; round += 1) {
     for (const contender of rotate(contenders, round)) {
       await attempt(contender, async () => {
-        values.get(contender)?.push(await measure(contender, round))
+        values.get(contender.name)?.push(await measure(contender, round))
       })
     }
   }
-  for (const contender of contenders) if (finish !== undefined) await finish(contender)
-  for (const contender of contenders) {
-    if (failed.has(contender)) continue
-    const rounds = values.get(contender) ?? []
-    bench.results.push({ section, table, case: name, unit, peer: contender.name, rounds })
-  }
+  for (const contender of contenders) await finish?.(contender)
+  return values
 }
 
 /** Whoever is first in one round is last in the next. */

@@ -10,12 +10,18 @@ import { startLoad } from './load.ts'
 import { parseOptions, USAGE, type Options, type SectionName } from './options.ts'
 import { choosePeers } from './peers/choose.ts'
 import { measureEchoes } from './sections/echo.ts'
+import { measureHandshakes } from './sections/handshakes.ts'
+import { measureIdle } from './sections/idle.ts'
+import { measureRoundTrips } from './sections/round-trip.ts'
 import { measureStreams } from './sections/streams.ts'
 import { printTables } from './table.ts'
 
-const MEASURES: Readonly<Partial<Record<SectionName, (bench: Bench) => Promise<void>>>> = {
+const MEASURES: Readonly<Record<SectionName, (bench: Bench) => Promise<void>>> = {
   echo: measureEchoes,
   streams: measureStreams,
+  handshakes: measureHandshakes,
+  'round-trip': measureRoundTrips,
+  idle: measureIdle,
 }
 
 const say = (line: string): void => {
@@ -40,7 +46,7 @@ const run = async (options: Options): Promise<void> => {
     say,
   }
   try {
-    for (const section of options.sections) await MEASURES[section]?.(bench)
+    for (const section of options.sections) await MEASURES[section](bench)
   } finally {
     await load.stop()
     await cluster.stop()

@@ -7,7 +7,6 @@ const SETTLE_POLL_MS = 20
 const SETTLE_POLLS_MAX = 50
 /** A process that uses less than this between two looks has nothing left to do. */
 const AT_REST_MS = 0.2
-const KIB = 1024
 
 /** A process and all its descendants, threads and workers of a peer included. */
 export const processTree = (pid: number): readonly number[] => {
@@ -59,8 +58,6 @@ export const openFilesMax = (): number => {
   const [, hard = '0'] = /^Max open files +\S+ +(\S+)/m.exec(read('/proc/self/limits')) ?? []
   return hard === 'unlimited' ? Number.MAX_SAFE_INTEGER : Number(hard)
 }
-
-export const mib = (kib: number): number => kib / KIB
 
 const threadsOf = (pid: number): readonly string[] => {
   try {

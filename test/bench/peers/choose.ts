@@ -2,11 +2,13 @@
 
 import type { Options } from '../options.ts'
 import { goPeers } from './go.ts'
+import { haproxyPeers } from './haproxy.ts'
+import { nginxPeers } from './nginx.ts'
 import type { Absent, Peer } from './peer.ts'
 import { alsoSidecar, sidecar } from './sidecar.ts'
 
 export const choosePeers = ({ peers: wanted, also }: Options) => {
-  const known = [sidecar(), ...goPeers()]
+  const known = [sidecar(), ...goPeers(), ...nginxPeers(), ...haproxyPeers()]
   const unknown = wanted.find((name) => !known.some((each) => each.name === name))
   if (unknown !== undefined) throw new Error(`there is no peer ${unknown}`)
   const chosen = known.filter(({ name }) => wanted.length === 0 || wanted.includes(name))

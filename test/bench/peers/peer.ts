@@ -1,6 +1,7 @@
 /** What a proxy has to be to take part: started on demand, reached at an address, known by its processes. */
 
 import type { Cluster, TlsFiles } from '../cluster.ts'
+import type { SectionName } from '../options.ts'
 
 export type Surroundings = {
   readonly cluster: Cluster
@@ -23,8 +24,10 @@ export type Peer = {
   readonly name: string
   /** Version and what matters of the configuration. */
   readonly about: string
-  /** For whom only handshakes differ from another peer's. */
-  readonly onlyHandshakes?: boolean
+  /** Where it has something to show that no other peer has. Default: everywhere. */
+  readonly sections?: readonly SectionName[]
+  /** It lets in whoever comes, so that a token costs it nothing and a bad one is not refused. */
+  readonly asksNobody?: boolean
   readonly start: (surroundings: Surroundings) => Promise<RunningPeer>
 }
 

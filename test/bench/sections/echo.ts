@@ -1,6 +1,6 @@
 /** Echoes: CPU time of the proxy for a message there and back, by size and number of connections. */
 
-import { cpuMsOf, measureCase, withContenders, type Bench } from '../contenders.ts'
+import { cpuMsOf, isWanted, measureCase, withContenders, type Bench } from '../contenders.ts'
 import { sizeName } from '../names.ts'
 
 const SIZES = [128, 1024, 16 * 1024, 256 * 1024]
@@ -19,12 +19,12 @@ const measureOver = async (bench: Bench, isTls: boolean): Promise<void> => {
   const { windowMs } = options
   const credentials = await cluster.credentials('repeated')
   const table = `echo, ${isTls ? 'TLS' : 'plain'}`
-  const peers = bench.peers.filter(({ onlyHandshakes }) => onlyHandshakes !== true)
   const warm = new Set<string>()
-  await withContenders(bench, peers, isTls, async (contenders) => {
+  await withContenders(bench, { section: 'echo', isTls }, async (contenders) => {
     for (const payloadBytes of SIZES) {
       for (const connections of isTls ? CONNECTIONS_TLS : CONNECTIONS) {
         const name = `${sizeName(payloadBytes)} x ${connections.toLocaleString('en')}`
+        if (!isWanted(bench, name)) continue
         await measureCase(
           bench,
           contenders,

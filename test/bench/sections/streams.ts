@@ -1,6 +1,6 @@
 /** One-way streams of 64 KiB messages: CPU time of the proxy for a gigabyte in either direction. */
 
-import { cpuMsOf, measureCase, withContenders, type Bench } from '../contenders.ts'
+import { cpuMsOf, isWanted, measureCase, withContenders, type Bench } from '../contenders.ts'
 
 const MESSAGE_BYTES = 64 * 1024
 const CONNECTIONS = 8
@@ -15,11 +15,11 @@ const measureOver = async (bench: Bench, isTls: boolean): Promise<void> => {
   const { windowMs } = options
   const credentials = await cluster.credentials('repeated')
   const table = `streams of 64 KiB messages, ${isTls ? 'TLS' : 'plain'}`
-  const peers = bench.peers.filter(({ onlyHandshakes }) => onlyHandshakes !== true)
-  await withContenders(bench, peers, isTls, async (contenders) => {
+  await withContenders(bench, { section: 'streams', isTls }, async (contenders) => {
     for (const direction of ['down', 'up'] as const) {
       const run = (group: string, ms: number) =>
         load.run({ do: 'stream', group, direction, payloadBytes: MESSAGE_BYTES, ms })
+      if (!isWanted(bench, direction)) continue
       await measureCase(
         bench,
         contenders,

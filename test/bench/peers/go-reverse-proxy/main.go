@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	upstream := flag.String("upstream", "", "URL to forward to")
+	upstream := flag.String("upstream", "", "URL to forward to; without one a good token is answered with 200")
 	apiServer := flag.String("api-server", "", "URL of the API server; without one nobody is asked who he is")
 	caFile := flag.String("ca-file", "", "PEM file with the CA of the API server")
 	tokenFile := flag.String("token-file", "", "file with the token to ask the API server with")
@@ -27,9 +27,12 @@ func main() {
 	flag.Parse()
 	go endWithParent()
 
-	to, err := url.Parse(*upstream)
-	check(err)
-	handler := forward(to)
+	handler := answerOK()
+	if *upstream != "" {
+		to, err := url.Parse(*upstream)
+		check(err)
+		handler = forward(to)
+	}
 	if *apiServer != "" {
 		reviewer, err := newReviewer(*apiServer, *caFile, *tokenFile, *audience)
 		check(err)
@@ -58,6 +61,13 @@ func check(err error) {
 func endWithParent() {
 	io.Copy(io.Discard, os.Stdin)
 	os.Exit(0)
+}
+
+// answerOK tells a proxy that asks before it forwards who the caller is.
+func answerOK() http.Handler {
+	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		response.Header().Set("X-Remote-User", request.Header.Get("X-Remote-User"))
+	})
 }
 
 func forward(to *url.URL) http.Handler {

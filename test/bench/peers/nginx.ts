@@ -1,4 +1,4 @@
-/** nginx as a WebSocket proxy: with the buffers it has by default, with larger ones, and asking who calls. */
+/** The web server nginx as a WebSocket proxy: with its default buffers, with larger ones, and asking who calls. */
 
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'

@@ -1,13 +1,13 @@
 /** The sidecar as shipped, in a process of its own, from this checkout or from another one. */
 
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { startChild } from '../child.ts'
 import { processTree } from '../processes.ts'
 import type { Peer, RunningPeer, Surroundings } from './peer.ts'
+import { ship, type Shipped } from './shipped.ts'
 
 const HERE = fileURLToPath(new URL('../../..', import.meta.url))
-const MAIN = 'sidecar/src/main.ts'
 
 /** Raised so that a measurement meets no limit; nothing of it is a check that is turned off. */
 const LIMITS = [
@@ -19,24 +19,26 @@ const LIMITS = [
   'limits.idlePing=1h',
 ]
 
-export const sidecar = (): Peer => ({
-  name: 'sidecar',
-  about: `this checkout, Node ${process.versions.node}, protocol stream, all checks on`,
-  start: (surroundings) => start(HERE, [], surroundings),
-})
+export const sidecar = (): Peer => sidecarOf(HERE, [], 'sidecar')
 
 /** `CHECKOUT [NODE-FLAG…]`: the sidecar of another checkout, or of this one with other flags. */
 export const alsoSidecar = (given: string): Peer => {
   const [path = '.', ...flags] = given.split(' ').filter(Boolean)
+  return sidecarOf(resolve(path), flags, `sidecar@${[basename(resolve(path)), ...flags].join(' ')}`)
+}
+
+const sidecarOf = (checkout: string, flags: readonly string[], name: string): Peer => {
+  const shipped = ship(checkout)
+  const node = `Node ${process.versions.node}`
   return {
-    name: `sidecar@${given}`,
-    about: 'compared with',
-    start: (surroundings) => start(resolve(path), flags, surroundings),
+    name,
+    about: `${shipped.about}, ${[node, ...flags].join(' ')}, protocol stream, all checks on`,
+    start: (surroundings) => start(shipped, flags, surroundings),
   }
 }
 
 const start = async (
-  checkout: string,
+  { main, env }: Shipped,
   flags: readonly string[],
   { cluster, upstream, directory, tls }: Surroundings,
 ): Promise<RunningPeer> => {
@@ -55,15 +57,9 @@ const start = async (
     ...LIMITS,
   ]
   const child = startChild(
-    [
-      process.execPath,
-      ...flags,
-      join(checkout, MAIN),
-      'serve',
-      ...settings.flatMap((each) => ['--set', each]),
-    ],
+    [process.execPath, ...flags, main, 'serve', ...settings.flatMap((each) => ['--set', each])],
     // The audit is on, and goes where a container's goes: somewhere else.
-    { lines: 'stderr', logFile: join(directory, 'audit.log'), stopSignal: 'SIGKILL' },
+    { env, lines: 'stderr', logFile: join(directory, 'audit.log'), stopSignal: 'SIGKILL' },
   )
   const workers = await listening(child.nextLine)
   return { address: workers, pids: () => processTree(child.pid), stop: child.stop }

@@ -14,6 +14,8 @@ import type { Contender } from '../contenders.ts'
 const CONCURRENCY = 32
 const COUNT = 1500
 const COUNT_QUICK = 250
+/** Until the code of a handshake is compiled as well as it will be. */
+const WARM_UP = 1500
 
 type Kind = {
   readonly name: string
@@ -48,22 +50,23 @@ const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[])
   await withContenders(bench, { section: 'handshakes', isTls }, async (contenders) => {
     const asking = contenders.filter((contender) => asks(bench, contender))
     for (const { name, file, status, credentials } of wanted) {
-      const run = async ({ target }: Contender, batch: number): Promise<void> => {
+      const run = async ({ target }: Contender, batch: number, handshakes = count) => {
         const { statuses = {} } = await bench.load.run({
           do: 'handshakes',
           from: batch * count,
-          count,
+          count: handshakes,
           concurrency: CONCURRENCY,
           ...target(file),
         })
-        if (statuses[status] !== count) throw new Error(`answers: ${JSON.stringify(statuses)}`)
+        if (statuses[status] !== handshakes) throw new Error(`answers: ${JSON.stringify(statuses)}`)
       }
       await measureCase(
         bench,
         credentials === 'repeated' ? contenders : asking,
         { section: 'handshakes', table, name, unit },
         {
-          prepare: (contender) => run(contender, 0),
+          // A token that is to be new can warm up nothing more than once.
+          prepare: (contender) => run(contender, 0, credentials === 'repeated' ? WARM_UP : count),
           measure: async (contender, round) =>
             (await cpuMsOf(contender, () => run(contender, round + 1))) / count,
         },

@@ -12,13 +12,14 @@ const OTHER_FILES = 200
 const RUNS = 2
 /** A collection may come a while after the last byte. */
 const SETTLE_MS = 2000
+const SETTLE_MS_QUICK = 1000
 /** Each connection has carried one message before it is left alone. */
 const MESSAGE_BYTES = 1024
 const KIB = 1024
 
-const PSS = 'idle memory, all connections'
+const PSS = 'idle memory, proportional'
+const RSS = 'idle memory, resident'
 const EACH = 'idle memory, each connection over the base'
-const RSS = 'resident memory, no connection'
 
 export const measureIdle = async (bench: Bench): Promise<void> => {
   const credentials = await bench.cluster.credentials('repeated')
@@ -49,7 +50,7 @@ const measurePeer = async (
     for (const connections of steps) {
       await openMore(bench, contender, credentials, connections - open)
       open = connections
-      await sleep(SETTLE_MS)
+      await sleep(bench.options.isQuick ? SETTLE_MS_QUICK : SETTLE_MS)
       measured.push(memoryOf(contender.pids()))
     }
     return measured
@@ -80,40 +81,25 @@ const keep = (
   steps: readonly number[],
   runs: readonly (readonly Memory[])[],
 ): void => {
-  const push = (table: string, unit: string, connections: number, rounds: readonly number[]) =>
-    bench.results.push({
-      section: 'idle',
-      table,
-      case: connections.toLocaleString('en'),
-      unit,
-      peer,
-      rounds,
-    })
   for (const [step, connections] of steps.entries()) {
-    const whole = runs.filter((run) => run.length > step)
-    if (whole.length === 0) continue
-    const pss = whole.map((run) => run[step]?.pssKib ?? Number.NaN)
-    push(
-      PSS,
-      'PSS in MiB',
-      connections,
-      pss.map((kib) => kib / KIB),
-    )
-    if (connections === 0) {
-      push(
-        RSS,
-        'RSS in MiB',
-        0,
-        whole.map((run) => (run[0]?.rssKib ?? Number.NaN) / KIB),
-      )
-      continue
-    }
-    const bases = whole.map((run) => run[0]?.pssKib ?? Number.NaN)
-    push(
-      EACH,
-      'PSS in KiB',
-      connections,
-      pss.map((kib, run) => (kib - (bases[run] ?? Number.NaN)) / connections),
-    )
+    const push = (
+      table: string,
+      unit: string,
+      figureOf: (memory: Memory, base: Memory) => number,
+    ) =>
+      bench.results.push({
+        section: 'idle',
+        table,
+        case: connections.toLocaleString('en'),
+        unit,
+        peer,
+        rounds: runs.flatMap(({ 0: base, [step]: memory }) =>
+          base === undefined || memory === undefined ? [] : [figureOf(memory, base)],
+        ),
+      })
+    push(RSS, 'RSS in MiB', ({ rssKib }) => rssKib / KIB)
+    push(PSS, 'PSS in MiB', ({ pssKib }) => pssKib / KIB)
+    if (connections === 0) continue
+    push(EACH, 'PSS in KiB', ({ pssKib }, base) => (pssKib - base.pssKib) / connections)
   }
 }

@@ -15,7 +15,7 @@ const MESSAGE_BYTES = 128
 export const measureRoundTrips = async (bench: Bench): Promise<void> => {
   const { load, options, cluster } = bench
   const credentials = await cluster.credentials('repeated')
-  const table = 'round trip of 128 B added, one connection'
+  const table = 'round trip of 128 B, one connection'
   const straight = await startPeer(bench, direct, false)
   const echo = ({ name: group }: Contender): Promise<Done> =>
     load.run({ do: 'echo', group, payloadBytes: MESSAGE_BYTES, ms: options.windowMs })
@@ -43,7 +43,7 @@ export const measureRoundTrips = async (bench: Bench): Promise<void> => {
         bench.results.push({
           section: 'round-trip',
           table,
-          case: peer === straight.name ? `${name} itself` : name,
+          case: peer === straight.name ? `${name} without a proxy` : `${name} added`,
           unit: 'µs',
           peer,
           rounds: peer === straight.name ? own : added,

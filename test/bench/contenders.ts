@@ -59,12 +59,23 @@ export const withContenders = async (
   const contenders: Contender[] = []
   try {
     for (const peer of takingPart(bench, section)) {
-      contenders.push(await startPeer(bench, peer, isTls))
+      await startPeer(bench, peer, isTls).then(
+        (contender) => contenders.push(contender),
+        (error: unknown) =>
+          report(bench, { table: section, case: 'start', peer: peer.name }, error),
+      )
     }
     await measure(contenders)
   } finally {
     await Promise.all(contenders.map(({ stop }) => stop()))
   }
+}
+
+/** Something could not be measured: that is said at once, kept, and no reason to end the run. */
+export const report = (bench: Bench, where: Omit<Problem, 'reason'>, error: unknown): void => {
+  const reason = error instanceof Error ? error.message : String(error)
+  bench.problems.push({ ...where, reason })
+  bench.say(`${where.table}, ${where.case}: ${where.peer} failed: ${reason}`)
 }
 
 export const takingPart = ({ peers }: Bench, section: SectionName): readonly Peer[] =>
@@ -111,9 +122,7 @@ export const measureRounds = async <Value>(
     if (!values.has(peer)) return
     await step().catch((error: unknown) => {
       values.delete(peer)
-      const reason = error instanceof Error ? error.message : String(error)
-      bench.problems.push({ table, case: name, peer, reason })
-      bench.say(`${table}, ${name}: ${peer} failed: ${reason}`)
+      report(bench, { table, case: name, peer }, error)
     })
   }
   for (const contender of contenders) {

@@ -10,7 +10,7 @@ import { findGo } from './go-programs.ts'
 import { startLoad } from './load.ts'
 import { isWhole, parseOptions, USAGE, type Options, type SectionName } from './options.ts'
 import { choosePeers } from './peers/choose.ts'
-import { describeMachine, describePeers } from './report/report.ts'
+import { describeMachine, describePeers, type Report } from './report/report.ts'
 import { renderText } from './report/text.ts'
 import { writeReport } from './report/write.ts'
 import { measureEchoes } from './sections/echo.ts'
@@ -46,6 +46,7 @@ const run = async (options: Options): Promise<void> => {
     )
   }
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-bench-'))
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
   const { peers, absent } = choosePeers(options)
   for (const { name, about } of peers) say(`${name}: ${about}`)
   for (const { name, absent: reason } of absent) say(`${name}: left out, ${reason}`)
@@ -69,9 +70,8 @@ const run = async (options: Options): Promise<void> => {
   } finally {
     await load.stop()
     await cluster.stop()
-    rmSync(directory, { recursive: true })
   }
-  const report = {
+  const report: Report = {
     takenAt: new Date().toISOString(),
     machine,
     rounds: options.rounds,

@@ -17,7 +17,7 @@ export const processTree = (pid: number): readonly number[] => {
 }
 
 /**
- * CPU time of all threads in milliseconds, user and system. The scheduler's own account is read: that of
+ * CPU time of all living threads in milliseconds, user and system. The scheduler's own account is read: that of
  * /proc/PID/stat moves in steps of 10 ms.
  */
 export const cpuMs = (pids: readonly number[]): number =>

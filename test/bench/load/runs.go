@@ -14,6 +14,8 @@ import (
 const (
 	// replyPieceBytes is how much of a reply is read before it is compared.
 	replyPieceBytes = 64 << 10
+	// stallTimeout is how long after its time a run may still wait for a byte.
+	stallTimeout = 30 * time.Second
 	// sendAtOnce is the length of the streams that are asked for again and again, in messages.
 	sendAtOnce = 64
 )
@@ -23,9 +25,13 @@ func untilTimeIsUp(group []*connection, ms int, work func(n int, c *connection, 
 	if len(group) == 0 {
 		return 0, fmt.Errorf("the group has no connections")
 	}
+	length := time.Duration(ms) * time.Millisecond
+	for _, each := range group {
+		each.conn.SetDeadline(time.Now().Add(length + stallTimeout))
+	}
 	var over atomic.Bool
 	startedAt := time.Now()
-	timer := time.AfterFunc(time.Duration(ms)*time.Millisecond, func() { over.Store(true) })
+	timer := time.AfterFunc(length, func() { over.Store(true) })
 	defer timer.Stop()
 	err := inParallel(len(group), len(group), func(n int) error { return work(n, group[n], over.Load) })
 	return time.Since(startedAt).Seconds(), err

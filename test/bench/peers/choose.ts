@@ -10,7 +10,7 @@ import { alsoSidecar, sidecar } from './sidecar.ts'
 export const choosePeers = ({ peers: wanted, also }: Options) => {
   const known = [sidecar(), ...goPeers(), ...nginxPeers(), ...haproxyPeers()]
   const unknown = wanted.find((name) => !known.some((each) => each.name === name))
-  if (unknown !== undefined) throw new Error(`there is no peer ${unknown}`)
+  if (unknown !== undefined) throw new Error(`there is no peer ${unknown} here`)
   const chosen = known.filter(({ name }) => wanted.length === 0 || wanted.includes(name))
   return {
     peers: [...chosen.filter(isPresent), ...also.map(alsoSidecar)],

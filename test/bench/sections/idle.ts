@@ -1,7 +1,7 @@
 /** Idle memory: what a proxy holds for connections over which nothing comes any more. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startPeer, takingPart, type Bench, type Contender } from '../contenders.ts'
+import { report, startPeer, takingPart, type Bench, type Contender } from '../contenders.ts'
 import type { Peer } from '../peers/peer.ts'
 import { memoryOf, openFilesMax, type Memory } from '../processes.ts'
 
@@ -43,25 +43,23 @@ const measurePeer = async (
   credentials: string,
   steps: readonly number[],
 ): Promise<readonly Memory[]> => {
-  const contender = await startPeer(bench, peer, false)
   const measured: Memory[] = []
+  let contender: Contender | undefined
+  let open = 0
   try {
-    let open = 0
+    contender = await startPeer(bench, peer, false)
     for (const connections of steps) {
       await openMore(bench, contender, credentials, connections - open)
       open = connections
       await sleep(bench.options.isQuick ? SETTLE_MS_QUICK : SETTLE_MS)
       measured.push(memoryOf(contender.pids()))
     }
-    return measured
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    bench.problems.push({ table: PSS, case: '', peer: peer.name, reason })
-    return measured
-  } finally {
-    await bench.load.run({ do: 'close', group: peer.name })
-    await contender.stop()
+    report(bench, { table: PSS, case: `after ${open} connections`, peer: peer.name }, error)
   }
+  await bench.load.run({ do: 'close', group: peer.name })
+  await contender?.stop()
+  return measured
 }
 
 const openMore = async (

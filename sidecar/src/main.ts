@@ -3,6 +3,7 @@
 import { systemClock } from './clock.ts'
 import { run as checkConfig } from './commands/check-config.ts'
 import { EXIT, refuseArguments, runCommand, type CommandContext } from './commands/command.ts'
+import { run as doctor } from './commands/doctor.ts'
 import { run as drain } from './commands/drain.ts'
 import { run as printConfig } from './commands/print-config.ts'
 import { run as schema } from './commands/schema.ts'
@@ -15,6 +16,7 @@ type Command = (context: CommandContext) => number | undefined | Promise<number 
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve,
   drain,
+  doctor,
   'check-config': checkConfig,
   'print-config': printConfig,
   schema,
@@ -26,10 +28,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     }),
 }
 
+/** How long a command that has ended may take to leave, in milliseconds. */
+const LINGER_MS = 500
+
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
 
   serve         run the sidecar
   drain         send the workers of the running sidecar away, and wait until they are gone
+  doctor        say whether the running sidecar has all it needs, and how to mend what is not
   check-config  say whether a configuration is good, and what is not
   print-config  show the configuration as it is read, secrets masked
   schema        print the JSON Schema of the configuration
@@ -48,7 +54,11 @@ if (command !== undefined) {
     readFile: readFileBounded,
     clock: systemClock,
   })
-  if (code !== undefined) process.exitCode = code
+  if (code !== undefined) {
+    process.exitCode = code
+    // A name that is still being looked up, say, must not hold the process: nobody waits for it.
+    setTimeout(() => process.exit(), LINGER_MS).unref()
+  }
 } else if (name === '--help' || name === 'help') stdout.write(HELP)
 else {
   stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)

@@ -9,7 +9,8 @@ import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
 import { deliver, Faults, Gate, ROUTES } from './kube-faults.ts'
 import type { ApiFault, Route } from './kube-faults.ts'
 import { answerCall, targetOf } from './kube-routes.ts'
-import type { Backend, Rbac, Target } from './kube-routes.ts'
+import type { Rbac } from './kube-access.ts'
+import type { Backend, Target } from './kube-routes.ts'
 import { failure, json } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
 import { KubeStore } from './kube-store.ts'
@@ -170,6 +171,7 @@ const createTraffic = (backend: Backend, store: KubeStore, clock: Clock) => {
     const target = targetOf(url)
     record(request, target)
     const fault = faults.take(target.route)
+    response.setHeader('date', new Date(clock.now()).toUTCString())
     const body = await readBody(request)
     // Decided on arrival, sent later: a verdict may be stale by the time it is told.
     const answer =

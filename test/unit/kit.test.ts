@@ -29,6 +29,7 @@ import {
 } from '../kit/worker-client.ts'
 
 const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
+const ACCESS = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
 const PODS = '/api/v1/namespaces/lab/pods'
 const SAMPLES = new URL('../kit/samples/tokenreview/', import.meta.url)
 const ISSUER = 'https://127.0.0.1:6443'
@@ -261,6 +262,88 @@ t.test('a caller without a right gets the refusal a real API server gives', asyn
   )
   api.revokeSidecarToken(token)
   test.equal(await ask({ token, body }), '401 Unauthorized')
+})
+
+t.test('a SelfSubjectAccessReview is answered as by kube-apiserver v1.35.4', async (test) => {
+  const { api, clock } = await start(test)
+  const ask = async (spec: object, token: string | undefined = api.sidecarToken()) => {
+    const how = token === '' ? { body: { spec } } : { token, body: { spec } }
+    const { status, text } = await call(api, ACCESS, how)
+    return { code: status, ...(JSON.parse(text) as { status?: unknown }) }
+  }
+  const may = async (resourceAttributes: object): Promise<unknown> =>
+    (await ask({ resourceAttributes })).status
+  const pods = { namespace: 'openclaw', resource: 'pods', verb: 'list' }
+  test.strictSame(await ask({ resourceAttributes: pods }), {
+    code: 201,
+    kind: 'SelfSubjectAccessReview',
+    apiVersion: 'authorization.k8s.io/v1',
+    metadata: {
+      managedFields: [
+        {
+          manager: 'curl',
+          operation: 'Update',
+          apiVersion: 'authorization.k8s.io/v1',
+          time: `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
+          fieldsType: 'FieldsV1',
+          fieldsV1: {
+            'f:spec': {
+              'f:resourceAttributes': {
+                '.': {},
+                'f:namespace': {},
+                'f:resource': {},
+                'f:verb': {},
+              },
+            },
+          },
+        },
+      ],
+    },
+    spec: { resourceAttributes: pods },
+    status: {
+      allowed: true,
+      reason:
+        'RBAC: allowed by RoleBinding "openclaw-auth-sidecar/openclaw" of Role ' +
+        '"openclaw-auth-sidecar" to ServiceAccount "openclaw-gateway/openclaw"',
+    },
+  })
+  const reviews = { group: 'authentication.k8s.io', resource: 'tokenreviews' }
+  test.strictSame(await may({ ...reviews, verb: 'create' }), {
+    allowed: true,
+    reason:
+      'RBAC: allowed by ClusterRoleBinding "openclaw-auth-sidecar" of ClusterRole ' +
+      '"openclaw-auth-sidecar" to ServiceAccount "openclaw-gateway/openclaw"',
+  })
+  api.setRbac({ namespaces: ['openclaw'], serviceAccounts: false })
+  for (const refused of [
+    { ...reviews, verb: 'list' },
+    { ...pods, verb: 'delete' },
+    { ...pods, namespace: 'default' },
+    { resource: 'pods', verb: 'list' },
+    { ...pods, resource: 'serviceaccounts', name: 'agent' },
+  ]) {
+    test.strictSame(await may(refused), { allowed: false }, JSON.stringify(refused))
+  }
+  test.match(await ask({}), {
+    code: 422,
+    message:
+      '.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: ' +
+      'exactly one of nonResourceAttributes or resourceAttributes must be specified',
+  })
+  test.match(await ask({ resourceAttributes: pods }, ''), {
+    code: 403,
+    message:
+      /^selfsubjectaccessreviews\.authorization\.k8s\.io is forbidden: User "system:anonymous"/,
+  })
+  test.match(await ask({ resourceAttributes: pods }, 'garbage'), { code: 401 })
+})
+
+t.test('every answer tells the time of the API server', async (test) => {
+  const { api, clock } = await start(test)
+  clock.stepWall(7 * 86_400_000)
+  const { headers } = await open(api, '/version')
+  test.equal(Date.parse(headers.date ?? ''), Math.floor(clock.now() / 1000) * 1000)
+  test.equal((await call(api, '/version', { token: 'garbage' })).status, 401, 'as the real one')
 })
 
 t.test(

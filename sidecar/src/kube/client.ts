@@ -31,7 +31,12 @@ export type KubeRequest = {
   readonly deadlineMs: number
 }
 
-export type KubeAnswer = { readonly status: number; readonly body: unknown }
+export type KubeAnswer = {
+  readonly status: number
+  readonly body: unknown
+  /** When the API server says it answered. */
+  readonly date?: string | undefined
+}
 
 /** An answer longer than this is a fault, in bytes. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
@@ -126,7 +131,8 @@ export class KubeClient {
     })
     const { statusCode: status } = answer
     if ((status >= 200 && status < 300) || status === 404) {
-      return { status, body: await answer.body.json() }
+      const { date } = answer.headers
+      return { status, body: await answer.body.json(), date: date?.toString() }
     }
     await answer.body.dump({ limit: 65_536, signal })
     if (status === 401 || status === 403) return this.#onRefused(request, status, token, signal)

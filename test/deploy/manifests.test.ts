@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { isMatch } from './label-selector.ts'
-import { renderManifests } from './manifests.ts'
+import { renderManifests, secretCommand } from './manifests.ts'
 import { containersOf, ofKind, parseObjects, pick, templateOf } from './objects.ts'
 import { NAMESPACE } from './render.ts'
 import { openSite, removeNamespace, type Site } from './site.ts'
@@ -153,11 +153,3 @@ describe('manifests', { skip }, () => {
       parseObjects(read(`${name}.yaml`)),
     )
 })
-
-/** The line a person is told to type, out of the comment that tells it. */
-const secretCommand = (text: string): string => {
-  const [command] =
-    /kubectl -n \S+ create secret [^]*?\n#?\n/.exec(text.replaceAll(/^# ?/gm, '')) ?? []
-  assert.ok(command)
-  return command
-}

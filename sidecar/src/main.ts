@@ -42,25 +42,23 @@ const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]â€
   version       print the version
 `
 
-const [name = '', ...argv] = process.argv.slice(2)
-const { env, stdout, stderr } = process
-const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-if (command !== undefined) {
-  const code = await command({
-    argv,
-    env,
-    stdout,
-    stderr,
-    readFile: readFileBounded,
-    clock: systemClock,
-  })
-  if (code !== undefined) {
+// No `await` at the top: the bundle is CommonJS, which has none.
+void main()
+
+async function main(): Promise<void> {
+  const [name = '', ...argv] = process.argv.slice(2)
+  const { env, stdout, stderr } = process
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (command !== undefined) {
+    const surroundings = { env, stdout, stderr, readFile: readFileBounded, clock: systemClock }
+    const code = await command({ argv, ...surroundings })
+    if (code === undefined) return
     process.exitCode = code
     // A name that is still being looked up, say, must not hold the process: nobody waits for it.
     setTimeout(() => process.exit(), LINGER_MS).unref()
+  } else if (name === '--help' || name === 'help') stdout.write(HELP)
+  else {
+    stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
+    process.exitCode = EXIT.usage
   }
-} else if (name === '--help' || name === 'help') stdout.write(HELP)
-else {
-  stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
-  process.exitCode = EXIT.usage
 }

@@ -9,8 +9,8 @@ import { startPrometheus, TARGET, type Prometheus } from './prometheus.ts'
 
 const WAIT_MS_MAX = 60_000
 const PAUSE_MS = 250
-/** A window that a few scrapes fill. */
-const RATE_INTERVAL = '30s'
+/** Longer than all this takes, so that nothing that happened falls out of it. */
+const RATE_INTERVAL = '5m'
 
 export const watchSidecar = async (directory: string) => {
   // A second stream of one pod is then a fault, and so is shown one.

@@ -20,6 +20,7 @@ import type { ReviewBody } from '../kit/kube-faults.ts'
 import type { KubeApi, KubeApiOptions } from '../kit/kube-api.ts'
 import { encodeToken, withBadSignature } from '../kit/kube-tokens.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import {
   closed,
   connectInBand,
@@ -598,6 +599,32 @@ t.test('a review can be held after its verdict and before its answer', async (te
   test.equal((await second).status.authenticated, undefined)
   test.equal((await review(api, token)).status.authenticated, undefined, 'later ones pass')
 })
+
+t.test(
+  'a paced route answers one after another, and turns away who would wait too long',
+  async (test) => {
+    const pace = { ratePerSecond: 10, serviceMs: 5, waitMsMax: 100 }
+    const { api, clock, pod } = await start(test, { paces: { tokenReviews: pace } })
+    const token = api.mintToken({ pod, audiences: ['lab-aud'] })
+    const answeredAt: number[] = []
+    const reviews = [1, 2].map(async () => {
+      const { code } = await review(api, token)
+      answeredAt.push(clock.monotonic())
+      return code
+    })
+    await api.requested('tokenReviews', 2)
+    const refused = await call(api, REVIEWS, { token: api.sidecarToken(), body: {} })
+    test.equal(refused.status, 429)
+    test.match(JSON.parse(refused.text), { kind: 'Status', reason: 'TooManyRequests' })
+    test.strictSame(await runUntil(clock, Promise.all(reviews), 5), [201, 201])
+    test.ok((answeredAt[0] ?? 0) < 100 && (answeredAt[1] ?? 0) >= 105, 'each in its turn')
+    test.equal(
+      (await call(api, PODS, { token: api.sidecarToken() })).status,
+      200,
+      'others do not wait',
+    )
+  },
+)
 
 t.test(
   'a stopped server refuses connections and comes back on its port with its state',

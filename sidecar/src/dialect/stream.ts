@@ -14,13 +14,16 @@ export type StreamDialectOptions = {
 
 export function createStreamDialect(options: StreamDialectOptions): Dialect {
   return (worker) =>
-    worker.token === undefined ? inBand(worker, options) : atUpgrade(worker, worker.token, options)
+    worker.token === undefined ? inBand(worker, options) : atUpgrade(worker, options)
 }
 
 /** The worker waits for its 101 until the gateway has given ours. */
-function atUpgrade(worker: WorkerSide, token: string, options: StreamDialectOptions): Handshake {
+function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
-    introduce: async () => granted({ token, role: worker.role }),
+    async introduce() {
+      const { role, token } = worker
+      return token === undefined ? denied('credential_missing') : granted({ token, role })
+    },
     reach: (reach) => options.dial(worker, reach),
     release: (gateway) => worker.open(gateway.subprotocol),
     refusalMessage: () => undefined,

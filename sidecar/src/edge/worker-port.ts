@@ -162,6 +162,7 @@ export class WorkerPort {
       handshake,
       line: this.#options.line,
       trail: visit.trail,
+      onProven: () => this.#pending.prove(socket),
       release: (admitted) => this.#release(worker, handshake, admitted, visit),
     })
     if (admission.ok) return

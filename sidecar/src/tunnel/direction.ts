@@ -2,6 +2,7 @@
 
 import type { Duplex } from 'node:stream'
 
+import { giveBack } from './chunk-memory.ts'
 import { FrameScanner } from './scanner.ts'
 import type { ScannerOptions, Violation } from './scanner.ts'
 
@@ -24,6 +25,8 @@ export class Direction {
   isSinkLeaving = false
 
   readonly #options: DirectionOptions
+  /** The chunk that filled the sink: it holds on to it until it drains. */
+  #unwritten: Buffer | undefined
   #closeFrame: Buffer | undefined
   #isPaused = false
   #isShut = false
@@ -41,7 +44,7 @@ export class Direction {
   /** Relays `head`, read earlier, and then what the source sends. */
   start(head: Buffer): void {
     const { source, sink } = this.#options
-    source.on('data', this.#accept)
+    source.on('data', this.#onData)
     sink.on('drain', this.#onDrain)
     if (head.length > 0) this.#accept(head)
     // A socket paused on purpose is not set flowing by a `data` listener, one never read is.
@@ -50,7 +53,7 @@ export class Direction {
   }
 
   stop(): void {
-    this.#options.source.off('data', this.#accept)
+    this.#options.source.off('data', this.#onData)
     this.#options.sink.off('drain', this.#onDrain)
   }
 
@@ -86,7 +89,18 @@ export class Direction {
     return true
   }
 
-  readonly #accept = (chunk: Buffer): void => {
+  /**
+   * Node reads into fresh memory, 64 KiB of it each time, and frees it in collections, which would
+   * cost more than all the rest of relaying: it goes back as soon as the sink has written it.
+   */
+  readonly #onData = (chunk: Buffer): void => {
+    this.#accept(chunk)
+    const { sink } = this.#options
+    if (sink.writableLength === 0) giveBack(chunk)
+    else if (sink.writableNeedDrain) this.#unwritten = chunk
+  }
+
+  #accept(chunk: Buffer): void {
     this.received += chunk.length
     if (this.#isShut || this.scanner.isDone) return
     const size = this.scanner.scan(chunk)
@@ -95,6 +109,10 @@ export class Direction {
   }
 
   readonly #onDrain = (): void => {
+    if (this.#unwritten !== undefined && this.#options.sink.writableLength === 0) {
+      giveBack(this.#unwritten)
+    }
+    this.#unwritten = undefined
     if (!this.#isPaused) return
     this.#isPaused = false
     this.#options.source.resume()

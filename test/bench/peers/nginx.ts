@@ -11,10 +11,11 @@ import { startAuthEndpoint } from './go.ts'
 import type { Absent, Peer, Surroundings } from './peer.ts'
 
 const AUTH_REQUEST_MODULE = '--with-http_auth_request_module'
-/** Connections of one worker, both sides counted; each costs memory from the start. */
-const WORKER_CONNECTIONS_MAX = 20_480
-/** What of the open files is no connection. */
-const OTHER_FILES = 50
+/**
+ * Both sides counted. When a sixteenth of them is left, nginx begins to cut connections that wait for their
+ * request, so there have to be more than 10,000 workers need; each costs memory from the start.
+ */
+const WORKER_CONNECTIONS = 22_000
 
 type Settings = {
   readonly port: number
@@ -94,7 +95,6 @@ const configure = (
   { upstream, directory, tls }: Surroundings,
   { port, hasLargeBuffers, authEndpoint }: Settings,
 ): string => {
-  const connections = Math.min(openFilesMax() - OTHER_FILES, WORKER_CONNECTIONS_MAX)
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
     .map((name) => `${name}_temp_path ${join(directory, name)};`)
     .join(' ')
@@ -103,7 +103,7 @@ daemon off;
 pid ${join(directory, 'nginx.pid')};
 worker_processes 1;
 worker_rlimit_nofile ${openFilesMax()};
-events { worker_connections ${connections}; }
+events { worker_connections ${WORKER_CONNECTIONS}; }
 http {
   access_log off;
   ${temporary}

@@ -80,21 +80,19 @@ const keep = (
   runs: readonly (readonly Memory[])[],
 ): void => {
   for (const [step, connections] of steps.entries()) {
+    const name = connections.toLocaleString('en')
     const push = (
       table: string,
       unit: string,
       figureOf: (memory: Memory, base: Memory) => number,
-    ) =>
-      bench.results.push({
-        section: 'idle',
-        table,
-        case: connections.toLocaleString('en'),
-        unit,
-        peer,
-        rounds: runs.flatMap(({ 0: base, [step]: memory }) =>
-          base === undefined || memory === undefined ? [] : [figureOf(memory, base)],
-        ),
-      })
+    ): void => {
+      // A run that failed before has nothing to say about this step.
+      const rounds = runs.flatMap(({ 0: base, [step]: memory }) =>
+        base === undefined || memory === undefined ? [] : [figureOf(memory, base)],
+      )
+      if (rounds.length === 0) return
+      bench.results.push({ section: 'idle', table, case: name, unit, peer, rounds })
+    }
     push(RSS, 'RSS in MiB', ({ rssKib }) => rssKib / KIB)
     push(PSS, 'PSS in MiB', ({ pssKib }) => pssKib / KIB)
     if (connections === 0) continue

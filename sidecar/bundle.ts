@@ -1,0 +1,63 @@
+/** Puts the sidecar and all it imports into one executable file, with the licences of the others beside it. */
+
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { build } from 'esbuild'
+
+const HERE = import.meta.dirname
+/** Also the name of the command: the file lies on the image's PATH. */
+const NAME = 'auth-sidecar'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    /** Where the bundle will find Node; an image without a shell has no `env` either. */
+    node: { type: 'string', default: '/usr/bin/env node' },
+  },
+})
+const directory = resolve(positionals[0] ?? join(HERE, '../node_modules/.cache/auth-sidecar'))
+
+const { metafile } = await build({
+  absWorkingDir: HERE,
+  entryPoints: ['src/main.ts'],
+  outfile: join(directory, NAME),
+  bundle: true,
+  platform: 'node',
+  target: 'node26',
+  // An ES module that imports `node:http` makes Node load its own fetch and WebSocket: 10 MiB.
+  format: 'cjs',
+  banner: { js: `#!${values.node}` },
+  // Names stay, so that a stack can be read.
+  minifyWhitespace: true,
+  minifySyntax: true,
+  legalComments: 'none',
+  metafile: true,
+})
+await chmod(join(directory, NAME), 0o755)
+await writeFile(join(directory, 'LICENSE'), await readFile(join(HERE, '../LICENSE')))
+await writeFile(
+  join(directory, 'THIRD_PARTY_LICENSES'),
+  await licences(Object.keys(metafile.inputs)),
+)
+
+/** What the licences ask of whoever passes the code on: their text. */
+async function licences(inputs: readonly string[]): Promise<string> {
+  const packages = inputs
+    .map((path) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0])
+    .filter((path) => path !== undefined)
+  const texts: string[] = []
+  for (const path of [...new Set(packages)].toSorted())
+    texts.push(await licence(resolve(HERE, path)))
+  return texts.join(`\n${'-'.repeat(80)}\n\n`)
+}
+
+async function licence(directoryOfPackage: string): Promise<string> {
+  const read = (file: string) => readFile(join(directoryOfPackage, file), 'utf8')
+  const manifest = JSON.parse(await read('package.json')) as Record<string, string>
+  const files = (await readdir(directoryOfPackage)).filter((file) => /^licen[cs]e/i.test(file))
+  const texts = await Promise.all(files.map(read))
+  return [`${manifest['name']} ${manifest['version']} (${manifest['license']})`, ...texts].join(
+    '\n\n',
+  )
+}

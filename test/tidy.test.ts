@@ -148,7 +148,7 @@ test('each source file opens with one sentence that says what it answers for', a
 test('no file of the sidecar is unimported', async (t) => {
   const imported = new Set(
     SIDECAR.flatMap((path) =>
-      [...read(path).matchAll(/from '(\.[^']+\.ts)'/g)].map(([, target = '']) =>
+      [...read(path).matchAll(/(?:from |import\()'(\.[^']+\.ts)'/g)].map(([, target = '']) =>
         join(dirname(path), target),
       ),
     ),

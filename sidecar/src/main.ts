@@ -1,31 +1,20 @@
 /** The command line: picks the command and turns what it returns into the exit code. */
 
 import { systemClock } from './clock.ts'
-import { run as checkConfig } from './commands/check-config.ts'
-import { EXIT, refuseArguments, runCommand, type CommandContext } from './commands/command.ts'
-import { run as doctor } from './commands/doctor.ts'
-import { run as drain } from './commands/drain.ts'
-import { run as printConfig } from './commands/print-config.ts'
-import { run as schema } from './commands/schema.ts'
-import { run as serve } from './commands/serve.ts'
+import { EXIT, type CommandContext } from './commands/command.ts'
 import { readFileBounded } from './config/files.ts'
-import { version } from './version.ts'
 
-type Command = (context: CommandContext) => number | undefined | Promise<number | undefined>
+type Run = (context: CommandContext) => number | undefined | Promise<number | undefined>
 
-const COMMANDS: Readonly<Record<string, Command>> = {
-  serve,
-  drain,
-  doctor,
-  'check-config': checkConfig,
-  'print-config': printConfig,
-  schema,
-  version: (context) =>
-    runCommand(context, 'auth-sidecar version', () => {
-      refuseArguments(context.argv)
-      context.stdout.write(`${version.version}\n`)
-      return EXIT.ok
-    }),
+/** Each loads no more than it needs: `drain` and `doctor` share the container's memory with `serve`. */
+const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> = {
+  serve: () => import('./commands/serve.ts'),
+  drain: () => import('./commands/drain.ts'),
+  doctor: () => import('./commands/doctor.ts'),
+  'check-config': () => import('./commands/check-config.ts'),
+  'print-config': () => import('./commands/print-config.ts'),
+  schema: () => import('./commands/schema.ts'),
+  version: () => import('./commands/version.ts'),
 }
 
 /** How long a command that has ended may take to leave, in milliseconds. */
@@ -48,10 +37,11 @@ void main()
 async function main(): Promise<void> {
   const [name = '', ...argv] = process.argv.slice(2)
   const { env, stdout, stderr } = process
-  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-  if (command !== undefined) {
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (load !== undefined) {
+    const { run } = await load()
     const surroundings = { env, stdout, stderr, readFile: readFileBounded, clock: systemClock }
-    const code = await command({ argv, ...surroundings })
+    const code = await run({ argv, ...surroundings })
     if (code === undefined) return
     process.exitCode = code
     // A name that is still being looked up, say, must not hold the process: nobody waits for it.

@@ -300,6 +300,8 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
     exitCode: 69,
     stderr: /it answered 404: no such page\n$/,
   })
+  const endless = await drainAt(t, (_request, response) => response.end('x'.repeat(100_000)))
+  t.match(endless, { exitCode: 69, stderr: /the answer is too long\n$/ })
   for (const body of ['hello', '{}', 'null']) {
     t.match(await drainAt(t, (_request, response) => response.end(body)), {
       exitCode: 69,
@@ -308,17 +310,27 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
   }
 })
 
-test('a sidecar that says nothing is waited for no longer than its window and some', async (t) => {
-  const clock = new FakeClock()
-  const { promise, resolve } = Promise.withResolvers<undefined>()
-  const outcome = drainAt(t, () => resolve(undefined), clock)
-  await promise
-  let isOver = false
-  void outcome.then(() => (isOver = true))
-  await clock.advanceAsync(12_999)
-  t.notOk(isOver)
-  await clock.advanceAsync(1)
-  t.match(await outcome, { exitCode: 69, stderr: /no answer within 13000 ms\n$/ })
+test('an answer that does not come, or does not end, is waited for no longer than the window and some', async (t) => {
+  const silences: readonly RequestListener[] = [
+    () => {},
+    (_request, response) => void response.writeHead(200).write('{"streams":'),
+  ]
+  for (const silence of silences) {
+    const clock = new FakeClock()
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    const listener: RequestListener = (request_, response) => {
+      silence(request_, response)
+      resolve(undefined)
+    }
+    const outcome = drainAt(t, listener, clock)
+    await promise
+    let isOver = false
+    void outcome.then(() => (isOver = true))
+    await clock.advanceAsync(12_999)
+    t.notOk(isOver)
+    await clock.advanceAsync(1)
+    t.match(await outcome, { exitCode: 69, stderr: /no answer within 13000 ms\n$/ })
+  }
 })
 
 test('in a real process: drained by the command, alive until SIGTERM, then gone at once', async (t) => {

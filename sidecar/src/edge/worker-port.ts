@@ -217,6 +217,8 @@ export class WorkerPort {
       worker: socket,
       workerHead: worker.head,
       gateway: gateway.socket,
+      // A TLS socket takes a turn of the loop for every write: it would hold what it was given.
+      gatewayReader: this.#options.tls === undefined ? gateway.reader : undefined,
       gatewayHead: gateway.head,
       messageBytesMax: limits.messageBytes,
       emptyFragmentsMax: limits.emptyFragments,

@@ -3,6 +3,8 @@
 {{/* The sidecar's configuration: what the chart knows, and over it what the user says. */}}
 {{- define "openclaw.sidecarConfig" -}}
 {{- $known := dict "k8sTrust" (dict "audiences" (list "openclaw-gateway")) -}}
+{{- /* When a gateway restarts, all its workers come back at once: each keeps its place. */ -}}
+{{- $_ := set $known "review" (dict "queue" 16384) -}}
 {{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
 {{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
 {{- if include "openclaw.tlsSecret" . -}}

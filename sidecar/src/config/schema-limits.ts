@@ -30,8 +30,8 @@ export const review = z.strictObject({
     .default(32)
     .describe('TokenReviews under way at once, 1 to 1024. Default 32.'),
   queue: count(0, 65_536)
-    .default(16_384)
-    .describe('TokenReviews waiting for their turn, 0 to 65536. Default 16384.'),
+    .default(1_024)
+    .describe('TokenReviews waiting for their turn, 0 to 65536. Default 1024.'),
   cacheTtl: duration({ min: 0, max: minutes(10) })
     .prefault('60s')
     .describe('How long a positive verdict holds, 0s to 10m. Default 60s.'),

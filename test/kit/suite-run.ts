@@ -12,6 +12,8 @@ type Plan = {
   readonly suites: readonly string[]
   readonly testLimitMs: number
   readonly runLimitMs: number
+  /** Why there is nothing to run, if so; without a look of its own a suite needs `KUBECONFIG`. */
+  readonly whyNot?: () => string | undefined
   /** What else counts, once the suites are through. */
   readonly afterwards?: () => Promise<readonly Totals[]>
 }
@@ -19,8 +21,9 @@ type Plan = {
 /** `--suite NAME` runs one of them, `--only PATTERN` the tests whose name matches. */
 export const runSuites = async (plan: Plan): Promise<Totals> => {
   const { values } = parseArgs({ options: { suite: { type: 'string' }, only: { type: 'string' } } })
-  if (!process.env['KUBECONFIG']) {
-    process.stdout.write('skipped: KUBECONFIG names no API server\n')
+  const whyNot = (plan.whyNot ?? whyNoApiServer)()
+  if (whyNot !== undefined) {
+    process.stdout.write(`skipped: ${whyNot}\n`)
     return finish([{ passed: 0, failed: 0, skipped: 1 }, ...((await plan.afterwards?.()) ?? [])])
   }
   const giveUp = (why: string) => {
@@ -44,6 +47,9 @@ export const runSuites = async (plan: Plan): Promise<Totals> => {
   const isWhole = values.suite === undefined && values.only === undefined
   return finish([totals, ...(isWhole ? ((await plan.afterwards?.()) ?? []) : [])])
 }
+
+const whyNoApiServer = (): string | undefined =>
+  process.env['KUBECONFIG'] ? undefined : 'KUBECONFIG names no API server'
 
 type TestEvent = ReturnType<typeof run> extends AsyncIterable<infer E> ? E : never
 

@@ -12,6 +12,7 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
 
@@ -70,6 +71,7 @@ test('a dialect asks the worker for its token and keeps none of its own', async 
   const handshake = createStreamDialect({
     inBandCredentials: true,
     dial: () => Promise.reject(new Error('nobody dials here')),
+    places: new Places(1),
   })(worker)
   t.strictSame(await handshake.introduce(), granted({ token: TOKEN, role: 'node' }))
   worker.release()

@@ -13,6 +13,7 @@ import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import { Fault } from '../fault.ts'
+import type { Places } from '../places.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../tunnel/address.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
@@ -23,6 +24,7 @@ export type OpenClawParts = {
   readonly settings: Settings
   readonly around: Surroundings
   readonly dial: GatewayDialer
+  readonly places: Places
   readonly watch: Pick<PodWatch, 'isSynced' | 'staleForMs' | 'listPods' | 'listAccounts'>
 }
 
@@ -37,7 +39,7 @@ export type OpenClaw = {
 }
 
 export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
-  const { settings, around, dial } = parts
+  const { settings, around, dial, places } = parts
   const { gateway, k8sTrust, limits } = settings.config
   const { clock, log, readFile } = around
   const secrets = readSecrets(settings.config, readFile)
@@ -46,6 +48,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   const { channel, devices, ephemeral, sessions, surfaces } = operator
   const enrolment = new Enrolment({
     dial,
+    places,
     devices,
     ephemeral,
     surfaces,

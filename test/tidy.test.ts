@@ -5,7 +5,18 @@ import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'tap'
-import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { reactionTo } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/refusal.ts'
+import {
+  listHeadings,
+  listQueries,
+  namesIn,
+  readAlerts,
+  readMetrics,
+  readRuleTests,
+  readRunbook,
+  selectorsIn,
+} from './kit/observability-files.ts'
 import { fillTables, listMetrics } from './kit/readme-tables.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -52,6 +63,82 @@ test('every metric the README speaks of exists', async (t) => {
   t.ok(known.length > 0)
 })
 
+const RUNBOOK = readRunbook()
+const RUNBOOK_URL = 'https://github.com/openclaw-k8s/auth-sidecar/blob/main/docs/runbook.md'
+const ALERTS = readAlerts()
+
+test('the runbook has one heading for each code and each alert, and for no other', async (t) => {
+  const headings = RUNBOOK.flatMap(({ text }) => /^`(.+)`$/.exec(text)?.[1] ?? [])
+  const expected = [...Object.keys(CODES), ...ALERTS.map(({ alert }) => alert)]
+  t.strictSame(headings.sort(), expected.sort())
+})
+
+test('the runbook says of each code what the code says', async (t) => {
+  const does = { exit: 'exits', retry: 'retries', bare: 'retries' }
+  for (const [code, { kind, status, close }] of Object.entries(CODES)) {
+    const line = `*${kind} · HTTP ${status} · close ${close} · a node ${does[reactionTo(code as Code)]}*`
+    t.equal(RUNBOOK.find(({ text }) => text === `\`${code}\``)?.next, line, code)
+  }
+})
+
+test('every alert says how urgent it is and what it is about, and leads to its place', async (t) => {
+  for (const { alert, labels, annotations } of ALERTS) {
+    t.match(labels['severity'], /^(critical|warning|info)$/, alert)
+    t.match(annotations['summary'], /^[A-Z].*[.]$/, alert)
+    t.match(annotations['description'], /.{40,}/, alert)
+    const place = RUNBOOK.find(({ text }) => text === `\`${alert}\``)
+    t.equal(annotations['runbook_url'], `${RUNBOOK_URL}#${place?.slug}`, alert)
+  }
+  const addresses = read('charts/openclaw/files/dashboard.json').match(/https:[^"#]*runbook[^"#]*/g)
+  t.strictSame([...new Set(addresses)], [RUNBOOK_URL])
+})
+
+test('every alert is shown firing, and silent beside it', async (t) => {
+  const cases = readRuleTests().flatMap((ruleTest) => ruleTest.alert_rule_test ?? [])
+  for (const { alert } of ALERTS) {
+    const counts = cases
+      .filter(({ alertname }) => alertname === alert)
+      .map(({ exp_alerts: alerts = [] }) => alerts.length)
+    t.ok(
+      counts.some((count) => count > 0),
+      `${alert} fires`,
+    )
+    t.ok(counts.includes(0), `${alert} is silent`)
+  }
+})
+
+test('the dashboard and the alerts ask only for series there are, and for all of ours', async (t) => {
+  const metrics = await readMetrics()
+  const known = metrics.flatMap(({ series }) => series)
+  const asked = new Set<string>()
+  for (const { where, expr } of listQueries()) {
+    for (const name of namesIn(expr)) asked.add(name)
+    t.strictSame(
+      namesIn(expr).filter((name) => !known.includes(name)),
+      [],
+      where,
+    )
+  }
+  const unseen = metrics.filter(({ series }) => !series.some((name) => asked.has(name)))
+  const ours = unseen.map(({ name }) => name).filter((name) => name.startsWith('openclaw_k8s_'))
+  t.strictSame(ours, [], 'metrics nobody looks at')
+})
+
+test('the dashboard and the alerts choose by labels and values there are', async (t) => {
+  const metrics = await readMetrics()
+  const targets = ['namespace', 'pod', 'job', 'instance', 'le']
+  for (const { where, expr } of listQueries()) {
+    for (const { name, matchers } of selectorsIn(expr)) {
+      const labels = metrics.find(({ series }) => series.includes(name))?.labels ?? []
+      const strange = matchers
+        .filter(({ label }) => !targets.includes(label))
+        .flatMap(({ label, values }) => values.map((value) => ({ label, value })))
+        .filter(({ label, value }) => !labels.some((series) => series[label] === value))
+      t.strictSame(strange, [], `${where}: ${name}`)
+    }
+  }
+})
+
 test('each source file opens with one sentence that says what it answers for', async (t) => {
   const opening = /^(?:#!.*\n)?\/\*\* [A-Z`«][^]*?[.!?] \*\/\n/
   const silent = SOURCES.filter((path) => !opening.test(read(path)))
@@ -61,7 +148,7 @@ test('each source file opens with one sentence that says what it answers for', a
 test('no file of the sidecar is unimported', async (t) => {
   const imported = new Set(
     SIDECAR.flatMap((path) =>
-      [...read(path).matchAll(/from '(\.[^']+\.ts)'/g)].map(([, target = '']) =>
+      [...read(path).matchAll(/(?:from |import\()'(\.[^']+\.ts)'/g)].map(([, target = '']) =>
         join(dirname(path), target),
       ),
     ),
@@ -117,6 +204,20 @@ test('every link of the documents to a file leads to one', async (t) => {
       .map(([, target = '']) => join(dirname(path), target))
       .filter((target) => !existsSync(join(ROOT, target)))
       .map((target) => `${path}: ${target}`),
+  )
+  t.strictSame(broken, [])
+})
+
+test('every link of the documents to a heading leads to one', async (t) => {
+  const documents = FILES.filter((path) => path.endsWith('.md'))
+  const broken = documents.flatMap((path) =>
+    [...read(path).matchAll(/\]\(((?!https?:)[^)#\s]*)#([^)\s]+)\)/g)]
+      .map(([, target = '', slug = '']) => ({
+        file: target === '' ? path : join(dirname(path), target),
+        slug,
+      }))
+      .filter(({ file, slug }) => !listHeadings(read(file)).some((one) => one.slug === slug))
+      .map(({ file, slug }) => `${path}: ${file}#${slug}`),
   )
   t.strictSame(broken, [])
 })

@@ -4,6 +4,7 @@ import { composeAdminPort } from './compose/admin-port.ts'
 import { composeAuthn } from './compose/authn.ts'
 import { composeCluster } from './compose/cluster.ts'
 import { composeDialect } from './compose/dialect.ts'
+import { createDrain } from './compose/drain.ts'
 import { composeObserve } from './compose/observe.ts'
 import { composePods } from './compose/pods.ts'
 import { Settings } from './compose/settings.ts'
@@ -18,7 +19,7 @@ import { Streams } from './tunnel/streams.ts'
 export type Sidecar = {
   /** Opens both ports and resolves with the addresses they got. */
   readonly start: () => Promise<{ readonly workers: string; readonly admin: string }>
-  /** Sends every worker away over the drain window, then stops. */
+  /** Sends every worker away over the drain window, unless that was done on request, then stops. */
   readonly drain: () => Promise<void>
   /**
    * Puts what `load` returns in force, as far as that can be done under way, and reads the
@@ -29,21 +30,20 @@ export type Sidecar = {
   readonly stop: () => Promise<void>
 }
 
-const DRAIN_GRACE_MS = 5000
-
 export async function compose(config: Config, around: Surroundings): Promise<Sidecar> {
   const { log } = around
   const parts = await composeParts(config, around)
   const { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort } = parts
   const { metrics } = observed
-  let isDraining = false
+  const drainStreams = createDrain({ config, log, workerPort, streams })
   const adminPort = composeAdminPort(settings, around, {
     metrics,
     signer,
     jwks: authn.jwks,
     watch: pods.watch,
     openclaw,
-    isDraining: () => isDraining,
+    drain: drainStreams,
+    credentials: cluster.credentials,
   })
   let stopHeartbeat = () => {}
 
@@ -68,10 +68,7 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     observed.audit.flush()
   }
   const drain = async () => {
-    isDraining = true
-    workerPort.startDraining()
-    log.info({ streams: streams.size, windowMs: config.drain.window }, 'draining')
-    await streams.drain(config.drain.window, DRAIN_GRACE_MS)
+    await drainStreams.run()
     await stop()
   }
   const reload = createReload({ settings, around, metrics, workerPort, pods })

@@ -2,7 +2,8 @@
 
 import { spawn } from 'node:child_process'
 import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { existsSync, openSync, readFileSync, readlinkSync, writeFileSync, closeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync } from 'node:fs'
+import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Kubeconfig } from './kubeconfig.ts'
 
@@ -50,21 +51,34 @@ export const findApiServer = ({ directory }: Kubeconfig): ApiServerProcess | und
   }
 }
 
-/** A killed process holds its port until it is gone, and the next one would not get it. */
+/** A killed process holds its port until its last thread is gone, and the next one would not get it. */
 const awaitGone = (pid: number): void => {
   const nap = new Int32Array(new SharedArrayBuffer(4))
-  for (let naps = 0; naps < 200 && startTimeOf(String(pid)) !== undefined; naps += 1) {
-    Atomics.wait(nap, 0, 0, 50)
+  for (let naps = 0; naps < 200 && hasThreads(String(pid)); naps += 1) Atomics.wait(nap, 0, 0, 50)
+}
+
+/** The first thread may be a zombie while others still hold what all of them share. */
+const hasThreads = (pid: string): boolean => {
+  try {
+    return readdirSync(`/proc/${pid}/task`).some(
+      (thread) => statOf(`${pid}/task/${thread}`)?.[0] !== 'Z',
+    )
+  } catch {
+    return false
   }
 }
 
-/** Field 22 of /proc/PID/stat, counted behind the program's name, which may hold spaces. */
 const startTimeOf = (pid: string): string | undefined => {
+  const fields = statOf(pid)
+  // A zombie has let go of everything but its number.
+  return fields?.[0] === 'Z' ? undefined : fields?.[19]
+}
+
+/** The fields of /proc/PID/stat from the third on, counted behind the program's name, which may hold spaces. */
+const statOf = (path: string): readonly string[] | undefined => {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    // A zombie has let go of everything but its number.
-    return fields[0] === 'Z' ? undefined : fields[19]
+    const stat = readFileSync(`/proc/${path}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   } catch {
     return undefined
   }

@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { examineCluster } from '@openclaw-k8s/auth-sidecar/doctor/cluster.ts'
 import type { Json } from './api.ts'
 import { GATEWAY, openGround, type Ground } from './ground.ts'
+import { settle } from './rig.ts'
 
 type Rule = Readonly<Record<'apiGroups' | 'resources' | 'verbs', readonly string[]>>
 
@@ -54,6 +56,34 @@ describe('rbac', () => {
       'watch /serviceaccounts',
     ])
     assert.deepEqual(await rulesIn('default'), ['create authentication.k8s.io/tokenreviews'])
+  })
+
+  test('the doctor finds everything with it, and what is missing where it was not granted', async () => {
+    const { config, around } = await settle(ground)
+    const examine = (allowed = config.k8sTrust.allowedIdentities) =>
+      examineCluster({
+        config: { ...config, k8sTrust: { ...config.k8sTrust, allowedIdentities: allowed } },
+        warnings: [],
+        explicitPaths: new Set(),
+        env: {},
+        readFile: around.readFile,
+        clock: around.clock,
+      })
+    const found = await examine()
+    assert.deepEqual(
+      found.map(({ level, name }) => `${level} ${name}`),
+      ['api-server', 'clock', 'own-token', 'signing-keys', 'rights', 'reviews'].map(
+        (name) => `ok ${name}`,
+      ),
+      JSON.stringify(found),
+    )
+    const [identity] = config.k8sTrust.allowedIdentities
+    assert.ok(identity)
+    const elsewhere = await examine([{ ...identity, namespace: 'default' }])
+    assert.match(
+      elsewhere.find(({ level }) => level === 'fail')?.what ?? '',
+      /^may not get, list, watch pods, or list, watch serviceaccounts in namespace default$/,
+    )
   })
 
   test('what an intruder in the sidecar would ask for first is refused', async () => {

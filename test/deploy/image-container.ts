@@ -1,8 +1,9 @@
 /** Runs what is in the image as a container runtime would: its user and environment, a root that cannot be written to. */
 
+import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
@@ -35,41 +36,48 @@ export const runContainer = (image: Image, config: string, command: readonly str
     stdio: ['ignore', 'pipe', 'pipe'],
     env: Object.fromEntries(Env.map((each) => each.split(/=(.*)/s).slice(0, 2))),
   })
+  // Its parent's death would not end it: a process that changes its user is no longer told of that.
+  const end = () => {
+    const first = child.exitCode === null ? firstOf(child.pid) : undefined
+    if (first !== undefined) process.kill(first, 'SIGKILL')
+  }
+  const release = keepTrackOf(async () => end())
   const log: string[] = []
   const lines = createInterface({ input: child.stderr }).on('line', (line) => log.push(line))
   const stdout = text(child.stdout)
-  const exited = once(child, 'close').then(async ([code]) => ({
-    code: code as number | null,
-    stdout: await stdout,
-    stderr: log.join('\n'),
-  }))
-  const isOver = () => child.exitCode !== null || child.signalCode !== null
-  /** To process 1, as a kubelet sends it; its whole namespace ends with it. */
-  const signal = (name: NodeJS.Signals): void => {
-    const first = onlyChildOf(child.pid)
-    if (first !== undefined) process.kill(first, name)
-  }
+  const exited = once(child, 'close').then(async ([code]) => {
+    await release()
+    return { code: code as number | null, stdout: await stdout, stderr: log.join('\n') }
+  })
   return {
     exited,
-    signal,
     /** The first line on stderr that has this in it; rejects when the command ends without one. */
     logged: async (part: string): Promise<string> => {
+      const failed = exited.then(({ stderr }) => {
+        throw new Error(`it ended without a word of ${part}:\n${stderr}`)
+      })
       for (;;) {
         const line = log.find((each) => each.includes(part))
         if (line !== undefined) return line
-        if (isOver()) throw new Error(`it ended:\n${log.join('\n')}`)
-        await Promise.race([once(lines, 'line'), exited])
+        await Promise.race([once(lines, 'line'), failed])
       }
     },
-    kill: keepTrackOf(async () => {
-      // A process that changed its user is not killed with its parent.
-      if (!isOver()) signal('SIGKILL')
+    kill: async (): Promise<void> => {
+      end()
       await exited
-    }),
+    },
+    /** To process 1, as a kubelet sends it. */
+    signal: (name: NodeJS.Signals) => {
+      const first = firstOf(child.pid)
+      assert.ok(first !== undefined, 'process 1 has ended')
+      process.kill(first, name)
+    },
   }
 }
 
-const onlyChildOf = (pid: number | undefined): number | undefined => {
-  const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')
-  return child === undefined || child === '' ? undefined : Number(child)
+/** Process 1 as this machine numbers it, while there is one: 0 would mean whoever asks. */
+const firstOf = (pid = 0): number | undefined => {
+  const path = `/proc/${pid}/task/${pid}/children`
+  const first = existsSync(path) ? Number(readFileSync(path, 'utf8').trim()) : 0
+  return first > 0 ? first : undefined
 }

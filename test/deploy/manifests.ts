@@ -166,6 +166,14 @@ const patchOf = (rendered: readonly Rendered[]): string => {
   return `${comment('What the sidecar adds to the pod template of a gateway.')}\n${print(whole)}`
 }
 
+/** The line a person is told to type, out of the comment that tells it. */
+export const secretCommand = (text: string): string => {
+  const [command] =
+    /kubectl -n \S+ create secret [^]*?\n#?\n/.exec(text.replaceAll(/^# ?/gm, '')) ?? []
+  if (command === undefined) throw new Error('no line that creates a Secret')
+  return command
+}
+
 const main = (): void => {
   const isCheck = process.argv.includes('--check')
   for (const [path, text] of renderManifests(process.env['HELM'] ?? 'helm')) {

@@ -101,6 +101,43 @@ test('all addresses together may have few handshakes under way', async (t) => {
   t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
 })
 
+test('who has shown a token the cluster signed takes no place from those who have shown nothing', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, {
+    clock,
+    set: ['limits.pending=2', 'limits.streams=4', 'limits.handshakeTimeout=2s'],
+  })
+  rig.api.pauseReviews()
+  const waiting: ReturnType<typeof ask>[] = []
+  for (const nth of [1, 2, 3, 4]) {
+    const address = `127.0.0.${20 + nth}`
+    const pod = rig.createPod(`worker-${nth}`, address)
+    waiting.push(ask(rig, [`Authorization: Bearer ${rig.mint({ pod })}`], address))
+    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === nth)
+  }
+  const stranger = await idle(rig, '127.0.0.30', 5)
+  const another = await idle(rig, '127.0.0.31', 6)
+  t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'strangers still have few')
+  stranger.destroy()
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 5)
+  const fifth = rig.createPod('worker-5', '127.0.0.25')
+  const bearer = `Authorization: Bearer ${rig.mint({ pod: fifth })}`
+  const refused = await ask(rig, [bearer], '127.0.0.25')
+  t.equal(refused.code, 'too_many_streams', 'but all that wait are counted as streams')
+
+  await clock.advanceAsync(2000)
+  for (const answer of waiting)
+    t.equal((await answer).code, 'admission_timeout', 'and none for long')
+  another.destroy()
+  rig.api.releaseReviews()
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  const late = await idle(rig, '127.0.0.30', 1)
+  const last = await idle(rig, '127.0.0.31', 2)
+  t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'no place was counted twice')
+  late.destroy()
+  last.destroy()
+})
+
 test('an address that fails too often waits, alone, and only for a while', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })

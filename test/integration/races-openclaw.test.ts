@@ -9,6 +9,7 @@ import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/opencl
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import type { Pod } from '../kit/kube-store.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import {
   positionsOf,
@@ -37,6 +38,7 @@ const inOpenClaw =
     })
     const enrolment = new Enrolment({
       dial,
+      places: probe.watch('places', new Places(1)),
       devices,
       ephemeral: probe.watch('ephemeral', { keep: async () => {} }),
       surfaces: { check: () => {} },

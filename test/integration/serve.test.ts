@@ -57,6 +57,13 @@ test('help and version go to stdout and exit 0', async (t) => {
   t.match(told, { code: 0, stdout: `${version.version}\n`, stderr: '' })
 })
 
+test('what is still under way does not hold a command that has ended', async (t) => {
+  const busy = '--import=data:text/javascript,setInterval(()=>{},1000)'
+  const { stdout, exited } = startSidecarProcess(['version'], { env: { NODE_OPTIONS: busy } })
+  t.strictSame(await exited, { code: 0, signal: null })
+  t.equal(stdout.text, `${version.version}\n`)
+})
+
 test('a configuration that is no good exits 78 with its path, the reason and a hint', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
   t.teardown(() => rm(directory, { recursive: true }))

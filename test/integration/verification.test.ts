@@ -6,6 +6,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import type { ApiFault } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import { nextMessage, type Connected, type Refused } from '../kit/worker-client.ts'
 
 const LOOKUPS = 'openclaw_k8s_verdict_cache_lookups_total'
@@ -71,6 +72,30 @@ test('who asked first may have to leave while the review is held, and the second
   t.equal(codeOf(outcome), 'ok')
   t.equal(api.counts.tokenReviews, 1)
   if (outcome.ok) outcome.socket.terminate()
+})
+
+test('in a storm each token is reviewed once, and who was asked to come back finds its place kept', async (t) => {
+  const rig = await start(t, {
+    // A review a second: the last of six is due when the first handshakes are long over.
+    api: { paces: { tokenReviews: { ratePerSecond: 1, serviceMs: 100, waitMsMax: 1000 } } },
+    set: ['review.concurrency=1', 'limits.handshakeTimeout=2s'],
+  })
+  const { api, clock } = rig
+  const seen = { ok: 0, admission_timeout: 0 }
+  const workers = Array.from({ length: 6 }, async (_, nth) => {
+    const localAddress = `127.0.0.${20 + nth}`
+    const token = rig.mint({ pod: rig.createPod(`worker-${nth}`, localAddress) })
+    for (;;) {
+      const outcome = await rig.connect({ token, localAddress })
+      seen[codeOf(outcome) as keyof typeof seen] += 1
+      if (outcome.ok) return outcome.socket.terminate()
+    }
+  })
+  await runUntil(clock, Promise.all(workers))
+  t.equal(api.counts.tokenReviews, 6)
+  t.equal(seen.ok, 6)
+  t.ok(seen.admission_timeout >= 4, 'some had to come back, and for no other reason')
+  t.strictSame(Object.keys(seen), ['ok', 'admission_timeout'])
 })
 
 test('a good verdict is asked for again when its time is over', async (t) => {

@@ -8,8 +8,11 @@ import { systemClock } from '@openclaw-k8s/auth-sidecar/clock.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
 import { deliver, Faults, Gate, ROUTES } from './kube-faults.ts'
 import type { ApiFault, Route } from './kube-faults.ts'
+import { Pace, tooManyRequests } from './kube-pace.ts'
+import type { PaceOptions } from './kube-pace.ts'
 import { answerCall, targetOf } from './kube-routes.ts'
-import type { Backend, Rbac, Target } from './kube-routes.ts'
+import type { Rbac } from './kube-access.ts'
+import type { Backend, Target } from './kube-routes.ts'
 import { failure, json } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
 import { KubeStore } from './kube-store.ts'
@@ -34,6 +37,8 @@ export type KubeApiOptions = {
   readonly successCacheMs?: number
   readonly sidecar?: { readonly namespace: string; readonly serviceAccount: string }
   readonly gitVersion?: string
+  /** Routes that take on so much and no more; the others answer as fast as they can. */
+  readonly paces?: Partial<Record<Route, PaceOptions>>
 }
 
 export type KubeApi = Awaited<ReturnType<typeof startKubeApi>>
@@ -91,7 +96,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return token
   }
 
-  const traffic = createTraffic(backend, store, clock)
+  const traffic = createTraffic({ backend, store, clock, paces: options.paces ?? {} })
   const server = await createTlsServer(options, traffic.handle)
   const url = `https://127.0.0.1:${server.port}`
 
@@ -132,10 +137,23 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
   }
 }
 
-/** Everything between a request's arrival and its answer: counts, gates, faults. */
-const createTraffic = (backend: Backend, store: KubeStore, clock: Clock) => {
+type TrafficOptions = {
+  readonly backend: Backend
+  readonly store: KubeStore
+  readonly clock: Clock
+  readonly paces: NonNullable<KubeApiOptions['paces']>
+}
+
+/** Everything between a request's arrival and its answer: counts, pace, gates, faults. */
+const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
   const faults = new Faults()
   const watches = new Watches(store, clock)
+  const pace = new Map(
+    ROUTES.flatMap((route) => {
+      const limit = paces[route]
+      return limit === undefined ? [] : [[route, new Pace(limit, clock)] as const]
+    }),
+  )
   const gates = new Map(ROUTES.map((route) => [route, new Gate()]))
   const counts = Object.fromEntries(ROUTES.map((route) => [route, 0])) as Record<Route, number>
   const requests: SeenRequest[] = []
@@ -170,7 +188,11 @@ const createTraffic = (backend: Backend, store: KubeStore, clock: Clock) => {
     const target = targetOf(url)
     record(request, target)
     const fault = faults.take(target.route)
+    response.setHeader('date', new Date(clock.now()).toUTCString())
     const body = await readBody(request)
+    if ((await pace.get(target.route)?.pass()) === false) {
+      return deliver(response, tooManyRequests(), undefined, clock)
+    }
     // Decided on arrival, sent later: a verdict may be stale by the time it is told.
     const answer =
       body === undefined ? TOO_LARGE : answerCall(backend, { request, url, target, body })

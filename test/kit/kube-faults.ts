@@ -7,6 +7,7 @@ import type { Answer } from './kube-status.ts'
 
 export const ROUTES = [
   'tokenReviews',
+  'accessReviews',
   'discovery',
   'jwks',
   'lists',

@@ -1,6 +1,8 @@
 /** What the embedded API server answers: who asks, what for, and whether RBAC lets them. */
 
 import type { IncomingMessage } from 'node:http'
+import { isAllowed, reviewAccess } from './kube-access.ts'
+import type { Rbac } from './kube-access.ts'
 import { publicJwk } from './kube-tokens.ts'
 import { reviewToken } from './kube-review.ts'
 import type { Reviewing, ReviewStatus } from './kube-review.ts'
@@ -10,13 +12,6 @@ import type { Resource } from './kube-store.ts'
 import type { Route } from './kube-faults.ts'
 import { listAnswer, selectionOf, withKind } from './kube-watch.ts'
 import type { Selection } from './kube-watch.ts'
-
-/** What the sidecar's ServiceAccount may do; the demo's RBAC grants all of it. */
-export type Rbac = {
-  readonly tokenReviews: boolean
-  readonly pods: boolean
-  readonly serviceAccounts: boolean
-}
 
 /** A success of the real one's token cache, which outlives the pod by up to its TTL. */
 type CachedReview = { readonly status: ReviewStatus; readonly until: number }
@@ -48,10 +43,12 @@ export type Target = {
 
 const COLLECTION = /^\/api\/v1\/namespaces\/([^/]+)\/(pods|serviceaccounts)(?:\/([^/]+))?$/
 const REVIEWS_PATH = '/apis/authentication.k8s.io/v1/tokenreviews'
+const ACCESS_PATH = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
 const CACHED_REVIEWS_MAX = 10_000
 
 const FIXED: Readonly<Record<string, Route>> = {
   [REVIEWS_PATH]: 'tokenReviews',
+  [ACCESS_PATH]: 'accessReviews',
   '/.well-known/openid-configuration': 'discovery',
   '/openid/v1/jwks': 'jwks',
   '/version': 'version',
@@ -75,11 +72,16 @@ export const targetOf = (url: URL): Target => {
 /** The true answer to a call; a `Selection` when it is a watch to be served. */
 export const answerCall = (backend: Backend, call: Call): Answer | Selection => {
   const { route } = call.target
-  if (route === 'version') return answers.json(200, versionOf(backend.gitVersion))
-  if (route === 'readyz') return plainText('ok')
   const user = authenticate(backend, call.request)
+  // Whoever shows a credential shows a good one, even where none is needed.
   if (user === undefined) return answers.unauthorized()
   switch (route) {
+    case 'version':
+      return answers.json(200, versionOf(backend.gitVersion))
+    case 'readyz':
+      return plainText('ok')
+    case 'accessReviews':
+      return answerAccess(backend, call, user)
     case 'tokenReviews':
       return answerReview(backend, call, user)
     case 'discovery':
@@ -114,13 +116,9 @@ const authenticate = (backend: Backend, request: IncomingMessage): string | unde
 }
 
 const answerReview = (backend: Backend, call: Call, user: string): Answer => {
-  const isAllowed = user === backend.sidecarUser && backend.rbac.tokenReviews
-  const isPost = call.request.method === 'POST'
-  if (!isAllowed || !isPost) {
-    const verb = isPost ? 'create' : 'list'
-    const group = 'authentication.k8s.io'
-    return answers.forbidden({ user, verb, group, resource: 'tokenreviews' })
-  }
+  const verb = call.request.method === 'POST' ? 'create' : 'list'
+  const access = { user, verb, group: 'authentication.k8s.io', resource: 'tokenreviews' }
+  if (!isAllowed(backend, access)) return answers.forbidden(access)
   const review = parseReview(call)
   if ('status' in review) return review
   const { token, audiences } = review
@@ -128,7 +126,18 @@ const answerReview = (backend: Backend, call: Call, user: string): Answer => {
   return answers.json(201, {
     kind: 'TokenReview',
     apiVersion: 'authentication.k8s.io/v1',
-    metadata: { managedFields: [managedField(backend, call, spec)] },
+    metadata: {
+      managedFields: [
+        answers.managedField(call.request, backend.nowMs(), {
+          apiVersion: 'authentication.k8s.io/v1',
+          fields: Object.fromEntries(
+            Object.keys(spec)
+              .sort()
+              .map((name) => [`f:${name}`, {}]),
+          ),
+        }),
+      ],
+    },
     spec,
     status: cachedReview(backend, token, audiences ?? []),
   })
@@ -137,23 +146,8 @@ const answerReview = (backend: Backend, call: Call, user: string): Answer => {
 type ReviewSpec = { readonly token: string; readonly audiences?: readonly string[] }
 
 const parseReview = (call: Call): ReviewSpec | Answer => {
-  const mediaType = call.request.headers['content-type']?.split(';')[0]?.trim()
-  if (mediaType !== undefined && mediaType !== 'application/json') {
-    return answers.failure({
-      code: 415,
-      message:
-        'the body of the request was in an unknown format - accepted media types include: ' +
-        'application/json, application/yaml, application/vnd.kubernetes.protobuf',
-      reason: 'UnsupportedMediaType',
-    })
-  }
-  const spec = readSpec(call.body)
-  if (spec === undefined) {
-    return answers.badRequest(
-      'the object provided is unrecognized (must be of type TokenReview): ' +
-        "couldn't get version/kind; json parse error",
-    )
-  }
+  const spec = readSpec(call, 'TokenReview')
+  if (isAnswer(spec)) return spec
   const { token = '', audiences } = spec
   if (typeof token !== 'string' || !isAudienceList(audiences)) {
     return answers.badRequest(
@@ -166,30 +160,46 @@ const parseReview = (call: Call): ReviewSpec | Answer => {
   return audiences === undefined || audiences.length === 0 ? { token } : { token, audiences }
 }
 
-const readSpec = (body: string): Record<string, unknown> | undefined => {
+const answerAccess = (backend: Backend, call: Call, user: string): Answer => {
+  const verb = call.request.method === 'POST' ? 'create' : 'list'
+  // `system:basic-user` is bound to everybody who is somebody.
+  if (verb !== 'create' || user === 'system:anonymous') {
+    const group = 'authorization.k8s.io'
+    return answers.forbidden({ user, verb, group, resource: 'selfsubjectaccessreviews' })
+  }
+  const spec = readSpec(call, 'SelfSubjectAccessReview')
+  return isAnswer(spec) ? spec : reviewAccess(backend, call.request, user, spec)
+}
+
+type Spec = Readonly<Record<string, unknown>>
+
+const isAnswer = (value: Spec | Answer): value is Answer => 'status' in value && 'headers' in value
+
+const readSpec = (call: Call, kind: string): Spec | Answer => {
+  const mediaType = call.request.headers['content-type']?.split(';')[0]?.trim()
+  if (mediaType !== undefined && mediaType !== 'application/json') {
+    return answers.failure({
+      code: 415,
+      message:
+        'the body of the request was in an unknown format - accepted media types include: ' +
+        'application/json, application/yaml, application/vnd.kubernetes.protobuf',
+      reason: 'UnsupportedMediaType',
+    })
+  }
   try {
-    const review = JSON.parse(body) as { spec?: Record<string, unknown> } | null
+    const review = JSON.parse(call.body) as { spec?: Spec } | null
     return review?.spec ?? {}
   } catch {
-    return undefined
+    return answers.badRequest(
+      `the object provided is unrecognized (must be of type ${kind}): ` +
+        "couldn't get version/kind; json parse error",
+    )
   }
 }
 
 const isAudienceList = (value: unknown): value is readonly string[] | undefined =>
   value === undefined ||
   (Array.isArray(value) && value.every((audience) => typeof audience === 'string'))
-
-const managedField = (backend: Backend, call: Call, spec: ReviewSpec) => ({
-  manager: call.request.headers['user-agent']?.split('/')[0] ?? 'unknown',
-  operation: 'Update',
-  apiVersion: 'authentication.k8s.io/v1',
-  time: `${new Date(backend.nowMs()).toISOString().slice(0, 19)}Z`,
-  fieldsType: 'FieldsV1',
-  fieldsV1: {
-    'f:spec':
-      spec.audiences === undefined ? { 'f:token': {} } : { 'f:audiences': {}, 'f:token': {} },
-  },
-})
 
 const cachedReview = (
   backend: Backend,
@@ -244,11 +254,9 @@ const VERBS: Partial<Record<Route, string>> = { lists: 'list', watches: 'watch' 
 
 const answerObjects = (backend: Backend, call: Call, user: string): Answer | Selection => {
   const { route, resource = 'pods', namespace = '', name } = call.target
-  const isGranted = resource === 'pods' ? backend.rbac.pods : backend.rbac.serviceAccounts
-  const isAllowed = user === backend.sidecarUser && isGranted && call.request.method === 'GET'
-  if (!isAllowed) {
-    const verb = call.request.method === 'GET' ? (VERBS[route] ?? 'get') : 'create'
-    const access = { user, verb, group: '', resource, namespace }
+  const verb = call.request.method === 'GET' ? (VERBS[route] ?? 'get') : 'create'
+  const access = { user, verb, group: '', resource, namespace }
+  if (!isAllowed(backend, access)) {
     return answers.forbidden(name === undefined ? access : { ...access, name })
   }
   if (name !== undefined) {

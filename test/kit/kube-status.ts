@@ -1,6 +1,6 @@
 /** Answers of the API server: plain bodies and the `Status` objects it refuses with. */
 
-import type { OutgoingHttpHeaders } from 'node:http'
+import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 
 export type Answer = {
   readonly status: number
@@ -85,6 +85,21 @@ export const forbidden = (access: Access): Answer => {
       kind: resource,
     },
   })
+}
+
+/** Who wrote the spec of a review, as every created object carries it. */
+export const managedField = (request: IncomingMessage, nowMs: number, spec: ManagedSpec) => ({
+  manager: request.headers['user-agent']?.split('/')[0] ?? 'unknown',
+  operation: 'Update',
+  apiVersion: spec.apiVersion,
+  time: `${new Date(nowMs).toISOString().slice(0, 19)}Z`,
+  fieldsType: 'FieldsV1',
+  fieldsV1: { 'f:spec': spec.fields },
+})
+
+type ManagedSpec = {
+  readonly apiVersion: string
+  readonly fields: Readonly<Record<string, unknown>>
 }
 
 export const tooOld = (asked: number, oldest: number): Failure => ({

@@ -14,7 +14,11 @@ export const keepTrackOf = (takeAway: TakeAway): (() => Promise<void>) => {
   return once
 }
 
-/** Newest first, since it may stand on what is older. */
+/** Newest first, since it may stand on what is older; also what is made meanwhile by an interrupted run. */
 export const takeAllAway = async (): Promise<void> => {
-  for (const takeAway of [...made].toReversed()) await Promise.allSettled([takeAway()])
+  for (let newest = last(); newest !== undefined; newest = last()) {
+    await Promise.allSettled([newest()])
+  }
 }
+
+const last = (): TakeAway | undefined => [...made].at(-1)

@@ -16,6 +16,7 @@ import type { OpenWatch } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import type { MetricSources } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import type { Recorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
 import { createAssertionSigner } from '@openclaw-k8s/auth-sidecar/tunnel/assertion.ts'
 import {
   createGatewayDialer,
@@ -115,8 +116,12 @@ export type DialectParts = {
   readonly probe: Probe
 }
 
-const inStream = ({ dial }: DialectParts): Dialect =>
-  createStreamDialect({ inBandCredentials: true, dial })
+const inStream = ({ dial, probe }: DialectParts): Dialect =>
+  createStreamDialect({
+    inBandCredentials: true,
+    dial,
+    places: probe.watch('places', new Places(1)),
+  })
 
 export const startSteppedLine = async (
   keys: KeyRing,

@@ -19,13 +19,12 @@ type Plan = {
 }
 
 /** `--suite NAME` runs one of them, `--only PATTERN` the tests whose name matches. */
-export const runSuites = async (plan: Plan): Promise<void> => {
+export const runSuites = async (plan: Plan): Promise<Totals> => {
   const { values } = parseArgs({ options: { suite: { type: 'string' }, only: { type: 'string' } } })
   const whyNot = (plan.whyNot ?? whyNoApiServer)()
   if (whyNot !== undefined) {
     process.stdout.write(`skipped: ${whyNot}\n`)
-    finish([{ passed: 0, failed: 0, skipped: 1 }])
-    return
+    return finish([{ passed: 0, failed: 0, skipped: 1 }, ...((await plan.afterwards?.()) ?? [])])
   }
   const giveUp = (why: string) => {
     process.stdout.write(`${why}: cleaning up\n`)
@@ -46,7 +45,7 @@ export const runSuites = async (plan: Plan): Promise<void> => {
   for await (const event of events) count(event, totals)
   await takeAllAway()
   const isWhole = values.suite === undefined && values.only === undefined
-  finish([totals, ...(isWhole ? ((await plan.afterwards?.()) ?? []) : [])])
+  return finish([totals, ...(isWhole ? ((await plan.afterwards?.()) ?? []) : [])])
 }
 
 const whyNoApiServer = (): string | undefined =>
@@ -60,7 +59,8 @@ const count = ({ type, data }: TestEvent, totals: Totals): void => {
   // Suites are only a frame: what failed in their hooks fails their tests. One that is skipped
   // says nothing of its tests, and counts itself.
   if (data.details.type === 'suite' && !isSkipped) {
-    if (type === 'test:fail') process.stdout.write(`${data.name}: ${inspect(data.details.error)}\n`)
+    if (type === 'test:fail')
+      process.stdout.write(`${data.name}: ${reasonOf(data.details.error)}\n`)
     return
   }
   const seconds = (data.details.duration_ms / 1000).toFixed(1)
@@ -68,12 +68,16 @@ const count = ({ type, data }: TestEvent, totals: Totals): void => {
   const word = type === 'test:fail' ? 'not ok' : isSkipped ? 'skip  ' : 'ok    '
   process.stdout.write(`${word} ${data.name} (${seconds} s)\n`)
   if (isSkipped && typeof data.skip === 'string') process.stdout.write(`  ${data.skip}\n`)
-  if (type === 'test:fail') process.stdout.write(`${inspect(data.details.error)}\n`)
+  if (type === 'test:fail') process.stdout.write(`${reasonOf(data.details.error)}\n`)
 }
 
-const finish = (all: readonly Totals[]): void => {
+/** What the test threw, without the runner's words about it. */
+const reasonOf = (error: Error): string => inspect(error.cause ?? error)
+
+const finish = (all: readonly Totals[]): Totals => {
   const sum = (key: keyof Totals) => all.reduce((total, each) => total + each[key], 0)
-  const failed = sum('failed')
-  process.stdout.write(`${sum('passed')} passed, ${failed} failed, ${sum('skipped')} skipped\n`)
+  const [passed, failed, skipped] = [sum('passed'), sum('failed'), sum('skipped')]
+  process.stdout.write(`${passed} passed, ${failed} failed, ${skipped} skipped\n`)
   process.exitCode = failed === 0 ? 0 : 1
+  return { passed, failed, skipped }
 }

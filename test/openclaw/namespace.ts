@@ -1,6 +1,6 @@
 /** A network and process namespace of the suite's own: pods are addresses in it, nothing outlives it. */
 
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -52,6 +52,8 @@ export const runInside = (
   namespace: readonly string[],
   script: string,
   args: readonly string[],
+  /** Takes what the script asks for; whatever else it says are its totals. */
+  serve: (message: unknown, child: ChildProcess) => boolean = () => false,
 ) => {
   const directory = mkdtempSync(join(tmpdir(), 'openclaw-suite-'))
   const child = spawn(UNSHARE, [...namespace, process.execPath, script, ...args], {
@@ -64,7 +66,7 @@ export const runInside = (
   })
   let totals: Totals | undefined
   child.on('message', (message) => {
-    totals = message as Totals
+    if (!serve(message, child)) totals = message as Totals
   })
   const kill = () => void child.kill('SIGKILL')
   // `unshare` waits for its child and lets these two pass it by.

@@ -6,11 +6,11 @@ import { join } from 'node:path'
 import { runProcess, startProcess, type ProcessOptions } from './processes.ts'
 
 const HERE = import.meta.dirname
-const ENTRY = join(HERE, 'node_modules/openclaw/openclaw.mjs')
+export const PRODUCT = join(HERE, 'node_modules/openclaw/openclaw.mjs')
 const INSTALL_LIMIT_MS = 10 * 60_000
 const CLI_LIMIT_MS = 60_000
 
-export const isInstalled = (): boolean => existsSync(ENTRY)
+export const isInstalled = (): boolean => existsSync(PRODUCT)
 
 /** Installs exactly what the lockfile says. Throws when the registry cannot be reached. */
 export const install = async (): Promise<void> => {
@@ -43,7 +43,7 @@ export const productCommand = (
   name: string,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
-): ProcessOptions => ({ name, command: process.execPath, args: [ENTRY, ...args], env })
+): ProcessOptions => ({ name, command: process.execPath, args: [PRODUCT, ...args], env })
 
 export const startProduct = (...command: Parameters<typeof productCommand>) =>
   startProcess(productCommand(...command))
@@ -53,4 +53,4 @@ export const callProduct = (args: readonly string[], env: Readonly<Record<string
   runProcess(productCommand(`openclaw ${args.slice(0, 2).join(' ')}`, args, env), CLI_LIMIT_MS)
 
 /** The shell command line of the product, for recipes that go through a shell. */
-export const SHELL_PRODUCT = `'${process.execPath}' '${ENTRY}'`
+export const SHELL_PRODUCT = `'${process.execPath}' '${PRODUCT}'`

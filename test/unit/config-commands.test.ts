@@ -12,6 +12,7 @@ import { checkFiles, readFileBounded } from '@openclaw-k8s/auth-sidecar/config/f
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { maskSecrets } from '@openclaw-k8s/auth-sidecar/config/mask.ts'
 import { createAuthority } from '../kit/authority.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
 
 const WORKERS =
   'k8sTrust:\n  allowedIdentities: [{ namespace: openclaw, serviceAccount: worker }]\n'
@@ -37,6 +38,7 @@ const runWith = (
       if (text === undefined) throw Object.assign(new Error('absent'), { code: 'ENOENT' })
       return text
     },
+    clock: new FakeClock(),
   })
   return { exitCode, stdout: out.join(''), stderr: err.join('') }
 }

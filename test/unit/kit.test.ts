@@ -20,6 +20,7 @@ import type { ReviewBody } from '../kit/kube-faults.ts'
 import type { KubeApi, KubeApiOptions } from '../kit/kube-api.ts'
 import { encodeToken, withBadSignature } from '../kit/kube-tokens.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import {
   closed,
   connectInBand,
@@ -29,6 +30,7 @@ import {
 } from '../kit/worker-client.ts'
 
 const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
+const ACCESS = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
 const PODS = '/api/v1/namespaces/lab/pods'
 const SAMPLES = new URL('../kit/samples/tokenreview/', import.meta.url)
 const ISSUER = 'https://127.0.0.1:6443'
@@ -261,6 +263,88 @@ t.test('a caller without a right gets the refusal a real API server gives', asyn
   )
   api.revokeSidecarToken(token)
   test.equal(await ask({ token, body }), '401 Unauthorized')
+})
+
+t.test('a SelfSubjectAccessReview is answered as by kube-apiserver v1.35.4', async (test) => {
+  const { api, clock } = await start(test)
+  const ask = async (spec: object, token: string | undefined = api.sidecarToken()) => {
+    const how = token === '' ? { body: { spec } } : { token, body: { spec } }
+    const { status, text } = await call(api, ACCESS, how)
+    return { code: status, ...(JSON.parse(text) as { status?: unknown }) }
+  }
+  const may = async (resourceAttributes: object): Promise<unknown> =>
+    (await ask({ resourceAttributes })).status
+  const pods = { namespace: 'openclaw', resource: 'pods', verb: 'list' }
+  test.strictSame(await ask({ resourceAttributes: pods }), {
+    code: 201,
+    kind: 'SelfSubjectAccessReview',
+    apiVersion: 'authorization.k8s.io/v1',
+    metadata: {
+      managedFields: [
+        {
+          manager: 'curl',
+          operation: 'Update',
+          apiVersion: 'authorization.k8s.io/v1',
+          time: `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
+          fieldsType: 'FieldsV1',
+          fieldsV1: {
+            'f:spec': {
+              'f:resourceAttributes': {
+                '.': {},
+                'f:namespace': {},
+                'f:resource': {},
+                'f:verb': {},
+              },
+            },
+          },
+        },
+      ],
+    },
+    spec: { resourceAttributes: pods },
+    status: {
+      allowed: true,
+      reason:
+        'RBAC: allowed by RoleBinding "openclaw-auth-sidecar/openclaw" of Role ' +
+        '"openclaw-auth-sidecar" to ServiceAccount "openclaw-gateway/openclaw"',
+    },
+  })
+  const reviews = { group: 'authentication.k8s.io', resource: 'tokenreviews' }
+  test.strictSame(await may({ ...reviews, verb: 'create' }), {
+    allowed: true,
+    reason:
+      'RBAC: allowed by ClusterRoleBinding "openclaw-auth-sidecar" of ClusterRole ' +
+      '"openclaw-auth-sidecar" to ServiceAccount "openclaw-gateway/openclaw"',
+  })
+  api.setRbac({ namespaces: ['openclaw'], serviceAccounts: false })
+  for (const refused of [
+    { ...reviews, verb: 'list' },
+    { ...pods, verb: 'delete' },
+    { ...pods, namespace: 'default' },
+    { resource: 'pods', verb: 'list' },
+    { ...pods, resource: 'serviceaccounts', name: 'agent' },
+  ]) {
+    test.strictSame(await may(refused), { allowed: false }, JSON.stringify(refused))
+  }
+  test.match(await ask({}), {
+    code: 422,
+    message:
+      '.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: ' +
+      'exactly one of nonResourceAttributes or resourceAttributes must be specified',
+  })
+  test.match(await ask({ resourceAttributes: pods }, ''), {
+    code: 403,
+    message:
+      /^selfsubjectaccessreviews\.authorization\.k8s\.io is forbidden: User "system:anonymous"/,
+  })
+  test.match(await ask({ resourceAttributes: pods }, 'garbage'), { code: 401 })
+})
+
+t.test('every answer tells the time of the API server', async (test) => {
+  const { api, clock } = await start(test)
+  clock.stepWall(7 * 86_400_000)
+  const { headers } = await open(api, '/version')
+  test.equal(Date.parse(headers.date ?? ''), Math.floor(clock.now() / 1000) * 1000)
+  test.equal((await call(api, '/version', { token: 'garbage' })).status, 401, 'as the real one')
 })
 
 t.test(
@@ -515,6 +599,32 @@ t.test('a review can be held after its verdict and before its answer', async (te
   test.equal((await second).status.authenticated, undefined)
   test.equal((await review(api, token)).status.authenticated, undefined, 'later ones pass')
 })
+
+t.test(
+  'a paced route answers one after another, and turns away who would wait too long',
+  async (test) => {
+    const pace = { ratePerSecond: 10, serviceMs: 5, waitMsMax: 100 }
+    const { api, clock, pod } = await start(test, { paces: { tokenReviews: pace } })
+    const token = api.mintToken({ pod, audiences: ['lab-aud'] })
+    const answeredAt: number[] = []
+    const reviews = [1, 2].map(async () => {
+      const { code } = await review(api, token)
+      answeredAt.push(clock.monotonic())
+      return code
+    })
+    await api.requested('tokenReviews', 2)
+    const refused = await call(api, REVIEWS, { token: api.sidecarToken(), body: {} })
+    test.equal(refused.status, 429)
+    test.match(JSON.parse(refused.text), { kind: 'Status', reason: 'TooManyRequests' })
+    test.strictSame(await runUntil(clock, Promise.all(reviews), 5), [201, 201])
+    test.ok((answeredAt[0] ?? 0) < 100 && (answeredAt[1] ?? 0) >= 105, 'each in its turn')
+    test.equal(
+      (await call(api, PODS, { token: api.sidecarToken() })).status,
+      200,
+      'others do not wait',
+    )
+  },
+)
 
 t.test(
   'a stopped server refuses connections and comes back on its port with its state',

@@ -17,7 +17,9 @@ import type { ApiFault } from '../kit/kube-faults.ts'
 const DEADLINE_MS = 3000
 const VERSION: KubeRequest = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS }
 
-const startClient = async (t: Test, limits: { concurrency?: number; queue?: number } = {}) => {
+type Limits = { concurrency?: number; queue?: number; queueMs?: number }
+
+const startClient = async (t: Test, limits: Limits = {}) => {
   const clock = new FakeClock()
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
   const api = await startKubeApi({ clock })
@@ -150,6 +152,30 @@ test('who waits in vain gets a fault at the deadline, and does not open the brea
   t.match(await first, { status: 200 })
   t.match(await client.request(VERSION), { status: 200 })
   t.equal(api.counts.version, 2, 'nobody is asked on behalf of those who are gone')
+})
+
+test('who may wait for a place has the whole deadline from there, and does not wait for ever', async (t) => {
+  const limits = { concurrency: 1, queue: 8, queueMs: 10_000 }
+  const { api, client, clock } = await startClient(t, limits)
+  api.pause('version')
+  const first = client.request({ ...VERSION, deadlineMs: 9000 })
+  await api.arrived('version')
+  const second = client.request({ ...VERSION, deadlineMs: 500 })
+  const third = client.request({ ...VERSION, deadlineMs: 500 })
+  await clock.advanceAsync(5000)
+  api.release('version')
+  t.match(await first, { status: 200 })
+  t.match(await second, { status: 200 }, 'ten times its deadline has passed')
+  t.match(await third, { status: 200 })
+  t.equal(api.counts.version, 3, 'each was asked once')
+
+  api.setFault('version', { kind: 'hang' })
+  const hanging = Array.from({ length: 4 }, () => client.request({ ...VERSION, deadlineMs: 4000 }))
+  const results = Promise.allSettled(hanging)
+  await settle(clock, results)
+  const asked = api.counts.version
+  t.ok((await results).every(({ status }) => status === 'rejected'))
+  t.equal(asked, 3 + 2 * 3, 'the last one waited in vain')
 })
 
 test('an API server that fails again and again is spared, then asked once, then trusted', async (t) => {

@@ -17,6 +17,7 @@ import {
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const deviceKeys = createDeviceKeys('a-seed-of-more-than-sixteen-bytes')
@@ -219,6 +220,7 @@ test('no device is asked about while its record may be on its way out', async (t
   const { promise, resolve } = Promise.withResolvers<void>()
   const enrolment = new Enrolment({
     dial: () => Promise.reject(new Fault('gateway_unreachable', 'no gateway here')),
+    places: new Places(1),
     ephemeral: { keep: () => promise },
     devices: {
       async isEnrolled(deviceId) {

@@ -331,6 +331,50 @@ for (const side of ['worker', 'gateway'] as const) {
   })
 }
 
+test('what was read gives its memory back when it is written, and not before', async (t) => {
+  const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
+  const read: Buffer[] = []
+  worker.ours.on('data', (chunk: Buffer) => read.push(chunk))
+  const raw = await rawStream(t, { worker: worker.ours, gateway: gateway.ours })
+  const atGateway = collect(gateway.peer)
+  const small = up('x'.repeat(1000))
+  worker.peer.write(small)
+  await atGateway.has(small.length)
+  t.same(
+    read.map(({ length }) => length),
+    [0],
+    'what the kernel took at once',
+  )
+
+  const large = manyFrames(24 * 2 ** 20, true)
+  const backedUp = once(worker.ours, 'pause')
+  gateway.peer.pause()
+  worker.peer.write(large)
+  await backedUp
+  const last = read.at(-1)
+  t.equal(last?.length, gateway.ours.writableLength, 'what a slow reader has yet to take')
+  const drained = once(gateway.ours, 'drain')
+  gateway.peer.resume()
+  await drained
+  t.equal(last?.length, 0, 'what it took')
+  const expected = Buffer.concat([small, large])
+  t.ok((await atGateway.has(expected.length)).equals(expected))
+  raw.stream.destroy()
+})
+
+test('a chunk that shares its memory with others keeps it', async (t) => {
+  const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
+  const raw = await rawStream(t, { worker: worker.ours, gateway: gateway.ours })
+  const memory = Buffer.alloc(64, 0xff)
+  const frame = up('part')
+  frame.copy(memory)
+  worker.ours.push(memory.subarray(0, frame.length))
+  t.ok((await collect(gateway.peer).has(frame.length)).equals(frame))
+  t.equal(memory.length, 64)
+  t.equal(memory[63], 0xff)
+  raw.stream.destroy()
+})
+
 test('the largest message the product sends passes, one byte more is 1009 at both ends', async (t) => {
   const { worker, gateway, summary } = await realStream(t)
   const received = once(gateway, 'message')

@@ -184,11 +184,11 @@ test('only streams count as having carried something', async (t) => {
   t.equal([...streams.listCounts()].length, 1)
 })
 
-test('a drain spreads its closes evenly, and ends with the last stream', async (t) => {
-  const { streams, clock, begin } = setUp()
+/** Streams that go as soon as they are told, and when they were. */
+const openObedient = ({ clock, begin }: ReturnType<typeof setUp>, count: number) => {
   const closedAt: number[] = []
-  const entries = Array.from({ length: 10 }, (_, n) => begin(`pod-${n}`))
-  for (const entry of entries) {
+  for (let n = 0; n < count; n += 1) {
+    const entry = begin(`pod-${n}`)
     entry.admit('node')
     entry.attach({
       ...fakeStream().stream,
@@ -198,14 +198,42 @@ test('a drain spreads its closes evenly, and ends with the last stream', async (
       },
     })
   }
-  const drained = streams.drain(20_000, 5000)
-  await clock.advanceAsync(20_000)
-  await drained
+  return closedAt
+}
+
+test('a drain spreads its closes evenly, and ends with the last stream', async (t) => {
+  const set = setUp()
+  const closedAt = openObedient(set, 10)
+  const drained = set.streams.drain(20_000, 5000)
+  await set.clock.advanceAsync(20_000)
+  t.strictSame(await drained, { streams: 10 })
   t.strictSame(
     closedAt,
-    entries.map((_, index) => index * 2000),
+    Array.from({ length: 10 }, (_, index) => index * 2000),
   )
-  t.equal(clock.pending, 0, 'no timer is left behind')
+  t.equal(set.clock.pending, 0, 'no timer is left behind')
+})
+
+test('a drain without a window still leaves the loop room between its closes', async (t) => {
+  const set = setUp()
+  const closedAt = openObedient(set, 1000)
+  const drained = set.streams.drain(0, 5000)
+  await set.clock.advanceAsync(200)
+  t.strictSame(await drained, { streams: 1000 })
+  const milliseconds = Map.groupBy(closedAt, Math.round)
+  t.ok(
+    [...milliseconds.values()].every((closes) => closes.length <= 6),
+    'few at a time',
+  )
+})
+
+test('a drain counts streams, not admissions that came to nothing', async (t) => {
+  const { streams, clock, begin } = setUp()
+  const pending = begin('a')
+  pending.signal.addEventListener('abort', () => pending.finish())
+  const drained = streams.drain(0, 5000)
+  await clock.advanceAsync(0)
+  t.strictSame(await drained, { streams: 0 })
 })
 
 test('what does not go in a drain is destroyed after the grace, and not before', async (t) => {

@@ -3,10 +3,14 @@
 {{/* The sidecar's configuration: what the chart knows, and over it what the user says. */}}
 {{- define "openclaw.sidecarConfig" -}}
 {{- $known := dict "k8sTrust" (dict "audiences" (list "openclaw-gateway")) -}}
+{{- /* When a gateway restarts, all its workers come back at once: each keeps its place. */ -}}
+{{- $_ := set $known "review" (dict "queue" 16384) -}}
 {{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
 {{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
 {{- if include "openclaw.tlsSecret" . -}}
-{{- $_ := set $known "listen" (dict "tls" (dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key")) -}}
+{{- $tls := dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key" -}}
+{{- if .Values.tls.verifyClients -}}{{- $_ := set $tls "clientCaFile" "/etc/auth-sidecar-tls/ca.crt" -}}{{- end -}}
+{{- $_ := set $known "listen" (dict "tls" $tls) -}}
 {{- end -}}
 {{- toYaml (mustMergeOverwrite $known (deepCopy .Values.sidecar.config)) -}}
 {{- end -}}
@@ -99,11 +103,9 @@
 {{- if .Values.gateway.existingSecret -}}{{ .Values.gateway.secretKey }}{{- else -}}token{{- end -}}
 {{- end -}}
 
-{{/* Name of the Secret with the devices' seed: the token's own, unless that is not ours. */}}
+{{/* Name of the Secret with the devices' seed: apart from the token, which may be deleted to draw another. */}}
 {{- define "openclaw.seedSecret" -}}
-{{- if .Values.sidecar.deviceSeedSecret.name -}}{{ .Values.sidecar.deviceSeedSecret.name }}
-{{- else if .Values.gateway.existingSecret -}}{{ include "openclaw.sidecarName" . }}-device-seed
-{{- else -}}{{ include "openclaw.tokenSecret" . }}{{- end -}}
+{{- default (printf "%s-device-seed" (include "openclaw.sidecarName" .)) .Values.sidecar.deviceSeedSecret.name -}}
 {{- end -}}
 
 {{- define "openclaw.seedKey" -}}

@@ -2,6 +2,7 @@
 
 import { parseArgs } from 'node:util'
 import { ConfigError } from '../config/problems.ts'
+import type { Clock } from '../clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { LoadOptions } from '../config/load.ts'
 
@@ -24,6 +25,7 @@ export type CommandContext = {
   readonly stdout: Output
   readonly stderr: Output
   readonly readFile: ReadFile
+  readonly clock: Clock
 }
 
 /** The command line was wrong; the message says how, the usage what would be right. */
@@ -50,16 +52,33 @@ export function runCommand(context: CommandContext, usage: string, body: () => n
   try {
     return body()
   } catch (error) {
-    if (error instanceof UsageError) {
-      context.stderr.write(`${error.message}\nUsage: ${usage}\n`)
-      return EXIT.usage
-    }
-    if (error instanceof ConfigError) {
-      context.stderr.write(`${error}\n`)
-      return EXIT.config
-    }
-    throw error
+    return explainMistake(context, usage, error)
   }
+}
+
+/** The same for a body that has to wait. */
+export async function runCommandAsync<Code extends number | undefined>(
+  context: CommandContext,
+  usage: string,
+  body: () => Promise<Code>,
+): Promise<Code | number> {
+  try {
+    return await body()
+  } catch (error) {
+    return explainMistake(context, usage, error)
+  }
+}
+
+function explainMistake(context: CommandContext, usage: string, error: unknown): number {
+  if (error instanceof UsageError) {
+    context.stderr.write(`${error.message}\nUsage: ${usage}\n`)
+    return EXIT.usage
+  }
+  if (error instanceof ConfigError) {
+    context.stderr.write(`${error}\n`)
+    return EXIT.config
+  }
+  throw error
 }
 
 function parseStrictly(argv: readonly string[]) {

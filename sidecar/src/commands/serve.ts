@@ -2,7 +2,6 @@
 
 import { destination } from 'pino'
 import closeWithGrace from 'close-with-grace'
-import { systemClock } from '../clock.ts'
 import { compose } from '../compose.ts'
 import { checkFiles } from '../config/files.ts'
 import { loadConfig, type Loaded } from '../config/load.ts'
@@ -11,7 +10,7 @@ import { watchFiles } from '../config/reload.ts'
 import type { Config } from '../config/schema.ts'
 import { createLog, type Log } from '../observe/log.ts'
 import { version } from '../version.ts'
-import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
@@ -21,14 +20,8 @@ const AUDIT_BUFFER_BYTES_MAX = 8 * 1024 * 1024
 const STOP_SPARE_MS = 15_000
 
 /** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
-export async function run(context: CommandContext): Promise<number | undefined> {
-  let loaded: Loaded | undefined
-  const code = runCommand(context, USAGE, () => {
-    loaded = load(context)
-    return EXIT.ok
-  })
-  return loaded === undefined ? code : serve(loaded, context)
-}
+export const run = (context: CommandContext): Promise<number | undefined> =>
+  runCommandAsync(context, USAGE, async () => serve(load(context), context))
 
 function load(context: CommandContext): Loaded {
   const loaded = loadConfig(parseConfigArguments(context))
@@ -43,7 +36,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   const audit = destination({ fd: 1, sync: false, maxLength: AUDIT_BUFFER_BYTES_MAX })
   try {
     const sidecar = await compose(config, {
-      clock: systemClock,
+      clock: context.clock,
       random: Math.random,
       env: context.env,
       readFile: context.readFile,
@@ -70,7 +63,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
     watchFiles({
       files: filesOf(config, context),
       readFile: context.readFile,
-      clock: systemClock,
+      clock: context.clock,
       onChanged: () => sidecar.reload(() => load(context).config),
     })
     return undefined

@@ -12,27 +12,41 @@ import type { Surroundings } from './surroundings.ts'
 const KEYS = { concurrency: 2, queue: 16 }
 const LISTS = { concurrency: 4, queue: 256 }
 
+/**
+ * How long a TokenReview may wait for its turn, in milliseconds: longer than any handshake, so that
+ * a worker that was asked to come back finds its review done, or still in its place.
+ */
+const REVIEW_QUEUE_MS = 60_000
+
 export type Cluster = ReturnType<typeof composeCluster>
 
 export function composeCluster(config: Config, around: Surroundings, metrics: Metrics) {
   const { clock, env, log, readFile } = around
   const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
+  const credentials = new OwnCredentials({ tokenFile, caFile, readFile, clock })
   const common = {
     apiServer,
     clock,
-    credentials: new OwnCredentials({ tokenFile, caFile, readFile, clock }),
+    credentials,
     onOwnCredentialRefused(status: number) {
       metrics.ownCredentialErrors.inc()
       log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
     },
   }
   const { concurrency, queue } = config.review
-  const reviews = new KubeClient({ ...common, concurrency, queue, faultCode: 'review_unavailable' })
+  const reviews = new KubeClient({
+    ...common,
+    concurrency,
+    queue,
+    queueMs: REVIEW_QUEUE_MS,
+    faultCode: 'review_unavailable',
+  })
   const keys = new KubeClient({ ...common, ...KEYS, faultCode: 'keys_unavailable' })
   const lists = new KubeClient({ ...common, ...LISTS, faultCode: 'pod_unconfirmed' })
   const pods = new KubeClient({ ...common, concurrency, queue, faultCode: 'pod_unconfirmed' })
   const watches = new WatchClient(common)
   return {
+    credentials,
     reviews,
     keys,
     lists,

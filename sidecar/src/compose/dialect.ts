@@ -2,11 +2,18 @@
 
 import type { Dialect } from '../dialect/dialect.ts'
 import { createStreamDialect } from '../dialect/stream.ts'
+import { Places } from '../places.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
 import { composeOpenClaw, type OpenClaw, type OpenClawParts } from './openclaw.ts'
 import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
+
+/**
+ * Handshakes under way at the gateway. It is one process, which more at once only slow down, until a
+ * herd runs out of time as a whole and none of it gets in; a node's handshake is all computation.
+ */
+const AT_THE_DOOR_MAX = { stream: 64, openclaw: 8 }
 
 type Parts = { readonly signer: AssertionSigner; readonly watch: OpenClawParts['watch'] }
 
@@ -31,8 +38,13 @@ export function composeDialect(
   })
   if (gateway.protocol === 'stream') {
     const { inBandCredentials } = k8sTrust
-    return { dialect: createStreamDialect({ inBandCredentials, dial }), openclaw: undefined }
+    const places = new Places(AT_THE_DOOR_MAX.stream)
+    return {
+      dialect: createStreamDialect({ inBandCredentials, dial, places }),
+      openclaw: undefined,
+    }
   }
-  const openclaw = composeOpenClaw({ settings, around, dial, watch })
+  const places = new Places(AT_THE_DOOR_MAX.openclaw)
+  const openclaw = composeOpenClaw({ settings, around, dial, places, watch })
   return { dialect: openclaw.dialect, openclaw }
 }

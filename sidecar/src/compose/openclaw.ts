@@ -1,7 +1,6 @@
 /** Puts the `openclaw` dialect together: device keys, operator channel, enrolment, ephemeral sessions. */
 
 import { randomUUID } from 'node:crypto'
-import { BlockList } from 'node:net'
 import type { Config } from '../config/schema.ts'
 import type { Dialect } from '../dialect/dialect.ts'
 import { createDeviceKeys, type DeviceKeys, type PodName } from '../dialect/openclaw/device-key.ts'
@@ -14,7 +13,9 @@ import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import { Fault } from '../fault.ts'
+import type { Places } from '../places.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
+import { isLoopback } from '../tunnel/address.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
 import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
@@ -23,6 +24,7 @@ export type OpenClawParts = {
   readonly settings: Settings
   readonly around: Surroundings
   readonly dial: GatewayDialer
+  readonly places: Places
   readonly watch: Pick<PodWatch, 'isSynced' | 'staleForMs' | 'listPods' | 'listAccounts'>
 }
 
@@ -37,7 +39,7 @@ export type OpenClaw = {
 }
 
 export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
-  const { settings, around, dial } = parts
+  const { settings, around, dial, places } = parts
   const { gateway, k8sTrust, limits } = settings.config
   const { clock, log, readFile } = around
   const secrets = readSecrets(settings.config, readFile)
@@ -46,6 +48,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   const { channel, devices, ephemeral, sessions, surfaces } = operator
   const enrolment = new Enrolment({
     dial,
+    places,
     devices,
     ephemeral,
     surfaces,
@@ -178,10 +181,3 @@ function listAccounts({ config }: Settings, watch: OpenClawParts['watch']) {
   )
   return [...byName.values()]
 }
-
-const LOOPBACK = new BlockList()
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
-LOOPBACK.addAddress('::1', 'ipv6')
-
-const isLoopback = (address: string): boolean =>
-  LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')

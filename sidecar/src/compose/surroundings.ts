@@ -11,7 +11,7 @@ export type Surroundings = {
   readonly readFile: (path: string) => string
   readonly log: Log
   readonly writeAudit: (line: string) => void
-  /** Whether the gateway would take an address for its own host's; loopback unless said otherwise. */
+  /** Whether an address can only be the pod's own; loopback unless said otherwise. */
   readonly isLocalAddress?: (address: string) => boolean
   readonly version: { readonly version: string }
 }

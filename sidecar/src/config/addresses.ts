@@ -66,6 +66,14 @@ export function isLoopbackHost(host: string): boolean {
 /** Whether a host stands for every address of the machine. */
 export const isWildcardHost = (host: string): boolean => ['0.0.0.0', '::', '[::]'].includes(host)
 
+/** Where a port is dialled from its own machine; `undefined` where the system chooses it. */
+export function localOriginOf({ host, port }: Address): string | undefined {
+  if (port === 0) return undefined
+  // Node listens to IPv4 on `::` as well, and every pod has 127.0.0.1.
+  const dialled = isWildcardHost(host) ? '127.0.0.1' : host
+  return `http://${isIP(dialled) === 6 ? `[${dialled}]` : dialled}:${port}`
+}
+
 /** The port a ws:// URL dials. */
 export const portOf = (url: URL): number => (url.port === '' ? 80 : Number(url.port))
 

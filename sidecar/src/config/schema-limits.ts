@@ -23,7 +23,9 @@ export const jwks = z.strictObject({
 export const review = z.strictObject({
   timeout: duration({ min: 10, max: seconds(30) })
     .prefault('3s')
-    .describe('Deadline of a TokenReview with its retry, 10ms to 30s. Default 3s.'),
+    .describe(
+      'Deadline of a TokenReview with its retry, from its turn on, 10ms to 30s. Default 3s.',
+    ),
   concurrency: count(1, 1_024)
     .default(32)
     .describe('TokenReviews under way at once, 1 to 1024. Default 32.'),
@@ -53,7 +55,7 @@ export const limits = z.strictObject({
     .describe('Largest first message in bytes, 1KiB to 1MiB. Default 64KiB.'),
   streams: count(1, 1_000_000)
     .default(10_000)
-    .describe('Open streams, 1 to 1000000. Default 10000.'),
+    .describe('Open streams and admissions under way, 1 to 1000000. Default 10000.'),
   streamsPerPod: count(1, 1_024)
     .default(8)
     .describe('Open streams of one pod (protocol stream only), 1 to 1024. Default 8.'),
@@ -62,7 +64,9 @@ export const limits = z.strictObject({
     .describe('Handshakes under way from one address, 1 to 65536. Default 32.'),
   pending: count(1, 1_000_000)
     .default(2_000)
-    .describe('Handshakes under way in all, 1 to 1000000. Default 2000.'),
+    .describe(
+      'Handshakes under way of workers that have shown no signed token yet, 1 to 1000000. Default 2000.',
+    ),
   failuresPerAddress: rate({ min: 0, max: 100_000 })
     .prefault('20/s')
     .describe(

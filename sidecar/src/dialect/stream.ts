@@ -3,25 +3,32 @@
 import { denied, granted } from '../denial.ts'
 import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-request.ts'
 import { Fault } from '../fault.ts'
-import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
+import type { Places } from '../places.ts'
+import type { Dialled } from '../tunnel/dial.ts'
+import type { GatewayDialer, Reach } from '../tunnel/gateway-dialer.ts'
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'
 
 export type StreamDialectOptions = {
   /** Whether a worker may come without a credential at the upgrade and show it in its first frame. */
   readonly inBandCredentials: boolean
   readonly dial: GatewayDialer
+  /** Those who may be at the gateway's door at once. */
+  readonly places: Pick<Places, 'take'>
 }
 
 export function createStreamDialect(options: StreamDialectOptions): Dialect {
   return (worker) =>
-    worker.token === undefined ? inBand(worker, options) : atUpgrade(worker, worker.token, options)
+    worker.token === undefined ? inBand(worker, options) : atUpgrade(worker, options)
 }
 
 /** The worker waits for its 101 until the gateway has given ours. */
-function atUpgrade(worker: WorkerSide, token: string, options: StreamDialectOptions): Handshake {
+function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
-    introduce: async () => granted({ token, role: worker.role }),
-    reach: (reach) => options.dial(worker, reach),
+    async introduce() {
+      const { role, token } = worker
+      return token === undefined ? denied('credential_missing') : granted({ token, role })
+    },
+    reach: (reach) => dialInTurn(worker, reach, options),
     release: (gateway) => worker.open(gateway.subprotocol),
     refusalMessage: () => undefined,
   }
@@ -37,7 +44,7 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
       return message.ok ? readConnectRequest(message.value) : message
     },
     async reach(reach) {
-      const gateway = await options.dial(worker, reach)
+      const gateway = await dialInTurn(worker, reach, options)
       if (gateway.subprotocol === worker.subprotocol) return gateway
       // The worker was promised its subprotocol with the 101, before the gateway could be asked.
       gateway.socket.destroy()
@@ -46,4 +53,14 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
     release: () => worker.send(CONNECT_ACCEPTED),
     refusalMessage: connectRefused,
   }
+}
+
+/** A herd waits here, under its own time, instead of running out of the gateway's all at once. */
+async function dialInTurn(
+  worker: WorkerSide,
+  reach: Reach,
+  { dial, places }: StreamDialectOptions,
+): Promise<Dialled> {
+  const leave = await places.take(reach.signal)
+  return dial(worker, reach).finally(leave)
 }

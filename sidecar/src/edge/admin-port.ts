@@ -1,7 +1,11 @@
-/** The admin port: metrics, probes, version and the assertion's public key. Never a worker. */
+/** The admin port: metrics, probes, version, the assertion's public key and the drain. Never a worker. */
 
+import type { Socket } from 'node:net'
 import fastify from 'fastify'
 import type { JSONWebKeySet } from 'jose'
+import { normalizeAddress } from '../tunnel/address.ts'
+import type { Drained } from '../tunnel/streams.ts'
+import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn } from './listen.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
@@ -15,6 +19,14 @@ export type AdminPortOptions = {
   readonly checks: readonly ReadinessCheck[]
   readonly version: object
   readonly jwks: JSONWebKeySet
+  readonly drain: {
+    /** Resolves when it is over; a drain under way is joined. */
+    readonly run: () => Promise<Drained>
+    /** Whether an address can only be this machine's own. */
+    readonly isLocalAddress: (address: string) => boolean
+    /** Whether the caller is the command of this very sidecar. */
+    readonly isProven: (proof: string) => boolean
+  }
 }
 
 export type AdminPort = {
@@ -48,9 +60,26 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   })
   app.get('/version', async () => options.version)
   app.get('/.well-known/jwks.json', async () => options.jwks)
+  app.post('/drain', async (request, reply) => {
+    const { run, isLocalAddress, isProven } = options.drain
+    const proof = request.headers[PROOF_HEADER]
+    // A mesh's proxy hands strangers on from a local address: that alone proves nothing.
+    const isOurs = isLocalPeer(request.raw.socket, isLocalAddress)
+    if (isOurs && typeof proof === 'string' && isProven(proof)) return run()
+    return reply.code(403).type('text/plain').send(DRAIN_REFUSED)
+  })
 
   return {
     listen: (host, port) => listenOn(app, { host, port }),
     close: () => app.close(),
   }
+}
+
+const DRAIN_REFUSED = "A drain is asked for in the sidecar's own container: auth-sidecar drain.\n"
+
+/** The peer is on loopback, or it dialled an address of its own. */
+function isLocalPeer(socket: Socket, isLocalAddress: (address: string) => boolean): boolean {
+  const peer = normalizeAddress(socket.remoteAddress)
+  if (peer === undefined) return false
+  return isLocalAddress(peer) || peer === normalizeAddress(socket.localAddress)
 }

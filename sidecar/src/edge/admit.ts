@@ -38,6 +38,8 @@ export type Arrival = {
   readonly handshake: Handshake
   readonly line: Line
   readonly trail: Trail
+  /** Told once the worker counts as a stream, on a token the cluster has signed. */
+  readonly onProven: () => void
   /** Lets the worker into its stream. Called once, in the turn of the last question. */
   readonly release: (admission: Admission) => void
 }
@@ -99,7 +101,8 @@ type Begun = Arrival & {
 
 /** The rest of the line, which a revocation of `entry` cuts short at any of its waits. */
 async function admitPrechecked(begun: Begun): Promise<Verdict<Admission>> {
-  const { worker, entry } = begun
+  const { worker, entry, signature } = begun
+  if (signature === 'verified') begun.onProven()
   worker.onGone = (code) => entry.revoke(code)
   let admission: Verdict<Admission> | undefined
   try {

@@ -13,6 +13,7 @@ export type PendingSocketsOptions = {
 }
 
 type Pending = {
+  isProven: boolean
   readonly address: string
   readonly socket: Socket
   readonly cancel: () => void
@@ -24,6 +25,7 @@ export class PendingSockets {
   readonly #options: PendingSocketsOptions
   readonly #pending = new Map<string, Pending>()
   readonly #countOf = new Map<string, number>()
+  #proven = 0
 
   constructor(options: PendingSocketsOptions) {
     this.#options = options
@@ -41,11 +43,12 @@ export class PendingSockets {
     const { perAddressMax, inAllMax, handshakeTimeoutMs, clock } = this.#options
     const address = normalizeAddress(socket.remoteAddress) ?? ''
     const count = this.#countOf.get(address) ?? 0
-    if (this.#pending.size >= inAllMax || count >= perAddressMax) return false
+    if (this.#pending.size - this.#proven >= inAllMax || count >= perAddressMax) return false
     const key = keyOf(socket)
     const older = this.#pending.get(key)
     if (older !== undefined) this.#remove(key, older)
     const pending: Pending = {
+      isProven: false,
       address,
       socket,
       cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
@@ -63,7 +66,18 @@ export class PendingSockets {
     if (pending !== undefined) pending.onTimeout = run
   }
 
-  /** The peer has proven itself: it no longer counts. */
+  /**
+   * The peer's token is one the cluster has signed: it no longer counts among all, since it counts
+   * as a stream from here on. Its time still runs, and its address still has few.
+   */
+  prove(socket: Socket): void {
+    const pending = this.#pending.get(keyOf(socket))
+    if (pending === undefined || pending.isProven) return
+    pending.isProven = true
+    this.#proven += 1
+  }
+
+  /** The peer was let in: nothing of it is pending any more. */
   settle(socket: Socket): void {
     const key = keyOf(socket)
     const pending = this.#pending.get(key)
@@ -83,7 +97,10 @@ export class PendingSockets {
     // The same port may already belong to a newer socket.
     if (this.#pending.get(key) !== pending) return
     this.#pending.delete(key)
+    if (pending.isProven) this.#proven -= 1
     pending.cancel()
+    // What was pending lives on in a listener of its socket; what it held must not.
+    pending.onTimeout = () => {}
     const count = (this.#countOf.get(pending.address) ?? 1) - 1
     if (count === 0) this.#countOf.delete(pending.address)
     else this.#countOf.set(pending.address, count)

@@ -162,6 +162,7 @@ export class WorkerPort {
       handshake,
       line: this.#options.line,
       trail: visit.trail,
+      onProven: () => this.#pending.prove(socket),
       release: (admitted) => this.#release(worker, handshake, admitted, visit),
     })
     if (admission.ok) return
@@ -216,6 +217,8 @@ export class WorkerPort {
       worker: socket,
       workerHead: worker.head,
       gateway: gateway.socket,
+      // A TLS socket takes a turn of the loop for every write: it would hold what it was given.
+      gatewayReader: this.#options.tls === undefined ? gateway.reader : undefined,
       gatewayHead: gateway.head,
       messageBytesMax: limits.messageBytes,
       emptyFragmentsMax: limits.emptyFragments,

@@ -26,20 +26,24 @@ export type WorkerOptions = {
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 export class Worker implements WorkerSide {
-  readonly options: WorkerOptions
+  readonly options: Omit<WorkerOptions, 'credential' | 'head'>
   /** Bytes read from the socket that belong to the stream. */
   head: Buffer
   /** Told once when the worker is gone or out of time, while its admission is under way. */
   onGone: (code: Code) => void = () => {}
+  #token: string | undefined
   #gone: Code | undefined
   #isOpen = false
   #isClosedByPeer = false
   #isAwaited = false
   readonly #onClose = () => this.give('worker_gone')
 
-  constructor(options: WorkerOptions) {
+  constructor({ credential, head, ...options }: WorkerOptions) {
     this.options = options
-    this.head = options.head
+    this.#token = credential?.token
+    // Node's `head` is a view of the whole request, token and all: a stream must not keep that.
+    this.head = Buffer.allocUnsafeSlow(head.length)
+    head.copy(this.head)
     options.socket.once('close', this.#onClose)
   }
 
@@ -47,8 +51,9 @@ export class Worker implements WorkerSide {
     return this.options.address
   }
 
+  /** Until the release: no token is kept. */
   get token(): string | undefined {
-    return this.options.credential?.token
+    return this.#token
   }
 
   get role(): string | undefined {
@@ -164,6 +169,7 @@ export class Worker implements WorkerSide {
   /** The socket is somebody else's from here on. */
   release(): void {
     this.onGone = () => {}
+    this.#token = undefined
     this.options.socket.off('close', this.#onClose)
   }
 }

@@ -17,6 +17,11 @@ export type KubeClientOptions = {
   readonly concurrency: number
   /** Requests that may wait for a place; one more is a fault at once. */
   readonly queue: number
+  /**
+   * How long a request may wait for its place, in milliseconds: its deadline then counts from there.
+   * Without it the wait is part of the deadline.
+   */
+  readonly queueMs?: number
   /** What a fault of this client is called. */
   readonly faultCode: Code
   /** Told of each 401 and 403 the API server gave us. */
@@ -27,11 +32,16 @@ export type KubeRequest = {
   readonly method: 'GET' | 'POST'
   readonly path: string
   readonly body?: object
-  /** For the whole of it, the retry included, in milliseconds. */
+  /** For the whole of it, the retry included, in milliseconds. See `queueMs`. */
   readonly deadlineMs: number
 }
 
-export type KubeAnswer = { readonly status: number; readonly body: unknown }
+export type KubeAnswer = {
+  readonly status: number
+  readonly body: unknown
+  /** When the API server says it answered. */
+  readonly date?: string | undefined
+}
 
 /** An answer longer than this is a fault, in bytes. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
@@ -67,16 +77,22 @@ export class KubeClient {
    * could say. HTTP/1.1 alone: an early 401 resets an HTTP/2 stream and loses the body.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
-    const { clock, faultCode } = this.#options
-    const lateAfter = clock.monotonic() + request.deadlineMs * (1 - FIRST_TRY_SHARE)
+    const { clock, faultCode, queueMs } = this.#options
+    const { deadlineMs } = request
+    const lateAfter = clock.monotonic() + deadlineMs * (1 - FIRST_TRY_SHARE)
+    const run = async (leave: () => void, signal: AbortSignal) => {
+      // A request whose wait has eaten its deadline says nothing of the API server when it is late.
+      const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
+      return this.#breaker.run(() => this.#tryTwice(request, signal), isTelling).finally(leave)
+    }
     try {
-      return await withDeadline(clock, request.deadlineMs, (signal) =>
-        this.#bulkhead.execute(() => {
-          // A request that had to wait for its place says nothing of the API server when it is late.
-          const isTelling = clock.monotonic() <= lateAfter
-          return this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
-        }, signal),
-      )
+      if (queueMs === undefined) {
+        return await withDeadline(clock, deadlineMs, async (signal) =>
+          run(await this.#takePlace(signal), signal),
+        )
+      }
+      const leave = await withDeadline(clock, queueMs, (signal) => this.#takePlace(signal))
+      return await withDeadline(clock, deadlineMs, (signal) => run(leave, signal))
     } catch (error) {
       if (error instanceof Fault) throw error
       throw new Fault(faultCode, describe(request, error), { cause: error })
@@ -86,6 +102,14 @@ export class KubeClient {
   async close(): Promise<void> {
     await this.#kept?.pool.destroy()
     await this.#kept?.single.destroy()
+  }
+
+  /** Waits for a place among the requests under way; what it resolves with gives the place back. */
+  #takePlace(signal: AbortSignal): Promise<() => void> {
+    const { promise, resolve, reject } = Promise.withResolvers<() => void>()
+    const stay = () => new Promise<void>((leave) => resolve(leave))
+    this.#bulkhead.execute(stay, signal).catch(reject)
+    return promise
   }
 
   async #tryTwice(request: KubeRequest, signal: AbortSignal): Promise<KubeAnswer> {
@@ -126,7 +150,8 @@ export class KubeClient {
     })
     const { statusCode: status } = answer
     if ((status >= 200 && status < 300) || status === 404) {
-      return { status, body: await answer.body.json() }
+      const { date } = answer.headers
+      return { status, body: await answer.body.json(), date: date?.toString() }
     }
     await answer.body.dump({ limit: 65_536, signal })
     if (status === 401 || status === 403) return this.#onRefused(request, status, token, signal)

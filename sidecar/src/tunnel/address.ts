@@ -1,6 +1,6 @@
 /** Peer addresses: one spelling for each, read from the socket alone. */
 
-import { isIP } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 
 const V4_MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
@@ -10,6 +10,14 @@ export function normalizeAddress(address: string | undefined): string | undefine
   const plain = V4_MAPPED.exec(address)?.[1] ?? address.replace(/%.*$/, '')
   return isIP(plain) === 0 ? undefined : plain.toLowerCase()
 }
+
+const LOOPBACK = new BlockList()
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
+LOOPBACK.addAddress('::1', 'ipv6')
+
+/** Whether a normalized address is one of the loopback interface. */
+export const isLoopback = (address: string): boolean =>
+  LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
 
 /** Where a `ws:` URL leads, as a socket takes it: an IPv6 host without its brackets. */
 export const endpointOf = (url: URL): { readonly host: string; readonly port: number } => ({

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../clock.ts'
 import { Fault } from '../fault.ts'
 import { endpointOf } from './address.ts'
+import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
 import { judgeResponseHead } from './response-head.ts'
 
@@ -25,6 +26,8 @@ export type DialOptions = {
 export type Dialled = {
   /** Paused, half-open allowed, and its errors already minded. */
   readonly socket: Socket
+  /** Reads the socket, whoever takes what it says. */
+  readonly reader?: GatewayReader
   /** The gateway's first frames, where they came with its answer. */
   readonly head: Buffer
   readonly subprotocol: string | undefined
@@ -44,7 +47,10 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
   if (url.protocol !== 'ws:') throw new Error('the gateway is dialled over ws: only')
   signal?.throwIfAborted()
   // Half-open, since the splice ends the other side itself and loses nothing under way.
-  const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true })
+  const reader = new GatewayReader()
+  const { onread } = reader
+  const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true, onread })
+  reader.attach(socket)
   // It stays for good: an error may come before the splice listens, and must not end the process.
   socket.on('error', () => undefined)
   const { promise, resolve, reject } = Promise.withResolvers<Dialled>()
@@ -53,7 +59,7 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
     reject(new Fault('gateway_unreachable', `the gateway did not answer within ${timeoutMs} ms`))
   })
   signal?.addEventListener('abort', abort, { once: true })
-  const stopReading = readAnswer(socket, { options, resolve, reject })
+  const stopReading = readAnswer({ socket, reader }, { options, resolve, reject })
   try {
     socket.write(options.request.text, 'latin1')
     return await promise
@@ -74,7 +80,8 @@ type Outcome = {
 }
 
 /** Settles the outcome by what the socket says; the returned function stops listening. */
-function readAnswer(socket: Socket, outcome: Outcome): () => void {
+function readAnswer(dialled: Pick<Dialled, 'socket' | 'reader'>, outcome: Outcome): () => void {
+  const { socket } = dialled
   let read = Buffer.alloc(0)
   const onData = (chunk: Buffer): void => {
     read = Buffer.concat([read, chunk])
@@ -82,7 +89,7 @@ function readAnswer(socket: Socket, outcome: Outcome): () => void {
     if (end === -1 && read.length <= HEAD_BYTES_MAX) return
     // At once, not after the promise: chunks in between would be lost.
     socket.pause()
-    settle(socket, { read, end, outcome })
+    settle(dialled, { read, end, outcome })
   }
   const onError = (cause: Error): void => {
     outcome.reject(new Fault('gateway_unreachable', 'the gateway cannot be reached', { cause }))
@@ -104,7 +111,10 @@ function readAnswer(socket: Socket, outcome: Outcome): () => void {
 
 type Reading = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
 
-function settle(socket: Socket, { read, end, outcome }: Reading): void {
+function settle(
+  dialled: Pick<Dialled, 'socket' | 'reader'>,
+  { read, end, outcome }: Reading,
+): void {
   const { request, subprotocol } = outcome.options
   if (end === -1 || end + HEAD_END.length > HEAD_BYTES_MAX) {
     return outcome.reject(new Fault('gateway_refused', "the gateway's answer exceeds 16 KiB"))
@@ -113,5 +123,5 @@ function settle(socket: Socket, { read, end, outcome }: Reading): void {
   const answer = judgeResponseHead(text, { key: request.key, subprotocol })
   if (!answer.ok) return outcome.reject(new Fault('gateway_refused', answer.reason))
   const head = Buffer.from(read.subarray(end + HEAD_END.length))
-  outcome.resolve({ socket, head, subprotocol: answer.subprotocol })
+  outcome.resolve({ ...dialled, head, subprotocol: answer.subprotocol })
 }

@@ -2,11 +2,15 @@
 
 import type { Duplex } from 'node:stream'
 
+import { giveBack } from './chunk-memory.ts'
+import type { GatewayReader } from './gateway-reader.ts'
 import { FrameScanner } from './scanner.ts'
 import type { ScannerOptions, Violation } from './scanner.ts'
 
 export type DirectionOptions = ScannerOptions & {
   readonly source: Duplex
+  /** Reads the source, unless that does so itself. */
+  readonly reader?: GatewayReader | undefined
   readonly sink: Duplex
   /** The source broke a rule; what came before was relayed. */
   readonly onViolation: (code: Violation) => void
@@ -24,6 +28,8 @@ export class Direction {
   isSinkLeaving = false
 
   readonly #options: DirectionOptions
+  /** The chunk that filled the sink: it holds on to it until it drains. */
+  #unwritten: Buffer | undefined
   #closeFrame: Buffer | undefined
   #isPaused = false
   #isShut = false
@@ -40,18 +46,20 @@ export class Direction {
 
   /** Relays `head`, read earlier, and then what the source sends. */
   start(head: Buffer): void {
-    const { source, sink } = this.#options
-    source.on('data', this.#accept)
+    const { source, sink, reader } = this.#options
+    source.on('data', this.#onData)
     sink.on('drain', this.#onDrain)
-    if (head.length > 0) this.#accept(head)
+    reader?.start({ sink, take: (memory, size) => this.#accept(memory, size) })
+    if (head.length > 0) this.#accept(head, head.length)
     // A socket paused on purpose is not set flowing by a `data` listener, one never read is.
     if (this.#isPaused) source.pause()
     else source.resume()
   }
 
   stop(): void {
-    this.#options.source.off('data', this.#accept)
+    this.#options.source.off('data', this.#onData)
     this.#options.sink.off('drain', this.#onDrain)
+    this.#options.reader?.stop()
   }
 
   /**
@@ -86,15 +94,31 @@ export class Direction {
     return true
   }
 
-  readonly #accept = (chunk: Buffer): void => {
-    this.received += chunk.length
+  /**
+   * Node reads into fresh memory, 64 KiB of it each time, and frees it in collections, which would
+   * cost more than all the rest of relaying: it goes back as soon as the sink has written it.
+   */
+  readonly #onData = (chunk: Buffer): void => {
+    this.#accept(chunk, chunk.length)
+    const { sink } = this.#options
+    if (sink.writableLength === 0) giveBack(chunk)
+    else if (sink.writableNeedDrain) this.#unwritten = chunk
+  }
+
+  #accept(chunk: Buffer, length: number): void {
+    this.received += length
     if (this.#isShut || this.scanner.isDone) return
-    const size = this.scanner.scan(chunk)
+    const size = this.scanner.scan(chunk, length)
     this.#relay(this.scanner.takeHeld(), size === chunk.length ? chunk : chunk.subarray(0, size))
     if (this.scanner.isDone) this.#onScannerDone()
   }
 
   readonly #onDrain = (): void => {
+    if (this.#unwritten !== undefined && this.#options.sink.writableLength === 0) {
+      giveBack(this.#unwritten)
+    }
+    this.#unwritten = undefined
+    this.#options.reader?.drained()
     if (!this.#isPaused) return
     this.#isPaused = false
     this.#options.source.resume()

@@ -38,7 +38,8 @@ export class FrameScanner {
   violation: Violation | undefined
 
   readonly #options: ScannerOptions
-  readonly #held = Buffer.alloc(HEADER_BYTES_MAX)
+  /** A header of which some bytes are missing; few chunks end inside one. */
+  #held: Buffer | undefined
   #heldBytes = 0
   #released: Buffer | undefined
   #payloadLeft = 0
@@ -69,12 +70,12 @@ export class FrameScanner {
     this.#isStopping = true
   }
 
-  /** How many bytes of `chunk` may be relayed now, after those of `takeHeld`. */
-  scan(chunk: Buffer): number {
+  /** How many of the first `length` bytes of `chunk` may be relayed now, after those of `takeHeld`. */
+  scan(chunk: Buffer, length = chunk.length): number {
     let at = 0
-    while (at < chunk.length && !this.isDone) {
+    while (at < length && !this.isDone) {
       const step =
-        this.#payloadLeft > 0 ? this.#walkPayload(chunk.length - at) : this.#walkHeader(chunk, at)
+        this.#payloadLeft > 0 ? this.#walkPayload(length - at) : this.#walkHeader(chunk, at, length)
       if (step === 0) break
       at += step
     }
@@ -97,31 +98,31 @@ export class FrameScanner {
   }
 
   /** Bytes of the header at `at`, or 0 when it is incomplete or was refused. */
-  #walkHeader(chunk: Buffer, at: number): number {
-    if (this.#heldBytes > 0) return this.#completeHeld(chunk)
-    const available = chunk.length - at
+  #walkHeader(chunk: Buffer, at: number, length: number): number {
+    if (this.#held !== undefined) return this.#completeHeld(this.#held, chunk, length)
+    const available = length - at
     if (available >= 2) {
       const size = headerBytes(chunk.readUInt8(at + 1))
       if (available >= size) return this.#admit(chunk, at) ? size : 0
     }
-    chunk.copy(this.#held, 0, at)
-    this.#heldBytes = available
+    this.#held = Buffer.alloc(HEADER_BYTES_MAX)
+    this.#heldBytes = chunk.copy(this.#held, 0, at, length)
     return 0
   }
 
   /** As `#walkHeader`, for a header begun in earlier chunks: it goes on where this chunk starts. */
-  #completeHeld(chunk: Buffer): number {
+  #completeHeld(held: Buffer, chunk: Buffer, length: number): number {
     const heldBytes = this.#heldBytes
-    const total = heldBytes + chunk.copy(this.#held, heldBytes)
-    const size = headerBytes(this.#held.readUInt8(1))
+    const total = heldBytes + chunk.copy(held, heldBytes, 0, length)
+    const size = headerBytes(held.readUInt8(1))
     if (total < size) {
       this.#heldBytes = total
       return 0
     }
-    this.#heldBytes = 0
-    if (!this.#admit(this.#held, 0)) return 0
-    // A copy, since `#held` is written again while a slow sink may still queue these bytes.
-    this.#released = Buffer.from(this.#held.subarray(0, heldBytes))
+    // It is the relay's from here on, since a slow sink may still queue these bytes.
+    this.#held = undefined
+    if (!this.#admit(held, 0)) return 0
+    this.#released = held.subarray(0, heldBytes)
     this.bytes += heldBytes
     return size - heldBytes
   }

@@ -7,6 +7,7 @@ import { CODES } from '../denial.ts'
 import type { Code } from '../denial.ts'
 import { Direction } from './direction.ts'
 import { closeFrame, pingFrame } from './frames.ts'
+import type { GatewayReader } from './gateway-reader.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Violation } from './scanner.ts'
 
@@ -43,6 +44,8 @@ export type SpliceOptions = {
   /** Bytes of the worker read before, in front of what its socket still holds. */
   readonly workerHead: Buffer
   readonly gateway: Duplex
+  /** Reads the gateway's socket; left out, that reads itself. */
+  readonly gatewayReader?: GatewayReader | undefined
   readonly gatewayHead: Buffer
   /** Bytes of a message with all its fragments. */
   readonly messageBytesMax: number
@@ -160,9 +163,10 @@ class SplicedStream implements Stream {
   }
 
   #direct(source: Duplex, sink: Duplex, masked: boolean): Direction {
-    const { messageBytesMax, emptyFragmentsMax } = this.#options
+    const { messageBytesMax, emptyFragmentsMax, gatewayReader } = this.#options
     return new Direction({
       source,
+      reader: masked ? undefined : gatewayReader,
       sink,
       masked,
       messageBytesMax,

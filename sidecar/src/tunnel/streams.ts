@@ -22,6 +22,12 @@ export type StreamsOptions = {
   readonly clock: Clock
 }
 
+/** What a drain did. */
+export type Drained = {
+  /** Streams that it ended. */
+  readonly streams: number
+}
+
 type EntryOptions = Pick<Entry, 'number' | 'claims' | 'address'> & { readonly clock: Clock }
 
 /** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
@@ -137,6 +143,8 @@ export class Entry {
   }
 }
 
+/** A drain gives each stream so much of the loop's time, in milliseconds, however short its window. */
+const DRAINED_MS_MIN = 0.2
 /** The heartbeat visits the streams in this many slices a period, so that pings do not come in bursts. */
 const HEARTBEAT_SLICES = 20
 
@@ -145,7 +153,7 @@ export class Streams {
   readonly #entries = new Set<Entry>()
   readonly #entriesOfPod = new Map<string, Set<Entry>>()
   #begun = 0
-  #draining: Promise<void> | undefined
+  #draining: Promise<Drained> | undefined
   #onEmpty: (() => void) | undefined
 
   constructor(options: StreamsOptions) {
@@ -204,23 +212,25 @@ export class Streams {
    * the window is destroyed. Nothing begins any more, not even for workers that were at the door. A second call
    * waits for the first.
    */
-  drain(windowMs: number, graceMs: number): Promise<void> {
+  drain(windowMs: number, graceMs: number): Promise<Drained> {
     this.#draining ??= this.#drainOnce(windowMs, graceMs)
     return this.#draining
   }
 
-  async #drainOnce(windowMs: number, graceMs: number): Promise<void> {
+  async #drainOnce(windowMs: number, graceMs: number): Promise<Drained> {
     const { clock } = this.#options
     const entries = [...this.#entries]
+    const spreadMs = Math.max(windowMs, entries.length * DRAINED_MS_MIN)
     const cancels = entries.map((entry, index) =>
-      clock.after((windowMs * index) / entries.length, () => entry.revoke('draining')),
+      clock.after((spreadMs * index) / entries.length, () => entry.revoke('draining')),
     )
-    cancels.push(clock.after(windowMs + graceMs, () => this.destroyAll()))
+    cancels.push(clock.after(spreadMs + graceMs, () => this.destroyAll()))
     await new Promise<void>((resolve) => {
       this.#onEmpty = resolve
       if (this.#entries.size === 0) resolve()
     })
     for (const cancel of cancels) cancel()
+    return { streams: entries.filter(({ admittedAt }) => admittedAt !== undefined).length }
   }
 
   /** Drops all sockets at once, without close frames, and aborts what is under way. */

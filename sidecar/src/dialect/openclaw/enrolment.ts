@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
 import { raceAbort, withDeadline } from '../../deadline.ts'
 import { Fault } from '../../fault.ts'
+import type { Places } from '../../places.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
 import type { GrantedReach } from '../dialect.ts'
 import type { Device } from './device-key.ts'
@@ -16,6 +17,8 @@ import type { Surfaces } from './surfaces.ts'
 
 export type EnrolmentOptions = {
   readonly dial: GatewayDialer
+  /** Those who may be at the gateway's door at once. */
+  readonly places: Pick<Places, 'take'>
   readonly devices: Pick<Devices, 'isEnrolled' | 'list' | 'note' | 'remove' | 'mintBootstrapToken'>
   readonly ephemeral: Pick<EphemeralSessions, 'keep'>
   readonly surfaces: Pick<Surfaces, 'check'>
@@ -52,8 +55,16 @@ export class Enrolment {
     this.#options = options
   }
 
-  /** Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway. */
+  /**
+   * Waits for a turn at the gateway's door, which takes its worker's time and not the gateway's.
+   * Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway.
+   */
   async enter(entrant: Entrant): Promise<Welcome> {
+    const leave = await this.#options.places.take(entrant.reach.signal)
+    return this.#enterInTurn(entrant).finally(leave)
+  }
+
+  async #enterInTurn(entrant: Entrant): Promise<Welcome> {
     for (let again = 1; ; again += 1) {
       try {
         return await this.#enterOnce(entrant)

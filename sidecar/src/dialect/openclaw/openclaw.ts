@@ -64,7 +64,12 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
       return welcome.gateway
     },
 
-    release: () => worker.send(hello),
+    release() {
+      worker.send(hello)
+      // The token and the gateway's whole state would otherwise live as long as the stream.
+      request = undefined
+      hello = ''
+    },
 
     refusalMessage: (code) => (request === undefined ? undefined : refusalFrame(code, request.id)),
   }

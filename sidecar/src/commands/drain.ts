@@ -1,0 +1,76 @@
+/** `drain`: has the running sidecar send its workers away, and waits until they are gone. */
+
+import { localOriginOf } from '../config/addresses.ts'
+import { readProblem } from '../config/files.ts'
+import { loadConfig } from '../config/load.ts'
+import { ConfigError } from '../config/problems.ts'
+import type { Config } from '../config/schema.ts'
+import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
+import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
+import { locateApiServer } from '../kube/in-cluster.ts'
+import type { Drained } from '../tunnel/streams.ts'
+import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
+
+const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'
+
+/** What a drain may take beyond its window, in milliseconds: the grace of the last streams, and some. */
+const SPARE_MS = 10_000
+
+/** Exits 0 when no stream is left, 69 when no sidecar said so in time. */
+export const run = (context: CommandContext): Promise<number> =>
+  runCommandAsync(context, USAGE, async () => {
+    const { config } = loadConfig(parseConfigArguments(context))
+    const origin = findOrigin(config)
+    const headers = { [PROOF_HEADER]: proveDrain(readOwnToken(config, context)) }
+    const deadlineMs = config.drain.window + SPARE_MS
+    const { clock, stdout, stderr } = context
+    try {
+      const call = { origin, method: 'POST', path: '/drain', headers, deadlineMs, clock } as const
+      const { streams } = readOutcome(await callAdmin(call))
+      stdout.write(`drained: ${streams} ${streams === 1 ? 'stream' : 'streams'} closed\n`)
+      return EXIT.ok
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      stderr.write(`Not drained: the sidecar at ${origin}: ${reason}\n`)
+      return EXIT.dependency
+    }
+  })
+
+function findOrigin({ listen }: Config): string {
+  const origin = localOriginOf(listen.admin)
+  if (origin !== undefined) return origin
+  const reason = 'The port is 0: the running sidecar has one that nobody can know.'
+  const hint = 'Name the port, such as 0.0.0.0:9464.'
+  throw new ConfigError([{ path: 'listen.admin', reason, hint }])
+}
+
+function readOwnToken({ kubernetes }: Config, { env, readFile }: CommandContext): string {
+  const path = 'kubernetes.tokenFile'
+  const hint = 'Run this in the container of the sidecar, with its configuration.'
+  let tokenFile: string | undefined
+  try {
+    ;({ tokenFile } = locateApiServer(kubernetes, env))
+    return readFile(tokenFile).trim()
+  } catch (error) {
+    const reason = tokenFile === undefined ? String(error) : readProblem(error)
+    throw new ConfigError([
+      { path, ...(tokenFile === undefined ? {} : { where: tokenFile }), reason, hint },
+    ])
+  }
+}
+
+function readOutcome({ status, text }: AdminAnswer): Drained {
+  if (status !== 200) throw new Error(`it answered ${status}: ${text.slice(0, 200).trim()}`)
+  const outcome = parse(text)
+  if (outcome === undefined) throw new Error('what answers there is no sidecar')
+  return outcome
+}
+
+function parse(text: string): Drained | undefined {
+  try {
+    const { streams } = JSON.parse(text) as Record<string, unknown>
+    return typeof streams === 'number' ? { streams } : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,110 @@
+/** Whether RBAC lets the sidecar do what it has to: review tokens, see pods and ServiceAccounts. */
+
+import { scopesOf } from '../compose/pods.ts'
+import type { Config } from '../config/schema.ts'
+import type { KubeClient } from '../kube/client.ts'
+import type { Scope } from '../kube/pod-watch.ts'
+import { mendOf, reasonOf } from './explain.ts'
+import { fail, ok, type Finding } from './finding.ts'
+
+type Asking = {
+  readonly client: KubeClient
+  readonly config: Config
+  readonly deadlineMs: number
+}
+
+/** As in the spec of a SelfSubjectAccessReview; without a namespace it means the whole cluster. */
+type Right = {
+  readonly verb: string
+  readonly resource: string
+  readonly group?: string
+  readonly namespace?: string
+  readonly name?: string
+}
+
+const PATH = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
+const REVIEW: Right = {
+  verb: 'create',
+  group: 'authentication.k8s.io',
+  resource: 'tokenreviews',
+}
+/** Namespaces that a line names; of more it tells the number. */
+const NAMED_MAX = 5
+
+export async function examineRights(asking: Asking): Promise<readonly Finding[]> {
+  const { client, config, deadlineMs } = asking
+  const { enabled, allowedIdentities } = config.k8sTrust
+  const rights = enabled ? scopesOf(allowedIdentities).flatMap(rightsIn) : []
+  // Several ServiceAccounts of a namespace need the same pods.
+  const needed = new Map([REVIEW, ...rights].map((right) => [JSON.stringify(right), right]))
+  try {
+    const answers = await Promise.all(
+      [...needed.values()].map(async (right) => ({
+        right,
+        isGranted: await ask(client, right, deadlineMs),
+      })),
+    )
+    const missing = answers.filter(({ isGranted }) => !isGranted).map(({ right }) => right)
+    if (missing.length > 0) return describeMissing(missing)
+    return [ok('rights', `may create tokenreviews${describeSeen(rights)}`)]
+  } catch (error) {
+    const refusal = 'Bind the ClusterRole system:basic-user to all ServiceAccounts, as is usual.'
+    return [fail('rights', reasonOf(error), mendOf(error, refusal))]
+  }
+}
+
+/** Exactly what is used: a list or a watch of one ServiceAccount can be granted by its name. */
+const rightsIn = ({ namespace, serviceAccount }: Scope): readonly Right[] => {
+  const where = namespace === undefined ? {} : { namespace }
+  const which = serviceAccount === undefined ? {} : { name: serviceAccount }
+  return [
+    ...['get', 'list', 'watch'].map((verb) => ({ verb, resource: 'pods', ...where })),
+    ...['list', 'watch'].map((verb) => ({ verb, resource: 'serviceaccounts', ...where, ...which })),
+  ]
+}
+
+async function ask(client: KubeClient, right: Right, deadlineMs: number): Promise<boolean> {
+  const body = {
+    apiVersion: 'authorization.k8s.io/v1',
+    kind: 'SelfSubjectAccessReview',
+    spec: { resourceAttributes: right },
+  }
+  const answer = await client.request({ method: 'POST', path: PATH, body, deadlineMs })
+  const { status } = (answer.body ?? {}) as { status?: { allowed?: unknown } }
+  return status?.allowed === true
+}
+
+/** One line for the reviews, and one for each namespace. */
+function describeMissing(missing: readonly Right[]): readonly Finding[] {
+  const byPlace = Map.groupBy(missing, ({ namespace, group }) => group ?? placeOf(namespace))
+  return [...byPlace].map(([place, rights]) => {
+    const verbs = Map.groupBy(rights, ({ resource }) => resource)
+    const what = [...verbs]
+      .map(([resource, some]) => `${listVerbs(some)} ${resource}`)
+      .join(', or ')
+    if (place === REVIEW.group) {
+      return fail(
+        'rights',
+        `may not ${what}`,
+        'Bind the ClusterRole system:auth-delegator to our ServiceAccount.',
+      )
+    }
+    const mend =
+      'Bind a role that may get, list and watch pods, and list and watch serviceaccounts, there to our ServiceAccount.'
+    return fail('rights', `may not ${what} in ${place}`, mend)
+  })
+}
+
+const listVerbs = (rights: readonly Right[]): string =>
+  [...new Set(rights.map(({ verb }) => verb))].join(', ')
+
+const placeOf = (namespace: string | undefined): string =>
+  namespace === undefined ? 'the whole cluster' : `namespace ${namespace}`
+
+function describeSeen(rights: readonly Right[]): string {
+  const places = [...new Set(rights.map(({ namespace }) => placeOf(namespace)))]
+  if (places.length === 0) return ''
+  const named = places.slice(0, NAMED_MAX).join(', ')
+  const rest = places.length - NAMED_MAX
+  return `, and see pods and ServiceAccounts in ${named}${rest > 0 ? ` and ${rest} more` : ''}`
+}

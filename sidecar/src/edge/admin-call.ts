@@ -1,0 +1,42 @@
+/** Calls the admin port of the sidecar that runs in the same container. */
+
+import { once } from 'node:events'
+import { request, type IncomingMessage } from 'node:http'
+import type { Clock } from '../clock.ts'
+import { withDeadline } from '../deadline.ts'
+
+export type AdminCall = {
+  readonly origin: string
+  readonly method: 'GET' | 'POST'
+  readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly deadlineMs: number
+  readonly clock: Clock
+}
+
+export type AdminAnswer = { readonly status: number; readonly text: string }
+
+/** A longer answer is none of the sidecar's, in bytes. */
+const ANSWER_BYTES_MAX = 64 * 1024
+
+/** Rejects when nothing answers in time. The deadline is the only one: a drain takes as long as it takes. */
+export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
+  const { origin, method, path, headers = {}, deadlineMs, clock } = call
+  return withDeadline(clock, deadlineMs, async (signal) => {
+    // What undici does better is not needed here, and would cost the container more memory.
+    const sent = request(`${origin}${path}`, { method, headers, agent: false, signal })
+    const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
+    return { status: response.statusCode ?? 0, text: await readBounded(response) }
+  })
+}
+
+async function readBounded(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length
+    if (bytes > ANSWER_BYTES_MAX) throw new Error('the answer is too long')
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString()
+}

@@ -1,0 +1,86 @@
+/** The command line of `npm run bench`. */
+
+import { parseArgs } from 'node:util'
+
+export const SECTIONS = ['echo', 'streams', 'handshakes', 'round-trip', 'idle'] as const
+export type SectionName = (typeof SECTIONS)[number]
+
+export type Options = {
+  readonly isQuick: boolean
+  readonly sections: readonly SectionName[]
+  /** Names of peers to measure; none means all. */
+  readonly peers: readonly string[]
+  /** Only cases whose name contains this. */
+  readonly cases: string
+  /** Other checkouts, each with Node flags after it. */
+  readonly also: readonly string[]
+  readonly rounds: number
+  /** Length of one measured window. */
+  readonly windowMs: number
+  /** Where results go; `undefined` for the place that fits what was measured. */
+  readonly out: string | undefined
+}
+
+export const USAGE = `Usage: npm run bench -- [option…]
+
+  --quick            all sections, smaller and shorter: under two minutes
+  --only SECTION,…   ${SECTIONS.join(', ')}
+  --peers NAME,…     sidecar, go, go-unauthenticated, nginx, nginx-64k, nginx-auth, haproxy, haproxy-64k
+  --cases TEXT       only cases whose name contains TEXT, such as '1 KiB x 64'
+  --also 'DIR [NODE-FLAG…]'
+                     measure the sidecar of another checkout too, in the same rounds; repeatable
+  --rounds N         rounds of each case
+  --ms N             length of one measured window in milliseconds
+  --out DIR          write results here; by default a whole run writes docs/performance,
+                     any other node_modules/.cache/bench
+`
+
+export const parseOptions = (argv: readonly string[]): Options | undefined => {
+  const { values } = parseArgs({
+    args: [...argv],
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string', default: '' },
+      peers: { type: 'string', default: '' },
+      cases: { type: 'string', default: '' },
+      also: { type: 'string', multiple: true, default: [] },
+      rounds: { type: 'string' },
+      ms: { type: 'string' },
+      out: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help) return undefined
+  return {
+    isQuick: values.quick,
+    sections: sectionsOf(list(values.only)),
+    peers: list(values.peers),
+    cases: values.cases,
+    also: values.also,
+    rounds: positive('rounds', values.rounds ?? (values.quick ? '3' : '7')),
+    windowMs: positive('ms', values.ms ?? (values.quick ? '80' : '500')),
+    out: values.out,
+  }
+}
+
+/** A run that leaves nothing out and adds nothing: only such a one may replace the published figures. */
+export const isWhole = ({ isQuick, sections, peers, cases, also }: Options): boolean =>
+  !isQuick &&
+  sections.length === SECTIONS.length &&
+  peers.length === 0 &&
+  cases === '' &&
+  also.length === 0
+
+const list = (text: string): readonly string[] => text.split(',').filter(Boolean)
+
+const sectionsOf = (names: readonly string[]): readonly SectionName[] => {
+  const unknown = names.find((name) => !SECTIONS.some((section) => section === name))
+  if (unknown !== undefined) throw new Error(`there is no section ${unknown}`)
+  return names.length === 0 ? SECTIONS : SECTIONS.filter((section) => names.includes(section))
+}
+
+const positive = (name: string, text: string): number => {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} wants a whole number`)
+  return value
+}

@@ -1,0 +1,3 @@
+module bench/go-reverse-proxy
+
+go 1.22

@@ -1,0 +1,6 @@
+/** Makes the plots and the page of docs/performance anew from the figures that are kept there. */
+
+import { fileURLToPath } from 'node:url'
+import { render } from './report/write.ts'
+
+render(fileURLToPath(new URL('../../docs/performance/', import.meta.url)))

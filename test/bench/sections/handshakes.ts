@@ -1,0 +1,81 @@
+/** Handshakes: CPU time of the proxy for connect, upgrade and close, by what it has to find out. */
+
+import type { CredentialKind } from '../api-server.ts'
+import {
+  cpuMsOf,
+  isWanted,
+  measureCase,
+  takingPart,
+  withContenders,
+  type Bench,
+} from '../contenders.ts'
+import type { Contender } from '../contenders.ts'
+
+const CONCURRENCY = 32
+const COUNT = 1500
+const COUNT_QUICK = 250
+/** Until the code of a handshake is compiled as well as it will be. */
+const WARM_UP = 1500
+
+type Kind = {
+  readonly name: string
+  readonly credentials: CredentialKind
+  /** What every handshake has to be answered with. */
+  readonly status: '101' | '401'
+}
+
+const CACHED: Kind = { name: 'admitted, verdict cached', credentials: 'repeated', status: '101' }
+const KINDS: readonly Kind[] = [
+  CACHED,
+  { name: 'admitted, new token', credentials: 'distinct', status: '101' },
+  { name: 'refused, not a JWT', credentials: 'not a JWT', status: '401' },
+  { name: 'refused, bad signature', credentials: 'bad signature', status: '401' },
+]
+
+export const measureHandshakes = async (bench: Bench): Promise<void> => {
+  await measureOver(bench, false, KINDS)
+  await measureOver(bench, true, [CACHED])
+}
+
+const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[]): Promise<void> => {
+  const count = bench.options.isQuick ? COUNT_QUICK : COUNT
+  const wanted: (Kind & { readonly file: string })[] = []
+  for (const kind of kinds.filter(({ name }) => isWanted(bench, name))) {
+    // One batch more than there are rounds, to warm up with.
+    const tokens = kind === CACHED ? 0 : count * (bench.options.rounds + 1)
+    wanted.push({ ...kind, file: await bench.cluster.credentials(kind.credentials, tokens) })
+  }
+  const table = `handshakes, ${isTls ? 'TLS' : 'plain'}`
+  const unit = 'CPU ms per connect, upgrade and close'
+  await withContenders(bench, { section: 'handshakes', isTls }, async (contenders) => {
+    const asking = contenders.filter((contender) => asks(bench, contender))
+    for (const { name, file, status, credentials } of wanted) {
+      const run = async ({ target }: Contender, batch: number, handshakes = count) => {
+        const { statuses = {} } = await bench.load.run({
+          do: 'handshakes',
+          from: batch * count,
+          count: handshakes,
+          concurrency: CONCURRENCY,
+          ...target(file),
+        })
+        if (statuses[status] !== handshakes) throw new Error(`answers: ${JSON.stringify(statuses)}`)
+      }
+      await measureCase(
+        bench,
+        credentials === 'repeated' ? contenders : asking,
+        { section: 'handshakes', table, name, unit },
+        {
+          // A token that is to be new can warm up nothing more than once.
+          prepare: (contender) => run(contender, 0, credentials === 'repeated' ? WARM_UP : count),
+          measure: async (contender, round) =>
+            (await cpuMsOf(contender, () => run(contender, round + 1))) / count,
+        },
+      )
+    }
+  })
+}
+
+const asks = (bench: Bench, contender: Contender): boolean =>
+  takingPart(bench, 'handshakes').some(
+    ({ name, asksNobody }) => name === contender.name && asksNobody !== true,
+  )

@@ -1,0 +1,101 @@
+/** Idle memory: what a proxy holds for connections over which nothing comes any more. */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { report, startPeer, takingPart, type Bench, type Contender } from '../contenders.ts'
+import type { Peer } from '../peers/peer.ts'
+import { memoryOf, openFilesMax, type Memory } from '../processes.ts'
+
+const CONNECTIONS = [0, 1000, 5000, 10_000]
+const CONNECTIONS_QUICK = [0, 1000]
+/** Connections of a proxy are two sockets, and a few files are none. */
+const OTHER_FILES = 200
+const RUNS = 2
+/** A collection may come a while after the last byte. */
+const SETTLE_MS = 2000
+const SETTLE_MS_QUICK = 1000
+/** Each connection has carried one message before it is left alone. */
+const MESSAGE_BYTES = 1024
+const KIB = 1024
+
+const PSS = 'idle memory, proportional'
+const RSS = 'idle memory, resident'
+const EACH = 'idle memory, each connection over the base'
+
+export const measureIdle = async (bench: Bench): Promise<void> => {
+  const credentials = await bench.cluster.credentials('repeated')
+  const possible = Math.floor((openFilesMax() - OTHER_FILES) / 2)
+  const steps = (bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS).map((count) =>
+    Math.min(count, possible),
+  )
+  for (const peer of takingPart(bench, 'idle')) {
+    const runs: (readonly Memory[])[] = []
+    for (let run = 0; run < (bench.options.isQuick ? 1 : RUNS); run += 1) {
+      runs.push(await measurePeer(bench, peer, credentials, steps))
+    }
+    keep(bench, peer.name, steps, runs)
+  }
+}
+
+/** The memory of a fresh process at each step. */
+const measurePeer = async (
+  bench: Bench,
+  peer: Peer,
+  credentials: string,
+  steps: readonly number[],
+): Promise<readonly Memory[]> => {
+  const measured: Memory[] = []
+  let contender: Contender | undefined
+  let open = 0
+  try {
+    contender = await startPeer(bench, peer, false)
+    for (const connections of steps) {
+      await openMore(bench, contender, credentials, connections - open)
+      open = connections
+      await sleep(bench.options.isQuick ? SETTLE_MS_QUICK : SETTLE_MS)
+      measured.push(memoryOf(contender.pids()))
+    }
+  } catch (error) {
+    report(bench, { table: PSS, case: `after ${open} connections`, peer: peer.name }, error)
+  }
+  await bench.load.run({ do: 'close', group: peer.name })
+  await contender?.stop()
+  return measured
+}
+
+const openMore = async (
+  { load }: Bench,
+  { name: group, target }: Contender,
+  credentials: string,
+  connections: number,
+): Promise<void> => {
+  if (connections === 0) return
+  await load.run({ do: 'open', group, connections, ...target(credentials) })
+  await load.run({ do: 'echo', group, payloadBytes: MESSAGE_BYTES, ms: 1 })
+}
+
+const keep = (
+  bench: Bench,
+  peer: string,
+  steps: readonly number[],
+  runs: readonly (readonly Memory[])[],
+): void => {
+  for (const [step, connections] of steps.entries()) {
+    const name = connections.toLocaleString('en')
+    const push = (
+      table: string,
+      unit: string,
+      figureOf: (memory: Memory, base: Memory) => number,
+    ): void => {
+      // A run that failed before has nothing to say about this step.
+      const rounds = runs.flatMap(({ 0: base, [step]: memory }) =>
+        base === undefined || memory === undefined ? [] : [figureOf(memory, base)],
+      )
+      if (rounds.length === 0) return
+      bench.results.push({ section: 'idle', table, case: name, unit, peer, rounds })
+    }
+    push(RSS, 'RSS in MiB', ({ rssKib }) => rssKib / KIB)
+    push(PSS, 'PSS in MiB', ({ pssKib }) => pssKib / KIB)
+    if (connections === 0) continue
+    push(EACH, 'PSS in KiB', ({ pssKib }, base) => (pssKib - base.pssKib) / connections)
+  }
+}

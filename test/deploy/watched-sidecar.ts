@@ -1,0 +1,125 @@
+/** A whole sidecar under the eyes of a real Prometheus, with everything happening that a panel shows. */
+
+import { deepStrictEqual, ok } from 'node:assert/strict'
+import { setTimeout as pause } from 'node:timers/promises'
+import { listQueries } from '../kit/observability-files.ts'
+import { startRig, type Rig } from '../kit/rig.ts'
+import { openWorker } from '../kit/worker-client.ts'
+import { startPrometheus, TARGET, type Prometheus } from './prometheus.ts'
+
+const WAIT_MS_MAX = 60_000
+const PAUSE_MS = 250
+/** Longer than all this takes, so that nothing that happened falls out of it. */
+const RATE_INTERVAL = '5m'
+
+export const watchSidecar = async (directory: string) => {
+  // A second stream of one pod is then a fault, and so is shown one.
+  const rig = await startRig({ set: ['limits.streamsPerPod=1'] })
+  const prometheus = await startPrometheus(new URL(rig.adminUrl).host, directory).catch(
+    async (error: unknown) => {
+      await rig.stop()
+      throw error
+    },
+  )
+  const { query, rules } = prometheus
+  let stopRig = async () => {
+    stopRig = async () => {}
+    await rig.stop()
+  }
+
+  return {
+    makeHistory: async () => {
+      // What rises is only seen to rise by someone who looked before.
+      await until(async () => (await query('openclaw_k8s_build_info')).length === 1)
+      await makeHistory(rig)
+    },
+    queriesAnswer: async () => {
+      let silent: readonly string[] = []
+      await until(async () => {
+        silent = await findSilent(prometheus)
+        return silent.length === 0
+      }).catch(() => {
+        throw new Error(`no answer to:\n${silent.join('\n')}`)
+      })
+    },
+    namespacesStay: async () => {
+      const sessions = await query('sum by (namespace) (openclaw_k8s_sessions_active)')
+      deepStrictEqual(
+        sessions.map(({ metric, value }) => [metric['namespace'], value[1]]),
+        [['openclaw', '1']],
+      )
+    },
+    alertsEvaluate: async () => {
+      const unwell = (await rules()).filter(({ health }) => health !== 'ok')
+      deepStrictEqual(unwell, [])
+    },
+    nobodyIsWoken: async () => {
+      const firing = (labels: string) => query(`ALERTS{alertstate="firing",${labels}}`)
+      await until(
+        async () =>
+          (await firing('alertname="OpenClawFailedAttempts",severity="info"')).length === 1,
+      )
+      deepStrictEqual(await firing('severity="critical"'), [])
+      const raised = (await rules()).flatMap(({ alerts }) => alerts)
+      ok(raised.length > 0)
+      for (const { annotations } of raised) {
+        ok(!JSON.stringify(annotations).includes('error expanding'), JSON.stringify(annotations))
+      }
+    },
+    goneIsNoticed: async () => {
+      await stopRig()
+      const pending = 'ALERTS{alertname="OpenClawSidecarDown",alertstate="pending"}'
+      await until(async () => (await query(pending)).length === 1)
+    },
+    stop: async () => {
+      await prometheus.stop()
+      await stopRig()
+    },
+  }
+}
+
+/** Comes, fails and goes in all the ways that a panel shows. */
+const makeHistory = async (rig: Rig): Promise<void> => {
+  const [one, other] = [
+    rig.createPod('worker-a', '127.0.0.11'),
+    rig.createPod('worker-b', '127.0.0.12'),
+  ]
+  const token = rig.mint({ pod: one })
+  const staying = await openWorker({ url: rig.url, token, localAddress: '127.0.0.11' })
+  staying.send('hello')
+  await rig.connect({ token })
+  await rig.connect({ token: rig.mint({ pod: one, audiences: ['somebody-else'] }) })
+  const going = await openWorker({
+    url: rig.url,
+    token: rig.mint({ pod: other }),
+    localAddress: '127.0.0.12',
+  })
+  const closed = new Promise((resolve) => going.once('close', resolve))
+  rig.api.deletePod('openclaw', 'worker-b')
+  await closed
+  await fetch(rig.url.replace('ws:', 'http:'))
+}
+
+/** The queries, as the dashboard would ask them, that nobody answers. */
+const findSilent = async ({ query }: Prometheus): Promise<readonly string[]> => {
+  const silent: string[] = []
+  for (const { where, expr } of listQueries()) {
+    // An alert has no answer while all is well.
+    if (where.startsWith('OpenClaw')) continue
+    const asked = expr
+      .replaceAll('$__rate_interval', RATE_INTERVAL)
+      .replaceAll('$namespace', TARGET.namespace)
+      .replaceAll('$pod', TARGET.pod)
+    if ((await query(asked)).length === 0) silent.push(`${where}: ${expr}`)
+  }
+  return silent
+}
+
+/** Another program tells nobody what it has seen: it is asked again until it has. */
+const until = async (isSo: () => Promise<boolean>): Promise<void> => {
+  const deadline = Date.now() + WAIT_MS_MAX
+  while (!(await isSo())) {
+    if (Date.now() > deadline) throw new Error(`it never came to be, in ${WAIT_MS_MAX / 1000} s`)
+    await pause(PAUSE_MS)
+  }
+}

@@ -1,0 +1,553 @@
+/** The `doctor` command: every way in which the sidecar can lack something is named, with what to do. */
+
+import { rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { dirname, join } from 'node:path'
+import { test, type Test } from 'tap'
+import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
+import { describeFinding } from '@openclaw-k8s/auth-sidecar/doctor/finding.ts'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { openStage } from '../demo/stage.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+import type { ReviewBody } from '../kit/kube-faults.ts'
+import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
+import { runCommand } from '../kit/run-command.ts'
+import { until } from '../kit/until.ts'
+
+/** A label this long is no name, so that no resolver has to be asked. */
+const NO_HOST = `${'a'.repeat(64)}.invalid`
+const IDENTITIES = '[{namespace: openclaw, serviceAccount: openclaw-worker}]'
+
+const ready = async (t: Test, options: RigOptions = {}) => {
+  const clock = new FakeClock()
+  const rig = await startRig({ clock, ...options })
+  t.teardown(() => rig.stop())
+  await until(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
+
+  return { clock, rig }
+}
+
+const settingsOf = (rig: Rig): readonly string[] => [
+  `listen.admin=${new URL(rig.adminUrl).host}`,
+  `gateway.url=${rig.gateway.url}`,
+  'gateway.protocol=stream',
+  `kubernetes.apiServer=${rig.api.url}`,
+  `kubernetes.caFile=${join(dirname(rig.tokenFile), 'ca.crt')}`,
+  `kubernetes.tokenFile=${rig.tokenFile}`,
+  `k8sTrust.allowedIdentities=${IDENTITIES}`,
+]
+
+/** What the doctor says in the sidecar's container, by the name of what it looked at. */
+const examine = async (rig: Rig, clock: FakeClock, set: readonly string[] = []) => {
+  const outcome = await runCommand(doctor, { clock, set: [...settingsOf(rig), ...set] })
+  return read(outcome)
+}
+
+const read = ({ exitCode, stdout, stderr }: Awaited<ReturnType<typeof runCommand>>) => {
+  const lines = stdout.trimEnd().split('\n')
+  const summary = lines.pop() ?? ''
+  const failed = lines.filter((line) => line.startsWith('[fail] '))
+  const of = (name: string) => lines.filter((line) => line.includes(`] ${name}: `)).join('\n')
+  return { exitCode, stdout, stderr, lines, summary, failed, of }
+}
+
+test('a sidecar that has all it needs is found in good health, line by line', async (t) => {
+  const { rig, clock } = await ready(t)
+  const { exitCode, lines, summary, stderr } = await examine(rig, clock)
+  const gateway = new URL(rig.gateway.url).host
+  t.strictSame(lines, [
+    '[ok] configuration: good, 1 identity allowed',
+    '[warn] tls: listen.tls is not set: who can read the network between the pods can read the tokens. ' +
+      'Set listen.tls, unless the network itself encrypts.',
+    '[ok] files: kubernetes.caFile, kubernetes.tokenFile: readable',
+    `[ok] api-server: Kubernetes v1.35.4 at ${rig.api.url} takes our token`,
+    "[ok] clock: within 5 s of the API server's",
+    '[ok] own-token: system:serviceaccount:openclaw:openclaw-gateway, good for another 3600 s',
+    '[ok] signing-keys: fetched; tokens are issued as https://kubernetes.default.svc.cluster.local',
+    '[ok] rights: may create tokenreviews, and see pods and ServiceAccounts in namespace openclaw',
+    '[ok] reviews: the API server reviews tokens',
+    `[ok] gateway: something listens on ${gateway}`,
+    '[ok] sidecar: ready, by 4 checks of its own',
+  ])
+  t.equal(summary, '10 ok, 1 warned of, 0 failed')
+  t.equal(stderr, '')
+  t.equal(exitCode, 0)
+})
+
+test('a command line or configuration that is no good exits 64 or 78', async (t) => {
+  t.match(await runCommand(doctor, { argv: ['now'] }), {
+    exitCode: 64,
+    stderr: /\nUsage: auth-sidecar doctor /,
+  })
+  t.match(await runCommand(doctor, { set: ['k8sTrust.allowedIdentities=[]'] }), {
+    exitCode: 78,
+    stdout: '',
+    stderr: /k8sTrust\.allowedIdentities/,
+  })
+})
+
+test('an API server out of reach fails once, and nothing else is asked of it', async (t) => {
+  const { rig, clock } = await ready(t)
+  await rig.api.stop()
+  const { exitCode, failed, lines } = await examine(rig, clock)
+  t.equal(exitCode, 69)
+  t.equal(failed.length, 1)
+  t.match(
+    failed[0],
+    /^\[fail\] api-server: https:.*ECONNREFUSED.*; nothing else was asked\. Check kubernetes\.apiServer, and that the network lets this pod reach it\.$/,
+  )
+  t.notOk(lines.some((line) => /reviews|rights|signing-keys/.test(line)))
+})
+
+test('a host nobody knows, another CA and another server are told apart', async (t) => {
+  const { rig, clock } = await ready(t)
+  const unknown = await examine(rig, clock, [`kubernetes.apiServer=https://${NO_HOST}`])
+  t.match(
+    unknown.of('api-server'),
+    /^\[fail\] .* Check the host in kubernetes\.apiServer, and the DNS of this pod\.$/,
+  )
+
+  rig.api.setFault('version', { kind: 'rewrite', rewrite: () => ({ hello: 'world' }) })
+  const other = await examine(rig, clock)
+  t.match(
+    other.of('api-server'),
+    /^\[fail\] .* is no Kubernetes API server\. Correct kubernetes\.apiServer\.$/,
+  )
+  t.equal(other.exitCode, 69)
+  rig.api.clearFaults()
+
+  await rig.api.rotateAuthority()
+  rig.api.dropConnections()
+  const foreign = await examine(rig, clock)
+  t.match(
+    foreign.of('api-server'),
+    /^\[fail\] .* Check that kubernetes\.caFile holds the CA of this API server\.$/,
+  )
+})
+
+test('a token the API server refuses is named by its file', async (t) => {
+  const { rig, clock } = await ready(t)
+  rig.api.revokeSidecarToken()
+  const { of, exitCode } = await examine(rig, clock)
+  t.equal(exitCode, 69)
+  t.match(of('api-server'), /answered 401 to our own credential/)
+  t.match(of('api-server'), `Mount a token of the API server's own audience at ${rig.tokenFile}`)
+})
+
+test('outside a pod it says what would have to be set', async (t) => {
+  const { rig, clock } = await ready(t)
+  const set = settingsOf(rig).filter((setting) => !setting.startsWith('kubernetes.'))
+  const { of, exitCode } = read(await runCommand(doctor, { clock, set }))
+  t.equal(exitCode, 69)
+  t.match(
+    of('api-server'),
+    /^\[fail\] api-server: kubernetes\.apiServer is not set and this is no pod: .* Set kubernetes\.apiServer, .*\. Or run this in the container of the sidecar\.$/,
+  )
+  const env = {
+    KUBERNETES_SERVICE_HOST: '127.0.0.1',
+    KUBERNETES_SERVICE_PORT: String(rig.api.port),
+  }
+  const inPod = read(await runCommand(doctor, { clock, env, set }))
+  t.match(
+    inPod.of('files'),
+    /kubernetes\.tokenFile \(\/var\/run\/secrets\/[^)]*\): The file does not exist\. Mount the file there/,
+  )
+  t.match(
+    inPod.of('api-server'),
+    /was not asked: our token or its CA cannot be read\. Mend the files first\.$/,
+  )
+})
+
+test('every file that is missing or of no use fails by its option', async (t) => {
+  const { rig, clock } = await ready(t)
+  const directory = t.testdir({ seed: 'too-short', secret: '\n' })
+  const openclaw = [
+    'gateway.protocol=openclaw',
+    `gateway.auth.secretFile=${directory}/secret`,
+    `gateway.deviceSeedFile=${directory}/seed`,
+  ]
+  const bad = await examine(rig, clock, openclaw)
+  t.equal(bad.exitCode, 69)
+  t.strictSame(bad.of('files').split('\n'), [
+    `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Fill it, or mount it.`,
+    '[fail] files: gateway.deviceSeedFile: the device seed is shorter than 16 bytes. ' +
+      'Put 32 random bytes there, in base64 or hexadecimal.',
+  ])
+  rmSync(`${directory}/seed`)
+  t.match(
+    (await examine(rig, clock, openclaw)).of('files'),
+    /deviceSeedFile \(.*\/seed\): The file does not exist/,
+  )
+  writeFileSync(`${directory}/seed`, 'a-seed-of-more-than-sixteen-bytes')
+  writeFileSync(`${directory}/secret`, 'secret')
+  t.equal(
+    (await examine(rig, clock, openclaw)).of('files'),
+    '[ok] files: gateway.auth.secretFile, gateway.deviceSeedFile, kubernetes.caFile, kubernetes.tokenFile: readable',
+  )
+  // The defaults of the product have to be there as well, though nobody named them.
+  const defaults = (await examine(rig, clock, ['gateway.protocol=openclaw'])).of('files')
+  t.match(
+    defaults,
+    /gateway\.auth\.secretFile \(\/etc\/openclaw-gateway\/token\): The file does not exist/,
+  )
+  t.match(
+    defaults,
+    /gateway\.deviceSeedFile \(\/etc\/auth-sidecar\/device-seed\): The file does not exist/,
+  )
+})
+
+test('signing keys that cannot be had, or are not those of the tokens, fail', async (t) => {
+  const { rig, clock } = await ready(t)
+  const keys = async (set: readonly string[] = []) =>
+    (await examine(rig, clock, set)).of('signing-keys')
+  rig.api.setFault('jwks', { kind: 'status', status: 403 })
+  t.match(
+    await keys(),
+    /^\[fail\] .*answered 403.* Bind the ClusterRole system:service-account-issuer-discovery to our ServiceAccount\.$/,
+  )
+  rig.api.setFault('jwks', { kind: 'status', status: 500 })
+  t.match(await keys(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
+  rig.api.clearFaults()
+  t.match(
+    await keys(['kubernetes.issuers=[https://elsewhere]']),
+    /^\[fail\] .* issues tokens as https:\/\/kubernetes\.default\.svc\.cluster\.local, which kubernetes\.issuers does not name\. Name it there/,
+  )
+  t.match(await keys([`kubernetes.issuers=[https://elsewhere, "${rig.api.issuer}"]`]), /^\[ok\] /)
+  await rig.api.rotateKeys({ keepOld: false })
+  t.match(
+    await keys(),
+    /^\[fail\] .* not signed with any of them \(signing_key_unknown\)\. See that/,
+  )
+})
+
+test('each right that is missing is named with its place, and who could grant it', async (t) => {
+  const { rig, clock } = await ready(t)
+  const rights = async (set: readonly string[] = []) =>
+    (await examine(rig, clock, set)).of('rights')
+  const role =
+    'Bind a role that may get, list and watch pods, and list and watch serviceaccounts, there to our ServiceAccount.'
+  rig.api.setRbac({ tokenReviews: false })
+  t.equal(
+    await rights(),
+    '[fail] rights: may not create tokenreviews. Bind the ClusterRole system:auth-delegator to our ServiceAccount.',
+  )
+  rig.api.setRbac({ tokenReviews: true, pods: false })
+  t.equal(
+    await rights(),
+    `[fail] rights: may not get, list, watch pods in namespace openclaw. ${role}`,
+  )
+  rig.api.setRbac({ serviceAccounts: false })
+  t.equal(
+    await rights(),
+    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in namespace openclaw. ${role}`,
+  )
+  rig.api.setRbac({ pods: true, serviceAccounts: true, namespaces: ['openclaw'] })
+  const more = '[{namespace: openclaw, serviceAccount: a}, {namespace: lab, serviceAccount: "*"}]'
+  t.equal(
+    await rights([`k8sTrust.allowedIdentities=${more}`]),
+    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in namespace lab. ${role}`,
+  )
+  const glob = '[{namespace: "team-*", serviceAccount: worker}]'
+  t.equal(
+    await rights([`k8sTrust.allowedIdentities=${glob}`]),
+    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in the whole cluster. ${role}`,
+  )
+})
+
+test('rights that nothing needs are not asked for, and none twice', async (t) => {
+  const { rig, clock } = await ready(t)
+  rig.api.setRbac({ namespaces: [] })
+  const off = await examine(rig, clock, ['k8sTrust.enabled=false'])
+  t.equal(off.of('rights'), '[ok] rights: may create tokenreviews')
+  t.equal(rig.api.counts.accessReviews, 1)
+  rig.api.setRbac({ namespaces: ['openclaw'] })
+  const two = '[{namespace: openclaw, serviceAccount: a}, {namespace: openclaw, serviceAccount: b}]'
+  t.match(
+    (await examine(rig, clock, [`k8sTrust.allowedIdentities=${two}`])).of('rights'),
+    /^\[ok\]/,
+  )
+  t.equal(rig.api.counts.accessReviews, 1 + 1 + 3 + 2 * 2)
+})
+
+test('of many namespaces a few are named', async (t) => {
+  const { rig, clock } = await ready(t)
+  const list = Array.from({ length: 256 }, (_, n) => `{namespace: ns-${n}, serviceAccount: worker}`)
+  const { of, exitCode } = await examine(rig, clock, [
+    `k8sTrust.allowedIdentities=[${list.join(',')}]`,
+  ])
+  t.match(of('rights'), /namespace ns-0, namespace ns-1, .* namespace ns-4 and 251 more$/)
+  t.equal(exitCode, 0)
+})
+
+test('an API server that does not tell our rights fails, and spoils nothing else', async (t) => {
+  const { rig, clock } = await ready(t)
+  rig.api.setFault('accessReviews', { kind: 'status', status: 403 })
+  const forbidden = await examine(rig, clock)
+  t.match(
+    forbidden.of('rights'),
+    /^\[fail\] .*answered 403.* Bind the ClusterRole system:basic-user to all ServiceAccounts, as is usual\.$/,
+  )
+  rig.api.setFault('accessReviews', { kind: 'status', status: 500 })
+  const broken = await examine(rig, clock)
+  t.match(broken.of('rights'), /^\[fail\] .*HTTP 500/)
+  t.match(broken.of('reviews'), /^\[ok\]/)
+  rig.api.setFault('accessReviews', { kind: 'rewrite', rewrite: () => ({}) })
+  t.match((await examine(rig, clock)).of('rights'), /^\[fail\] rights: may not create tokenreviews/)
+})
+
+test('reviews that come to nothing fail, a mere refusal of our token does not', async (t) => {
+  const { rig, clock } = await ready(t)
+  const reviews = async () => (await examine(rig, clock)).of('reviews')
+  rig.api.setFault('tokenReviews', { kind: 'status', status: 500 })
+  t.match(await reviews(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
+  rig.api.setFault('tokenReviews', { kind: 'status', status: 403 })
+  t.match(await reviews(), /^\[fail\] .*answered 403.* Let our ServiceAccount create tokenreviews/)
+  rig.api.setFault('tokenReviews', { kind: 'rewrite', rewrite: () => ({ kind: 'Status' }) })
+  t.match(await reviews(), /^\[fail\] reviews: what came back is no TokenReview\. Ask again/)
+  const authenticated = (audiences: readonly string[]) => (review: ReviewBody) => ({
+    ...review,
+    status: { authenticated: true, user: {}, audiences },
+  })
+  rig.api.setFault('tokenReviews', { kind: 'rewriteReview', rewrite: authenticated([]) })
+  t.match(
+    await reviews(),
+    /^\[fail\] .*knows nothing of audiences: no worker can enter\. Use one that does/,
+  )
+  const ours = authenticated(['openclaw-gateway'])
+  rig.api.setFault('tokenReviews', { kind: 'rewriteReview', rewrite: ours })
+  t.match(await reviews(), /^\[ok\] reviews: the API server reviews tokens; ours would pass/)
+})
+
+test('a clock that goes wrong is warned of, either way', async (t) => {
+  const { rig, clock } = await ready(t)
+  const clockOf = async (skewMs: number) => {
+    const ours = new FakeClock(clock.now() + skewMs)
+    const { of, exitCode } = await examine(rig, ours)
+    t.equal(exitCode, 0, 'no failure')
+    return of('clock')
+  }
+  t.match(await clockOf(4000), /^\[ok\]/)
+  t.match(await clockOf(-5000), /^\[ok\]/)
+  t.match(
+    await clockOf(30_000),
+    /^\[warn\] clock: 29 s ahead of the API server's\. Synchronise the clocks of the nodes/,
+  )
+  t.match(await clockOf(-30_000), /^\[warn\] clock: 30 s behind the API server's\. Synchronise/)
+  rig.api.setFault('version', {
+    kind: 'status',
+    status: 200,
+    body: { gitVersion: 'v1.33.0' },
+    headers: { date: 'noon' },
+  })
+  t.equal(await clockOf(0), '', 'nothing is made up')
+})
+
+test('a token that the kubelet should have renewed is warned of', async (t) => {
+  const { rig, clock } = await ready(t)
+  const ownToken = async (
+    expiresInS: number,
+    agoS: number,
+    claims: Record<string, unknown> = {},
+  ) => {
+    const token = rig.api.mintToken({
+      ...rig.api.sidecar,
+      audiences: [rig.api.issuer],
+      expiresInS,
+      nowMs: clock.now() - agoS * 1000,
+      claims,
+    })
+    writeFileSync(rig.tokenFile, token)
+    const { of } = await examine(rig, clock)
+    return of('own-token')
+  }
+  t.match(await ownToken(3600, 3200), /^\[ok\] .* good for another 400 s$/)
+  t.match(
+    await ownToken(3600, 3300),
+    /^\[warn\] own-token: it ends in 300 s and should have been renewed by now\. Mount it as a projected volume, not by subPath/,
+  )
+  const bound = (warnafter: number) => ({
+    'kubernetes.io': {
+      namespace: 'openclaw',
+      serviceaccount: {
+        name: 'openclaw-gateway',
+        uid: rig.api.getServiceAccount('openclaw', 'openclaw-gateway')?.metadata.uid,
+      },
+      warnafter,
+    },
+  })
+  const nowS = Math.floor(clock.now() / 1000)
+  t.match(
+    await ownToken(31_536_000, 7200, bound(nowS - 3600)),
+    /should have been renewed 3600 s ago/,
+    'stretched to a year',
+  )
+  t.match(await ownToken(31_536_000, 60, bound(nowS + 3547)), /^\[ok\] .* another 3547 s$/)
+})
+
+test('a token of another kind is taken as it is', async (t) => {
+  const { rig, clock } = await ready(t)
+  rig.api.setFault('version', { kind: 'status', status: 200, body: { gitVersion: 'v1.35.4' } })
+  writeFileSync(rig.tokenFile, 'opaque')
+  t.match(
+    (await examine(rig, clock)).of('own-token'),
+    /^\[ok\] own-token: of a kind that does not tell/,
+  )
+})
+
+test('a gateway that is away fails, and so does a sidecar that is not ready or not there', async (t) => {
+  const { rig, clock } = await ready(t)
+  await rig.gateway.close()
+  const away = await examine(rig, clock)
+  t.match(
+    away.of('gateway'),
+    /^\[fail\] gateway: nothing listens on 127\.0\.0\.1:\d+\. Start the gateway, or correct gateway\.url\.$/,
+  )
+  t.match(
+    away.of('sidecar'),
+    /^\[fail\] sidecar: not ready: gateway: nothing listens on .*\. Mend what else is found here; its log says more\.$/,
+  )
+  t.equal(away.exitCode, 69)
+  await rig.sidecar.drain()
+  const gone = await examine(rig, clock)
+  t.match(
+    gone.of('sidecar'),
+    /^\[fail\] sidecar: no sidecar answers at http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED.*\. Start it, or run this in its container with its configuration\.$/,
+  )
+})
+
+test('a sidecar that was drained, another server and a port nobody knows are told apart', async (t) => {
+  const { rig, clock } = await ready(t)
+  const other = createServer((_request, response) => response.end('hello'))
+  t.teardown(() => other.close())
+  await once(other.listen(0, '127.0.0.1'), 'listening')
+  const { port } = other.address() as AddressInfo
+  t.match(
+    (await examine(rig, clock, [`listen.admin=127.0.0.1:${port}`])).of('sidecar'),
+    /^\[fail\] .* is no sidecar\. Correct listen\.admin, or stop what has taken its port\.$/,
+  )
+  const anywhere = await examine(rig, clock, ['listen.admin=127.0.0.1:0'])
+  t.match(anywhere.of('sidecar'), /^\[warn\] sidecar: listen\.admin has port 0/)
+  t.equal(anywhere.exitCode, 0)
+
+  const token = rig.mint({ pod: rig.createPod() })
+  const worker = await rig.connect({ token })
+  if (!worker.ok) throw new Error('refused')
+  rig.gateway.connections.forEach((connection) => connection.pause())
+  worker.socket.pause()
+  const drained = rig.sidecar.drain()
+  t.match(
+    (await examine(rig, clock)).of('sidecar'),
+    /^\[fail\] sidecar: not ready: serving: draining\. It takes no worker again until its container is restarted\.$/,
+  )
+  worker.socket.terminate()
+  await clock.advanceAsync(60_000)
+  await drained
+})
+
+test('what the configuration allows on purpose is warned of, and is no failure', async (t) => {
+  const { rig, clock } = await ready(t)
+  const warned = async (...set: readonly string[]) => {
+    const { lines, exitCode } = await examine(rig, clock, set)
+    t.equal(exitCode, 0, set.join(' '))
+    return lines.filter((line) => line.startsWith('[warn] ') && !line.startsWith('[warn] tls:'))
+  }
+  t.strictSame(await warned(), [])
+  const cases: readonly (readonly [setting: string, warning: RegExp])[] = [
+    [
+      'k8sTrust.sourceAddress=report',
+      /source-address: .* stolen from a pod works from anywhere\. Set it to enforce/,
+    ],
+    [
+      'k8sTrust.allowHostNetwork=true',
+      /host-network: .* has the address of the pod\. Set it to false/,
+    ],
+    [
+      'gateway.allowRemoteGateway=true',
+      /gateway: gateway\.allowRemoteGateway is true: .* is not encrypted\. Put/,
+    ],
+    ['review.cacheTtl=61s', /verdicts: review\.cacheTtl is 61s: .*\. Set it to 60s or less\./],
+    ['k8sTrust.enabled=false', /trust: k8sTrust\.enabled is false: every worker is refused\. Set/],
+    [
+      'k8sTrust.allowedIdentities=[{namespace: "*", serviceAccount: "*"}]',
+      /configuration: k8sTrust\.allowedIdentities\[0\]: Every pod/,
+    ],
+  ]
+  for (const [setting, warning] of cases) {
+    const found = await warned(setting)
+    t.equal(found.length, 1, setting)
+    t.match(found[0], warning)
+  }
+})
+
+test('whatever hangs, the examination is over within 20 s', async (t) => {
+  const { rig, clock } = await ready(t)
+  // Takes connections and says nothing.
+  const silent = createServer(() => {})
+  t.teardown(() => silent.close().closeAllConnections())
+  await once(silent.listen(0, '127.0.0.1'), 'listening')
+  const { port } = silent.address() as AddressInfo
+  rig.api.setFault('*', { kind: 'hang' })
+  rig.api.clearFaults('version')
+  const ours = new FakeClock(clock.now())
+  for (const isVersionAnswered of [false, true]) {
+    const asked = rig.api.counts.tokenReviews
+    const versions = rig.api.counts.version
+    if (isVersionAnswered) {
+      rig.api.setFault('version', { kind: 'status', status: 200, body: { gitVersion: 'v1.35.4' } })
+    }
+    const outcome = examine(rig, ours, [`listen.admin=127.0.0.1:${port}`])
+    if (isVersionAnswered) await rig.api.requested('tokenReviews', asked + 1)
+    else await rig.api.requested('version', versions + 1)
+    await ours.advanceAsync(20_000)
+    const { failed, exitCode } = await outcome
+    t.equal(exitCode, 69)
+    const names = failed.map((line) => /^\[fail\] ([a-z-]+): /.exec(line)?.[1])
+    t.strictSame(
+      names,
+      isVersionAnswered
+        ? ['signing-keys', 'rights', 'reviews', 'sidecar']
+        : ['api-server', 'sidecar'],
+    )
+    t.match(failed.at(-1), /no answer within 5000 ms/)
+  }
+})
+
+test('no finding breaks its line, reaches the terminal, or quotes a token', async (t) => {
+  const what = 'first\nsecond\u001b[31m\u009b31m\r\u2028third'
+  t.equal(
+    describeFinding({ level: 'fail', name: 'x', what, mend: 'Do.' }),
+    '[fail] x: first second [31m 31m third. Do.',
+  )
+  const { rig, clock } = await ready(t)
+  rig.api.setFault('version', {
+    kind: 'rewrite',
+    rewrite: () => ({ gitVersion: 'v1\n[ok] forged: line' }),
+  })
+  const forged = await examine(rig, clock)
+  t.notOk(forged.lines.some((line) => line.startsWith('[ok] forged')))
+  const token = (await rig.readFile(rig.tokenFile)).trim()
+  t.notMatch(forged.stdout, token)
+  t.notMatch(forged.stdout, /eyJ/)
+})
+
+test('in a real process it examines the sidecar beside it', async (t) => {
+  const stage = await openStage({ workers: 0, admin: 0 })
+  t.teardown(() => stage.close())
+  const examination = async (...set: readonly string[]) => {
+    const admin = `listen.admin=${new URL(stage.adminUrl).host}`
+    const args = [admin, ...set].map((each) => `--set=${each}`)
+    const command = startSidecarProcess(['doctor', `--config=${stage.configFile}`, ...args])
+    const exit = await command.exited
+    return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
+  }
+  const good = await examination()
+  t.match(good, { code: 0, stdout: /\n10 ok, 1 warned of, 0 failed\n$/, stderr: '' })
+  const bad = await examination('gateway.url=ws://127.0.0.1:1')
+  t.match(bad, {
+    code: 69,
+    stdout: /\n\[fail\] gateway: nothing listens on 127\.0\.0\.1:1\. /,
+    stderr: '',
+  })
+})

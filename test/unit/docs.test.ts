@@ -1,0 +1,68 @@
+/** What the documents name is there: scripts, tests and their names, values of the chart. */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { test } from 'tap'
+import { parseDocument } from 'yaml'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+const documents = [
+  'README.md',
+  ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('.md'))
+    .map((path) => join('docs', path)),
+].map((path) => ({ path, text: read(path) }))
+const kubernetes = read('docs/kubernetes.md')
+
+/** What a pattern's first group finds in any of the documents, and where. */
+const findAll = (pattern: RegExp) =>
+  documents.flatMap(({ path, text }) =>
+    [...text.matchAll(pattern)].map(([, found = '']) => ({ path, found })),
+  )
+
+test('every npm script that is named exists', async (t) => {
+  const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
+  const named = findAll(/\bnpm run (?:-s |--silent )?([a-z][\w:-]*)/g)
+  t.ok(named.length > 0)
+  t.strictSame(
+    named.filter(({ found }) => !Object.hasOwn(scripts, found)),
+    [],
+  )
+})
+
+test('every file of the tests that is named exists', async (t) => {
+  const named = findAll(/\b(test\/[\w./-]+\.(?:ts|yaml))\b/g)
+  t.ok(named.length > 0)
+  t.strictSame(
+    named.filter(({ found }) => !existsSync(join(ROOT, found))),
+    [],
+  )
+})
+
+test('every proof in the table of attacks is a test of that name in that file', async (t) => {
+  const proofs = [...kubernetes.matchAll(/`(test\/[^`]+)`((?:,? «[^»]+»)+)/g)].flatMap(
+    ([, file = '', names = '']) =>
+      [...names.matchAll(/«([^»]+)»/g)].map(([, name = '']) => ({ file, name })),
+  )
+  t.ok(proofs.length > 0)
+  t.strictSame(
+    proofs.filter(({ file, name }) => !existsSync(join(ROOT, file)) || !read(file).includes(name)),
+    [],
+  )
+})
+
+test('every value of the chart that is named or set exists', async (t) => {
+  const values = parseDocument(read('charts/openclaw/values.yaml'))
+  const section = /^### Helm values$([^]*?)^#{2,3} /m.exec(kubernetes)?.[1] ?? ''
+  const firstCells = [...section.matchAll(/^\| (`.+?) \|/gm)].map(([, cell]) => cell).join()
+  const named = [...firstCells.matchAll(/`([\w.]+)`/g)].map(([, key = '']) => key)
+  const set = [...kubernetes.matchAll(/--set[ =]([\w.]+)=/g)].map(([, key = '']) => key)
+  t.ok(named.length > 0 && set.length > 0)
+  t.strictSame(
+    [...named, ...set].filter((key) => !values.hasIn(key.split('.'))),
+    [],
+  )
+})

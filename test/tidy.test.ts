@@ -17,6 +17,7 @@ import {
   readRunbook,
   selectorsIn,
 } from './kit/observability-files.ts'
+import { renderValuesSchema } from './deploy/values-schema.ts'
 import { fillTables, listMetrics } from './kit/readme-tables.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -53,6 +54,12 @@ test('every code is shown by a test', async (t) => {
 test("the README's tables are what the code says", async (t) => {
   // `node test/kit/readme-tables.ts` writes them anew.
   t.equal(README, fillTables(README))
+})
+
+test("the chart's schema is what its values and the code say", async (t) => {
+  // `npm run manifests` writes it anew.
+  const values = read('charts/openclaw/values.yaml')
+  t.equal(read('charts/openclaw/values.schema.json'), renderValuesSchema(values))
 })
 
 test('every metric the README speaks of exists', async (t) => {
@@ -185,9 +192,9 @@ test('the lockfile names no registry, so that everyone uses his own', async (t) 
 })
 
 test('nothing in the checkout depends on where one machine keeps it', async (t) => {
-  // /home/node is OpenClaw's, in its image.
+  // /home/node is OpenClaw's in its image, /home/nonroot the sidecar's.
   const machine = new RegExp(
-    ['work/', 'home/(?!node\\b)', 'Users/', 'root/'].map((name) => `/${name}\\w`).join('|'),
+    ['work/', 'home/(?!(node|nonroot)\\b)', 'Users/', 'root/'].map((name) => `/${name}\\w`).join('|'),
   )
   const prose = FILES.filter((path) => /\.(ts|md|json|ya?ml|sh)$|^\.ci\//.test(path))
   const bound = prose.filter((path) => path !== 'package-lock.json' && machine.test(read(path)))

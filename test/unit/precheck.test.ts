@@ -6,6 +6,7 @@ import { createLocalJWKSet } from 'jose'
 import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
 import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
+import { VerifiedSignatures } from '@openclaw-k8s/auth-sidecar/authn/verified-signatures.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { KubeStore } from '../kit/kube-store.ts'
@@ -244,9 +245,45 @@ test('a key that a refetch brings admits', async (t) => {
   t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
 })
 
+test('a signature that held is computed once under the same keys, and again under others', async (t) => {
+  const known = new VerifiedSignatures(2)
+  let computed = 0
+  const fetched = () => {
+    const select = jwks()
+    return (...asked: Parameters<typeof select>) => {
+      computed += 1
+      return select(...asked)
+    }
+  }
+  let current = fetched()
+  const given = source(() => current)
+  const ask = (token: string) => verifySignature(token, given.keys, known)
+  const [token, other, third] = [mint(), mint({ expiresInS: 7200 }), mint({ expiresInS: 900 })]
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(computed, 1, 'the same token')
+  t.match(await ask(withBadSignature(token, 1)), { ok: false, code: 'signature_invalid' })
+  t.match(await ask(withBadSignature(token, 1)), { ok: false, code: 'signature_invalid' })
+  t.equal(computed, 3, 'one that did not hold is not remembered')
+  await ask(other)
+  current = fetched()
+  for (const each of [token, other]) await ask(each)
+  t.equal(computed, 6, 'keys that were fetched anew')
+  const empty = createLocalJWKSet({ keys: [] })
+  const gone = source(() => empty, 'refreshed')
+  t.match(
+    await verifySignature(token, gone.keys, known),
+    { ok: false, code: 'signing_key_unknown' },
+    'a key the cluster has withdrawn',
+  )
+  for (const each of [other, third, token]) await ask(each)
+  t.equal(computed, 8, 'no more than so many are remembered')
+})
+
 test('without any keys a few tokens go on unproven: capped per address, and in all', async (t) => {
   const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
   const precheck = createPrecheck({
+    signaturesMax: 100,
     rules: () => RULES,
     keys: source(() => undefined, 'failed').keys,
     clock,
@@ -266,6 +303,7 @@ test('without any keys a few tokens go on unproven: capped per address, and in a
 test('a token whose keys are there never costs the unverified budget', async (t) => {
   const none = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
   const precheck = createPrecheck({
+    signaturesMax: 100,
     rules: () => RULES,
     keys: source(jwks).keys,
     clock,

@@ -3,6 +3,7 @@
 import { compactVerify, errors, type CompactVerifyGetKey } from 'jose'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { ALGORITHMS } from './claims.ts'
+import type { VerifiedSignatures } from './verified-signatures.ts'
 
 /** Where the signing keys come from. */
 export type KeySource = {
@@ -15,13 +16,17 @@ export type KeySource = {
 /** `unavailable`: no keys can be had, so that only a TokenReview can tell. */
 export type SignatureState = 'verified' | 'unavailable'
 
-/** Verifies the signature; an unknown key is looked for once more before it refuses. */
+/**
+ * Verifies the signature; an unknown key is looked for once more before it refuses. One that is
+ * known to hold under the keys in hand is not computed again.
+ */
 export async function verifySignature(
   token: string,
   keys: KeySource,
+  known?: VerifiedSignatures,
 ): Promise<Verdict<SignatureState>> {
   if (keys.current() === undefined) await keys.refresh()
-  const first = await attempt(token, keys.current())
+  const first = await attempt(token, keys.current(), known)
   if (first !== 'unknown_key') return first
   switch (await keys.refresh()) {
     case 'cooldown':
@@ -30,7 +35,7 @@ export async function verifySignature(
     case 'failed':
       return denied('keys_unavailable')
     case 'refreshed': {
-      const second = await attempt(token, keys.current())
+      const second = await attempt(token, keys.current(), known)
       return second === 'unknown_key' ? denied('signing_key_unknown') : second
     }
   }
@@ -39,10 +44,13 @@ export async function verifySignature(
 async function attempt(
   token: string,
   key: CompactVerifyGetKey | undefined,
+  known: VerifiedSignatures | undefined,
 ): Promise<Verdict<SignatureState> | 'unknown_key'> {
   if (key === undefined) return granted('unavailable')
+  if (known?.has(token, key) === true) return granted('verified')
   try {
     await compactVerify(token, key, { algorithms: ALGORITHMS })
+    known?.add(token, key)
     return granted('verified')
   } catch (error) {
     if (error instanceof errors.JWKSNoMatchingKey) return 'unknown_key'

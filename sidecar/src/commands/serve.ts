@@ -16,6 +16,9 @@ const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
 /** Audit lines that may wait for a slow reader, in bytes; beyond it new ones are dropped. */
 const AUDIT_BUFFER_BYTES_MAX = 8 * 1024 * 1024
+/** Audit lines are written together, once they are so many bytes or the first is so old, in milliseconds. */
+const AUDIT_WRITE_BYTES = 4096
+const AUDIT_DELAY_MS = 100
 /** What a drain may take beyond its window, in milliseconds. */
 const STOP_SPARE_MS = 15_000
 
@@ -33,7 +36,13 @@ function load(context: CommandContext): Loaded {
 async function serve({ config, warnings }: Loaded, context: CommandContext) {
   const log = createLog(config.log.level)
   for (const warning of warnings) log.warn(warning)
-  const audit = destination({ fd: 1, sync: false, maxLength: AUDIT_BUFFER_BYTES_MAX })
+  const audit = destination({
+    fd: 1,
+    sync: false,
+    minLength: AUDIT_WRITE_BYTES,
+    periodicFlush: AUDIT_DELAY_MS,
+    maxLength: AUDIT_BUFFER_BYTES_MAX,
+  })
   try {
     const sidecar = await compose(config, {
       clock: context.clock,

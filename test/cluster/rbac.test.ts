@@ -49,7 +49,6 @@ describe('rbac', () => {
     assert.deepEqual(await rulesIn(ground.namespace), [
       'create authentication.k8s.io/tokenreviews',
       'get /pods',
-      'get /serviceaccounts',
       'list /pods',
       'list /serviceaccounts',
       'watch /pods',

@@ -94,7 +94,8 @@ export const until = async <T>(
 ): Promise<T> => {
   const deadline = performance.now() + limitMs
   let last: unknown
-  while (performance.now() < deadline) {
+  // At least once: what is waited for may have come long ago.
+  do {
     try {
       const answer = await ask()
       if (answer !== undefined && answer !== false) return answer
@@ -102,6 +103,6 @@ export const until = async <T>(
       last = error
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
-  }
+  } while (performance.now() < deadline)
   throw new Error(`not within ${limitMs} ms: ${what}`, { cause: last })
 }

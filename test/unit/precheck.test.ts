@@ -274,3 +274,50 @@ test('a token whose keys are there never costs the unverified budget', async (t)
   t.match(await precheck.verify(mint(), '10.0.0.1'), { ok: true })
   t.match(precheck.read('a'.repeat(8193)), { ok: false, code: 'credential_too_large' })
 })
+
+test('a signature that held is not checked again, until the keys are other ones', async (t) => {
+  const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
+  let checks = 0
+  const counting = (select: ReturnType<typeof jwks>): ReturnType<typeof jwks> =>
+    Object.assign((...args: Parameters<typeof select>) => {
+      checks += 1
+      return select(...args)
+    }, select)
+  let current = counting(jwks())
+  let rules = RULES
+  const precheck = createPrecheck({
+    rules: () => rules,
+    keys: { current: () => current, refresh: async () => 'refreshed' as const },
+    clock,
+    unverifiedBudget: { perAddress: buckets, inAll: buckets },
+  })
+  const ask = async (token: string) => {
+    const claims = precheck.read(token)
+    return claims.ok ? await precheck.verify(token, '10.0.0.1', claims.value) : claims
+  }
+  const token = mint()
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 1)
+
+  t.match(await ask(mint({ expiresInS: 7200 })), { ok: true, value: 'verified' })
+  t.equal(checks, 2, 'another token of the same pod')
+  const forged = withBadSignature(token, 1)
+  for (const nth of [3, 4]) {
+    t.match(await ask(forged), { ok: false, code: 'signature_invalid' })
+    t.equal(checks, nth, 'what did not hold is not remembered, the same claims or not')
+  }
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 4)
+
+  rules = { ...RULES, isListed: () => false }
+  t.match(await ask(token), { ok: false, code: 'identity_not_allowed' }, 'the rules are of today')
+  rules = RULES
+  current = counting(createLocalJWKSet({ keys: [] }))
+  t.match(await ask(token), { ok: false, code: 'signing_key_unknown' }, 'a key that was taken away')
+  current = counting(jwks())
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 7)
+  clock.advance(3_600_000)
+  t.match(await ask(token), { ok: false, code: 'token_expired' })
+})

@@ -16,6 +16,7 @@ type Pending = {
   readonly address: string
   readonly socket: Socket
   readonly cancel: () => void
+  readonly onClose: () => void
   onTimeout: () => void
 }
 
@@ -49,11 +50,12 @@ export class PendingSockets {
       address,
       socket,
       cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
+      onClose: () => this.#remove(key, pending),
       onTimeout,
     }
     this.#pending.set(key, pending)
     this.#countOf.set(address, count + 1)
-    socket.once('close', () => this.#remove(key, pending))
+    socket.on('close', pending.onClose)
     return true
   }
 
@@ -84,6 +86,7 @@ export class PendingSockets {
     if (this.#pending.get(key) !== pending) return
     this.#pending.delete(key)
     pending.cancel()
+    pending.socket.off('close', pending.onClose)
     const count = (this.#countOf.get(pending.address) ?? 1) - 1
     if (count === 0) this.#countOf.delete(pending.address)
     else this.#countOf.set(pending.address, count)

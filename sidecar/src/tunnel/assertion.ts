@@ -1,7 +1,8 @@
 /** The assertion: a short-lived JWT by which a gateway can prove that the identity came from us. */
 
-import { randomUUID } from 'node:crypto'
-import { exportJWK, generateKeyPair, SignJWT, type JSONWebKeySet } from 'jose'
+import { generateKeyPair, randomUUID, sign as signBytes } from 'node:crypto'
+import { promisify } from 'node:util'
+import { exportJWK, type JSONWebKeySet } from 'jose'
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../identity.ts'
 
@@ -21,32 +22,41 @@ export async function createAssertionSigner(
   audience: string,
   clock: Clock,
 ): Promise<AssertionSigner> {
-  const { publicKey, privateKey } = await generateKeyPair('EdDSA')
+  const { publicKey, privateKey } = await promisify(generateKeyPair)('ed25519')
   const kid = `${KEY_ID}-${randomUUID()}`
   const jwk = await exportJWK(publicKey)
+  const header = encode({ alg: 'EdDSA', kid, typ: 'JWT' })
   return {
     jwks: { keys: [{ ...jwk, kid, alg: 'EdDSA', use: 'sig' }] },
-    sign(identity, role) {
+    async sign(identity, role) {
       const nowS = Math.floor(clock.now() / 1000)
-      const { namespace, serviceAccount, podName, podUid, nodeName, credentialId } = identity
-      return new SignJWT({
-        role,
-        'kubernetes.io': {
-          namespace,
-          serviceaccount: { name: serviceAccount },
-          pod: { name: podName, uid: podUid },
-          ...(nodeName === undefined ? {} : { node: { name: nodeName } }),
-          ...(credentialId === undefined ? {} : { credentialId }),
-        },
-      })
-        .setProtectedHeader({ alg: 'EdDSA', kid, typ: 'JWT' })
-        .setIssuer(ASSERTION_ISSUER)
-        .setSubject(`system:serviceaccount:${namespace}:${serviceAccount}`)
-        .setAudience(audience)
-        .setJti(randomUUID())
-        .setIssuedAt(nowS)
-        .setExpirationTime(nowS + LIFETIME_S)
-        .sign(privateKey)
+      const input = `${header}.${encode(claimsOf(identity, { role, audience, nowS }))}`
+      // At once and on this thread: half the work of a signature that goes through WebCrypto.
+      return `${input}.${signBytes(null, Buffer.from(input), privateKey).toString('base64url')}`
     },
   }
 }
+
+type Claiming = { readonly role: string; readonly audience: string; readonly nowS: number }
+
+function claimsOf(identity: Identity, { role, audience, nowS }: Claiming) {
+  const { namespace, serviceAccount, podName, podUid, nodeName, credentialId } = identity
+  return {
+    role,
+    'kubernetes.io': {
+      namespace,
+      serviceaccount: { name: serviceAccount },
+      pod: { name: podName, uid: podUid },
+      ...(nodeName === undefined ? {} : { node: { name: nodeName } }),
+      ...(credentialId === undefined ? {} : { credentialId }),
+    },
+    iss: ASSERTION_ISSUER,
+    sub: `system:serviceaccount:${namespace}:${serviceAccount}`,
+    aud: audience,
+    jti: randomUUID(),
+    iat: nowS,
+    exp: nowS + LIFETIME_S,
+  }
+}
+
+const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')

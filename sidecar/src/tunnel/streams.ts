@@ -97,6 +97,8 @@ export class Entry {
   admit(role: string): boolean {
     if (this.#take('admit') !== 'release') return false
     this.#role = role
+    // Nobody is told by it any more.
+    this.#controller = undefined
     this.#admittedAt = this.#clock.monotonic()
     return true
   }

@@ -105,7 +105,7 @@ async function composeParts(config: Config, around: Surroundings) {
   const { watch, binding } = pods
   const watchStaleMs = () => watch.staleForMs
   const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
-  const signer = createAssertionSigner(config.k8sTrust.audiences[0] ?? '', clock)
+  const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', clock)
   const { dialect, openclaw } = composeDialect(settings, around, { signer, watch })
   const workerPort = composeWorkerPort(settings, around, {
     ...authn,

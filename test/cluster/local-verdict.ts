@@ -60,7 +60,6 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
   const policy = createPolicy(k8sTrust.allowedIdentities)
   const buckets = () => new TokenBuckets({ ratePerSecond: 1, burst: 1, clock })
   const precheck = createPrecheck({
-    signaturesMax: 100,
     rules: () => ({
       issuers: () => (jwks.issuer === undefined ? [] : [jwks.issuer]),
       audiences: k8sTrust.audiences,

@@ -47,7 +47,6 @@ const startLine = async () => {
   })
   const budget = new TokenBuckets({ ratePerSecond: 1, burst: 5, clock })
   const precheck = createPrecheck({
-    signaturesMax: 100,
     rules: () => ({
       issuers: () => (jwks.issuer === undefined ? undefined : [jwks.issuer]),
       audiences: ['openclaw-gateway'],

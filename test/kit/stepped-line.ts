@@ -179,7 +179,7 @@ export const startSteppedLine = async (
     url: new URL(gatewayUrl),
     connectTimeoutMs: 5000,
     workerProto: 'http',
-    signer: probe.watch('signer', createAssertionSigner('openclaw-gateway', clock)),
+    signer: probe.watch('signer', await createAssertionSigner('openclaw-gateway', clock)),
     // A dial cancels its deadline in the very turn in which the gateway has answered.
     clock: {
       now: clock.now,

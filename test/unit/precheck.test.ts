@@ -6,7 +6,6 @@ import { createLocalJWKSet } from 'jose'
 import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
 import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
-import { VerifiedSignatures } from '@openclaw-k8s/auth-sidecar/authn/verified-signatures.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { KubeStore } from '../kit/kube-store.ts'
@@ -245,45 +244,9 @@ test('a key that a refetch brings admits', async (t) => {
   t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
 })
 
-test('a signature that held is computed once under the same keys, and again under others', async (t) => {
-  const known = new VerifiedSignatures(2)
-  let computed = 0
-  const fetched = () => {
-    const select = jwks()
-    return (...asked: Parameters<typeof select>) => {
-      computed += 1
-      return select(...asked)
-    }
-  }
-  let current = fetched()
-  const given = source(() => current)
-  const ask = (token: string) => verifySignature(token, given.keys, known)
-  const [token, other, third] = [mint(), mint({ expiresInS: 7200 }), mint({ expiresInS: 900 })]
-  t.match(await ask(token), { ok: true, value: 'verified' })
-  t.match(await ask(token), { ok: true, value: 'verified' })
-  t.equal(computed, 1, 'the same token')
-  t.match(await ask(withBadSignature(token, 1)), { ok: false, code: 'signature_invalid' })
-  t.match(await ask(withBadSignature(token, 1)), { ok: false, code: 'signature_invalid' })
-  t.equal(computed, 3, 'one that did not hold is not remembered')
-  await ask(other)
-  current = fetched()
-  for (const each of [token, other]) await ask(each)
-  t.equal(computed, 6, 'keys that were fetched anew')
-  const empty = createLocalJWKSet({ keys: [] })
-  const gone = source(() => empty, 'refreshed')
-  t.match(
-    await verifySignature(token, gone.keys, known),
-    { ok: false, code: 'signing_key_unknown' },
-    'a key the cluster has withdrawn',
-  )
-  for (const each of [other, third, token]) await ask(each)
-  t.equal(computed, 8, 'no more than so many are remembered')
-})
-
 test('without any keys a few tokens go on unproven: capped per address, and in all', async (t) => {
   const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
   const precheck = createPrecheck({
-    signaturesMax: 100,
     rules: () => RULES,
     keys: source(() => undefined, 'failed').keys,
     clock,
@@ -303,7 +266,6 @@ test('without any keys a few tokens go on unproven: capped per address, and in a
 test('a token whose keys are there never costs the unverified budget', async (t) => {
   const none = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
   const precheck = createPrecheck({
-    signaturesMax: 100,
     rules: () => RULES,
     keys: source(jwks).keys,
     clock,
@@ -311,4 +273,51 @@ test('a token whose keys are there never costs the unverified budget', async (t)
   })
   t.match(await precheck.verify(mint(), '10.0.0.1'), { ok: true })
   t.match(precheck.read('a'.repeat(8193)), { ok: false, code: 'credential_too_large' })
+})
+
+test('a signature that held is not checked again, until the keys are other ones', async (t) => {
+  const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
+  let checks = 0
+  const counting = (select: ReturnType<typeof jwks>): ReturnType<typeof jwks> =>
+    Object.assign((...args: Parameters<typeof select>) => {
+      checks += 1
+      return select(...args)
+    }, select)
+  let current = counting(jwks())
+  let rules = RULES
+  const precheck = createPrecheck({
+    rules: () => rules,
+    keys: { current: () => current, refresh: async () => 'refreshed' as const },
+    clock,
+    unverifiedBudget: { perAddress: buckets, inAll: buckets },
+  })
+  const ask = async (token: string) => {
+    const claims = precheck.read(token)
+    return claims.ok ? await precheck.verify(token, '10.0.0.1', claims.value) : claims
+  }
+  const token = mint()
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 1)
+
+  t.match(await ask(mint({ expiresInS: 7200 })), { ok: true, value: 'verified' })
+  t.equal(checks, 2, 'another token of the same pod')
+  const forged = withBadSignature(token, 1)
+  for (const nth of [3, 4]) {
+    t.match(await ask(forged), { ok: false, code: 'signature_invalid' })
+    t.equal(checks, nth, 'what did not hold is not remembered, the same claims or not')
+  }
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 4)
+
+  rules = { ...RULES, isListed: () => false }
+  t.match(await ask(token), { ok: false, code: 'identity_not_allowed' }, 'the rules are of today')
+  rules = RULES
+  current = counting(createLocalJWKSet({ keys: [] }))
+  t.match(await ask(token), { ok: false, code: 'signing_key_unknown' }, 'a key that was taken away')
+  current = counting(jwks())
+  t.match(await ask(token), { ok: true, value: 'verified' })
+  t.equal(checks, 7)
+  clock.advance(3_600_000)
+  t.match(await ask(token), { ok: false, code: 'token_expired' })
 })

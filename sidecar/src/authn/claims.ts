@@ -61,6 +61,18 @@ const CLAIMS = z.object({
 
 /** Reads a token's claims and refuses what no signature could save. */
 export function readClaims(token: string, rules: ClaimRules, nowMs: number): Verdict<Claims> {
+  const claims = parseToken(token)
+  return claims.ok ? judgeClaims(claims.value, rules, nowMs) : claims
+}
+
+/** What the rules say of claims that were read, now. */
+export function judgeClaims(claims: Claims, rules: ClaimRules, nowMs: number): Verdict<Claims> {
+  const objection = findObjection(claims, rules, nowMs / 1000)
+  return objection === undefined ? granted(claims) : denied(objection)
+}
+
+/** The same for the same token, whenever it is asked. */
+function parseToken(token: string): Verdict<Claims> {
   const header = checkHeader(token)
   if (header !== undefined) return denied(header)
   let payload: JWTPayload
@@ -69,10 +81,7 @@ export function readClaims(token: string, rules: ClaimRules, nowMs: number): Ver
   } catch {
     return denied('token_malformed')
   }
-  const claims = parseClaims(payload)
-  if (!claims.ok) return claims
-  const objection = findObjection(claims.value, rules, nowMs / 1000)
-  return objection === undefined ? claims : denied(objection)
+  return parseClaims(payload)
 }
 
 function checkHeader(token: string): Code | undefined {

@@ -1,13 +1,13 @@
 /** The precheck: everything about a token that can be decided without asking the API server. */
 
 import type { Clock } from '../clock.ts'
-import { denied, type Verdict } from '../denial.ts'
+import { denied, granted, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { TokenBuckets } from '../token-buckets.ts'
 import { acceptToken } from './credential.ts'
-import { readClaims, type ClaimRules } from './claims.ts'
+import { judgeClaims, readClaims, type ClaimRules } from './claims.ts'
 import { verifySignature, type KeySource, type SignatureState } from './signature.ts'
-import { VerifiedSignatures } from './verified-signatures.ts'
+import { VerifiedTokens } from './verified-tokens.ts'
 
 export type PrecheckOptions = {
   /** As configured now. */
@@ -16,27 +16,47 @@ export type PrecheckOptions = {
   readonly clock: Clock
   /** Admits tokens whose signature cannot be checked to a TokenReview: per address, and in all. */
   readonly unverifiedBudget: { readonly perAddress: TokenBuckets; readonly inAll: TokenBuckets }
-  /** Tokens at most whose signature is remembered to hold. */
-  readonly signaturesMax: number
 }
+
+/** Tokens that need not be read and verified anew each time they come. */
+const VERIFIED_MAX = 20_000
 
 export type Precheck = ReturnType<typeof createPrecheck>
 
 /** Builds the two stages of the precheck: `read` is synchronous and free, `verify` costs a signature. */
 export function createPrecheck(options: PrecheckOptions) {
   const { keys, clock, unverifiedBudget } = options
-  const known = new VerifiedSignatures(options.signaturesMax)
+  const verified = new VerifiedTokens(VERIFIED_MAX)
   return {
     /** Shape and claims. They may refuse, and never admit. */
     read(token: string): Verdict<Claims> {
       const accepted = acceptToken(token)
-      return accepted.ok ? readClaims(token, options.rules(), clock.now()) : accepted
+      if (!accepted.ok) return accepted
+      const known = verified.find(token)
+      return known === undefined
+        ? readClaims(token, options.rules(), clock.now())
+        : judgeClaims(known, options.rules(), clock.now())
     },
 
-    /** Signature. Without any keys a few tokens may go on to the TokenReview unproven. */
-    async verify(token: string, address: string): Promise<Verdict<SignatureState>> {
-      const signature = await verifySignature(token, keys, known)
-      if (!signature.ok || signature.value === 'verified') return signature
+    /**
+     * Signature of the token that `claims` were read from. Without any keys a few tokens may go on
+     * to the TokenReview unproven.
+     */
+    async verify(
+      token: string,
+      address: string,
+      claims?: Claims,
+    ): Promise<Verdict<SignatureState>> {
+      const current = keys.current()
+      if (claims !== undefined && verified.isVerified(claims, current)) return granted('verified')
+      const signature = await verifySignature(token, keys)
+      if (!signature.ok) return signature
+      if (signature.value === 'verified') {
+        // Which keys have said so is known for certain only where they did not change meanwhile.
+        const isKept = current !== undefined && current === keys.current()
+        if (isKept && claims !== undefined) verified.keep(token, claims, current)
+        return signature
+      }
       const affordable =
         unverifiedBudget.perAddress.take(address) && unverifiedBudget.inAll.take('')
       return affordable ? signature : denied('keys_unavailable')

@@ -3,7 +3,6 @@
 import { compactVerify, errors, type CompactVerifyGetKey } from 'jose'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { ALGORITHMS } from './claims.ts'
-import type { VerifiedSignatures } from './verified-signatures.ts'
 
 /** Where the signing keys come from. */
 export type KeySource = {
@@ -16,17 +15,13 @@ export type KeySource = {
 /** `unavailable`: no keys can be had, so that only a TokenReview can tell. */
 export type SignatureState = 'verified' | 'unavailable'
 
-/**
- * Verifies the signature; an unknown key is looked for once more before it refuses. One that is
- * known to hold under the keys in hand is not computed again.
- */
+/** Verifies the signature; an unknown key is looked for once more before it refuses. */
 export async function verifySignature(
   token: string,
   keys: KeySource,
-  known?: VerifiedSignatures,
 ): Promise<Verdict<SignatureState>> {
   if (keys.current() === undefined) await keys.refresh()
-  const first = await attempt(token, keys.current(), known)
+  const first = await attempt(token, keys.current())
   if (first !== 'unknown_key') return first
   switch (await keys.refresh()) {
     case 'cooldown':
@@ -35,7 +30,7 @@ export async function verifySignature(
     case 'failed':
       return denied('keys_unavailable')
     case 'refreshed': {
-      const second = await attempt(token, keys.current(), known)
+      const second = await attempt(token, keys.current())
       return second === 'unknown_key' ? denied('signing_key_unknown') : second
     }
   }
@@ -44,13 +39,10 @@ export async function verifySignature(
 async function attempt(
   token: string,
   key: CompactVerifyGetKey | undefined,
-  known: VerifiedSignatures | undefined,
 ): Promise<Verdict<SignatureState> | 'unknown_key'> {
   if (key === undefined) return granted('unavailable')
-  if (known?.has(token, key) === true) return granted('verified')
   try {
     await compactVerify(token, key, { algorithms: ALGORITHMS })
-    known?.add(token, key)
     return granted('verified')
   } catch (error) {
     if (error instanceof errors.JWKSNoMatchingKey) return 'unknown_key'

@@ -40,7 +40,6 @@ export function composeWorkerPort(
   const buckets = (limit: { ratePerSecond: number; burst: number }) =>
     new TokenBuckets({ ...limit, clock })
   const precheck = createPrecheck({
-    signaturesMax: settings.config.review.cacheEntries,
     rules: () => claimRulesOf(settings, jwks),
     keys: jwks,
     clock,

@@ -86,7 +86,7 @@ async function precheck(
   if (!claims.ok) return claims
   trail.claimed = claims.value
 
-  const signature = await line.precheck.verify(token, worker.address)
+  const signature = await line.precheck.verify(token, worker.address, claims.value)
   if (!signature.ok) return signature
   if (signature.value === 'verified') trail.isSigned = true
   return granted({ claims: claims.value, signature: signature.value })
@@ -110,7 +110,7 @@ async function admitPrechecked(begun: Begun): Promise<Verdict<Admission>> {
     admission = await proveAndReach(begun)
     return admission
   } catch (error) {
-    if (entry.signal.aborted) return denied(entry.code)
+    if (entry.isAborted) return denied(entry.code)
     throw error
   } finally {
     if (admission?.ok !== true) entry.finish()

@@ -17,6 +17,7 @@ type Pending = {
   readonly address: string
   readonly socket: Socket
   readonly cancel: () => void
+  readonly onClose: () => void
   onTimeout: () => void
 }
 
@@ -52,11 +53,12 @@ export class PendingSockets {
       address,
       socket,
       cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
+      onClose: () => this.#remove(key, pending),
       onTimeout,
     }
     this.#pending.set(key, pending)
     this.#countOf.set(address, count + 1)
-    socket.once('close', () => this.#remove(key, pending))
+    socket.on('close', pending.onClose)
     return true
   }
 
@@ -99,8 +101,8 @@ export class PendingSockets {
     this.#pending.delete(key)
     if (pending.isProven) this.#proven -= 1
     pending.cancel()
-    // What was pending lives on in a listener of its socket; what it held must not.
-    pending.onTimeout = () => {}
+    // As a listener of its socket it would live on, with all it holds.
+    pending.socket.off('close', pending.onClose)
     const count = (this.#countOf.get(pending.address) ?? 1) - 1
     if (count === 0) this.#countOf.delete(pending.address)
     else this.#countOf.set(pending.address, count)

@@ -130,14 +130,14 @@ export class WorkerPort {
   #cut(socket: Socket, code: Code, visit: Visit): void {
     const { random, tls } = this.#options
     this.#record(code, visit)
-    socket.on('error', () => {})
+    socket.on('error', ignoreError)
     // Over TLS nothing can be said before a handshake that would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
   }
 
   async #receive(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    socket.on('error', () => {})
+    socket.on('error', ignoreError)
     const { clock, credentialHeader } = this.#options
     const visit = visitOf(socket, clock)
     // Without an address nothing could be attributed, and the gateway would take us for its owner.
@@ -250,6 +250,9 @@ export class WorkerPort {
     recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
   }
 }
+
+/** One for all sockets: made where it is used, it would keep what is around it for as long as its socket. */
+const ignoreError = (): void => {}
 
 const visitOf = (socket: Socket, clock: Clock): Visit => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',

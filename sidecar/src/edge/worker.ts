@@ -1,6 +1,6 @@
 /** One worker at the door: its socket from the upgrade to the release or the refusal. */
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { Credential } from '../authn/credential.ts'
 import type { Clock } from '../clock.ts'
@@ -99,9 +99,7 @@ export class Worker implements WorkerSide {
 
   open(subprotocol: string | undefined): void {
     const { socket, upgrade } = this.options
-    const accept = createHash('sha1')
-      .update(upgrade.key + ACCEPT_GUID)
-      .digest('base64')
+    const accept = hash('sha1', upgrade.key + ACCEPT_GUID, 'base64')
     const chosen = subprotocol === undefined ? '' : `Sec-WebSocket-Protocol: ${subprotocol}\r\n`
     this.#isOpen = true
     socket.write(

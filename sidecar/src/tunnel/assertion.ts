@@ -1,7 +1,8 @@
 /** The assertion: a short-lived JWT by which a gateway can prove that the identity came from us. */
 
-import { generateKeyPairSync, randomUUID, sign as signBytes } from 'node:crypto'
-import type { JSONWebKeySet } from 'jose'
+import { generateKeyPair, randomUUID, sign as signBytes } from 'node:crypto'
+import { promisify } from 'node:util'
+import { exportJWK, type JSONWebKeySet } from 'jose'
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../identity.ts'
 
@@ -11,45 +12,51 @@ const LIFETIME_S = 60
 const KEY_ID = 'assertion'
 
 export type AssertionSigner = {
-  readonly sign: (identity: Identity, role: string) => string
+  readonly sign: (identity: Identity, role: string) => Promise<string>
   /** The public key, as published on the admin port. */
   readonly jwks: JSONWebKeySet
 }
 
-/**
- * Makes a signer with an Ed25519 key of its own, kept in memory and gone with the process. It puts
- * the compact JWS (RFC 7515 §7.1, RFC 8037) together itself: one signature in one go costs an
- * admission a fifth of what WebCrypto takes for it on its way through the thread pool.
- */
-export function createAssertionSigner(audience: string, clock: Clock): AssertionSigner {
-  const { publicKey, privateKey } = generateKeyPairSync('ed25519')
+/** Makes a signer with an Ed25519 key of its own, kept in memory and gone with the process. */
+export async function createAssertionSigner(
+  audience: string,
+  clock: Clock,
+): Promise<AssertionSigner> {
+  const { publicKey, privateKey } = await promisify(generateKeyPair)('ed25519')
   const kid = `${KEY_ID}-${randomUUID()}`
+  const jwk = await exportJWK(publicKey)
   const header = encode({ alg: 'EdDSA', kid, typ: 'JWT' })
   return {
-    jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid, alg: 'EdDSA', use: 'sig' }] },
-    sign(identity, role) {
+    jwks: { keys: [{ ...jwk, kid, alg: 'EdDSA', use: 'sig' }] },
+    async sign(identity, role) {
       const nowS = Math.floor(clock.now() / 1000)
-      const { namespace, serviceAccount, podName, podUid, nodeName, credentialId } = identity
-      const payload = encode({
-        role,
-        'kubernetes.io': {
-          namespace,
-          serviceaccount: { name: serviceAccount },
-          pod: { name: podName, uid: podUid },
-          ...(nodeName === undefined ? {} : { node: { name: nodeName } }),
-          ...(credentialId === undefined ? {} : { credentialId }),
-        },
-        iss: ASSERTION_ISSUER,
-        sub: `system:serviceaccount:${namespace}:${serviceAccount}`,
-        aud: audience,
-        jti: randomUUID(),
-        iat: nowS,
-        exp: nowS + LIFETIME_S,
-      })
-      const signature = signBytes(null, Buffer.from(`${header}.${payload}`), privateKey)
-      return `${header}.${payload}.${signature.toString('base64url')}`
+      const input = `${header}.${encode(claimsOf(identity, { role, audience, nowS }))}`
+      // At once and on this thread: half the work of a signature that goes through WebCrypto.
+      return `${input}.${signBytes(null, Buffer.from(input), privateKey).toString('base64url')}`
     },
   }
 }
 
-const encode = (part: object): string => Buffer.from(JSON.stringify(part)).toString('base64url')
+type Claiming = { readonly role: string; readonly audience: string; readonly nowS: number }
+
+function claimsOf(identity: Identity, { role, audience, nowS }: Claiming) {
+  const { namespace, serviceAccount, podName, podUid, nodeName, credentialId } = identity
+  return {
+    role,
+    'kubernetes.io': {
+      namespace,
+      serviceaccount: { name: serviceAccount },
+      pod: { name: podName, uid: podUid },
+      ...(nodeName === undefined ? {} : { node: { name: nodeName } }),
+      ...(credentialId === undefined ? {} : { credentialId }),
+    },
+    iss: ASSERTION_ISSUER,
+    sub: `system:serviceaccount:${namespace}:${serviceAccount}`,
+    aud: audience,
+    jti: randomUUID(),
+    iat: nowS,
+    exp: nowS + LIFETIME_S,
+  }
+}
+
+const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')

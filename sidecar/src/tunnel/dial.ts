@@ -52,7 +52,7 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
   const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true, onread })
   reader.attach(socket)
   // It stays for good: an error may come before the splice listens, and must not end the process.
-  socket.on('error', () => undefined)
+  socket.on('error', ignoreError)
   const { promise, resolve, reject } = Promise.withResolvers<Dialled>()
   const abort = (): void => reject(signal?.reason)
   const cancelDeadline = clock.after(timeoutMs, () => {
@@ -72,6 +72,9 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
     stopReading()
   }
 }
+
+/** One for all sockets: made in place, it would keep the whole dial for as long as its socket lives. */
+const ignoreError = (): void => undefined
 
 type Outcome = {
   readonly options: DialOptions

@@ -20,6 +20,7 @@ export type DirectionOptions = ScannerOptions & {
 
 export class Direction {
   readonly scanner: FrameScanner
+  readonly sink: Duplex
   /** Bytes read from the source, relayed or not: a sign of life. */
   received = 0
   /** Set once the source will send nothing more. */
@@ -27,7 +28,12 @@ export class Direction {
   /** Set once the sink's peer has left: a frame under way need not be finished for it. */
   isSinkLeaving = false
 
-  readonly #options: DirectionOptions
+  // Fields of its own, not an object of options: each object on the way of a message is one more
+  // that has to be fetched from memory, when there are a thousand streams.
+  readonly #source: Duplex
+  readonly #reader: GatewayReader | undefined
+  readonly #onViolation: (code: Violation) => void
+  readonly #onClosePassed: () => void
   /** The chunk that filled the sink: it holds on to it until it drains. */
   #unwritten: Buffer | undefined
   #closeFrame: Buffer | undefined
@@ -35,8 +41,12 @@ export class Direction {
   #isShut = false
 
   constructor(options: DirectionOptions) {
-    this.#options = options
     this.scanner = new FrameScanner(options)
+    this.sink = options.sink
+    this.#source = options.source
+    this.#reader = options.reader
+    this.#onViolation = options.onViolation
+    this.#onClosePassed = options.onClosePassed
   }
 
   /** Whether the source is not read because the sink is slow. */
@@ -46,20 +56,19 @@ export class Direction {
 
   /** Relays `head`, read earlier, and then what the source sends. */
   start(head: Buffer): void {
-    const { source, sink, reader } = this.#options
-    source.on('data', this.#onData)
-    sink.on('drain', this.#onDrain)
-    reader?.start({ sink, take: (memory, size) => this.#accept(memory, size) })
-    if (head.length > 0) this.#accept(head, head.length)
+    this.#source.on('data', this.#onData)
+    this.sink.on('drain', this.#onDrain)
+    this.#reader?.start(this)
+    if (head.length > 0) this.take(head, head.length)
     // A socket paused on purpose is not set flowing by a `data` listener, one never read is.
-    if (this.#isPaused) source.pause()
-    else source.resume()
+    if (this.#isPaused) this.#source.pause()
+    else this.#source.resume()
   }
 
   stop(): void {
-    this.#options.source.off('data', this.#onData)
-    this.#options.sink.off('drain', this.#onDrain)
-    this.#options.reader?.stop()
+    this.#source.off('data', this.#onData)
+    this.sink.off('drain', this.#onDrain)
+    this.#reader?.stop()
   }
 
   /**
@@ -70,13 +79,13 @@ export class Direction {
   close(frame: Buffer): void {
     this.#closeFrame ??= frame
     this.scanner.stop()
-    const isHopeless = this.isSourceEnded || this.isSinkLeaving || !this.#options.sink.writable
+    const isHopeless = this.isSourceEnded || this.isSinkLeaving || !this.sink.writable
     if (this.scanner.atBoundary || isHopeless) this.#shut()
   }
 
   /** Ends the sink without a frame of ours: the peers have said what there is to say. */
   endSink(): void {
-    if (this.#options.sink.writable) this.#options.sink.end()
+    if (this.sink.writable) this.sink.end()
   }
 
   /** Gives the direction up, its sink being gone: what the source still sends is discarded. */
@@ -87,7 +96,7 @@ export class Direction {
 
   /** Puts `frame` between two frames of the source; false where that cannot be done now. */
   inject(frame: Buffer): boolean {
-    const { sink } = this.#options
+    const { sink } = this
     if (this.#isShut || this.scanner.isDone || !this.scanner.atBoundary) return false
     if (!sink.writable || sink.writableNeedDrain) return false
     sink.write(frame)
@@ -99,13 +108,14 @@ export class Direction {
    * cost more than all the rest of relaying: it goes back as soon as the sink has written it.
    */
   readonly #onData = (chunk: Buffer): void => {
-    this.#accept(chunk, chunk.length)
-    const { sink } = this.#options
+    this.take(chunk, chunk.length)
+    const { sink } = this
     if (sink.writableLength === 0) giveBack(chunk)
     else if (sink.writableNeedDrain) this.#unwritten = chunk
   }
 
-  #accept(chunk: Buffer, length: number): void {
+  /** Relays the first `length` bytes of `chunk`. */
+  take(chunk: Buffer, length: number): void {
     this.received += length
     if (this.#isShut || this.scanner.isDone) return
     const size = this.scanner.scan(chunk, length)
@@ -114,18 +124,16 @@ export class Direction {
   }
 
   readonly #onDrain = (): void => {
-    if (this.#unwritten !== undefined && this.#options.sink.writableLength === 0) {
-      giveBack(this.#unwritten)
-    }
+    if (this.#unwritten !== undefined && this.sink.writableLength === 0) giveBack(this.#unwritten)
     this.#unwritten = undefined
-    this.#options.reader?.drained()
+    this.#reader?.drained()
     if (!this.#isPaused) return
     this.#isPaused = false
-    this.#options.source.resume()
+    this.#source.resume()
   }
 
   #relay(held: Buffer | undefined, bytes: Buffer): void {
-    const { source, sink } = this.#options
+    const { sink } = this
     if (bytes.length === 0 || !sink.writable) return
     if (held !== undefined) {
       sink.cork()
@@ -135,24 +143,24 @@ export class Direction {
     if (held !== undefined) sink.uncork()
     if (isRoomLeft || !sink.writableNeedDrain) return
     this.#isPaused = true
-    source.pause()
+    this.#source.pause()
   }
 
   #onScannerDone(): void {
     const { violation, closeSeen } = this.scanner
-    if (violation !== undefined) this.#options.onViolation(violation)
-    else if (closeSeen) this.#options.onClosePassed()
+    if (violation !== undefined) this.#onViolation(violation)
+    else if (closeSeen) this.#onClosePassed()
     if (this.#closeFrame !== undefined) this.#shut()
   }
 
   #shut(): void {
     if (this.#isShut) return
     this.#isShut = true
-    const { source, sink } = this.#options
+    const { sink } = this
     const isFrameDue = this.scanner.atBoundary && !this.scanner.closeSeen
     if (isFrameDue && this.#closeFrame !== undefined && sink.writable) sink.write(this.#closeFrame)
     this.endSink()
     this.#isPaused = false
-    source.resume()
+    this.#source.resume()
   }
 }

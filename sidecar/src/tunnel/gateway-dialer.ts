@@ -49,7 +49,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       subprotocol: caller.subprotocol,
       identity,
       role,
-      assertion: signer.sign(identity, role),
+      assertion: await signer.sign(identity, role),
       key: randomBytes(16).toString('base64'),
     })
     const { subprotocol } = caller

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 
 export type Feed = {
   /** Writes the first `size` bytes of `memory` to the sink, or does not want them. */
-  readonly take: (memory: Buffer, size: number) => void
+  take(memory: Buffer, size: number): void
   /** It holds on to what it was given while anything of it is queued. */
   readonly sink: Pick<Duplex, 'writableLength'>
 }
@@ -108,17 +108,20 @@ export class GatewayReader {
       return true
     }
     const isMuch = size > COPY_BYTES
-    if (isMuch) this.#own = this.#memory.lend()
+    if (isMuch) {
+      this.#own = this.#memory.lend()
+      this.#smallReads = 0
+    }
     // A write that is sure to be queued is given no more memory than it needs.
     if (isMuch || this.#feed.sink.writableLength > 0) return pushCopy(socket, memory, size)
     this.#feedCopy(this.#feed, memory, size)
     return true
   }
 
-  #feedOwn({ take, sink }: Feed, memory: Buffer, size: number): void {
+  #feedOwn(feed: Feed, memory: Buffer, size: number): void {
     this.#smallReads = size <= COPY_BYTES ? this.#smallReads + 1 : 0
-    take(memory, size)
-    if (sink.writableLength > 0) {
+    feed.take(memory, size)
+    if (feed.sink.writableLength > 0) {
       if (this.#held !== undefined) this.#memory.forget()
       this.#held = memory
       this.#own = this.#memory.lend()
@@ -128,10 +131,10 @@ export class GatewayReader {
     }
   }
 
-  #feedCopy({ take, sink }: Feed, memory: Buffer, size: number): void {
+  #feedCopy(feed: Feed, memory: Buffer, size: number): void {
     memory.copy(this.#memory.copy, 0, 0, size)
-    take(this.#memory.copy, size)
-    if (sink.writableLength > 0) this.#memory.renewCopy()
+    feed.take(this.#memory.copy, size)
+    if (feed.sink.writableLength > 0) this.#memory.renewCopy()
   }
 }
 

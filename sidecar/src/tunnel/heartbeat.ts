@@ -1,31 +1,29 @@
 /** Finds out which side of a stream has died without saying so. */
 
 import type { Direction } from './direction.ts'
-
-export type HeartbeatOptions = {
-  /** What the side sends. */
-  readonly from: Direction
-  /** What is relayed to it. */
-  readonly toward: Direction
-  readonly buildPing: () => Buffer
-}
+import { pingFrame } from './frames.ts'
 
 /** Periods in a row a side may leave a ping unanswered. */
 const UNANSWERED_MAX = 2
 
 export class Heartbeat {
-  readonly #options: HeartbeatOptions
+  readonly #from: Direction
+  readonly #toward: Direction
+  readonly #masked: boolean
   #received = 0
   #relayed = 0
   #unanswered = 0
 
-  constructor(options: HeartbeatOptions) {
-    this.#options = options
+  /** For the side that sends `from` and that `toward` is relayed to; its pings are `masked` or not. */
+  constructor(from: Direction, toward: Direction, masked: boolean) {
+    this.#from = from
+    this.#toward = toward
+    this.#masked = masked
   }
 
   /** Judges the period since the last call, pings a silent side, and tells whether it is dead. */
   beat(): boolean {
-    const { from, toward, buildPing } = this.#options
+    const [from, toward] = [this.#from, this.#toward]
     const isHeard = from.received !== this.#received
     const isFed = toward.scanner.bytes !== this.#relayed
     this.#received = from.received
@@ -38,7 +36,7 @@ export class Heartbeat {
     if (this.#unanswered >= UNANSWERED_MAX) return true
     // Where no ping fits (mid-frame, or a full buffer) a side that takes nothing either counts as
     // pinged: otherwise a stream stalled inside a frame would be kept for ever.
-    if (toward.inject(buildPing()) || !isFed) this.#unanswered += 1
+    if (toward.inject(pingFrame({ masked: this.#masked })) || !isFed) this.#unanswered += 1
     return false
   }
 }

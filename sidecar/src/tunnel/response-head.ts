@@ -1,6 +1,6 @@
 /** Judges a gateway's answer to an upgrade, strictly: only a perfect 101 opens a tunnel. */
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 export type AwaitedAnswer = {
   /** The `Sec-WebSocket-Key` that was sent. */
@@ -81,8 +81,4 @@ function namesUpgrade(connection: readonly string[]): boolean {
   return options.some((option) => option.trim().toLowerCase() === 'upgrade')
 }
 
-function acceptOf(key: string): string {
-  return createHash('sha1')
-    .update(key + ACCEPT_GUID)
-    .digest('base64')
-}
+const acceptOf = (key: string): string => hash('sha1', key + ACCEPT_GUID, 'base64')

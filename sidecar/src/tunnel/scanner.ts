@@ -37,7 +37,9 @@ export class FrameScanner {
   closeSeen = false
   violation: Violation | undefined
 
-  readonly #options: ScannerOptions
+  readonly #masked: boolean
+  readonly #messageBytesMax: number
+  readonly #emptyFragmentsMax: number
   /** A header of which some bytes are missing; few chunks end inside one. */
   #held: Buffer | undefined
   #heldBytes = 0
@@ -51,7 +53,9 @@ export class FrameScanner {
   #emptyFragments = 0
 
   constructor(options: ScannerOptions) {
-    this.#options = options
+    this.#masked = options.masked
+    this.#messageBytesMax = options.messageBytesMax
+    this.#emptyFragmentsMax = options.emptyFragmentsMax
   }
 
   /** Whether what was let through so far ends with a whole frame. */
@@ -134,7 +138,7 @@ export class FrameScanner {
     const isFinal = first >= 0x80
     const isData = opcode < OPCODE.close
     this.violation =
-      length === UNLAWFUL || !isLawful(first, header.readUInt8(at + 1), this.#options.masked)
+      length === UNLAWFUL || !isLawful(first, header.readUInt8(at + 1), this.#masked)
         ? 'framing_violation'
         : isData
           ? this.#admitData(opcode, isFinal, length)
@@ -150,9 +154,9 @@ export class FrameScanner {
   #admitData(opcode: number, isFinal: boolean, length: number): Violation | undefined {
     if (this.#isInMessage !== (opcode === OPCODE.continuation)) return 'framing_violation'
     this.#messageBytes += length
-    if (this.#messageBytes > this.#options.messageBytesMax) return 'message_too_big'
+    if (this.#messageBytes > this.#messageBytesMax) return 'message_too_big'
     this.#emptyFragments = length === 0 && !isFinal ? this.#emptyFragments + 1 : 0
-    if (this.#emptyFragments > this.#options.emptyFragmentsMax) return 'empty_fragments_exceeded'
+    if (this.#emptyFragments > this.#emptyFragmentsMax) return 'empty_fragments_exceeded'
     this.#isInMessage = !isFinal
     if (isFinal) this.#messageBytes = 0
     return undefined

@@ -6,7 +6,7 @@ import type { Clock } from '../clock.ts'
 import { CODES } from '../denial.ts'
 import type { Code } from '../denial.ts'
 import { Direction } from './direction.ts'
-import { closeFrame, pingFrame } from './frames.ts'
+import { closeFrame } from './frames.ts'
 import type { GatewayReader } from './gateway-reader.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Violation } from './scanner.ts'
@@ -86,7 +86,7 @@ class SplicedStream implements Stream {
   readonly #down: Direction
   readonly #worker: End
   readonly #gateway: End
-  readonly #heartbeats: readonly Heartbeat[]
+  #heartbeats: readonly Heartbeat[] | undefined
   readonly #gone = new Set<End>()
   #code: Code | undefined
   #cancelDelay: (() => void) | undefined
@@ -100,10 +100,6 @@ class SplicedStream implements Stream {
     this.#down = this.#direct(gateway, worker, false)
     this.#worker = this.#end(worker, this.#up, this.#down)
     this.#gateway = this.#end(gateway, this.#down, this.#up)
-    this.#heartbeats = [
-      new Heartbeat({ from: this.#up, toward: this.#down, buildPing: pingOf(false) }),
-      new Heartbeat({ from: this.#down, toward: this.#up, buildPing: pingOf(true) }),
-    ]
   }
 
   get isClosing(): boolean {
@@ -146,13 +142,17 @@ class SplicedStream implements Stream {
     this.#drop()
   }
 
-  readonly #drop = (): void => {
+  #drop(): void {
     this.#worker.socket.destroy()
     this.#gateway.socket.destroy()
   }
 
   ping(): void {
     if (this.isClosing) return
+    this.#heartbeats ??= [
+      new Heartbeat(this.#up, this.#down, false),
+      new Heartbeat(this.#down, this.#up, true),
+    ]
     // Both are judged, so that a side is not spared its ping by the other's death.
     const verdicts = this.#heartbeats.map((heartbeat) => heartbeat.beat())
     if (verdicts.includes(true)) this.close('idle_timeout')
@@ -171,10 +171,12 @@ class SplicedStream implements Stream {
       masked,
       messageBytesMax,
       emptyFragmentsMax,
-      onViolation: (code: Violation) => this.close(code),
-      onClosePassed: () => this.#onClosePassed(),
+      onViolation: this.#onViolation,
+      onClosePassed: this.#onClosePassed,
     })
   }
+
+  readonly #onViolation = (code: Violation): void => this.close(code)
 
   #end(socket: Duplex, from: Direction, toward: Direction): End {
     const end: End = {
@@ -188,10 +190,10 @@ class SplicedStream implements Stream {
     return end
   }
 
-  #onClosePassed(): void {
+  readonly #onClosePassed = (): void => {
     if (!this.#isCloseExchanged) {
       // A peer that never answers a close must not keep the stream: it has longer, as it may be slow.
-      this.#cancelReply ??= this.#options.clock.after(CLOSE_REPLY_MS, this.#drop)
+      this.#cancelReply ??= this.#options.clock.after(CLOSE_REPLY_MS, () => this.#drop())
       return
     }
     this.#startDeadline()
@@ -237,7 +239,7 @@ class SplicedStream implements Stream {
 
   #startDeadline(): void {
     const { clock, closeTimeoutMs = CLOSE_TIMEOUT_MS } = this.#options
-    this.#cancelDeadline ??= clock.after(closeTimeoutMs, this.#drop)
+    this.#cancelDeadline ??= clock.after(closeTimeoutMs, () => this.#drop())
   }
 
   #finish(): void {
@@ -257,8 +259,6 @@ class SplicedStream implements Stream {
 
 /** What an error means is told by the `close` that follows it. */
 const ignoreError = (): void => undefined
-
-const pingOf = (masked: boolean) => (): Buffer => pingFrame({ masked })
 
 const closeOf = (code: Code, masked: boolean): Buffer =>
   closeFrame({ code: CODES[code].close, reason: code, masked })

@@ -40,7 +40,7 @@ export class Entry {
   /** Where the worker connected from. */
   readonly address: string
   readonly #clock: Clock
-  readonly #controller = new AbortController()
+  #controller: AbortController | undefined
   readonly #forget: () => void
   #state: State = 'pending'
   #code: Code = 'draining'
@@ -48,7 +48,7 @@ export class Entry {
   #role: string | undefined
   #revokedAt: number | undefined
   #stream: LiveStream | undefined
-  #cancelDestroy = (): void => {}
+  #cancelDestroy: (() => void) | undefined
 
   constructor({ number, claims, address, clock }: EntryOptions, forget: () => void) {
     this.number = number
@@ -75,7 +75,16 @@ export class Entry {
 
   /** Aborts when the admission is revoked before it was let in. */
   get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.isAborted) this.#controller.abort()
+    }
     return this.#controller.signal
+  }
+
+  /** Whether it was revoked before it was let in. */
+  get isAborted(): boolean {
+    return this.#admittedAt === undefined && this.#revokedAt !== undefined
   }
 
   get state(): State {
@@ -94,6 +103,8 @@ export class Entry {
   admit(role: string): boolean {
     if (this.#take('admit') !== 'release') return false
     this.#role = role
+    // Nobody is told by it any more.
+    this.#controller = undefined
     this.#admittedAt = this.#clock.monotonic()
     return true
   }
@@ -110,7 +121,7 @@ export class Entry {
       this.#revokedAt = this.#clock.monotonic()
     }
     const effect = this.#take('revoke')
-    if (effect === 'abort') this.#controller.abort()
+    if (effect === 'abort') this.#controller?.abort()
     if (effect !== 'close') return
     this.#stream?.close(code)
     // A frame under way may finish, and a slow reader may read its close: but not for long.
@@ -119,7 +130,7 @@ export class Entry {
 
   /** The sockets are gone, or the admission was given up. */
   finish(): void {
-    this.#cancelDestroy()
+    this.#cancelDestroy?.()
     if (this.#take('finish') === 'forget') this.#forget()
   }
 

@@ -19,14 +19,16 @@ export type SidecarProcessOptions = {
   readonly env?: Readonly<Record<string, string>>
   /** Keeps a terminal's Ctrl-C from the process, so that who started it can end it in order. */
   readonly isDetached?: boolean
+  /** What to run in place of the checkout's own `main.ts`, such as a bundle of it. */
+  readonly main?: string
 }
 
 /** Starts `auth-sidecar` with these arguments and with no environment of ours but the PATH. */
 export const startSidecarProcess = (
   args: readonly string[],
-  { env = {}, isDetached = false }: SidecarProcessOptions = {},
+  { env = {}, isDetached = false, main = MAIN }: SidecarProcessOptions = {},
 ) => {
-  const child = spawn(process.execPath, ['--import', END_WITH_PARENT, MAIN, ...args], {
+  const child = spawn(process.execPath, ['--import', END_WITH_PARENT, main, ...args], {
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: isDetached,
     env: { PATH: process.env['PATH'] ?? '', ...env },

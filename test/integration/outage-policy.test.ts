@@ -3,6 +3,7 @@
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import { until } from '../kit/until.ts'
 
 const NS = 'openclaw'
@@ -62,9 +63,8 @@ test('a local verdict is made of signature, claims, the living pod, and its addr
     t.equal(codeOf(await rig.connect(shown, address)), code)
   }
   const waiting = rig.connect(rig.mint({ pod: late }), '127.0.0.15')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
-  await rig.clock.advanceAsync(2000)
-  t.equal(codeOf(await waiting), 'pod_unconfirmed', 'a pod the watch never showed')
+  const unshown = await runUntil(rig.clock, waiting)
+  t.equal(codeOf(unshown), 'pod_unconfirmed', 'a pod the watch never showed')
 
   const local = await rig.connect(token)
   if (!local.ok) throw new Error(codeOf(local))

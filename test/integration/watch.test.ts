@@ -3,6 +3,7 @@
 import { writeFile } from 'node:fs/promises'
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import { until } from '../kit/until.ts'
 import { closed } from '../kit/worker-client.ts'
 
@@ -85,6 +86,22 @@ test('a watch that went mute is not believed after 2 s, and known to be dead aft
   await reconnect(rig)
   t.same(await closed(going.socket), { code: 1008, reason: 'pod_deleted' })
   t.ok(await echoes(staying.socket))
+})
+
+test('a herd behind a quiet watch is asked for pod by pod, in turn and each once', async (t) => {
+  const paces = { podGets: { ratePerSecond: 1, serviceMs: 100, waitMsMax: 1000 } }
+  const rig = await startWatchedRig(t, { api: { paces }, set: ['review.concurrency=1'] })
+  const { api, clock } = rig
+  const herd = Array.from({ length: 6 }, (_, nth) => {
+    const address = `127.0.0.${20 + nth}`
+    return { address, token: rig.mint({ pod: rig.createPod(`worker-${nth}`, address) }) }
+  })
+  await until(async () => (await metric(rig, 'watched_pods')) === 6)
+  // The last word of the watch is too old then, and the last GET is due in twice a deadline.
+  await clock.advanceAsync(2001)
+  const codes = herd.map(async ({ address, token }) => codeOf(await rig.connect(token, address)))
+  t.strictSame(await runUntil(clock, Promise.all(codes)), Array(6).fill('ok'))
+  t.equal(api.counts.podGets, 6)
 })
 
 test('what a compacted history no longer tells is found in a new list', async (t) => {

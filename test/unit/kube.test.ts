@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { Breaker } from '@openclaw-k8s/auth-sidecar/kube/breaker.ts'
 import { KubeClient, type KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
@@ -196,6 +197,21 @@ test('an API server that fails again and again is spared, then asked once, then 
   clock.advance(1000)
   t.match(await client.request(VERSION), { status: 200 })
   t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('a long line that fails as one leaves the event loop its turns', async (t) => {
+  const { api, client } = await startClient(t, { concurrency: 2, queue: 400, queueMs: 60_000 })
+  api.setFault('version', { kind: 'reset' })
+  const failures = { count: 0, atOnceMax: 0 }
+  const line = Array.from({ length: 400 }, () =>
+    client.request(VERSION).catch(() => void (failures.count += 1)),
+  )
+  for (let before = 0; failures.count < 400; before = failures.count) {
+    await turn()
+    failures.atOnceMax = Math.max(failures.atOnceMax, failures.count - before)
+  }
+  await Promise.all(line)
+  t.ok(failures.atOnceMax <= 4, `${failures.atOnceMax} at once`)
 })
 
 test('while the breaker tries one request, the others are not let through', async (t) => {

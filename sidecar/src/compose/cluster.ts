@@ -13,10 +13,10 @@ const KEYS = { concurrency: 2, queue: 16 }
 const LISTS = { concurrency: 4, queue: 256 }
 
 /**
- * How long a TokenReview may wait for its turn, in milliseconds: longer than any handshake, so that
- * a worker that was asked to come back finds its review done, or still in its place.
+ * How long a question about a worker may wait for its turn, in milliseconds: longer than a handshake,
+ * so that a worker that was asked to come back finds its review done, or still in its place.
  */
-const REVIEW_QUEUE_MS = 60_000
+const WORKER_QUEUE_MS = 60_000
 
 export type Cluster = ReturnType<typeof composeCluster>
 
@@ -34,16 +34,11 @@ export function composeCluster(config: Config, around: Surroundings, metrics: Me
     },
   }
   const { concurrency, queue } = config.review
-  const reviews = new KubeClient({
-    ...common,
-    concurrency,
-    queue,
-    queueMs: REVIEW_QUEUE_MS,
-    faultCode: 'review_unavailable',
-  })
+  const line = { concurrency, queue, queueMs: WORKER_QUEUE_MS }
+  const reviews = new KubeClient({ ...common, ...line, faultCode: 'review_unavailable' })
   const keys = new KubeClient({ ...common, ...KEYS, faultCode: 'keys_unavailable' })
   const lists = new KubeClient({ ...common, ...LISTS, faultCode: 'pod_unconfirmed' })
-  const pods = new KubeClient({ ...common, concurrency, queue, faultCode: 'pod_unconfirmed' })
+  const pods = new KubeClient({ ...common, ...line, faultCode: 'pod_unconfirmed' })
   const watches = new WatchClient(common)
   return {
     credentials,

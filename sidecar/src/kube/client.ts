@@ -1,5 +1,6 @@
 /** The API client: bounded, deadlined requests to the API server under our own credential. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { bulkhead, BulkheadRejectedError, type BulkheadPolicy } from 'cockatiel'
 import { Agent, type Dispatcher } from 'undici'
 import type { Clock } from '../clock.ts'
@@ -83,7 +84,15 @@ export class KubeClient {
     const run = async (leave: () => void, signal: AbortSignal) => {
       // A request whose wait has eaten its deadline says nothing of the API server when it is late.
       const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
-      return this.#breaker.run(() => this.#tryTwice(request, signal), isTelling).finally(leave)
+      try {
+        return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
+      } catch (error) {
+        // A long line that fails as one, behind an open breaker, must not stall everybody else.
+        await nextTurn()
+        throw error
+      } finally {
+        leave()
+      }
     }
     try {
       if (queueMs === undefined) {

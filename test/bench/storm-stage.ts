@@ -1,0 +1,160 @@
+/** The stage of a storm: API server, gateway, sidecar and workers, each in a process of its own. */
+
+import { execFileSync, fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './storm-api.ts'
+import type { GarbageDone, GarbageRequest } from './storm-garbage.ts'
+import type { GatewayReady } from './storm-gateway.ts'
+import type { LoadAnswer, LoadCommand } from './storm-load.ts'
+
+export type StormStageOptions = Omit<ClusterRequest, 'directory'> & {
+  readonly protocol: 'stream' | 'openclaw'
+  /** Of the sidecar's process, as its image sets them. */
+  readonly nodeOptions: string
+  /** A bundle of the sidecar, in place of the checkout's sources. */
+  readonly main?: string | undefined
+  /** `path=value`, over the stage's own configuration. */
+  readonly set: readonly string[]
+}
+
+export type StormStage = Awaited<ReturnType<typeof startStormStage>>
+
+/** What the sidecar's process has open beside the sockets of its streams. */
+const SPARE_FILES = 250
+const FILES_A_STREAM = 2
+const SECRET = 'the-secret-of-the-gateway-itself'
+const SEED = 'a-seed-of-more-than-sixteen-bytes'
+const POLL_MS = 50
+
+export const startStormStage = async (options: StormStageOptions) => {
+  const { workers, reviews, podGets, protocol } = options
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-storm-'))
+  const children: ChildProcess[] = []
+  const start = (file: string, request: object): ChildProcess => {
+    const child = fork(new URL(file, import.meta.url), [JSON.stringify(request)])
+    children.push(child)
+    return child
+  }
+  const api = start('storm-api.ts', { directory, workers, reviews, podGets })
+  const cluster = (await answerOf(api)) as ClusterReady
+  const gateway = start('storm-gateway.ts', { protocol, secret: SECRET })
+  const { url } = (await answerOf(gateway)) as GatewayReady
+  const sidecar = startSidecar(options, { directory, cluster, gatewayUrl: url })
+  const ports = await sidecar.listening()
+  const admin = `http://${ports.admin}`
+  while ((await fetch(`${admin}/readyz`)).status !== 200) await sleep(POLL_MS)
+  const port = Number(ports.workers.split(':').at(-1))
+  const target = { host: '127.0.0.1', port, protocol }
+  const hold = Math.min(workers, Math.floor((filesMax() - SPARE_FILES) / FILES_A_STREAM))
+  const load = start('storm-load.ts', { workersFile: cluster.workersFile, target, hold })
+  await answerOf(load)
+
+  return {
+    /** Streams that stay open at once, at most: the limit on open files of a process says so. */
+    hold,
+    /** Of every process there is, this one included. */
+    pids: () => [process.pid, sidecar.pid, ...children.map(({ pid }) => pid ?? 0)],
+    tell: async (command: LoadCommand): Promise<LoadAnswer> =>
+      (await answerOf(load, command)) as LoadAnswer,
+    counts: async () => (await answerOf(api, {})) as ClusterCounts,
+    restartGateway: (downMs: number) => void gateway.send({ downMs }),
+    metrics: () => readMetrics(admin),
+    memory: processMemory(sidecar.pid),
+    throwGarbage: async (request: Omit<GarbageRequest, 'target' | 'token'>) => {
+      const listed = JSON.parse(readFileSync(cluster.workersFile, 'utf8')) as StormWorker[]
+      const { token = '' } = listed[0] ?? {}
+      const garbage = start('storm-garbage.ts', { ...request, target, token })
+      return (await answerOf(garbage)) as GarbageDone
+    },
+    stop: async () => {
+      sidecar.signal('SIGKILL')
+      await sidecar.exited
+      for (const child of children) child.kill('SIGKILL')
+      rmSync(directory, { recursive: true })
+    },
+  }
+}
+
+type Surroundings = {
+  readonly directory: string
+  readonly cluster: ClusterReady
+  readonly gatewayUrl: string
+}
+
+const startSidecar = (
+  { protocol, nodeOptions, main, set }: StormStageOptions,
+  { directory, cluster, gatewayUrl }: Surroundings,
+) => {
+  const secretFile = join(directory, 'gateway-token')
+  const seedFile = join(directory, 'device-seed')
+  writeFileSync(secretFile, SECRET)
+  writeFileSync(seedFile, SEED)
+  const settings = [
+    'listen.workers=127.0.0.1:0',
+    'listen.admin=127.0.0.1:0',
+    `gateway.url=${gatewayUrl}`,
+    `gateway.protocol=${protocol}`,
+    `kubernetes.apiServer=${cluster.url}`,
+    `kubernetes.caFile=${cluster.caFile}`,
+    `kubernetes.tokenFile=${cluster.tokenFile}`,
+    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    ...(protocol === 'openclaw'
+      ? [`gateway.auth.secretFile=${secretFile}`, `gateway.deviceSeedFile=${seedFile}`]
+      : []),
+    ...set,
+  ]
+  const ours = fileURLToPath(new URL('storm-sidecar.ts', import.meta.url))
+  return startSidecarProcess(['serve', ...settings.flatMap((each) => ['--set', each])], {
+    env: nodeOptions === '' ? {} : { NODE_OPTIONS: nodeOptions },
+    ...(protocol === 'openclaw' ? { main: ours } : main === undefined ? {} : { main }),
+  })
+}
+
+/** Sends a child a message, if there is one, and resolves with its next answer. */
+const answerOf = async (child: ChildProcess, message?: object): Promise<unknown> => {
+  const ended = once(child, 'exit').then(([code]) => {
+    throw new Error(`${child.spawnargs[1]} ended with ${String(code)}`)
+  })
+  ended.catch(() => {})
+  if (message !== undefined) child.send(message)
+  const [answer] = (await Promise.race([once(child, 'message'), ended])) as [unknown]
+  return answer
+}
+
+/** Node raises its own limit to the hard one. */
+const filesMax = (): number => {
+  const text = execFileSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).trim()
+  return text === 'unlimited' ? Infinity : Number(text)
+}
+
+/** Values by series, without the common prefix. */
+const readMetrics = async (admin: string): Promise<ReadonlyMap<string, number>> => {
+  const text = await (await fetch(`${admin}/metrics`)).text()
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(
+    lines.map((line) => {
+      const at = line.lastIndexOf(' ')
+      return [line.slice(0, at).replace('openclaw_k8s_', ''), Number(line.slice(at + 1))]
+    }),
+  )
+}
+
+/** Resident memory as the kernel counts it (proc(5)), in MiB. */
+const processMemory = (pid: number) => {
+  const read = (name: string): number => {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+    return Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)?.[1] ?? Number.NaN) / 1024
+  }
+  return {
+    now: () => read('VmRSS'),
+    peak: () => read('VmHWM'),
+    /** From now on the peak is one since now. */
+    resetPeak: () => writeFileSync(`/proc/${pid}/clear_refs`, '5'),
+  }
+}

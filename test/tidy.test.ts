@@ -194,7 +194,9 @@ test('the lockfile names no registry, so that everyone uses his own', async (t) 
 test('nothing in the checkout depends on where one machine keeps it', async (t) => {
   // /home/node is OpenClaw's in its image, /home/nonroot the sidecar's.
   const machine = new RegExp(
-    ['work/', 'home/(?!(node|nonroot)\\b)', 'Users/', 'root/'].map((name) => `/${name}\\w`).join('|'),
+    ['work/', 'home/(?!(node|nonroot)\\b)', 'Users/', 'root/']
+      .map((name) => `/${name}\\w`)
+      .join('|'),
   )
   const prose = FILES.filter((path) => /\.(ts|md|json|ya?ml|sh)$|^\.ci\//.test(path))
   const bound = prose.filter((path) => path !== 'package-lock.json' && machine.test(read(path)))

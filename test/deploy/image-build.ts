@@ -79,6 +79,8 @@ export const buildImage = async () => {
     files: listFiles(root).filter((path) => !inherited.has(path)),
     baseName: runtime.name,
     temporary,
+    /** As an archive that a container runtime imports, under this name. */
+    save: (file: string, name: string) => buildah('push', NAME, `oci-archive:${file}:${name}`),
     close,
   }
 }

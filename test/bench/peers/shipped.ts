@@ -21,16 +21,17 @@ export const ship = (checkout: string): Shipped => {
   }
   const directory = join(checkout, 'node_modules/.cache/bench/bundle')
   execFileSync(process.execPath, [bundler, directory], { stdio: ['ignore', 'ignore', 'inherit'] })
-  const env = environmentOf(readFileSync(join(checkout, 'Dockerfile.sidecar'), 'utf8'))
+  const dockerfile = join(checkout, 'Dockerfile.sidecar')
+  const env = existsSync(dockerfile) ? environmentOf(readFileSync(dockerfile, 'utf8')) : {}
   const settings = Object.entries(env).map(([name, value]) => `${name}=${value}`)
   return {
     main: join(directory, NAME),
     env,
-    about: ['the bundle of the image', ...settings].join(' '),
+    about: ['the bundle of its image', ...settings].join(' '),
   }
 }
 
-/** The variables of the image's last stage, those that are no path. */
+/** The variables of the last stage of an image, those that are no path. */
 const environmentOf = (dockerfile: string): Record<string, string> => {
   const stage = dockerfile.slice(dockerfile.lastIndexOf('\nFROM ')).replaceAll('\\\n', ' ')
   const lines = stage.match(/^ENV .*$/gm) ?? []

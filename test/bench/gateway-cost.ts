@@ -1,8 +1,7 @@
-/**
- * What one OpenClaw gateway spends on a node's handshake and on a call of a node, without any
- * sidecar: the yardstick for what a sidecar may cost. Needs the product that `npm run test:openclaw`
- * installs; takes it straight over loopback, as a proxy in its pod would.
- */
+/** What one OpenClaw gateway spends on a node's handshake and on a call, without any sidecar. */
+
+// The yardstick for what a sidecar may cost. Needs the product that `npm run test:openclaw` installs;
+// takes it straight over loopback, as a proxy in its pod would.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'

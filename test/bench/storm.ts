@@ -1,7 +1,6 @@
-/**
- * `npm run bench:storm`: ten thousand workers that come back at once after a restart, and a hundred
- * thousand handshakes of garbage beside live streams. `--help` names its options.
- */
+/** `npm run bench:storm`: ten thousand workers back at once, and garbage beside live streams. */
+
+// `--help` names its options.
 
 import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,6 +1,7 @@
 /** Token buckets by key: a rate with a burst, in bounded memory. */
 
 import { LRUCache } from 'lru-cache'
+import { entriesMax } from './entries-max.ts'
 import type { Clock } from './clock.ts'
 
 type Bucket = { tokens: number; filledAt: number }
@@ -21,7 +22,7 @@ export class TokenBuckets {
 
   constructor(options: TokenBucketsOptions) {
     this.#options = options
-    this.#buckets = new LRUCache({ max: options.keysMax ?? 10_000 })
+    this.#buckets = new LRUCache(entriesMax(options.keysMax ?? 10_000))
   }
 
   /** Whether a token is left, without taking it. */

@@ -2,6 +2,7 @@
 
 import { createHmac, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import { entriesMax } from '../entries-max.ts'
 import type { Clock } from '../clock.ts'
 import type { Denied, Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -49,13 +50,18 @@ export class VerdictCache {
     this.#audiences = JSON.stringify(options.audiences)
     const perf = { now: () => options.clock.monotonic() }
     this.#good = new LRUCache({
-      max: options.entriesMax,
+      ...entriesMax(options.entriesMax),
       ttl: 1,
       ttlResolution: 0,
       perf,
       dispose: ({ verdict }, key) => this.#unindex(verdict.value.podUid, key),
     })
-    this.#bad = new LRUCache({ max: options.entriesMax, ttl: 1, ttlResolution: 0, perf })
+    this.#bad = new LRUCache({
+      ...entriesMax(options.entriesMax),
+      ttl: 1,
+      ttlResolution: 0,
+      perf,
+    })
   }
 
   /** Good verdicts in hand. */

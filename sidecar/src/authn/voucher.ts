@@ -1,6 +1,7 @@
 /** The voucher: who stands for a proven signature, the cluster now, the cache, or our own check. */
 
 import { LRUCache } from 'lru-cache'
+import { entriesMax } from '../entries-max.ts'
 import type { Clock } from '../clock.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -40,7 +41,7 @@ export class Voucher {
   constructor(options: VoucherOptions) {
     this.#options = options
     this.#memory = new LRUCache({
-      max: options.entriesMax,
+      ...entriesMax(options.entriesMax),
       ttl: 1,
       ttlResolution: 0,
       perf: { now: () => options.clock.monotonic() },

@@ -1,6 +1,7 @@
 /** The pod watch: which pods and ServiceAccounts live right now, and who has just gone. */
 
 import { LRUCache } from 'lru-cache'
+import { entriesMax } from '../entries-max.ts'
 import type { Clock } from '../clock.ts'
 import type { KubeClient } from './client.ts'
 import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
@@ -46,7 +47,7 @@ export class PodWatch {
   constructor(options: PodWatchOptions) {
     this.#options = options
     this.#gone = new LRUCache({
-      max: GONE_MAX,
+      ...entriesMax(GONE_MAX),
       ttl: GONE_TTL_MS,
       ttlResolution: 0,
       perf: { now: () => options.clock.monotonic() },

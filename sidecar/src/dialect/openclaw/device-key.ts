@@ -2,6 +2,7 @@
 
 import { createHmac, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import { entriesMax } from '../../entries-max.ts'
 import { deviceIdOf } from './device-proof.ts'
 
 /** Names a pod across its re-creations: a StatefulSet's pod keeps its device. */
@@ -33,7 +34,7 @@ export function createDeviceKeys(seed: string): DeviceKeys {
   if (Buffer.byteLength(secret) < SEED_BYTES_MIN) {
     throw new Error(`the device seed is shorter than ${SEED_BYTES_MIN} bytes`)
   }
-  const devices = new LRUCache<string, Device>({ max: DEVICES_MAX })
+  const devices = new LRUCache<string, Device>(entriesMax(DEVICES_MAX))
   return ({ namespace, serviceAccount, podName }) => {
     // None of the three can hold a slash, so no two pods share a text.
     const text = `${namespace}/${serviceAccount}/${podName}`

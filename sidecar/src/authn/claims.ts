@@ -1,7 +1,7 @@
 /** The first half of the precheck: what an unverified token says, which may only refuse. */
 
 import { decodeJwt, decodeProtectedHeader, type JWTPayload } from 'jose'
-import { z } from 'zod'
+import * as z from 'zod'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 

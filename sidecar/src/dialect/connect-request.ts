@@ -1,6 +1,6 @@
 /** The first frame of the `stream` dialect: `connect.request` and its answer. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Introduction } from './dialect.ts'
 

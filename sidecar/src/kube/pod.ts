@@ -1,6 +1,6 @@
 /** What is kept of a pod and of a ServiceAccount: a few words, never the object. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 
 export type WatchedPod = {
   readonly uid: string

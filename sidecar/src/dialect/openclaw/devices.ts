@@ -1,6 +1,6 @@
 /** The gateway's device records: which there are, how one is added, and how it is removed. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { Fault } from '../../fault.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 

@@ -1,6 +1,6 @@
 /** The frames of OpenClaw's gateway protocol, version 4, that the sidecar reads and writes. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { denied, granted, type Verdict } from '../../denial.ts'
 
 export const PROTOCOL = 4

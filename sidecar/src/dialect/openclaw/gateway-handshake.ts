@@ -1,6 +1,6 @@
 /** The handshake with the gateway for one worker: its challenge, our `connect`, its hello. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { Fault } from '../../fault.ts'
 import type { Dialled } from '../../tunnel/dial.ts'
 import { readChallenge, readResponse, refusalCodeOf, type Challenge } from './frames.ts'

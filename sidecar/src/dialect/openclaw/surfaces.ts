@@ -1,6 +1,6 @@
 /** Command surfaces: what a known node newly offers is approved as far as the policy allows it. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Clock } from '../../clock.ts'
 import { allowanceOf } from './gateway-connect.ts'
 import type { OperatorChannel } from './operator-channel.ts'

@@ -8,7 +8,7 @@ const GB = 1e9
 
 export const measureStreams = async (bench: Bench): Promise<void> => {
   await measureOver(bench, false)
-  // That the cipher costs so much by the byte is seen in the echoes already.
+  // A short run leaves TLS to the echoes and the handshakes.
   if (!bench.options.isQuick) await measureOver(bench, true)
 }
 

@@ -16,6 +16,7 @@ const COUNT = 1500
 const COUNT_QUICK = 250
 /** Until the code of a handshake is compiled as well as it will be. */
 const WARM_UP = 1500
+const WARM_UP_QUICK = 600
 
 type Kind = {
   readonly name: string
@@ -38,7 +39,7 @@ export const measureHandshakes = async (bench: Bench): Promise<void> => {
 }
 
 const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[]): Promise<void> => {
-  const count = bench.options.isQuick ? COUNT_QUICK : COUNT
+  const [count, warmUp] = bench.options.isQuick ? [COUNT_QUICK, WARM_UP_QUICK] : [COUNT, WARM_UP]
   const wanted: (Kind & { readonly file: string })[] = []
   for (const kind of kinds.filter(({ name }) => isWanted(bench, name))) {
     // One batch more than there are rounds, to warm up with.
@@ -66,7 +67,7 @@ const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[])
         { section: 'handshakes', table, name, unit },
         {
           // A token that is to be new can warm up nothing more than once.
-          prepare: (contender) => run(contender, 0, credentials === 'repeated' ? WARM_UP : count),
+          prepare: (contender) => run(contender, 0, credentials === 'repeated' ? warmUp : count),
           measure: async (contender, round) =>
             (await cpuMsOf(contender, () => run(contender, round + 1))) / count,
         },

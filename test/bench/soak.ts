@@ -98,9 +98,9 @@ if (ended === overdue) problems.push(`${running} connections never came to their
 clearInterval(report)
 
 for (const problem of problems.slice(0, 20)) process.stdout.write(`${problem}\n`)
-const verdict =
-  problems.length === 0 ? 'ok: no byte was lost or changed' : `BROKEN: ${problems.length} problems`
+const isOk = problems.length === 0
+const verdict = isOk ? 'ok: no byte was lost or changed' : `BROKEN: ${problems.length} problems`
 process.stdout.write(`${verdict} (${describe()}, seed ${SEED})\n`)
 gateway.close()
 await rig.stop()
-process.exit(problems.length === 0 ? 0 : 1)
+process.exit(isOk ? 0 : 1)

@@ -12,6 +12,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 
 import { dialGateway } from '@openclaw-k8s/auth-sidecar/tunnel/dial.ts'
 import { closeFrame, pingFrame, textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
+import { GatewayReader } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-reader.ts'
 import { buildUpstreamRequest } from '@openclaw-k8s/auth-sidecar/tunnel/headers.ts'
 import {
   splice,
@@ -330,6 +331,45 @@ for (const side of ['worker', 'gateway'] as const) {
     stream.destroy()
   })
 }
+
+test('a worker that reads slowly gets whole what a gateway reader read', async (t) => {
+  const worker = await socketPair(t)
+  const reader = new GatewayReader()
+  const server = createServer({ allowHalfOpen: true })
+  const port = await listen(server)
+  const accepted = once(server, 'connection')
+  const { onread } = reader
+  const gateway = connect({ port, host: '127.0.0.1', allowHalfOpen: true, onread })
+  reader.attach(gateway)
+  const [peer] = (await accepted) as [Socket]
+  server.close()
+  t.teardown(() => {
+    gateway.destroy()
+    peer.destroy()
+  })
+  const bytes = manyFrames(48 * 2 ** 20, false)
+  const { stream } = await rawStream(t, { worker: worker.ours, gateway, gatewayReader: reader })
+  peer.write(bytes)
+  const hash = createHash('sha256')
+  let read = 0
+  for (let mouthfuls = 0; read < bytes.length; mouthfuls += 1) {
+    // At first it takes nothing until all that can be queued is queued.
+    const isStalling = () => mouthfuls < 3 && !worker.ours.writableNeedDrain
+    while (isStalling()) await turn()
+    for (let taken = 0; taken < 6 * 2 ** 20 && read < bytes.length;) {
+      const chunk = worker.peer.read() as Buffer | null
+      if (chunk === null) {
+        await once(worker.peer, 'readable')
+        continue
+      }
+      hash.update(chunk)
+      read += chunk.length
+      taken += chunk.length
+    }
+  }
+  t.equal(hash.digest('hex'), createHash('sha256').update(bytes).digest('hex'))
+  stream.destroy()
+})
 
 test('what was read gives its memory back when it is written, and not before', async (t) => {
   const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])

@@ -22,6 +22,8 @@ const FRAME_BYTES_MAX = 400_000
 const VANISHING_SHARE = 0.2
 /** What is still under way when the time is up may take this long to end; a lost byte would never. */
 const LAST_STREAMS_MS = 120_000
+/** All at once they would only wait for each other. */
+const START_MS = 3000
 const REPORT_MS = 30_000
 const MIB = 1024 * 1024
 
@@ -34,6 +36,9 @@ const rig = await startProcessRig({
     'limits.pendingPerAddress=2000',
     // A ping in between would be one more frame than was sent.
     'limits.idlePing=1h',
+    // Both ends share one busy process: it is the bytes that are judged here, not how soon it answers.
+    'gateway.connectTimeout=30s',
+    'limits.handshakeTimeout=1m',
   ],
 })
 
@@ -64,6 +69,7 @@ let seeds = SEED
 let running = 0
 const connection = async (): Promise<void> => {
   running += 1
+  await pause(START_MS * Math.random())
   const worker = { port: rig.port, localAddress: rig.podAddress, token: rig.token }
   while (!isOver()) {
     seeds += 1
@@ -98,6 +104,7 @@ if (ended === overdue) problems.push(`${running} connections never came to their
 clearInterval(report)
 
 for (const problem of problems.slice(0, 20)) process.stdout.write(`${problem}\n`)
+if (problems.length > 0) process.stdout.write(rig.sidecar.stderr.text)
 const isOk = problems.length === 0
 const verdict = isOk ? 'ok: no byte was lost or changed' : `BROKEN: ${problems.length} problems`
 process.stdout.write(`${verdict} (${describe()}, seed ${SEED})\n`)

@@ -13,7 +13,7 @@ const FRAMES = 60
 test('pauses, stalls, writes cut anywhere and vanished ends lose and change no byte', async (t) => {
   // A pause is some turns of the loop: enough for the other sockets to overtake.
   const pause = async (ms: number): Promise<void> => {
-    for (let turns = 0; turns < ms / 4; turns += 1) await turn()
+    for (let turns = 0; turns < ms / 20; turns += 1) await turn()
   }
   const gateway = await startSoakGateway({ pause, frameBytesMax: 300_000 })
   const rig = await startRig({

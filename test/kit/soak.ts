@@ -33,7 +33,9 @@ export type SoakOptions = {
 }
 
 const NOISE_BYTES = 1024 * 1024
-const PAUSE_MS_MAX = 60
+/** A busy machine may take its time to answer an upgrade: no byte is lost by that. */
+const ANSWER_MS_MAX = 60_000
+const PAUSE_MS_MAX = 400
 const STALL_MS_MAX = 1500
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 const WORKER_CLOSE = Buffer.from('88820000000003e8', 'hex')
@@ -177,7 +179,7 @@ async function send({ socket, source, random, vanishes, options }: End): Promise
       const end = random.next() < 0.5 ? size : Math.min(size, at + 1 + random.below(size - at))
       if (!socket.write(frame.subarray(at, end))) await drainOrClose(socket)
       at = end
-      if (random.next() < 0.2) await options.pause(random.below(PAUSE_MS_MAX))
+      if (random.next() < 0.5) await options.pause(random.below(PAUSE_MS_MAX))
     }
     frame = following
   }
@@ -273,6 +275,7 @@ export async function startSoakGateway(options: SoakOptions) {
     const { status, socket } = await rawUpgrade({
       port,
       localAddress,
+      timeoutMs: ANSWER_MS_MAX,
       lines: upgradeLines('/', [`User-Agent: ${agent}`, `Authorization: Bearer ${token}`]),
     })
     if (status !== 101) throw new Error(`a worker was answered ${status}`)

@@ -62,7 +62,7 @@ export type SpliceOptions = {
 
 export function splice(options: SpliceOptions): Stream {
   const stream = new SplicedStream(options)
-  stream.start()
+  stream.start(options)
   return stream
 }
 
@@ -81,7 +81,11 @@ type End = {
 }
 
 class SplicedStream implements Stream {
-  readonly #options: SpliceOptions
+  // Not the options themselves: they hold the heads, and with them the chunks those came in.
+  readonly #clock: Clock
+  readonly #closeTimeoutMs: number
+  readonly #gatewayGoneDelayMs: (() => number) | undefined
+  readonly #reportClose: (summary: Summary) => void
   readonly #up: Direction
   readonly #down: Direction
   readonly #worker: End
@@ -94,10 +98,25 @@ class SplicedStream implements Stream {
   #cancelReply: (() => void) | undefined
 
   constructor(options: SpliceOptions) {
-    this.#options = options
-    const { worker, gateway } = options
-    this.#up = this.#direct(worker, gateway, true)
-    this.#down = this.#direct(gateway, worker, false)
+    const { worker, gateway, gatewayReader } = options
+    this.#clock = options.clock
+    this.#closeTimeoutMs = options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS
+    this.#gatewayGoneDelayMs = options.gatewayGoneDelayMs
+    this.#reportClose = options.onClose
+    const common = {
+      messageBytesMax: options.messageBytesMax,
+      emptyFragmentsMax: options.emptyFragmentsMax,
+      onViolation: this.#onViolation,
+      onClosePassed: this.#onClosePassed,
+    }
+    this.#up = new Direction({ ...common, source: worker, sink: gateway, masked: true })
+    this.#down = new Direction({
+      ...common,
+      source: gateway,
+      reader: gatewayReader,
+      sink: worker,
+      masked: false,
+    })
     this.#worker = this.#end(worker, this.#up, this.#down)
     this.#gateway = this.#end(gateway, this.#down, this.#up)
   }
@@ -118,7 +137,7 @@ class SplicedStream implements Stream {
     }
   }
 
-  start(): void {
+  start({ workerHead, gatewayHead }: Pick<SpliceOptions, 'workerHead' | 'gatewayHead'>): void {
     for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {
       socket.on('error', ignoreError)
       socket.on('end', onEnd)
@@ -127,8 +146,8 @@ class SplicedStream implements Stream {
       if (socket.readableEnded) queueMicrotask(onEnd)
       if (socket.closed) queueMicrotask(onGone)
     }
-    this.#down.start(this.#options.gatewayHead)
-    this.#up.start(this.#options.workerHead)
+    this.#down.start(gatewayHead)
+    this.#up.start(workerHead)
   }
 
   close(code: Code): void {
@@ -162,20 +181,6 @@ class SplicedStream implements Stream {
     return this.#up.scanner.closeSeen && this.#down.scanner.closeSeen
   }
 
-  #direct(source: Duplex, sink: Duplex, masked: boolean): Direction {
-    const { messageBytesMax, emptyFragmentsMax, gatewayReader } = this.#options
-    return new Direction({
-      source,
-      reader: masked ? undefined : gatewayReader,
-      sink,
-      masked,
-      messageBytesMax,
-      emptyFragmentsMax,
-      onViolation: this.#onViolation,
-      onClosePassed: this.#onClosePassed,
-    })
-  }
-
   readonly #onViolation = (code: Violation): void => this.close(code)
 
   #end(socket: Duplex, from: Direction, toward: Direction): End {
@@ -193,7 +198,7 @@ class SplicedStream implements Stream {
   readonly #onClosePassed = (): void => {
     if (!this.#isCloseExchanged) {
       // A peer that never answers a close must not keep the stream: it has longer, as it may be slow.
-      this.#cancelReply ??= this.#options.clock.after(CLOSE_REPLY_MS, () => this.#drop())
+      this.#cancelReply ??= this.#clock.after(CLOSE_REPLY_MS, () => this.#drop())
       return
     }
     this.#startDeadline()
@@ -218,10 +223,10 @@ class SplicedStream implements Stream {
   #lose(end: End): void {
     const code = end.goneCode
     this.#code = code
-    const delayMs = code === 'gateway_gone' ? (this.#options.gatewayGoneDelayMs?.() ?? 0) : 0
+    const delayMs = code === 'gateway_gone' ? (this.#gatewayGoneDelayMs?.() ?? 0) : 0
     if (delayMs <= 0) return this.#shut(code)
     end.toward.close(closeOf(code, true))
-    this.#cancelDelay = this.#options.clock.after(delayMs, () => this.#shut(code))
+    this.#cancelDelay = this.#clock.after(delayMs, () => this.#shut(code))
   }
 
   #onGone(end: End): void {
@@ -238,8 +243,7 @@ class SplicedStream implements Stream {
   }
 
   #startDeadline(): void {
-    const { clock, closeTimeoutMs = CLOSE_TIMEOUT_MS } = this.#options
-    this.#cancelDeadline ??= clock.after(closeTimeoutMs, () => this.#drop())
+    this.#cancelDeadline ??= this.#clock.after(this.#closeTimeoutMs, () => this.#drop())
   }
 
   #finish(): void {
@@ -253,7 +257,7 @@ class SplicedStream implements Stream {
       socket.off('end', onEnd)
       socket.off('close', onGone)
     }
-    this.#options.onClose({ code: this.#code ?? 'completed', counts: this.counts })
+    this.#reportClose({ code: this.#code ?? 'completed', counts: this.counts })
   }
 }
 

@@ -52,6 +52,8 @@ export const buildImage = async () => {
     '--isolation=chroot',
     '--pull-never',
     '--no-cache',
+    // The other format has no word for a health check.
+    '--format=docker',
     `--file=${join(ROOT, 'Dockerfile.sidecar')}`,
     `--tag=${NAME}`,
     ...Object.entries(bases).map(([name, base]) => `--build-arg=${name}=${base}`),

@@ -61,7 +61,17 @@ const serve = async (
   const listening = JSON.parse(await sidecar.logged('"listening"')) as Record<string, string>
   const ask = (path: string) => fetch(`http://${listening['admin']}${path}`)
   await eventually('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
-  return { api, gateway, sidecar, ask, url: `ws://${listening['workers']}` }
+  /** Another command in the same container, as a hook or an operator runs it. */
+  const exec = (name: string) => {
+    const found = [
+      '--config',
+      `${CONFIG}/config.yaml`,
+      '--set',
+      `listen.admin=${listening['admin']}`,
+    ]
+    return runContainer(image, directory, commandOf(name, ...found)).exited
+  }
+  return { api, gateway, sidecar, ask, exec, url: `ws://${listening['workers']}` }
 }
 
 describe('the image', () => {
@@ -133,8 +143,8 @@ describe('the image', () => {
     assert.equal(unknown.code, 64)
   })
 
-  test('relays a worker from its own command line, and leaves with 0 when the kubelet asks', async (t) => {
-    const { api, ask, gateway, sidecar, url } = await serve(t, {}, { protocol: 'stream' })
+  test('relays a worker, sends it away when the hook says so, and leaves with 0 when told', async (t) => {
+    const { api, ask, exec, gateway, sidecar, url } = await serve(t, {}, { protocol: 'stream' })
     assert.equal((await ask('/livez')).status, 200)
     const pod = api.createPod({
       namespace: 'openclaw',
@@ -149,19 +159,23 @@ describe('the image', () => {
     assert.equal((await nextMessage(worker)).text, 'hello')
     const [handshake] = gateway.handshakes
     assert.equal(handshake?.headers['x-openclaw-k8s-pod-name'], 'worker-a')
-    sidecar.signal('SIGTERM')
+    const drained = await exec('drain')
+    assert.deepEqual(drained, { code: 0, stdout: 'drained: 1 stream closed\n', stderr: '' })
     assert.equal((await closed(worker)).code, 1012)
+    sidecar.signal('SIGTERM')
     const { code, stdout } = await sidecar.exited
     assert.equal(code, 0)
     assert.match(stdout, /"event":"k8s-auth-success"/)
   })
 
   test('speaks with a gateway of the openclaw protocol', async (t) => {
-    const { ask } = await serve(t, createPairedDevices(SECRET).gateway, {
+    const { ask, exec } = await serve(t, createPairedDevices(SECRET).gateway, {
       protocol: 'openclaw',
       auth: { mode: 'token', secretFile: `${CONFIG}/secret` },
       deviceSeedFile: `${CONFIG}/seed`,
     })
     assert.match(await (await ask('/readyz?verbose')).text(), /gateway/)
+    const { code, stdout } = await exec('doctor')
+    assert.equal(code, 0, stdout)
   })
 })

@@ -58,7 +58,7 @@ export const parseOptions = (argv: readonly string[]): Options | undefined => {
     cases: values.cases,
     also: values.also,
     rounds: positive('rounds', values.rounds ?? (values.quick ? '3' : '7')),
-    windowMs: positive('ms', values.ms ?? (values.quick ? '80' : '500')),
+    windowMs: positive('ms', values.ms ?? (values.quick ? '60' : '500')),
     out: values.out,
   }
 }

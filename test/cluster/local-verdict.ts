@@ -74,7 +74,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
     throw new Fault('review_unavailable', 'an outage')
   }
   const voucher = new Voucher({
-    verdicts: { find: outage, knows: () => false },
+    verdicts: { find: outage },
     clock,
     rules: () => ({
       expiredTokenReconnectGraceMs: 0,
@@ -87,6 +87,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
   const binding = new PodBinding({
     pods: watch,
     rules: () => k8sTrust,
+    clock,
     async getPod(namespace, name) {
       const path = `/api/v1/namespaces/${namespace}/pods/${name}`
       const answer = await client.request({ method: 'GET', path, deadlineMs: 5000 })

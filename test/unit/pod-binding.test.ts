@@ -8,6 +8,7 @@ import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
 
 const CLAIMS: Claims = {
   issuer: 'issuer',
@@ -48,6 +49,7 @@ const setUp = (world: World = {}) => {
   const { pods = [POD], gone = [], rules = {}, silentMs = 0 } = world
   const accountUid = 'accountUid' in world ? world.accountUid : 's'
   const known = new Map(pods.map((pod) => [pod.uid, pod]))
+  const clock = new FakeClock()
   const waits: { readonly uid: string; readonly ms: number; readonly end: () => void }[] = []
   const gets: ({ readonly path: string } & PromiseWithResolvers<WatchedPod | undefined>)[] = []
   const binding = new PodBinding({
@@ -70,8 +72,9 @@ const setUp = (world: World = {}) => {
       gets.push({ path: `${namespace}/${name}`, ...get })
       return get.promise
     },
+    clock,
   })
-  return { binding, known, waits, gets }
+  return { binding, known, waits, gets, clock }
 }
 
 const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
@@ -179,14 +182,47 @@ test('a watch that is silent is confirmed by one GET that all who come meanwhile
   t.equal(gets.length, 1)
   gets[0]?.resolve(POD)
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
-  const next = binding.bind(CALLER, false)
-  await turn()
-  t.equal(gets.length, 2, 'an answer is not kept')
-  gets[1]?.reject(new Fault('pod_unconfirmed', 'down'))
-  await t.rejects(next)
-  void binding.bind(CALLER, false)
-  await turn()
-  t.equal(gets.length, 3, 'nor is a failure')
+})
+
+test('a pod needs no second GET while the first is no older than a watch may be silent', async (t) => {
+  const { binding, known, gets, clock } = setUp({ silentMs: Infinity })
+  const bind = async (caller = CALLER) => {
+    const bound = binding.bind(caller, false)
+    await turn()
+    return { bound, asked: gets.length }
+  }
+  const first = await bind()
+  clock.advance(500)
+  gets[0]?.resolve(POD)
+  t.equal(codeOf(await first.bound), 'ok')
+
+  clock.advance(1500)
+  const second = await bind()
+  t.equal(second.asked, 1, 'two seconds after it was asked')
+  t.equal(codeOf(await second.bound), 'ok')
+
+  const other = await bind({ claims: { ...CLAIMS, podName: 'b' }, address: '10.0.0.1' })
+  t.equal(codeOf(await other.bound), 'pod_mismatch', 'what was said is judged for each caller')
+
+  known.set('u', { ...POD, ips: ['10.0.0.1', '10.0.0.5'] })
+  const moved = await bind({ claims: CLAIMS, address: '10.0.0.5' })
+  t.equal(moved.asked, 2, 'nobody is refused by what was said earlier')
+  gets[1]?.resolve({ ...POD, ips: ['10.0.0.5'] })
+  t.equal(codeOf(await moved.bound), 'ok')
+  known.set('u', { ...POD, terminationSeconds: 30 })
+  t.equal(codeOf(await (await bind()).bound), 'pod_terminating', 'the watch may always refuse')
+  known.set('u', { ...POD, ips: ['10.0.0.5'] })
+
+  clock.advance(2001)
+  const late = await bind({ claims: CLAIMS, address: '10.0.0.5' })
+  t.equal(late.asked, 3)
+  gets[2]?.resolve(undefined)
+  t.equal(codeOf(await late.bound), 'pod_not_found')
+  const failing = await bind({ claims: CLAIMS, address: '10.0.0.5' })
+  t.equal(failing.asked, 4, 'that is not kept')
+  gets[3]?.reject(new Fault('pod_unconfirmed', 'down'))
+  await t.rejects(failing.bound)
+  t.equal((await bind({ claims: CLAIMS, address: '10.0.0.5' })).asked, 5, 'nor is a failure')
 })
 
 test('what the GET says goes before what a silent watch still shows', async (t) => {

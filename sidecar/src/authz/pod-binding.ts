@@ -1,5 +1,7 @@
 /** Pod binding: a token is good only from the live pod it names, and from that pod's own address. */
 
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
@@ -29,6 +31,7 @@ export type PodBindingOptions = {
   readonly rules: () => BindingRules
   /** Asks the API server about one pod; `undefined` when there is none. Throws `Fault`. */
   readonly getPod: (namespace: string, name: string) => Promise<WatchedPod | undefined>
+  readonly clock: Clock
 }
 
 /** Who asks to be bound: the proven claims, and where they came from. */
@@ -36,12 +39,17 @@ export type Caller = { readonly claims: Claims; readonly address: string }
 
 /** How long a pod the watch has not shown yet is waited for, in milliseconds. */
 const UNSEEN_WAIT_MS = 2000
-/** A watch that said nothing for longer is confirmed by a live GET, in milliseconds. */
+/** What the API server said of a pod longer ago is confirmed by a live GET, in milliseconds. */
 const SILENCE_MS_MAX = 2000
+/** Pods whose last GET is remembered for that long. */
+const CONFIRMED_MAX = 1000
+
+type Confirmed = { readonly pod: WatchedPod; readonly askedAt: number }
 
 export class PodBinding {
   readonly #options: PodBindingOptions
   readonly #flights = new Map<string, Promise<WatchedPod | undefined>>()
+  readonly #confirmed = new LRUCache<string, Confirmed>({ max: CONFIRMED_MAX })
 
   constructor(options: PodBindingOptions) {
     this.#options = options
@@ -49,7 +57,7 @@ export class PodBinding {
 
   /**
    * Binds a caller to its pod. The watch alone admits only while it is heard: silent, it may be
-   * dead, and a live GET has to confirm. `isOutageTolerated` says whether a pod the watch last
+   * dead, and a live GET has to confirm, no older than what a watch is believed for. `isOutageTolerated` says whether a pod the watch last
    * showed alive may do when the API server cannot be asked. Throws `Fault`.
    */
   async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
@@ -59,6 +67,9 @@ export class PodBinding {
     if (pods.find(podUid) === undefined && !pods.isGone(podUid)) return this.#decideUnseen(caller)
     const seen = this.check(caller)
     if (!seen.ok || pods.silentForMs(namespace) <= SILENCE_MS_MAX) return seen
+    // What was said a moment ago may admit; only what is said now may refuse.
+    const remembered = this.#judge(this.#findConfirmed(podUid), caller)
+    if (remembered.ok) return remembered
     try {
       return this.#judge(await this.#getPod(caller), caller)
     } catch (error) {
@@ -103,15 +114,30 @@ export class PodBinding {
     return objection === undefined ? granted(undefined) : denied(objection)
   }
 
+  /** The pod as a GET has shown it that was sent a moment ago. */
+  #findConfirmed(podUid: string): WatchedPod | undefined {
+    const confirmed = this.#confirmed.get(podUid)
+    if (confirmed === undefined) return undefined
+    const ageMs = this.#options.clock.monotonic() - confirmed.askedAt
+    return ageMs <= SILENCE_MS_MAX ? confirmed.pod : undefined
+  }
+
   /** One GET serves all that wait for the same pod; they are bounded by the pending admissions. */
   #getPod({ claims }: Caller): Promise<WatchedPod | undefined> {
     const known = this.#flights.get(claims.podUid)
     if (known !== undefined) return known
-    const flight = this.#options
-      .getPod(claims.namespace, claims.podName)
-      .finally(() => this.#flights.delete(claims.podUid))
+    const flight = this.#ask(claims).finally(() => this.#flights.delete(claims.podUid))
     this.#flights.set(claims.podUid, flight)
     return flight
+  }
+
+  async #ask({ namespace, podName, podUid }: Claims): Promise<WatchedPod | undefined> {
+    const { getPod, clock } = this.#options
+    const askedAt = clock.monotonic()
+    const pod = await getPod(namespace, podName)
+    if (pod?.uid === podUid) this.#confirmed.set(podUid, { pod, askedAt })
+    else this.#confirmed.delete(podUid)
+    return pod
   }
 }
 

@@ -35,6 +35,7 @@ export function composePods(parts: PodParts) {
   const binding = new PodBinding({
     pods: watch,
     rules: () => settings.config.k8sTrust,
+    clock,
     async getPod(namespace, name) {
       const path = `/api/v1/namespaces/${namespace}/pods/${name}`
       const deadlineMs = settings.config.review.timeout

@@ -69,7 +69,10 @@ export class VerdictCache {
     return this.#good.size
   }
 
-  /** The verdict on a token whose claims were read; asks the cluster unless it is known. Throws `Fault`. */
+  /**
+   * The verdict on a token whose claims were read. One that is in hand is no promise; else the
+   * cluster is asked. Throws `Fault`.
+   */
   find(token: string, claims: Claims): Promise<Verdict<Identity>> | Verdict<Identity> {
     const key = this.#keyOf(token)
     const good = this.#good.get(key)
@@ -79,12 +82,6 @@ export class VerdictCache {
     const flight = this.#flights.get(key)
     if (flight !== undefined) return this.#count('shared', flight.promise)
     return this.#count('miss', this.#start(key, token, claims))
-  }
-
-  /** Whether a good verdict on the token is in hand. */
-  knows(token: string): boolean {
-    const good = this.#good.get(this.#keyOf(token))
-    return good !== undefined && this.#isFresh(good)
   }
 
   /** Forgets what is known of a pod and discards the answers still under way. */

@@ -10,7 +10,7 @@ import type { SignatureState } from './signature.ts'
 import type { VerdictCache } from './verdict-cache.ts'
 
 export type VoucherOptions = {
-  readonly verdicts: Pick<VerdictCache, 'find' | 'knows'>
+  readonly verdicts: Pick<VerdictCache, 'find'>
   readonly clock: Clock
   readonly rules: () => VoucherRules
   /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
@@ -52,9 +52,11 @@ export class Voucher {
   async vouch(token: string, claims: Claims, signature: SignatureState): Promise<Verdict<Vouched>> {
     const { verdicts, clock } = this.#options
     if (clock.now() >= claims.expiresAt * 1000) return this.#recall(claims, signature)
-    const by = verdicts.knows(token) ? 'cache' : 'review'
     try {
-      const verdict = await verdicts.find(token, claims)
+      const found = verdicts.find(token, claims)
+      // What is in hand is handed over at once.
+      const by = found instanceof Promise ? 'review' : 'cache'
+      const verdict = await found
       if (!verdict.ok) return verdict
       this.#remember(claims, verdict.value)
       return granted({ identity: verdict.value, by })

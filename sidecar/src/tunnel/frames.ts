@@ -1,8 +1,7 @@
 /** Builds the frames the sidecar itself says: close, ping, pong and text. */
 
-import { randomBytes } from 'node:crypto'
-
 import { OPCODE } from './frame-header.ts'
+import { takeRandom } from './random-stock.ts'
 
 /** `masked` towards the gateway, whose client we are; `mask` defaults to four random bytes. */
 export type Masking = { readonly masked: boolean; readonly mask?: Buffer }
@@ -56,23 +55,22 @@ function controlFrame(opcode: number, payload: Buffer, masking: Masking): Buffer
   return buildFrame(opcode, payload, masking)
 }
 
+/** A final frame, its length in the shortest form. */
 function buildFrame(opcode: number, payload: Buffer, { masked, mask }: Masking): Buffer {
-  const header = buildHeader(opcode, payload.length, masked)
-  if (!masked) return Buffer.concat([header, payload])
-  const key = mask ?? randomBytes(4)
-  const body = Buffer.from(payload)
-  applyMask(body, key)
-  return Buffer.concat([header, key, body])
-}
-
-/** A final frame's header without its mask, the length in its shortest form. */
-function buildHeader(opcode: number, length: number, masked: boolean): Buffer {
+  const { length } = payload
   const extension = length < 126 ? 0 : length < 65_536 ? 2 : 8
-  const header = Buffer.alloc(2 + extension)
-  header.writeUInt8(0x80 | opcode, 0)
+  const maskAt = 2 + extension
+  const payloadAt = maskAt + (masked ? 4 : 0)
+  const frame = Buffer.alloc(payloadAt + length)
+  frame.writeUInt8(0x80 | opcode, 0)
   const marker = extension === 0 ? length : extension === 2 ? 126 : 127
-  header.writeUInt8((masked ? 0x80 : 0) | marker, 1)
-  if (extension === 2) header.writeUInt16BE(length, 2)
-  if (extension === 8) header.writeBigUInt64BE(BigInt(length), 2)
-  return header
+  frame.writeUInt8((masked ? 0x80 : 0) | marker, 1)
+  if (extension === 2) frame.writeUInt16BE(length, 2)
+  if (extension === 8) frame.writeBigUInt64BE(BigInt(length), 2)
+  payload.copy(frame, payloadAt)
+  if (!masked) return frame
+  const key = mask ?? takeRandom(4)
+  key.copy(frame, maskAt)
+  applyMask(frame.subarray(payloadAt), key)
+  return frame
 }

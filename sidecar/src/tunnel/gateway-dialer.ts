@@ -1,11 +1,11 @@
 /** The gateway dialer: from a proven identity to an open WebSocket with the identity injected. */
 
-import { randomBytes } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
 import { dialGateway, type Dialled } from './dial.ts'
 import { buildUpstreamRequest } from './headers.ts'
+import { takeRandom } from './random-stock.ts'
 
 export type GatewayDialerOptions = {
   readonly url: URL
@@ -50,7 +50,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       identity,
       role,
       assertion: await signer.sign(identity, role),
-      key: randomBytes(16).toString('base64'),
+      key: takeRandom(16).toString('base64'),
     })
     const { subprotocol } = caller
     return dialGateway({ url, request, subprotocol, timeoutMs: connectTimeoutMs, clock, signal })

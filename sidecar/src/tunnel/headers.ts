@@ -51,21 +51,25 @@ const USER_AGENT_MAX = 256
 export function buildUpstreamRequest(options: UpstreamRequestOptions): UpstreamRequest {
   const { gatewayUrl, key } = options
   if (!KEY.test(key)) throw new Error('the Sec-WebSocket-Key is not 16 bytes in base64')
-  const fields = [
-    ['Host', gatewayUrl.host],
-    ['Connection', 'Upgrade'],
-    ['Upgrade', 'websocket'],
-    ['Sec-WebSocket-Version', '13'],
-    ['Sec-WebSocket-Key', key],
-    ...clientFields(options),
-    ...identityFields(options),
-  ] as const
-  const lines = fields.flatMap(([name, value]) => (value === undefined ? [] : line(name, value)))
-  const head = [`GET ${gatewayUrl.pathname}${gatewayUrl.search} HTTP/1.1`, ...lines, '', '']
-  return { [built]: true, text: head.join('\r\n'), key }
+  const target = `${gatewayUrl.pathname}${gatewayUrl.search}`
+  const text =
+    `GET ${target} HTTP/1.1\r\n` +
+    linesOf(upgradeFields(options)) +
+    linesOf(clientFields(options)) +
+    linesOf(identityFields(options)) +
+    '\r\n'
+  return { [built]: true, text, key }
 }
 
 type Field = readonly [name: string, value: string | undefined]
+
+const upgradeFields = ({ gatewayUrl, key }: UpstreamRequestOptions): readonly Field[] => [
+  ['Host', gatewayUrl.host],
+  ['Connection', 'Upgrade'],
+  ['Upgrade', 'websocket'],
+  ['Sec-WebSocket-Version', '13'],
+  ['Sec-WebSocket-Key', key],
+]
 
 /** What of the client's may pass; anything unclean is left out rather than repaired. */
 function clientFields(options: UpstreamRequestOptions): readonly Field[] {
@@ -97,9 +101,14 @@ function identityFields(options: UpstreamRequestOptions): readonly Field[] {
   ]
 }
 
-function line(name: string, value: string): string {
-  if (!PRINTABLE.test(value)) throw new Error(`${name} cannot be sent as a header`)
-  return value === '' ? `${name}:` : `${name}: ${value}`
+function linesOf(fields: readonly Field[]): string {
+  let lines = ''
+  for (const [name, value] of fields) {
+    if (value === undefined) continue
+    if (!PRINTABLE.test(value)) throw new Error(`${name} cannot be sent as a header`)
+    lines += value === '' ? `${name}:\r\n` : `${name}: ${value}\r\n`
+  }
+  return lines
 }
 
 function passIf(value: string | undefined, grammar: RegExp): string | undefined {

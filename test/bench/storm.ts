@@ -21,7 +21,7 @@ const HELP = `npm run bench:storm -- [options]
   --get-rate N               GETs of single pods a second (default 2000)
   --streams N                live streams beside the garbage (default 1000)
   --handshakes N             handshakes of garbage (default 100000)
-  --node-options=OPTIONS     NODE_OPTIONS of the sidecar (default --max-semi-space-size=1)
+  --node-options=OPTIONS     NODE_OPTIONS of the sidecar (default --max-semi-space-size=4)
   --main FILE                a bundle of the sidecar, in place of the sources
   --set path=value           configuration of the sidecar, repeatable
   --json FILE                where the figures go
@@ -37,7 +37,7 @@ const { values: flags } = parseArgs({
     'get-rate': { type: 'string', default: '2000' },
     streams: { type: 'string', default: '1000' },
     handshakes: { type: 'string', default: '100000' },
-    'node-options': { type: 'string', default: '--max-semi-space-size=1' },
+    'node-options': { type: 'string', default: '--max-semi-space-size=4' },
     main: { type: 'string' },
     set: { type: 'string', multiple: true, default: [] },
     json: { type: 'string' },

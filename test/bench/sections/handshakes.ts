@@ -15,7 +15,7 @@ const CONCURRENCY = 32
 const COUNT = 1500
 const COUNT_QUICK = 250
 /** Until the code of a handshake is compiled as well as it will be. */
-const WARM_UP = 1500
+const WARM_UP = 6000
 const WARM_UP_QUICK = 600
 
 type Kind = {

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import type { Shipped } from './peers/shipped.ts'
 import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './storm-api.ts'
 import type { GarbageDone, GarbageRequest } from './storm-garbage.ts'
 import type { GatewayReady } from './storm-gateway.ts'
@@ -15,10 +16,8 @@ import type { LoadAnswer, LoadCommand } from './storm-load.ts'
 
 export type StormStageOptions = Omit<ClusterRequest, 'directory'> & {
   readonly protocol: 'stream' | 'openclaw'
-  /** Of the sidecar's process, as its image sets them. */
-  readonly nodeOptions: string
-  /** A bundle of the sidecar, in place of the checkout's sources. */
-  readonly main?: string | undefined
+  /** What of the sidecar is run, and in which environment. */
+  readonly shipped: Pick<Shipped, 'main' | 'env'>
   /** `path=value`, over the stage's own configuration. */
   readonly set: readonly string[]
 }
@@ -88,7 +87,7 @@ type Surroundings = {
 }
 
 const startSidecar = (
-  { protocol, nodeOptions, main, set }: StormStageOptions,
+  { protocol, shipped, set }: StormStageOptions,
   { directory, cluster, gatewayUrl }: Surroundings,
 ) => {
   const secretFile = join(directory, 'gateway-token')
@@ -111,8 +110,8 @@ const startSidecar = (
   ]
   const ours = fileURLToPath(new URL('storm-sidecar.ts', import.meta.url))
   return startSidecarProcess(['serve', ...settings.flatMap((each) => ['--set', each])], {
-    env: nodeOptions === '' ? {} : { NODE_OPTIONS: nodeOptions },
-    ...(protocol === 'openclaw' ? { main: ours } : main === undefined ? {} : { main }),
+    env: shipped.env,
+    main: protocol === 'openclaw' ? ours : shipped.main,
   })
 }
 

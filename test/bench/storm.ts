@@ -5,6 +5,8 @@
 import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { fileURLToPath } from 'node:url'
+import { ship } from './peers/shipped.ts'
 import { report, type Finding } from './process-rig.ts'
 import { GARBAGE } from './storm-garbage.ts'
 import type { Through } from './storm-load.ts'
@@ -21,8 +23,7 @@ const HELP = `npm run bench:storm -- [options]
   --get-rate N               GETs of single pods a second (default 2000)
   --streams N                live streams beside the garbage (default 1000)
   --handshakes N             handshakes of garbage (default 100000)
-  --node-options=OPTIONS     NODE_OPTIONS of the sidecar (default --max-semi-space-size=4)
-  --main FILE                a bundle of the sidecar, in place of the sources
+  --env NAME=VALUE           over the environment of the sidecar's image, repeatable
   --set path=value           configuration of the sidecar, repeatable
   --json FILE                where the figures go
 `
@@ -37,8 +38,7 @@ const { values: flags } = parseArgs({
     'get-rate': { type: 'string', default: '2000' },
     streams: { type: 'string', default: '1000' },
     handshakes: { type: 'string', default: '100000' },
-    'node-options': { type: 'string', default: '--max-semi-space-size=4' },
-    main: { type: 'string' },
+    env: { type: 'string', multiple: true, default: [] },
     set: { type: 'string', multiple: true, default: [] },
     json: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -57,6 +57,25 @@ const GARBAGE_AT_ONCE = 64
 /** So many that the limit on the failures of one address does not spare the sidecar the work. */
 const GARBAGE_ADDRESSES = 4000
 
+const nameAndValue = (pair: string): readonly [string, string] => {
+  const at = pair.indexOf('=')
+  if (at < 1) throw new Error(`--env ${pair}: give it as NAME=VALUE`)
+  return [pair.slice(0, at), pair.slice(at + 1)]
+}
+
+/** How Node bounds the heap in a container of 512 MiB, as the chart has it; unbounded, garbage is left to lie. */
+const HEAP_MIB = 256
+const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
+const { main, env } = ship(CHECKOUT)
+const shipped = {
+  main,
+  env: {
+    ...env,
+    NODE_OPTIONS: `${env['NODE_OPTIONS'] ?? ''} --max-old-space-size=${HEAP_MIB}`,
+    ...Object.fromEntries(flags.env.map(nameAndValue)),
+  },
+}
+
 const say = (text: string): void => void process.stdout.write(text)
 
 const start = (workers: number, protocol: 'stream' | 'openclaw'): Promise<StormStage> => {
@@ -70,8 +89,7 @@ const start = (workers: number, protocol: 'stream' | 'openclaw'): Promise<StormS
     reviews: pace(flags.rate),
     podGets: pace(flags['get-rate']),
     protocol,
-    nodeOptions: flags['node-options'],
-    main: flags.main,
+    shipped,
     set: flags.set,
   })
 }
@@ -169,7 +187,7 @@ else {
   const findings: Finding[] = []
   const figures = {
     protocol: flags.protocol,
-    nodeOptions: flags['node-options'],
+    env: shipped.env,
     set: flags.set,
     node: process.version,
     ...(flags.only === 'garbage' ? {} : { reconnect: await reconnect(findings) }),

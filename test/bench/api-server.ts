@@ -3,10 +3,14 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startKubeApi } from '../kit/kube-api.ts'
+import type { Pod } from '../kit/kube-store.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
 
-/** `repeated`: one good token a pod; `distinct`: each token another good one; the rest are refused. */
-export type CredentialKind = 'repeated' | 'distinct' | 'not a JWT' | 'bad signature'
+/**
+ * `repeated`: one good token a pod, of few pods; `herd`: the same of many; `distinct`: each token
+ * another good one, of few pods; the rest are refused.
+ */
+export type CredentialKind = 'repeated' | 'herd' | 'distinct' | 'not a JWT' | 'bad signature'
 export type CredentialRequest = { readonly kind: CredentialKind; readonly count: number }
 export type ApiServerReady = {
   readonly url: string
@@ -19,20 +23,17 @@ const PODS = 16
 
 const [directory = '.'] = process.argv.slice(2)
 const api = await startKubeApi()
-const pods = Array.from({ length: PODS }, (_, n) =>
-  api.createPod({
+const pods: Pod[] = []
+const podOf = (n: number): Pod =>
+  (pods[n] ??= api.createPod({
     namespace: 'openclaw',
     name: `worker-${n}`,
     serviceAccount: 'openclaw-worker',
-    ips: [`127.0.1.${n + 1}`],
+    ips: [`127.0.1.${(n % PODS) + 1}`],
     nodeName: 'node-1',
-  }),
-)
-const mint = (n: number): string => {
-  const pod = pods[n % PODS]
-  if (pod === undefined) throw new Error('there are no pods')
-  return api.mintToken({ pod, audiences: ['openclaw-gateway'] })
-}
+  }))
+const mint = (n: number): string =>
+  api.mintToken({ pod: podOf(n), audiences: ['openclaw-gateway'] })
 const good = Array.from({ length: PODS }, (_, n) => mint(n))
 
 const tokenOf = (kind: CredentialKind, n: number): string => {
@@ -40,8 +41,10 @@ const tokenOf = (kind: CredentialKind, n: number): string => {
   switch (kind) {
     case 'repeated':
       return own
-    case 'distinct':
+    case 'herd':
       return mint(n)
+    case 'distinct':
+      return mint(n % PODS)
     case 'not a JWT':
       return `garbage-${n}`
     case 'bad signature':

@@ -162,8 +162,11 @@ export class StormNode {
       case TEXT:
         if (!this.#isIn) this.#converse(socket, payload)
         return
+      case BINARY:
+        this.#events.onEcho(performance.now() - (this.#sentAt.shift() ?? Number.NaN))
+        return
       default:
-        this.#events.onEcho(performance.now() - (this.#sentAt.shift() ?? 0))
+      // A pong of the gateway, which the sidecar's ping has called for.
     }
   }
 

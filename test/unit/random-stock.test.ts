@@ -1,0 +1,20 @@
+/** Random bytes from a stock are as good as if each had been asked for by itself. */
+
+import { test } from 'tap'
+import { takeRandom } from '@openclaw-k8s/auth-sidecar/tunnel/random-stock.ts'
+
+test('no random bytes are given out twice, and none are given short', async (t) => {
+  const taken = Array.from({ length: 3000 }, (_, n) => takeRandom(n % 2 === 0 ? 16 : 4))
+  t.ok(
+    taken.every(({ length }, n) => length === (n % 2 === 0 ? 16 : 4)),
+    'over the end of several stocks',
+  )
+  const places = taken.map(({ buffer, byteOffset }) => ({ buffer, byteOffset }))
+  const isAhead = places.every(({ buffer, byteOffset }, n) => {
+    const last = places[n - 1]
+    return last?.buffer !== buffer || byteOffset >= last.byteOffset + (taken[n - 1]?.length ?? 0)
+  })
+  t.ok(isAhead, 'each begins where the last one ended')
+  const long = taken.filter(({ length }) => length === 16).map((bytes) => bytes.toString('hex'))
+  t.equal(new Set(long).size, long.length)
+})

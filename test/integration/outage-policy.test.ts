@@ -112,6 +112,7 @@ test('our own missing right is no outage, and a live GET is believed where there
   await rig.clock.advanceAsync(2001)
   t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'ok')
   api.deletePod(NS, 'worker-a')
+  await rig.clock.advanceAsync(2001)
   t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'pod_not_found')
 })
 

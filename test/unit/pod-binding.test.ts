@@ -184,8 +184,8 @@ test('a watch that is silent is confirmed by one GET that all who come meanwhile
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
 })
 
-test('a pod needs no second GET while the first is no older than a watch may be silent', async (t) => {
-  const { binding, known, gets, clock } = setUp({ silentMs: Infinity })
+test('beside an open watch a pod needs no second GET while the first is no older than a watch may be silent', async (t) => {
+  const { binding, known, gets, clock } = setUp({ silentMs: 60_000 })
   const bind = async (caller = CALLER) => {
     const bound = binding.bind(caller, false)
     await turn()
@@ -223,6 +223,15 @@ test('a pod needs no second GET while the first is no older than a watch may be 
   gets[3]?.reject(new Fault('pod_unconfirmed', 'down'))
   await t.rejects(failing.bound)
   t.equal((await bind({ claims: CLAIMS, address: '10.0.0.5' })).asked, 5, 'nor is a failure')
+
+  const cut = setUp({ silentMs: Infinity })
+  for (const asked of [1, 2]) {
+    const bound = cut.binding.bind(CALLER, false)
+    await turn()
+    t.equal(cut.gets.length, asked, 'without a watch only what is said now counts')
+    cut.gets.at(-1)?.resolve(POD)
+    t.equal(codeOf(await bound), 'ok')
+  }
 })
 
 test('what the GET says goes before what a silent watch still shows', async (t) => {

@@ -16,7 +16,7 @@ export type PodSource = {
   readonly isGone: (uid: string) => boolean
   /** Resolves when the pod is seen with an address, is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number) => Promise<void>
-  /** Milliseconds since the namespace's watch last proved that it is heard. */
+  /** Milliseconds since the namespace's watch last proved that it is heard; `Infinity` while none is open. */
   readonly silentForMs: (namespace: string) => number
 }
 
@@ -66,10 +66,11 @@ export class PodBinding {
     await pods.waitFor(podUid, UNSEEN_WAIT_MS)
     if (pods.find(podUid) === undefined && !pods.isGone(podUid)) return this.#decideUnseen(caller)
     const seen = this.check(caller)
-    if (!seen.ok || pods.silentForMs(namespace) <= SILENCE_MS_MAX) return seen
-    // What was said a moment ago may admit; only what is said now may refuse.
-    const remembered = this.#judge(this.#findConfirmed(podUid), caller)
-    if (remembered.ok) return remembered
+    const silentMs = pods.silentForMs(namespace)
+    if (!seen.ok || silentMs <= SILENCE_MS_MAX) return seen
+    // Beside an open watch what was said a moment ago may admit; only what is said now may refuse.
+    const remembered = silentMs < Infinity && this.#judge(this.#findConfirmed(podUid), caller).ok
+    if (remembered) return seen
     try {
       return this.#judge(await this.#getPod(caller), caller)
     } catch (error) {

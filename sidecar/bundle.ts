@@ -3,11 +3,25 @@
 import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { build } from 'esbuild'
+import { build, type Plugin } from 'esbuild'
+import * as undici from 'undici'
 
 const HERE = import.meta.dirname
 /** Also the name of the command: the file lies on the image's PATH. */
 const NAME = 'auth-sidecar'
+const UNDICI_PARTS = join(HERE, 'undici-parts.js')
+/** Packages that others require, and that nothing is ever asked of here: nobody needs to load or to read them. */
+const LEFT_OUT = [
+  // fastify's, for routes with schemas, for tests and for the versions of plugins.
+  '@fastify/ajv-compiler',
+  '@fastify/fast-json-stringify-compiler',
+  'light-my-request',
+  'semver',
+  // prom-client's, for exemplars.
+  '@opentelemetry/api',
+  // pino's, for transports.
+  'thread-stream',
+]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -18,6 +32,15 @@ const { values, positionals } = parseArgs({
 })
 const directory = resolve(positionals[0] ?? join(HERE, '../node_modules/.cache/auth-sidecar'))
 
+/** A name that is imported and no part ends the build. */
+const undiciInParts: Plugin = {
+  name: 'undici in parts',
+  setup(bundle) {
+    bundle.onResolve({ filter: /^undici$/ }, () => ({ path: UNDICI_PARTS }))
+  },
+}
+
+await checkParts(UNDICI_PARTS, undici)
 const { metafile } = await build({
   absWorkingDir: HERE,
   entryPoints: ['src/main.ts'],
@@ -32,6 +55,8 @@ const { metafile } = await build({
   minifyWhitespace: true,
   minifySyntax: true,
   legalComments: 'none',
+  alias: Object.fromEntries(LEFT_OUT.map((name) => [name, './left-out.cjs'])),
+  plugins: [undiciInParts],
   metafile: true,
 })
 await chmod(join(directory, NAME), 0o755)
@@ -40,6 +65,14 @@ await writeFile(
   join(directory, 'THIRD_PARTY_LICENSES'),
   await licences(Object.keys(metafile.inputs)),
 )
+
+/** A part that has moved, or is another than the package exports, must end the build and not surface later. */
+async function checkParts(file: string, whole: Readonly<Record<string, unknown>>): Promise<void> {
+  const parts = (await import(file)) as Readonly<Record<string, unknown>>
+  for (const [name, part] of Object.entries(parts)) {
+    if (part === undefined || part !== whole[name]) throw new Error(`${file}: ${name} is another`)
+  }
+}
 
 /** What the licences ask of whoever passes the code on: their text. */
 async function licences(inputs: readonly string[]): Promise<string> {

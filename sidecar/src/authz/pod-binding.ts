@@ -57,8 +57,9 @@ export class PodBinding {
 
   /**
    * Binds a caller to its pod. The watch alone admits only while it is heard: silent, it may be
-   * dead, and a live GET has to confirm, no older than what a watch is believed for. `isOutageTolerated` says whether a pod the watch last
-   * showed alive may do when the API server cannot be asked. Throws `Fault`.
+   * dead, and a live GET has to confirm, no older than what a watch is believed for.
+   * `isOutageTolerated` says whether a pod the watch last showed alive may do when the API server
+   * cannot be asked. Throws `Fault`.
    */
   async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
     const { pods } = this.#options

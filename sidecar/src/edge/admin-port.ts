@@ -7,6 +7,7 @@ import { normalizeAddress } from '../tunnel/address.ts'
 import type { Drained } from '../tunnel/streams.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn } from './listen.ts'
+import { NO_SCHEMAS } from './no-schemas.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
 export type ReadinessCheck = {
@@ -35,7 +36,11 @@ export type AdminPort = {
 }
 
 export function createAdminPort(options: AdminPortOptions): AdminPort {
-  const app = fastify({ forceCloseConnections: true, bodyLimit: 1024 })
+  const app = fastify({
+    forceCloseConnections: true,
+    bodyLimit: 1024,
+    schemaController: NO_SCHEMAS,
+  })
 
   app.get('/metrics', async (_request, reply) => {
     const { contentType, body } = await options.renderMetrics()

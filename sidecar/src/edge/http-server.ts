@@ -7,6 +7,7 @@ import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { CODES, type Code } from '../denial.ts'
 import { listenOn } from './listen.ts'
+import { NO_SCHEMAS } from './no-schemas.ts'
 import { refusalBody, refusalHeaders, refusalResponse } from './refuse.ts'
 import { findObjection } from './upgrade.ts'
 
@@ -79,6 +80,7 @@ function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstan
   const app = fastify({
     forceCloseConnections: true,
     return503OnClosing: false,
+    schemaController: NO_SCHEMAS,
     serverFactory: (handler) =>
       tls === undefined
         ? createPlainServer(limits, handler)

@@ -1,0 +1,11 @@
+/** For fastify: no route has a schema, so nothing that compiles them is loaded. */
+
+import type { FastifyServerOptions } from 'fastify'
+
+const refuse = (): never => {
+  throw new Error('a route has a schema, and nothing is there to compile it')
+}
+
+export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> = {
+  compilersFactory: { buildValidator: refuse, buildSerializer: refuse },
+}

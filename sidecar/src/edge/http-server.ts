@@ -1,19 +1,22 @@
 /** The HTTP server under the worker port: refuses everything that is no upgrade. */
 
-import { createServer as createPlainServer, type Server } from 'node:http'
+import { createServer as createPlainServer, type IncomingMessage, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Clock } from '../clock.ts'
 import { CODES, type Code } from '../denial.ts'
 import { listenOn } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
-import { refusalBody, refusalHeaders, refusalResponse } from './refuse.ts'
+import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
 import { findObjection } from './upgrade.ts'
 
 export type HttpServerOptions = {
   /** TLS for the port; plain where it is `undefined`. */
   readonly tls: TlsOptions | undefined
+  readonly clock: Clock
   readonly random: () => number
   /** From the connection to the end of a request's head, in milliseconds. */
   readonly headTimeoutMs: number
@@ -35,15 +38,28 @@ const BACKLOG = 4096
 /** HTTP/1.1 alone: with h2 on offer a client could choose it and find no WebSocket there. */
 const TLS_DEFAULTS = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as const
 
+/**
+ * The socket of an upgrade or CONNECT request. When the request announces a body that has not
+ * arrived yet, Node passes a `Duplex` of its own instead of the socket and forwards the socket's
+ * errors to it. Such a request is always refused: the `Duplex` is read and discarded.
+ */
+export function ownSocket({ socket }: IncomingMessage, stream: Duplex): Socket {
+  if (stream !== socket) ignoreErrorsOf(stream).resume()
+  return socket
+}
+
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { random, headTimeoutMs, onRefused } = options
+  const { headTimeoutMs, onRefused } = options
   const app = createApp(options)
 
+  // Before any other listener: a socket must not emit an error that nobody listens for.
+  app.server.prependListener('connection', ignoreErrorsOf)
+  app.server.prependListener('secureConnection', ignoreErrorsOf)
   // Node answers a CONNECT without a listener by cutting the connection, without a word.
-  app.server.on('connect', (_request, socket) => {
-    onRefused('method_not_allowed', socket as Socket)
-    socket.on('error', () => {})
-    socket.end(refusalResponse('method_not_allowed', random))
+  app.server.on('connect', (request, stream) => {
+    const socket = ownSocket(request, stream)
+    onRefused('method_not_allowed', socket)
+    refuseUpgrade(socket, 'method_not_allowed', options)
   })
   app.server.on('checkExpectation', (request, response) => {
     app.server.emit('request', request, response)
@@ -63,7 +79,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 }
 
-function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstance {
+function createApp({ tls, clock, random, onRefused }: HttpServerOptions): FastifyInstance {
   const limits = {
     maxHeaderSize: HEAD_BYTES_MAX,
     connectionsCheckingInterval: 1000,
@@ -86,14 +102,16 @@ function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstan
         ? createPlainServer(limits, handler)
         : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handler),
     clientErrorHandler(error, socket) {
-      // A peer that is gone asked for nothing: a probe of the port, a broken TLS handshake.
-      if (socket.destroyed || ('code' in error && error.code === 'ECONNRESET')) {
+      // A peer that is gone asked for nothing: a probe of the port, a broken TLS handshake. One that
+      // was answered already has a broken body behind its request.
+      const isGone = socket.destroyed || ('code' in error && error.code === 'ECONNRESET')
+      if (isGone || socket.writableEnded) {
         socket.destroy()
         return
       }
       const code = codeOf(error)
       onRefused(code, socket)
-      if (socket.writable) socket.end(refusalResponse(code, random))
+      if (socket.writable) refuseUpgrade(socket, code, { clock, random })
       else socket.destroy()
     },
     // A target that fastify's router cannot read.
@@ -105,6 +123,12 @@ function createApp({ tls, random, onRefused }: HttpServerOptions): FastifyInstan
   )
   return app
 }
+
+/** What the error means is told by the `close` that follows it. */
+const ignoreErrorsOf = (stream: Duplex): Duplex => stream.on('error', ignoreError)
+
+/** One for all streams: a closure would keep what is around it for as long as its stream lives. */
+const ignoreError = (): void => {}
 
 function codeOf(error: Error & { code?: string }): Code {
   if (error.code === 'HPE_HEADER_OVERFLOW') return 'head_too_large'

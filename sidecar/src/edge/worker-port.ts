@@ -13,7 +13,7 @@ import type { TokenBuckets } from '../token-buckets.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 import { splice } from '../tunnel/splice.ts'
 import { admit, type Admission, type Line } from './admit.ts'
-import { createHttpServer, type HttpServer } from './http-server.ts'
+import { createHttpServer, ownSocket, type HttpServer } from './http-server.ts'
 import { PendingSockets } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
 import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
@@ -74,14 +74,14 @@ export class WorkerPort {
     })
     this.#http = createHttpServer({
       tls,
+      clock,
       random,
       headTimeoutMs: limits.handshakeTimeoutMs,
       onRefused: (code, socket) => this.#record(code, visitOf(socket, clock)),
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
-    this.#http.server.on('upgrade', (request, _stream, head) => {
-      // Of a request with a body the stream is not the socket: such a one is refused, by name.
-      void this.#receive(request, request.socket, head)
+    this.#http.server.on('upgrade', (request, stream, head) => {
+      void this.#receive(request, ownSocket(request, stream), head)
     })
   }
 
@@ -130,14 +130,12 @@ export class WorkerPort {
   #cut(socket: Socket, code: Code, visit: Visit): void {
     const { random, tls } = this.#options
     this.#record(code, visit)
-    socket.on('error', ignoreError)
     // Over TLS nothing can be said before a handshake that would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
   }
 
   async #receive(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    socket.on('error', ignoreError)
     const { clock, credentialHeader } = this.#options
     const visit = visitOf(socket, clock)
     // Without an address nothing could be attributed, and the gateway would take us for its owner.
@@ -250,9 +248,6 @@ export class WorkerPort {
     recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
   }
 }
-
-/** One for all sockets: made where it is used, it would keep what is around it for as long as its socket. */
-const ignoreError = (): void => {}
 
 const visitOf = (socket: Socket, clock: Clock): Visit => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',

@@ -13,6 +13,7 @@ import { createReload } from './compose/reload.ts'
 import { composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
+import { PeerErrors } from './peer-errors.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
 import { Streams } from './tunnel/streams.ts'
 
@@ -26,6 +27,11 @@ export type Sidecar = {
    * certificates again. When it throws, everything stays as it was.
    */
   readonly reload: (load: () => Config) => void
+  /**
+   * Survives an uncaught `error` event of a peer's socket, which is then destroyed and counted. False
+   * for everything else: that is a bug, and the process has to end.
+   */
+  readonly survive: (error: unknown, origin: NodeJS.UncaughtExceptionOrigin) => boolean
   /** Stops at once. */
   readonly stop: () => Promise<void>
 }
@@ -33,7 +39,18 @@ export type Sidecar = {
 export async function compose(config: Config, around: Surroundings): Promise<Sidecar> {
   const { log } = around
   const parts = await composeParts(config, around)
-  const { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort } = parts
+  const {
+    settings,
+    streams,
+    observed,
+    cluster,
+    pods,
+    authn,
+    signer,
+    openclaw,
+    workerPort,
+    peerErrors,
+  } = parts
   const { metrics } = observed
   const drainStreams = createDrain({ config, log, workerPort, streams })
   const adminPort = composeAdminPort(settings, around, {
@@ -72,12 +89,13 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     await stop()
   }
   const reload = createReload({ settings, around, metrics, workerPort, pods })
-  return { start, drain, stop, reload }
+  const survive: Sidecar['survive'] = (error, origin) => peerErrors.survive(error, origin)
+  return { start, drain, stop, reload, survive }
 }
 
 /** Everything that works inside, put together and not yet started. */
 async function composeParts(config: Config, around: Surroundings) {
-  const { clock } = around
+  const { clock, log } = around
   const { limits } = config
   const settings = new Settings(config)
   const streams = new Streams({
@@ -89,6 +107,14 @@ async function composeParts(config: Config, around: Surroundings) {
   })
   const observed = composeObserve(settings, around, () => sources)
   const { metrics } = observed
+  const peerErrors = new PeerErrors({
+    clock,
+    onSurvived(err) {
+      metrics.uncaughtPeerErrors.inc()
+      log.error({ err, stack: err.stack }, 'an error of a socket had no listener: socket destroyed')
+    },
+  })
+  const watchPeer = peerErrors.watch
   const cluster = composeCluster(config, around, metrics)
   const pods = composePods({
     settings,
@@ -106,13 +132,14 @@ async function composeParts(config: Config, around: Surroundings) {
   const watchStaleMs = () => watch.staleForMs
   const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
   const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', clock)
-  const { dialect, openclaw } = composeDialect(settings, around, { signer, watch })
+  const { dialect, openclaw } = composeDialect(settings, around, { signer, watch, watchPeer })
   const workerPort = composeWorkerPort(settings, around, {
     ...authn,
     ...observed,
     binding,
     streams,
     dialect,
+    watchPeer,
   })
   const sources: MetricSources = {
     carried: () => observed.carried(streams.listCounts()),
@@ -123,5 +150,16 @@ async function composeParts(config: Config, around: Surroundings) {
     watchedPods: () => watch.size,
     watchStaleMs,
   }
-  return { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort }
+  return {
+    settings,
+    streams,
+    observed,
+    cluster,
+    pods,
+    authn,
+    signer,
+    openclaw,
+    workerPort,
+    peerErrors,
+  }
 }

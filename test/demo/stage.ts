@@ -18,6 +18,8 @@ type Ports = { readonly workers: number; readonly admin: number }
 export type StageOptions = Ports & {
   /** `path=value`, over the stage's own configuration. */
   readonly set?: readonly string[]
+  /** The sidecar's environment beside the PATH. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export const AUDIENCE = 'openclaw-gateway'
@@ -68,7 +70,7 @@ const build = async (options: StageOptions, endings: Endings) => {
   )
   const sidecar = startSidecarProcess(
     ['serve', '--config', configFile, ...(options.set ?? []).flatMap((each) => ['--set', each])],
-    { isDetached: true },
+    { isDetached: true, env: options.env ?? {} },
   )
   endings.push(() => stopSidecar(sidecar))
   const addresses = await within(READY_MS_MAX, sidecar.listening()).catch((error: unknown) => {

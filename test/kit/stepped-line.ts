@@ -179,6 +179,7 @@ export const startSteppedLine = async (
     url: new URL(gatewayUrl),
     connectTimeoutMs: 5000,
     workerProto: 'http',
+    watchPeer: () => {},
     signer: probe.watch('signer', await createAssertionSigner('openclaw-gateway', clock)),
     // A dial cancels its deadline in the very turn in which the gateway has answered.
     clock: {
@@ -207,6 +208,7 @@ export const startSteppedLine = async (
     streams: probe.watch('streams', streams),
     recorder: probe.watch('recorder', recorder),
     dialect: (worker) => probe.watch('handshake', dialect(worker)),
+    watchPeer: () => {},
   })
   let pods = 0
   /** Another pod each time, since none comes back. */

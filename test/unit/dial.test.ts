@@ -241,3 +241,21 @@ test('TLS is not pretended', async (t) => {
   const url = new URL('wss://127.0.0.1:1/')
   await t.rejects(dialGateway(optionsFor(url)), /ws: only/)
 })
+
+test('the socket is told of before it connects, while it has an error listener', async (t) => {
+  const { url } = await gateway(t, () => {})
+  const seen: Socket[] = []
+  const dial = dialGateway(
+    optionsFor(url, {
+      timeoutMs: 1,
+      clock: new FakeClock(),
+      watchPeer: (each) => void seen.push(each),
+    }),
+  )
+  t.equal(seen.length, 1)
+  t.equal(seen[0]?.connecting, true)
+  t.equal(seen[0]?.listenerCount('error'), 2, 'of the dial, and for good')
+  seen[0]?.destroy()
+  await t.rejects(dial)
+  t.equal(seen[0]?.listenerCount('error'), 1, 'for good')
+})

@@ -53,9 +53,12 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       writeAudit: (line) => void audit.write(line),
       version,
     })
+    let bug: Error | undefined
+    let isClosing = false
     const grace = closeWithGrace(
-      { delay: config.drain.window + STOP_SPARE_MS, logger: false },
-      async ({ err }) => {
+      { delay: config.drain.window + STOP_SPARE_MS, logger: false, skip: ['uncaughtException'] },
+      async ({ err = bug }) => {
+        isClosing = true
         if (err !== undefined)
           log.fatal({ err, stack: err.stack }, 'a bug: draining, then giving up')
         await sidecar.drain()
@@ -63,6 +66,13 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
         if (err !== undefined) process.exit(EXIT.bug)
       },
     )
+    process.on('uncaughtException', (error, origin) => {
+      if (sidecar.survive(error, origin)) return
+      // A second one, or one during a drain: there is nothing left to do in order.
+      if (isClosing) process.exit(EXIT.bug)
+      bug = error
+      grace.close()
+    })
     await sidecar.start().catch(async (error: unknown) => {
       // It would take the empty loop for a clean end and exit 0.
       grace.uninstall()

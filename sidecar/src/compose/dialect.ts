@@ -2,6 +2,7 @@
 
 import type { Dialect } from '../dialect/dialect.ts'
 import { createStreamDialect } from '../dialect/stream.ts'
+import type { PeerErrors } from '../peer-errors.ts'
 import { Places } from '../places.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
@@ -15,7 +16,12 @@ import type { Surroundings } from './surroundings.ts'
  */
 const AT_THE_DOOR_MAX = { stream: 64, openclaw: 8 }
 
-type Parts = { readonly signer: AssertionSigner; readonly watch: OpenClawParts['watch'] }
+type Parts = {
+  readonly signer: AssertionSigner
+  readonly watch: OpenClawParts['watch']
+  /** Told of each socket to the gateway before it connects. */
+  readonly watchPeer: PeerErrors['watch']
+}
 
 export type Speech = {
   readonly dialect: Dialect
@@ -26,7 +32,7 @@ export type Speech = {
 export function composeDialect(
   settings: Settings,
   around: Surroundings,
-  { signer, watch }: Parts,
+  { signer, watch, watchPeer }: Parts,
 ): Speech {
   const { gateway, k8sTrust, listen } = settings.config
   const dial = createGatewayDialer({
@@ -35,6 +41,7 @@ export function composeDialect(
     workerProto: listen.tls === undefined ? 'http' : 'https',
     signer,
     clock: around.clock,
+    watchPeer,
   })
   if (gateway.protocol === 'stream') {
     const { inBandCredentials } = k8sTrust

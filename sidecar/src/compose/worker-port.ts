@@ -9,6 +9,7 @@ import type { Dialect } from '../dialect/dialect.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { Recorder } from '../observe/recorder.ts'
+import type { PeerErrors } from '../peer-errors.ts'
 import { TokenBuckets } from '../token-buckets.ts'
 import type { Streams } from '../tunnel/streams.ts'
 import type { Settings } from './settings.ts'
@@ -27,6 +28,7 @@ type Parts = {
   readonly streams: Streams
   readonly recorder: Recorder
   readonly dialect: Dialect
+  readonly watchPeer: PeerErrors['watch']
 }
 
 export function composeWorkerPort(
@@ -36,7 +38,7 @@ export function composeWorkerPort(
 ): WorkerPort {
   const { clock, random, readFile } = around
   const { limits } = settings.config
-  const { jwks, voucher, binding, streams, recorder, dialect } = parts
+  const { jwks, voucher, binding, streams, recorder, dialect, watchPeer } = parts
   const buckets = (limit: { ratePerSecond: number; burst: number }) =>
     new TokenBuckets({ ...limit, clock })
   const precheck = createPrecheck({
@@ -57,6 +59,7 @@ export function composeWorkerPort(
     random,
     failures: buckets({ ratePerSecond: rate, burst: rate * FAILURE_BURST_FACTOR }),
     tls: readTls(settings.config, readFile),
+    watchPeer,
     isTrustEnabled: () => settings.config.k8sTrust.enabled,
     credentialHeader: () => settings.config.k8sTrust.credentialHeader,
     streamIdPrefix: randomBytes(4).toString('hex'),

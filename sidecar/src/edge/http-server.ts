@@ -21,10 +21,14 @@ export type HttpServerOptions = {
   /** From the connection to the end of a request's head, in milliseconds. */
   readonly headTimeoutMs: number
   readonly onRefused: (code: Code, socket: Socket) => void
+  /** Told of every socket at its accept, and of every stream Node puts in front of one. */
+  readonly watchPeer: (stream: Duplex) => void
 }
 
 export type HttpServer = {
   readonly server: Server
+  /** Passes on each upgrade request with the bytes behind its head. Its socket is `request.socket`. */
+  readonly onUpgrade: (receive: (request: IncomingMessage, head: Buffer) => void) => void
   /** For handshakes from now on; without TLS it does nothing. */
   readonly renewTls: (options: SecureContextOptions) => void
   readonly listen: (host: string, port: number) => Promise<string>
@@ -38,26 +42,26 @@ const BACKLOG = 4096
 /** HTTP/1.1 alone: with h2 on offer a client could choose it and find no WebSocket there. */
 const TLS_DEFAULTS = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as const
 
-/**
- * The socket of an upgrade or CONNECT request. When the request announces a body that has not
- * arrived yet, Node passes a `Duplex` of its own instead of the socket and forwards the socket's
- * errors to it. Such a request is always refused: the `Duplex` is read and discarded.
- */
-export function ownSocket({ socket }: IncomingMessage, stream: Duplex): Socket {
-  if (stream !== socket) ignoreErrorsOf(stream).resume()
-  return socket
-}
-
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { headTimeoutMs, onRefused } = options
+  const { headTimeoutMs, onRefused, watchPeer } = options
+  const ignoreErrorsOf = (stream: Duplex) => {
+    watchPeer(stream)
+    stream.on('error', ignoreError)
+  }
   const app = createApp(options)
 
   // Before any other listener: a socket must not emit an error that nobody listens for.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
+  // Where a request announces a body that has not arrived, Node passes a `Duplex` of its own instead
+  // of the socket, and forwards the socket's errors to it. Such a request is always refused.
+  const discard = (stream: Duplex) => {
+    ignoreErrorsOf(stream)
+    stream.resume()
+  }
   // Node answers a CONNECT without a listener by cutting the connection, without a word.
-  app.server.on('connect', (request, stream) => {
-    const socket = ownSocket(request, stream)
+  app.server.on('connect', ({ socket }, stream) => {
+    if (stream !== socket) discard(stream)
     onRefused('method_not_allowed', socket)
     refuseUpgrade(socket, 'method_not_allowed', options)
   })
@@ -68,6 +72,12 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.requestTimeout = headTimeoutMs
 
   return {
+    onUpgrade(receive) {
+      app.server.on('upgrade', (request, stream, head) => {
+        if (stream !== request.socket) discard(stream)
+        receive(request, head)
+      })
+    },
     server: app.server,
     renewTls(tls) {
       if (app.server instanceof TlsServer) {
@@ -124,10 +134,10 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
   return app
 }
 
-/** What the error means is told by the `close` that follows it. */
-const ignoreErrorsOf = (stream: Duplex): Duplex => stream.on('error', ignoreError)
-
-/** One for all streams: a closure would keep what is around it for as long as its stream lives. */
+/**
+ * What an error means is told by the `close` that follows it. One for all streams: a closure would
+ * keep what is around it for as long as its stream lives.
+ */
 const ignoreError = (): void => {}
 
 function codeOf(error: Error & { code?: string }): Code {

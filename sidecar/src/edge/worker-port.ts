@@ -2,6 +2,7 @@
 
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { findCredential } from '../authn/credential.ts'
@@ -13,7 +14,7 @@ import type { TokenBuckets } from '../token-buckets.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 import { splice } from '../tunnel/splice.ts'
 import { admit, type Admission, type Line } from './admit.ts'
-import { createHttpServer, ownSocket, type HttpServer } from './http-server.ts'
+import { createHttpServer, type HttpServer } from './http-server.ts'
 import { PendingSockets } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
 import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
@@ -28,6 +29,8 @@ export type WorkerPortOptions = {
   /** Denials a peer address may collect before it is asked to wait. */
   readonly failures: TokenBuckets
   readonly tls: TlsOptions | undefined
+  /** Told of every socket at its accept. */
+  readonly watchPeer: (stream: Duplex) => void
   readonly isTrustEnabled: () => boolean
   readonly credentialHeader: () => string
   /** Starts every stream id, so that ids of two processes are told apart. */
@@ -64,7 +67,7 @@ export class WorkerPort {
   #isDraining = false
 
   constructor(options: WorkerPortOptions) {
-    const { clock, limits, random, tls } = options
+    const { clock, limits, random, tls, watchPeer } = options
     this.#options = options
     this.#pending = new PendingSockets({
       perAddressMax: limits.pendingPerAddress,
@@ -76,13 +79,12 @@ export class WorkerPort {
       tls,
       clock,
       random,
+      watchPeer,
       headTimeoutMs: limits.handshakeTimeoutMs,
       onRefused: (code, socket) => this.#record(code, visitOf(socket, clock)),
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
-    this.#http.server.on('upgrade', (request, stream, head) => {
-      void this.#receive(request, ownSocket(request, stream), head)
-    })
+    this.#http.onUpgrade((request, head) => void this.#receive(request, request.socket, head))
   }
 
   get server(): Server {

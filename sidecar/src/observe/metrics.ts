@@ -93,6 +93,11 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
       'From the moment a right to be here was known to have ended to the end of its stream.',
       [],
     ),
+    uncaughtPeerErrors: counter(
+      'uncaught_peer_errors_total',
+      "Errors of peers' sockets that had no listener: a bug that was survived. Always 0.",
+      [],
+    ),
     configReloads: counter(
       'config_reloads_total',
       'Reloads of the configuration, by outcome: ok, failed.',

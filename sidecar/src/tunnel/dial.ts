@@ -21,6 +21,8 @@ export type DialOptions = {
   readonly clock: Clock
   readonly signal?: AbortSignal | undefined
   readonly connect?: typeof netConnect | undefined
+  /** Told of the socket before it connects. */
+  readonly watchPeer?: ((socket: Socket) => void) | undefined
 }
 
 export type Dialled = {
@@ -51,6 +53,7 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
   const { onread } = reader
   const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true, onread })
   reader.attach(socket)
+  options.watchPeer?.(socket)
   // It stays for good: an error may come before the splice listens, and must not end the process.
   socket.on('error', ignoreError)
   const { promise, resolve, reject } = Promise.withResolvers<Dialled>()

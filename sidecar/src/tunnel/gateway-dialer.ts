@@ -1,5 +1,6 @@
 /** The gateway dialer: from a proven identity to an open WebSocket with the identity injected. */
 
+import type { Socket } from 'node:net'
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
@@ -15,6 +16,8 @@ export type GatewayDialerOptions = {
   readonly workerProto: 'http' | 'https'
   readonly signer: AssertionSigner
   readonly clock: Clock
+  /** Told of each socket before it connects. */
+  readonly watchPeer: (socket: Socket) => void
 }
 
 /** What the gateway is told of the caller beside its identity. */
@@ -37,7 +40,7 @@ export type Reach = {
 export type GatewayDialer = (caller: Caller, reach: Reach) => Promise<Dialled>
 
 export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {
-  const { url, connectTimeoutMs, workerProto, signer, clock } = options
+  const { url, connectTimeoutMs, workerProto, signer, clock, watchPeer } = options
   return async (caller, { identity, role, signal }) => {
     const request = buildUpstreamRequest({
       gatewayUrl: url,
@@ -53,6 +56,14 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       key: takeRandom(16).toString('base64'),
     })
     const { subprotocol } = caller
-    return dialGateway({ url, request, subprotocol, timeoutMs: connectTimeoutMs, clock, signal })
+    return dialGateway({
+      url,
+      request,
+      subprotocol,
+      timeoutMs: connectTimeoutMs,
+      clock,
+      signal,
+      watchPeer,
+    })
   }
 }

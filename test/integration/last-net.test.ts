@@ -1,0 +1,93 @@
+/** The process survives an error of a peer's socket that nobody listened for, and nothing else. */
+
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { test, type Test } from 'tap'
+import { openStage } from '../demo/stage.ts'
+import { eventually } from '../kit/eventually.ts'
+import { closed, nextMessage } from '../kit/worker-client.ts'
+
+const WITHIN_MS = 10_000
+
+/** Takes away the listeners that keep the net empty, as a bug of ours or of Node would leave it. */
+const DEAF = `data:text/javascript,${encodeURIComponent(`
+  import { subscribe } from 'node:diagnostics_channel'
+  subscribe('net.server.socket', ({ socket }) => {
+    if (socket.remoteAddress !== '127.0.0.13') return
+    setImmediate(() => socket.removeAllListeners('error'))
+  })
+`)}`
+
+/** A bug of another kind, at the first connection from an address of its own. */
+const THROWS = `data:text/javascript,${encodeURIComponent(`
+  import { subscribe } from 'node:diagnostics_channel'
+  subscribe('net.server.socket', ({ socket }) => {
+    if (socket.remoteAddress === '127.0.0.12') setImmediate(() => { throw new Error('a bug') })
+  })
+`)}`
+
+const stageFor = async (t: Test, preloaded: string) => {
+  const stage = await openStage({
+    workers: 0,
+    admin: 0,
+    env: { NODE_OPTIONS: `--import=${preloaded}` },
+  })
+  t.teardown(() => stage.close())
+  const read = async (name: string) => {
+    const [line] = (await stage.scrape()).filter((each) => each.startsWith(`openclaw_k8s_${name} `))
+    return Number(line?.split(' ')[1] ?? 0)
+  }
+  return {
+    stage,
+    uncaught: () => read('uncaught_peer_errors_total'),
+    pending: () => read('pending_sockets'),
+  }
+}
+
+const open = async (url: string, localAddress: string): Promise<Socket> => {
+  const { hostname: host, port } = new URL(url)
+  const socket = connect({ host, port: Number(port), localAddress })
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  return socket
+}
+
+const openStream = async (stage: Awaited<ReturnType<typeof stageFor>>['stage']) => {
+  const pod = stage.createPod('worker-a', '127.0.0.11')
+  const outcome = await stage.connect('127.0.0.11', stage.mint({ pod }))
+  if (!outcome.ok) throw new Error('refused')
+  return outcome.socket
+}
+
+test('ten unheard errors of sockets are survived and counted, the eleventh exits 70', async (t) => {
+  const { stage, uncaught, pending } = await stageFor(t, DEAF)
+  const stream = await openStream(stage)
+  const resetUnheard = async () => {
+    const socket = await open(stage.url, '127.0.0.13')
+    await eventually('the accept', WITHIN_MS, async () => (await pending()) === 1)
+    // One more answer of that process, so that the reset finds the listeners gone.
+    await pending()
+    socket.resetAndDestroy()
+  }
+  for (let n = 1; n <= 10; n += 1) {
+    await resetUnheard()
+    await eventually('the count', WITHIN_MS, async () => (await uncaught()) === n)
+  }
+  stream.send('still here')
+  t.equal((await nextMessage(stream)).text, 'still here')
+  t.equal(stage.sidecar.stderr.records.filter(({ level }) => level === 'error').length, 10)
+
+  await resetUnheard()
+  t.match(await closed(stream), { code: 1012, reason: 'draining' })
+  t.strictSame(await stage.sidecar.exited, { code: 70, signal: null })
+})
+
+test('an exception of ours drains and exits 70, as ever', async (t) => {
+  const { stage, uncaught } = await stageFor(t, THROWS)
+  const stream = await openStream(stage)
+  t.equal(await uncaught(), 0)
+  ;(await open(stage.url, '127.0.0.12')).unref()
+  t.match(await closed(stream), { code: 1012, reason: 'draining' })
+  t.strictSame(await stage.sidecar.exited, { code: 70, signal: null })
+  t.match(stage.sidecar.stderr.text, /a bug: draining, then giving up/)
+})

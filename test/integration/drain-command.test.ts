@@ -310,6 +310,16 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
   }
 })
 
+test('an answer that breaks off is told as such, whether by a reset or an end', async (t) => {
+  for (const end of ['resetAndDestroy', 'destroy'] as const) {
+    const outcome = await drainAt(t, (_request, response) => {
+      response.writeHead(200, { 'content-length': '100' }).write('{"streams":')
+      setImmediate(() => response.socket?.[end]())
+    })
+    t.match(outcome, { exitCode: 69, stdout: '', stderr: /aborted|ECONNRESET|terminated/ }, end)
+  }
+})
+
 test('an answer that does not come, or does not end, is waited for no longer than the window and some', async (t) => {
   const silences: readonly RequestListener[] = [
     () => {},

@@ -25,8 +25,6 @@ export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
   return withDeadline(clock, deadlineMs, async (signal) => {
     // What undici does better is not needed here, and would cost the container more memory.
     const sent = request(`${origin}${path}`, { method, headers, agent: false, signal })
-    // Also after the response: a reset in the middle of its body is an error of the request too.
-    sent.on('error', () => {})
     const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
     return { status: response.statusCode ?? 0, text: await readBounded(response) }
   })

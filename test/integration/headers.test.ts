@@ -1,5 +1,7 @@
 /** The gateway learns who a worker is from the sidecar alone, whatever the worker claims. */
 
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { Socket } from 'node:net'
 import { createRemoteJWKSet, jwtVerify } from 'jose'
 import tap, { test } from 'tap'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
@@ -234,4 +236,22 @@ test('the assertion is verifiable with the published key, and short-lived', asyn
   t.notMatch(text, /"d"/, 'the private part is not published')
   const bent = `${assertion.slice(0, -4)}AAAA`
   await t.rejects(jwtVerify(bent, keys), { code: 'ERR_JWS_SIGNATURE_VERIFICATION_FAILED' })
+})
+
+test('a peer whose address is unknown is cut, and nothing of it reaches the gateway', async (t) => {
+  const before = rig.gateway.handshakes.length
+  const hideAddress = (message: unknown) => {
+    const { socket } = message as { readonly socket: Socket }
+    if (socket.localPort !== rig.port) return
+    Object.defineProperty(socket, 'remoteAddress', { value: undefined })
+  }
+  subscribe('net.server.socket', hideAddress)
+  t.teardown(() => unsubscribe('net.server.socket', hideAddress))
+  const answer = await rawUpgrade({
+    port: rig.port,
+    localAddress: '127.0.0.11',
+    lines: upgradeLines('/', [`Authorization: Bearer ${token}`]),
+  })
+  t.equal(answer.status, 0, 'not a word')
+  t.equal(rig.gateway.handshakes.length, before)
 })

@@ -11,6 +11,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const documents = [
   'README.md',
+  'SECURITY.md',
   ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.md'))
     .map((path) => join('docs', path)),
@@ -42,8 +43,9 @@ test('every file of the tests that is named exists', async (t) => {
   )
 })
 
-test('every proof in the table of attacks is a test of that name in that file', async (t) => {
-  const proofs = [...kubernetes.matchAll(/`(test\/[^`]+)`((?:,? «[^»]+»)+)/g)].flatMap(
+test('every proof in a table of attacks is a test of that name in that file', async (t) => {
+  const tables = `${kubernetes}\n${read('SECURITY.md')}`
+  const proofs = [...tables.matchAll(/`(test\/[^`]+)`((?:,? «[^»]+»)+)/g)].flatMap(
     ([, file = '', names = '']) =>
       [...names.matchAll(/«([^»]+)»/g)].map(([, name = '']) => ({ file, name })),
   )

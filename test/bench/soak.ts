@@ -102,6 +102,11 @@ const ended = await Promise.race([
 })
 if (ended === overdue) problems.push(`${running} connections never came to their end`)
 clearInterval(report)
+const uncaught = await rig.metrics().then(
+  (metrics) => metrics.get('uncaught_peer_errors_total'),
+  () => undefined,
+)
+if (uncaught !== 0) problems.push(`errors of sockets that nobody listened for: ${uncaught}`)
 
 for (const problem of problems.slice(0, 20)) process.stdout.write(`${problem}\n`)
 if (problems.length > 0) process.stdout.write(rig.sidecar.stderr.text)

@@ -20,6 +20,8 @@ export type Measured = {
   readonly listPages: number
   /** Refusals by code, as the sidecar counted them. */
   readonly refusals: Tally
+  /** Since the start of the process: any is a bug. */
+  readonly uncaughtPeerErrors: number
   /** Of the machine's CPU, what processes had that are no part of this, from 0 to 1. */
   readonly othersShare: number
 }
@@ -77,6 +79,7 @@ export const measure = async <T>(
     podGets: counts.podGets - asked.podGets,
     listPages: counts.lists - asked.lists,
     refusals: refusalsBetween(before, after),
+    uncaughtPeerErrors: value('uncaught_peer_errors_total'),
     othersShare,
     result,
   }

@@ -83,7 +83,7 @@ export const judgeStorm = (storm: Storm, reviews: number): readonly Finding[] =>
 }
 
 export const judgeProcess = (measured: Measured): readonly Finding[] => {
-  const { name, loopDelayP99Ms, rssPeakMib } = measured
+  const { name, loopDelayP99Ms, rssPeakMib, uncaughtPeerErrors } = measured
   return [
     [
       `${name}: event-loop delay p99 at most ${LOOP_DELAY_P99_MS_MAX} ms`,
@@ -94,6 +94,11 @@ export const judgeProcess = (measured: Measured): readonly Finding[] => {
       `${name}: peak RSS at most ${RSS_MIB_MAX} MiB`,
       `${rssPeakMib.toFixed(0)} MiB`,
       rssPeakMib <= RSS_MIB_MAX,
+    ],
+    [
+      `${name}: every error of a socket was listened for`,
+      `${uncaughtPeerErrors} uncaught`,
+      uncaughtPeerErrors === 0,
     ],
   ]
 }

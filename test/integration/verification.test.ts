@@ -240,6 +240,74 @@ test('without keys the cluster is asked about a few tokens of an address, and th
   t.equal(api.counts.tokenReviews - before, 4)
 })
 
+/** Nothing is known of the cluster's keys, so that only a TokenReview can tell. */
+const startWithoutKeys = async (t: Test, options: RigOptions = {}) => {
+  const rig = await start(t, options)
+  rig.api.setFault('jwks', { kind: 'status', status: 500 })
+  for (let passed = 0; passed < 620_000; passed += 10_000) await rig.clock.advanceAsync(10_000)
+  const token = rig.mint({ pod: rig.pod })
+  /** Begins `count` admissions in the name of the pod, which wait for their TokenReviews. */
+  const forge = async (count: number, localAddress: string) => {
+    const before = await lookups(rig)
+    const forged = Array.from({ length: count }, (_, n) =>
+      rig.connect({ token: withBadSignature(token, n + 100 * before), localAddress }),
+    )
+    await untilLookups(rig, before + count)
+    return forged
+  }
+  return { ...rig, token, forge }
+}
+
+test('without keys, forged tokens take no place of the pod they name, nor of any stream', async (t) => {
+  const rig = await startWithoutKeys(t, {
+    set: ['limits.streamsPerPod=2', 'limits.streams=2', 'review.timeout=30s'],
+  })
+  rig.api.pauseReviews()
+  const forged = [...(await rig.forge(3, '127.0.0.66')), ...(await rig.forge(3, '127.0.0.67'))]
+  t.equal((await rig.metrics()).get('openclaw_k8s_streams'), 0)
+  const good = rig.connect({ token: rig.token })
+  await untilLookups(rig, 7)
+  rig.api.releaseReviews()
+  const outcome = await good
+  t.equal(codeOf(outcome), 'ok')
+  t.strictSame(
+    (await Promise.all(forged)).map(codeOf),
+    forged.map(() => 'review_rejected'),
+  )
+  t.equal((await rig.metrics()).get('openclaw_k8s_streams'), 1, 'the proven one has a place')
+  if (outcome.ok) outcome.socket.terminate()
+})
+
+test('without keys, a pod that goes takes the admissions in its name along', async (t) => {
+  const rig = await startWithoutKeys(t, { set: ['review.timeout=30s'] })
+  rig.api.pauseReviews()
+  const [waiting] = await rig.forge(1, '127.0.0.11')
+  rig.api.deletePod('openclaw', 'worker-a')
+  t.equal(waiting && codeOf(await waiting), 'pod_terminating')
+  rig.api.releaseReviews()
+})
+
+test('without keys, a worker counts as pending until its TokenReview', async (t) => {
+  const rig = await startWithoutKeys(t, { set: ['limits.pending=2', 'review.timeout=30s'] })
+  rig.api.pauseReviews()
+  rig.gateway.setBehaviour('stall')
+  const [waiting] = await rig.forge(1, '127.0.0.66')
+  const good = rig.connect({ token: rig.token })
+  await untilLookups(rig, 2)
+  t.equal(codeOf(await rig.connect({ token: rig.token })), 'too_many_pending')
+  rig.api.releaseReviews()
+  t.equal(waiting && codeOf(await waiting), 'review_rejected')
+  await rig.gateway.waitForHandshake(1)
+  const [first, second] = await Promise.all([
+    rig.forge(1, '127.0.0.67'),
+    rig.forge(1, '127.0.0.68'),
+  ])
+  t.ok(first && second, 'the proven one, at the gateway by now, left its place')
+  rig.gateway.setBehaviour('accept')
+  await rig.clock.advanceAsync(30_000)
+  await Promise.all([good, ...first, ...second])
+})
+
 test('no token appears in the audit, the metrics or the answer, nor at the gateway', async (t) => {
   const rig = await start(t)
   const { clock, pod } = rig

@@ -169,6 +169,81 @@ test('a review ends the entries it finds a reason for, and a pending one can be 
   t.strictSame([live.state, other.state], ['closing', 'pending'])
 })
 
+const beginUnverified = (streams: Streams, podUid: string, address = ADDRESS): Entry => {
+  const verdict = streams.beginUnverified(claimsOf(podUid), address)
+  if (!verdict.ok) throw new Error(verdict.code)
+  return verdict.value
+}
+
+test('an unverified admission takes no place of a stream, nor of the pod it names', async (t) => {
+  const { streams, begin } = setUp({ streamsMax: 2, streamsPerPodMax: 1 })
+  for (const address of ['10.0.0.1', '10.0.0.2', '10.0.0.3']) beginUnverified(streams, 'a', address)
+  t.equal(streams.size, 0)
+  begin('a')
+  begin('b')
+  t.equal(streams.size, 2)
+})
+
+test('once it is confirmed it takes them, and is refused where there are none', async (t) => {
+  const { streams, begin } = setUp({ streamsMax: 2, streamsPerPodMax: 1 })
+  const [first, second] = [beginUnverified(streams, 'a'), beginUnverified(streams, 'a')]
+  t.equal(streams.confirm(first).ok, true)
+  t.equal(streams.size, 1)
+  const refused = { ok: false, code: 'too_many_streams_of_pod' }
+  t.strictSame(streams.confirm(second), refused)
+  t.strictSame(streams.begin(claimsOf('a'), ADDRESS), refused)
+  begin('b')
+  t.strictSame(streams.confirm(second), { ok: false, code: 'too_many_streams' })
+  for (const entry of [second, first]) entry.finish()
+  t.equal(streams.size, 1)
+  t.equal(streams.begin(claimsOf('a'), ADDRESS).ok, true)
+})
+
+test('unverified admissions are few for an address and in all, and a place comes back', async (t) => {
+  const { streams, begin } = setUp()
+  const full = { ok: false, code: 'keys_unavailable' }
+  const ofNetwork = Array.from({ length: 8 }, (_, n) =>
+    beginUnverified(streams, 'a', `2001:db8:1:2::${n}`),
+  )
+  t.strictSame(streams.beginUnverified(claimsOf('a'), '2001:db8:1:2:3:4:5:6'), full)
+  t.equal(streams.beginUnverified(claimsOf('a'), '2001:db8:1:3::1').ok, true, 'the next network')
+  ofNetwork[0]?.finish()
+  ofNetwork[0]?.finish()
+  t.equal(streams.beginUnverified(claimsOf('a'), '2001:db8:1:2::1').ok, true, 'a place came free')
+  t.strictSame(streams.beginUnverified(claimsOf('a'), '2001:db8:1:2::1'), full, 'only one')
+  for (let n = 9; n < 256; n += 1) beginUnverified(streams, 'b', `10.0.0.${n}`)
+  t.strictSame(streams.beginUnverified(claimsOf('c'), '10.1.0.1'), full, 'in all')
+  t.equal(begin('c').state, 'pending', 'which is nothing to those with a signature')
+})
+
+test('a revocation reaches unverified admissions too: by pod, by review, by drain', async (t) => {
+  const { clock, streams } = setUp()
+  const [byPod, byPending, byReview, byDrain] = ['a', 'b', 'c', 'd'].map((podUid) =>
+    beginUnverified(streams, podUid),
+  ) as [Entry, Entry, Entry, Entry]
+  streams.revokePod('a', 'pod_deleted')
+  streams.revokePending('b', 'pod_terminating')
+  streams.review(({ claims }) => (claims.podUid === 'c' ? 'identity_not_allowed' : undefined))
+  t.equal(byDrain.signal.aborted, false)
+  let isDrained = false
+  const drained = streams.drain(0, 0).then(() => (isDrained = true))
+  await clock.advanceAsync(10)
+  t.strictSame(
+    [byPod, byPending, byReview, byDrain].map(({ signal, code }) => [signal.aborted, code]),
+    [
+      [true, 'pod_deleted'],
+      [true, 'pod_terminating'],
+      [true, 'identity_not_allowed'],
+      [true, 'draining'],
+    ],
+  )
+  t.strictSame(streams.beginUnverified(claimsOf('a'), ADDRESS), { ok: false, code: 'draining' })
+  t.equal(isDrained, false, 'the drain waits for them')
+  for (const entry of [byPod, byPending, byReview, byDrain]) entry.finish()
+  await drained
+  t.equal(isDrained, true)
+})
+
 test('nothing begins once a drain has', async (t) => {
   const { streams } = setUp()
   await streams.drain(0, 0)

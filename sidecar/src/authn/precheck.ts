@@ -1,5 +1,6 @@
 /** The precheck: everything about a token that can be decided without asking the API server. */
 
+import { addressGroup } from '../address-group.ts'
 import type { Clock } from '../clock.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
@@ -58,7 +59,7 @@ export function createPrecheck(options: PrecheckOptions) {
         return signature
       }
       const affordable =
-        unverifiedBudget.perAddress.take(address) && unverifiedBudget.inAll.take('')
+        unverifiedBudget.perAddress.take(addressGroup(address)) && unverifiedBudget.inAll.take('')
       return affordable ? signature : denied('keys_unavailable')
     },
   }

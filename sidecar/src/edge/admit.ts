@@ -49,7 +49,7 @@ export type Arrival = {
  * to admit, denies. A `Fault` becomes its retryable code here and nowhere else.
  */
 export async function admit(arrival: Arrival): Promise<Verdict<Admission>> {
-  const { worker, handshake, line, trail } = arrival
+  const { worker, handshake, trail } = arrival
   try {
     // What is shown at the upgrade is proven before the WebSocket opens.
     const early = worker.token === undefined ? undefined : await precheck(worker.token, arrival)
@@ -62,9 +62,9 @@ export async function admit(arrival: Arrival): Promise<Verdict<Admission>> {
 
     const prechecked = early ?? (await precheck(token, arrival))
     if (!prechecked.ok) return prechecked
-    const { claims, signature } = prechecked.value
+    const { signature } = prechecked.value
 
-    const entry = line.streams.begin(claims, worker.address)
+    const entry = register(prechecked.value, arrival)
     if (!entry.ok) return entry
     return await admitPrechecked({ ...arrival, token, role, signature, entry: entry.value })
   } catch (error) {
@@ -91,6 +91,11 @@ async function precheck(
   if (signature.value === 'verified') trail.isSigned = true
   return granted({ claims: claims.value, signature: signature.value })
 }
+
+const register = ({ claims, signature }: Prechecked, { line, worker }: Arrival): Verdict<Entry> =>
+  signature === 'verified'
+    ? line.streams.begin(claims, worker.address)
+    : line.streams.beginUnverified(claims, worker.address)
 
 type Begun = Arrival & {
   readonly token: string
@@ -129,6 +134,8 @@ async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
   if (!vouched.ok) return vouched
   const { identity, by } = vouched.value
   trail.identity = identity
+  const unproven = signature === 'verified' ? undefined : prove(begun)
+  if (unproven !== undefined) return denied(unproven)
 
   const isOutageTolerated = by === 'cache' || by === 'local'
   const bound = await raceAbort(line.binding.bind(caller, isOutageTolerated), signal)
@@ -150,6 +157,15 @@ async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
   const admission = { entry, identity, grant: grant.value, gateway }
   begun.release(admission)
   return granted(admission)
+}
+
+/** The cluster has said what our keys could not: from here on it is as if the signature held. */
+function prove({ entry, line, trail, onProven }: Begun): Code | undefined {
+  trail.isSigned = true
+  const counted = line.streams.confirm(entry)
+  if (!counted.ok) return counted.code
+  onProven()
+  return undefined
 }
 
 /** What may have changed while the gateway was reached. */

@@ -5,6 +5,7 @@ import { denied, granted, isFault, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { Counts } from './splice.ts'
 import { step, type Effect, type Event, type State } from './lifecycle.ts'
+import { UnverifiedAdmissions } from './unverified-admissions.ts'
 
 /** The part of a spliced stream the registry needs. */
 export type LiveStream = {
@@ -33,7 +34,7 @@ type EntryOptions = Pick<Entry, 'number' | 'claims' | 'address'> & { readonly cl
 /** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
 const DENIED_MS_MAX = 900
 
-/** One admission, from the proven signature to the end of its stream. Times are of the steady clock. */
+/** One admission, from the check of the signature to the end of its stream. Times are of the steady clock. */
 export class Entry {
   readonly number: number
   readonly claims: Claims
@@ -163,6 +164,7 @@ export class Streams {
   readonly #options: StreamsOptions
   readonly #entries = new Set<Entry>()
   readonly #entriesOfPod = new Map<string, Set<Entry>>()
+  readonly #unverified = new UnverifiedAdmissions()
   #begun = 0
   #draining: Promise<Drained> | undefined
   #onEmpty: (() => void) | undefined
@@ -171,7 +173,7 @@ export class Streams {
     this.#options = options
   }
 
-  /** Pending admissions and live streams. */
+  /** Pending admissions and live streams; those nobody has vouched for yet are not among them. */
   get size(): number {
     return this.#entries.size
   }
@@ -183,35 +185,78 @@ export class Streams {
 
   /** Registers an admission whose signature holds. From here on it can be revoked. */
   begin(claims: Claims, address: string): Verdict<Entry> {
-    const { streamsMax, streamsPerPodMax, clock } = this.#options
+    const full = this.#findFull(claims)
+    if (full !== undefined) return denied(full)
+    return granted(this.#count(this.#create(claims, address)))
+  }
+
+  /**
+   * Registers an admission whose signature nobody could check. It can be revoked like any other,
+   * but takes no place of a stream, nor of the pod it names: anybody can name one.
+   */
+  beginUnverified(claims: Claims, address: string): Verdict<Entry> {
     if (this.#draining !== undefined) return denied('draining')
-    if (this.#entries.size >= streamsMax) return denied('too_many_streams')
-    const ofPod = this.#entriesOfPod.get(claims.podUid) ?? new Set<Entry>()
-    if (ofPod.size >= streamsPerPodMax) return denied('too_many_streams_of_pod')
-    this.#begun += 1
-    const entry: Entry = new Entry({ number: this.#begun, claims, address, clock }, () =>
-      this.#forget(entry, ofPod),
-    )
-    ofPod.add(entry)
-    this.#entriesOfPod.set(claims.podUid, ofPod)
-    this.#entries.add(entry)
+    if (!this.#unverified.hasRoom(address)) return denied('keys_unavailable')
+    const entry = this.#create(claims, address)
+    this.#unverified.add(entry)
     return granted(entry)
   }
 
+  /** The cluster has proven the claims of an unverified admission: it takes its places now. */
+  confirm(entry: Entry): Verdict<Entry> {
+    const full = this.#findFull(entry.claims)
+    if (full !== undefined) return denied(full)
+    this.#unverified.delete(entry)
+    return granted(this.#count(entry))
+  }
+
+  #findFull({ podUid }: Claims): Code | undefined {
+    const { streamsMax, streamsPerPodMax } = this.#options
+    if (this.#draining !== undefined) return 'draining'
+    if (this.#entries.size >= streamsMax) return 'too_many_streams'
+    const ofPod = this.#entriesOfPod.get(podUid)?.size ?? 0
+    return ofPod >= streamsPerPodMax ? 'too_many_streams_of_pod' : undefined
+  }
+
+  #create(claims: Claims, address: string): Entry {
+    this.#begun += 1
+    const { clock } = this.#options
+    const entry: Entry = new Entry({ number: this.#begun, claims, address, clock }, () =>
+      this.#forget(entry),
+    )
+    return entry
+  }
+
+  #count(entry: Entry): Entry {
+    const { podUid } = entry.claims
+    const ofPod = this.#entriesOfPod.get(podUid) ?? new Set<Entry>()
+    this.#entriesOfPod.set(podUid, ofPod.add(entry))
+    this.#entries.add(entry)
+    return entry
+  }
+
+  /** Of a pod, or of all: what may still become a stream, and what is one. */
+  *#list(podUid?: string): Iterable<Entry> {
+    yield* podUid === undefined ? this.#entries : (this.#entriesOfPod.get(podUid) ?? [])
+    for (const entry of this.#unverified) {
+      if (podUid === undefined || entry.claims.podUid === podUid) yield entry
+    }
+  }
+
   revokePod(podUid: string, code: Code): void {
-    for (const entry of this.#entriesOfPod.get(podUid) ?? []) entry.revoke(code)
+    for (const entry of this.#list(podUid)) entry.revoke(code)
   }
 
   /** Aborts the admissions of a pod that are still under way; its streams go on. */
   revokePending(podUid: string, code: Code): void {
-    for (const entry of this.#entriesOfPod.get(podUid) ?? []) {
+    for (const entry of this.#list(podUid)) {
       if (entry.state === 'pending') entry.revoke(code)
     }
   }
 
   /** Asks of every entry why it should end, and ends those that have to. */
   review(findEnd: (entry: Entry) => Code | undefined): void {
-    for (const entry of this.#entries) {
+    for (const entry of this.#list()) {
       const code = findEnd(entry)
       if (code !== undefined) entry.revoke(code)
     }
@@ -230,7 +275,7 @@ export class Streams {
 
   async #drainOnce(windowMs: number, graceMs: number): Promise<Drained> {
     const { clock } = this.#options
-    const entries = [...this.#entries]
+    const entries = [...this.#list()]
     const spreadMs = Math.max(windowMs, entries.length * DRAINED_MS_MIN)
     const cancels = entries.map((entry, index) =>
       clock.after((spreadMs * index) / entries.length, () => entry.revoke('draining')),
@@ -238,7 +283,7 @@ export class Streams {
     cancels.push(clock.after(spreadMs + graceMs, () => this.destroyAll()))
     await new Promise<void>((resolve) => {
       this.#onEmpty = resolve
-      if (this.#entries.size === 0) resolve()
+      if (this.#isEmpty) resolve()
     })
     for (const cancel of cancels) cancel()
     return { streams: entries.filter(({ admittedAt }) => admittedAt !== undefined).length }
@@ -246,7 +291,7 @@ export class Streams {
 
   /** Drops all sockets at once, without close frames, and aborts what is under way. */
   destroyAll(): void {
-    for (const entry of this.#entries) {
+    for (const entry of this.#list()) {
       entry.revoke('draining')
       entry.destroy()
     }
@@ -268,10 +313,16 @@ export class Streams {
     return () => cancel()
   }
 
-  #forget(entry: Entry, ofPod: Set<Entry>): void {
-    this.#entries.delete(entry)
-    ofPod.delete(entry)
-    if (ofPod.size === 0) this.#entriesOfPod.delete(entry.claims.podUid)
-    if (this.#entries.size === 0) this.#onEmpty?.()
+  get #isEmpty(): boolean {
+    return this.#entries.size + this.#unverified.size === 0
+  }
+
+  #forget(entry: Entry): void {
+    this.#unverified.delete(entry)
+    const { podUid } = entry.claims
+    const ofPod = this.#entriesOfPod.get(podUid)
+    if (this.#entries.delete(entry)) ofPod?.delete(entry)
+    if (ofPod?.size === 0) this.#entriesOfPod.delete(podUid)
+    if (this.#isEmpty) this.#onEmpty?.()
   }
 }

@@ -163,8 +163,16 @@ test('an outage is told apart in metrics and audit', async (t) => {
   const value = (name: string) => metrics.get(`openclaw_k8s_${name}`)
   t.equal(value('auth_failures_total{kind="fault",code="review_unavailable"}'), 1)
   t.equal(value('token_review_duration_seconds_count{outcome="fault"}'), 1)
+  await rig.clock.advanceAsync(1000)
   t.match(
     rig.audit.filter(({ event }) => event === 'k8s-auth-failed'),
-    [{ code: 'review_unavailable', podUid: rig.pod.metadata.uid, remoteIp: '127.0.0.11' }],
+    [
+      {
+        count: 1,
+        code: 'review_unavailable',
+        podUid: rig.pod.metadata.uid,
+        remoteIp: '127.0.0.11',
+      },
+    ],
   )
 })

@@ -124,15 +124,51 @@ test('an admission and its end are one audit line each, in the original field na
   ])
 })
 
-test('a refusal after the signature is a line of its own, with who it was about', async (t) => {
-  const { recorder, lines } = setUp()
-  const trail = { hasCredential: true, claimed: CLAIMS, isSigned: true } as const
-  for (let n = 0; n < 2; n += 1) {
-    recorder.refused({ code: 'review_rejected', address: '10.0.0.1', trail, durationMs: 1 })
+test('refusals of a pod after the signature become a line a second for each code, with who it was', async (t) => {
+  const { recorder, lines, clock, series } = setUp()
+  const refuse = (code: Code, claimed: Claims, address = '10.0.0.1') => {
+    const trail = { hasCredential: true, claimed, isSigned: true } as const
+    recorder.refused({ code, address, trail, durationMs: 1 })
   }
-  t.equal(lines.length, 2)
-  t.match(lines[0], { event: 'k8s-auth-failed', code: 'review_rejected', ...SUBJECT })
-  t.notMatch(lines[0], { claimed: {} })
+  const other = { ...CLAIMS, podUid: 'other-uid', podName: 'worker-b' }
+  for (let n = 0; n < 1000; n += 1) {
+    refuse('too_many_streams_of_pod', CLAIMS)
+    refuse('review_rejected', CLAIMS)
+    refuse('too_many_streams_of_pod', other)
+  }
+  refuse('too_many_streams_of_pod', CLAIMS, '10.0.0.2')
+  t.equal(lines.length, 0)
+  clock.advance(1000)
+  t.match(lines, [
+    { event: 'k8s-auth-failed', code: 'too_many_streams_of_pod', count: 1000, ...SUBJECT },
+    { code: 'review_rejected', count: 1000, ...SUBJECT },
+    { code: 'too_many_streams_of_pod', count: 1000, podName: 'worker-b', remoteIp: '10.0.0.1' },
+    { code: 'too_many_streams_of_pod', count: 1, podName: 'worker-a', remoteIp: '10.0.0.2' },
+  ])
+  for (const line of lines) t.notOk('claimed' in line)
+  const counted = await series()
+  t.equal(counted.get('auth_failures_total{kind="fault",code="too_many_streams_of_pod"}'), 2001)
+  t.equal(counted.get('auth_failures_total{kind="denial",code="review_rejected"}'), 1000)
+  refuse('too_many_streams_of_pod', CLAIMS)
+  clock.advance(1000)
+  t.equal(lines.length, 5, 'the next second has a line of its own')
+  t.equal(clock.pending, 0)
+})
+
+test('a line for several addresses of an IPv6 network says so', async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const refuse = (address: string) =>
+    recorder.refused({ code: 'token_expired', address, trail: {}, durationMs: 1 })
+  for (let n = 1; n < 100; n += 1) refuse(`2001:db8:1:2::${n}`)
+  for (let n = 0; n < 9; n += 1) refuse('2001:db8:1:3::1')
+  audit.flush()
+  t.strictSame(
+    lines.map(({ remoteIp, remotePrefix, count }) => [remoteIp, remotePrefix, count]),
+    [
+      ['2001:db8:1:2::1', '2001:db8:1:2::/64', 99],
+      ['2001:db8:1:3::1', undefined, 9],
+    ],
+  )
 })
 
 test('what nobody has signed for stands under claimed, cut, and never as the subject', async (t) => {

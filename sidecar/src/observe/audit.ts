@@ -1,5 +1,6 @@
-/** The audit stream: one line for each decision, whoever it was about. */
+/** The audit stream: a line for each admission and its end, and for refusals of one kind a second. */
 
+import { addressGroup } from '../address-group.ts'
 import type { Clock } from '../clock.ts'
 
 export type AuditLine = Readonly<Record<string, unknown>> & {
@@ -14,15 +15,27 @@ export type AuditOptions = {
   readonly isEnabled: () => boolean
 }
 
-/** Failures nobody has signed for are told apart by code and address, up to this many a second. */
+/** What refusals have in common that become one line; `podUid` is known once a signature holds. */
+export type AuditGroup = {
+  readonly code: string
+  readonly address: string
+  readonly podUid: string | undefined
+}
+
+/** Refusals are told apart by code, address and pod, up to this many a second. */
 const GROUPS_MAX = 1000
 const FLUSH_MS = 1000
 
-type Group = { readonly line: AuditLine; count: number }
+type Counted = {
+  readonly line: AuditLine
+  readonly address: string
+  count: number
+  isMixed: boolean
+}
 
 export class Audit {
   readonly #options: AuditOptions
-  readonly #groups = new Map<string, Group>()
+  readonly #groups = new Map<string, Counted>()
   #cancelFlush: (() => void) | undefined
 
   constructor(options: AuditOptions) {
@@ -38,18 +51,22 @@ export class Audit {
   }
 
   /**
-   * Counts a failure before the signature; within a second those of one code and address become
-   * one line with their `count`, so that a flood cannot fill the disk.
+   * Counts a refusal; within a second those of one group become one line with their `count`, so
+   * that a flood cannot fill the disk. The line is the first one's.
    */
-  aggregate(code: string, address: string, line: AuditLine): void {
+  aggregate({ code, address, podUid }: AuditGroup, line: AuditLine): void {
     if (!this.#options.isEnabled()) return
-    const known = this.#groups.get(`${code} ${address}`)
-    const key = known !== undefined || this.#groups.size < GROUPS_MAX ? `${code} ${address}` : code
-    const group = known ?? this.#groups.get(key)
-    if (group !== undefined) group.count += 1
-    else {
-      // Past the bound a line stands for many addresses, and names none.
-      this.#groups.set(key, { line: key === code ? { event: line.event, code } : line, count: 1 })
+    const own = `${code} ${addressGroup(address)} ${podUid ?? ''}`
+    // Past the bound a line stands for many addresses, and names none.
+    const isFull = !this.#groups.has(own) && this.#groups.size >= GROUPS_MAX
+    const key = isFull ? code : own
+    const counted = this.#groups.get(key)
+    if (counted === undefined) {
+      const kept = isFull ? { event: line.event, code } : line
+      this.#groups.set(key, { line: kept, address, count: 1, isMixed: false })
+    } else {
+      counted.count += 1
+      counted.isMixed ||= !isFull && counted.address !== address
     }
     this.#cancelFlush ??= this.#options.clock.after(FLUSH_MS, () => this.flush())
   }
@@ -58,7 +75,11 @@ export class Audit {
   flush(): void {
     this.#cancelFlush?.()
     this.#cancelFlush = undefined
-    for (const { line, count } of this.#groups.values()) this.write({ ...line, count })
+    for (const { line, address, count, isMixed } of this.#groups.values()) {
+      // `remoteIp` is where the first one came from; the others came from the same network.
+      const more = isMixed ? { remotePrefix: addressGroup(address) } : {}
+      this.write({ ...line, ...more, count })
+    }
     this.#groups.clear()
   }
 }

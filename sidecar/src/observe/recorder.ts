@@ -82,8 +82,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
         log.warn({ code, address, err: trail.fault }, 'admission fault')
       }
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address) } as const
-      if (trail.isSigned === true) audit.write({ ...line, ...subjectOf(trail) })
-      else audit.aggregate(code, address, { ...line, ...claimedOf(trail) })
+      const { isSigned, claimed } = trail
+      const podUid = isSigned === true ? claimed?.podUid : undefined
+      const who = podUid === undefined ? claimedOf(trail) : subjectOf(trail)
+      audit.aggregate({ code, address, podUid }, { ...line, ...who })
     },
 
     admitted({ streamId, address, identity, role, durationMs }) {

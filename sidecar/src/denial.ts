@@ -12,12 +12,21 @@ export type Refusal = {
   readonly status: number
   readonly close: number
   readonly message: string
+  /** Whether an attempt that ends with it is charged to its address or its pod. */
+  readonly isCharged: boolean
 }
 
 const denial = (status: number, close: number, message: string) =>
-  ({ kind: 'denial', status, close, message }) as const
+  ({ kind: 'denial', status, close, message, isCharged: true }) as const
+/**
+ * A fault that the caller could not help: the cluster's, the gateway's, ours, or a limit that
+ * others have reached. An outage must not lock honest workers out.
+ */
 const fault = (status: number, close: number, message: string) =>
-  ({ kind: 'fault', status, close, message }) as const
+  ({ kind: 'fault', status, close, message, isCharged: false }) as const
+/** A fault that the caller brings about, as often as it likes unless it is charged. */
+const callerFault = (status: number, close: number, message: string) =>
+  ({ kind: 'fault', status, close, message, isCharged: true }) as const
 
 /**
  * Every code is at once the `code` label of the metrics, the `code` field of the audit line, the
@@ -136,13 +145,14 @@ export const CODES = {
     1013,
     'The gateway cannot take the worker in right now. Try again later.',
   ),
-  displaced: fault(503, 1012, 'A newer connection of the same pod took over. Reconnect.'),
+  displaced: callerFault(503, 1012, 'A newer connection of the same pod took over. Reconnect.'),
 
-  // Limits.
+  // Limits. The first two cost us next to nothing and are not charged: a penalty must end by itself,
+  // and a herd behind one address must not lose its turns to those that found no room.
   rate_limited: fault(429, 1013, 'Too many failed attempts from this address. Try again later.'),
   too_many_pending: fault(503, 1013, 'Too many handshakes are under way. Try again later.'),
   too_many_streams: fault(503, 1013, 'The gateway has as many workers as it may. Try again later.'),
-  too_many_streams_of_pod: fault(
+  too_many_streams_of_pod: callerFault(
     503,
     1013,
     'This pod has as many streams as it may. Try again later.',
@@ -155,7 +165,7 @@ export const CODES = {
     1013,
     'The signing keys of the cluster cannot be had right now. Try again later.',
   ),
-  keys_cooldown: fault(503, 1013, 'The signing key is not known yet. Try again later.'),
+  keys_cooldown: callerFault(503, 1013, 'The signing key is not known yet. Try again later.'),
   review_unavailable: fault(
     503,
     1013,
@@ -182,13 +192,16 @@ export const CODES = {
   gateway_gone: fault(502, 1013, 'The gateway went away. Reconnect.'),
   session_age_exceeded: fault(503, 1012, 'The stream reached its greatest age. Reconnect.'),
   watch_stale: fault(503, 1013, 'The cluster has been out of sight for too long. Reconnect.'),
-  worker_gone: fault(499, 1001, 'The worker went away.'),
+  worker_gone: callerFault(499, 1001, 'The worker went away.'),
 } as const satisfies Record<string, Refusal>
 
 export type Code = keyof typeof CODES
 
 /** Whether an answer of ours is worth a retry with the same credential. */
 export const isFault = (code: Code): boolean => CODES[code].kind === 'fault'
+
+/** Whether an attempt that ends with `code` is charged to its address or its pod. */
+export const isCharged = (code: Code): boolean => CODES[code].isCharged
 
 /** The verdict of a stage that may say no: a value, never an exception. */
 export type Verdict<T> = { readonly ok: true; readonly value: T } | Denied

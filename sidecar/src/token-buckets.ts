@@ -11,7 +11,11 @@ export type TokenBucketsOptions = {
   readonly ratePerSecond: number
   /** The most a bucket can hold, and what a new one starts with. */
   readonly burst: number
-  /** The most keys that are remembered; the least used one is forgotten. Default 10,000. */
+  /**
+   * The most keys that are remembered; the least recently used one is forgotten. Default 10,000.
+   * A caller with more keys than that can have a key forgotten, but has a burst for each of them
+   * in any case.
+   */
   readonly keysMax?: number
   readonly clock: Clock
 }
@@ -35,14 +39,29 @@ export class TokenBuckets {
   /** Takes a token; false when none is left. */
   take(key: string): boolean {
     if (this.#options.ratePerSecond === 0) return true
-    let bucket = this.#buckets.get(key)
-    if (bucket === undefined) {
-      bucket = { tokens: this.#options.burst, filledAt: this.#options.clock.monotonic() }
-      this.#buckets.set(key, bucket)
-    }
+    const bucket = this.#open(key)
     if (this.#fill(bucket) < 1) return false
     bucket.tokens -= 1
     return true
+  }
+
+  /**
+   * Takes a token even when none is left, down to a debt of one burst: what was let begin at the
+   * same time then costs as much as what comes one after another.
+   */
+  charge(key: string): void {
+    if (this.#options.ratePerSecond === 0) return
+    const bucket = this.#open(key)
+    bucket.tokens = Math.max(this.#fill(bucket) - 1, -this.#options.burst)
+  }
+
+  #open(key: string): Bucket {
+    const known = this.#buckets.get(key)
+    if (known !== undefined) return known
+    const { burst, clock } = this.#options
+    const bucket = { tokens: burst, filledAt: clock.monotonic() }
+    this.#buckets.set(key, bucket)
+    return bucket
   }
 
   #fill(bucket: Bucket): number {

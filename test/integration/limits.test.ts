@@ -167,6 +167,132 @@ test('an address that fails too often waits, alone, and only for a while', async
   t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 429)
 })
 
+/** The upgrade is taken, the credential waited for, and then the worker leaves. */
+const leave = async (rig: Rig, localAddress: string) => {
+  const { socket, status } = await ask(rig, [], localAddress)
+  socket.destroy()
+  await once(socket, 'close')
+  return status
+}
+
+const LEFT = 'openclaw_k8s_upgrades_refused_total{code="worker_gone"}'
+
+test('workers that leave in the middle of their handshakes fail, and others are not held for it', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })
+  const good = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
+  for (let nth = 1; nth <= 5; nth += 1) {
+    t.equal(await leave(rig, '127.0.0.66'), 101)
+    await until(async () => (await rig.metrics()).get(LEFT) === nth)
+  }
+  t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
+  const neighbour = await ask(rig, [good])
+  t.equal(neighbour.status, 101)
+  neighbour.socket.destroy()
+  await clock.advanceAsync(1000)
+  t.equal(await leave(rig, '127.0.0.66'), 101, 'only for a while')
+})
+
+test('half a request costs its address an attempt, and a bare connection none', async (t) => {
+  const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
+  const send = async (text: string) => {
+    const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.66' })
+    await once(socket, 'connect')
+    socket.end(text)
+    await once(socket.resume(), 'close')
+  }
+  for (let nth = 0; nth < 10; nth += 1) await send('')
+  t.equal((await rig.metrics()).get(LEFT), 0)
+  for (let nth = 0; nth < 5; nth += 1) await send('GET / HTTP/1.1')
+  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
+})
+
+test('what is no upgrade is not even read once its address has failed too often', async (t) => {
+  const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
+  const get = async () => {
+    const bytes = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+    return (await rawUpgrade({ port: rig.port, localAddress: '127.0.0.66', bytes })).status
+  }
+  for (let nth = 0; nth < 5; nth += 1) t.equal(await get(), 426)
+  for (let nth = 0; nth < 3; nth += 1) t.equal(await get(), 429)
+  const refused = (await rig.metrics()).get(
+    'openclaw_k8s_upgrades_refused_total{code="rate_limited"}',
+  )
+  t.equal(refused, 3, 'each is counted once')
+})
+
+test('a pod over its streams is asked to wait, and pods that share its address are not', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, {
+    clock,
+    set: ['limits.failuresPerAddress=1/s', 'limits.streamsPerPod=1'],
+  })
+  const token = rig.mint({ pod: rig.createPod() })
+  const neighbour = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.11') })
+  const first = await rig.connect({ token })
+  const codes: (string | undefined)[] = []
+  for (let nth = 0; nth < 8; nth += 1) {
+    codes.push((await ask(rig, [`Authorization: Bearer ${token}`])).code)
+  }
+  t.same(codes, [
+    ...Array.from({ length: 5 }, () => 'too_many_streams_of_pod'),
+    ...Array.from({ length: 3 }, () => 'rate_limited'),
+  ])
+  const admitted = await rig.connect({ token: neighbour })
+  t.equal(admitted.ok, true)
+  await clock.advanceAsync(1000)
+  t.same(
+    rig.audit
+      .filter(({ event }) => event === 'k8s-auth-failed')
+      .map(({ code, count, podName }) => [code, count, podName]),
+    [
+      ['too_many_streams_of_pod', 5, 'worker-a'],
+      ['rate_limited', 3, 'worker-a'],
+    ],
+    'eight refusals are two lines',
+  )
+  for (const worker of [first, admitted]) if (worker.ok) worker.socket.terminate()
+})
+
+test('a pod that comes and goes is asked to wait too', async (t) => {
+  const clock = new FakeClock()
+  const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })
+  const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
+  const come = async () => {
+    const { socket, status, code } = await ask(rig, [bearer])
+    socket.destroy()
+    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 0)
+    return status === 101 ? 'ok' : code
+  }
+  const codes: (string | undefined)[] = []
+  for (let nth = 0; nth < 7; nth += 1) codes.push(await come())
+  t.same(codes, ['ok', 'ok', 'ok', 'ok', 'ok', 'rate_limited', 'rate_limited'])
+  const { socket } = await ask(rig, [], '127.0.0.11')
+  t.equal(socket.destroyed, false, 'its address is not held for it')
+  socket.destroy()
+  await clock.advanceAsync(1000)
+  t.equal(await come(), 'ok')
+})
+
+test('a herd behind one address costs it nothing, however many come at once', async (t) => {
+  const rig = await rigFor(t, {
+    clock: new FakeClock(),
+    set: ['limits.failuresPerAddress=1/s', 'limits.pendingPerAddress=100'],
+  })
+  const tokens = Array.from({ length: 40 }, (_, nth) =>
+    rig.mint({ pod: rig.createPod(`worker-${nth}`, '127.0.0.11') }),
+  )
+  const herd = () => Promise.all(tokens.map((token) => rig.connect({ token })))
+  rig.gateway.setBehaviour('refuse')
+  for (const outcome of await herd()) t.equal(!outcome.ok && outcome.status, 502)
+  rig.gateway.setBehaviour('accept')
+  for (const outcome of await herd()) {
+    t.equal(outcome.ok, true)
+    if (outcome.ok) outcome.socket.terminate()
+  }
+})
+
 test('faults of others are not counted as failures of the worker', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`

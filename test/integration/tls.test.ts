@@ -144,3 +144,34 @@ test('a TLS handshake that never comes is cut when the handshake time is up', as
   await cut
   t.equal(rig.gateway.handshakes.length, 0)
 })
+
+test('TLS handshakes that lead to no request are charged, and in the end not even begun', async (t) => {
+  const { rig, shake } = await rigWithTls(t, false, {
+    clock: new FakeClock(),
+    set: ['limits.failuresPerAddress=1/s'],
+  })
+  const left = async () =>
+    (await rig.metrics()).get('openclaw_k8s_upgrades_refused_total{code="worker_gone"}')
+  for (let nth = 1; nth <= 5; nth += 1) {
+    // Whole ones and broken ones alike: a client that does not trust us ends with an alert.
+    const isWhole = nth % 2 === 0
+    const { result } = await shake(isWhole ? {} : { ca: stranger.cert })
+    t.equal(result, isWhole ? 'TLSv1.3' : 'refused')
+    await until(async () => (await left()) === nth)
+  }
+  t.equal((await shake({})).result, 'refused')
+  const limited = 'openclaw_k8s_upgrades_refused_total{code="rate_limited"}'
+  t.equal((await rig.metrics()).get(limited), 1)
+})
+
+test('over TLS an admitted worker is no longer pending', async (t) => {
+  const { rig } = await rigWithTls(t)
+  const token = rig.mint({ pod: rig.createPod() })
+  const url = rig.url.replace('127.0.0.1', 'localhost')
+  const outcome = await rig.connect({ url, token, ca: authority.cert } as Parameters<
+    typeof rig.connect
+  >[0])
+  t.equal(outcome.ok, true)
+  t.equal((await rig.metrics()).get('openclaw_k8s_pending_sockets'), 0)
+  if (outcome.ok) outcome.socket.terminate()
+})

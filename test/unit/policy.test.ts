@@ -107,8 +107,24 @@ test('a bucket gives its burst, then its rate, and never more than its burst', a
   t.equal(drain(), 3)
 })
 
+test('a charge goes into debt, which is no greater than a burst', async (t) => {
+  const clock = new FakeClock()
+  const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 2, clock })
+  for (let n = 0; n < 3; n += 1) buckets.charge('a')
+  clock.advance(1000)
+  t.equal(buckets.has('a'), false, 'the third one is paid first')
+  clock.advance(1000)
+  t.equal(buckets.has('a'), true)
+  for (let n = 0; n < 1000; n += 1) buckets.charge('a')
+  clock.advance(2999)
+  t.equal(buckets.has('a'), false)
+  clock.advance(1)
+  t.equal(buckets.has('a'), true)
+})
+
 test('a rate of 0 is no limit', async (t) => {
   const buckets = new TokenBuckets({ ratePerSecond: 0, burst: 0, clock: new FakeClock() })
+  buckets.charge('a')
   t.equal(buckets.take('a') && buckets.has('a'), true)
 })
 

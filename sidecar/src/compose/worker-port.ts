@@ -6,6 +6,7 @@ import { createPrecheck } from '../authn/precheck.ts'
 import type { Voucher } from '../authn/voucher.ts'
 import type { PodBinding } from '../authz/pod-binding.ts'
 import type { Dialect } from '../dialect/dialect.ts'
+import { Attempts } from '../edge/attempts.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { Recorder } from '../observe/recorder.ts'
@@ -51,13 +52,20 @@ export function composeWorkerPort(
     },
   })
   const rate = limits.failuresPerAddress
+  const failures = { ratePerSecond: rate, burst: rate * FAILURE_BURST_FACTOR }
   return new WorkerPort({
     line: { precheck, streams, voucher, binding, policy: () => settings.policy },
     dialect,
     recorder,
     clock,
     random,
-    failures: buckets({ ratePerSecond: rate, burst: rate * FAILURE_BURST_FACTOR }),
+    attempts: new Attempts({
+      perAddress: buckets(failures),
+      perPod: buckets(failures),
+      binding,
+      recorder,
+      clock,
+    }),
     tls: readTls(settings.config, readFile),
     watchPeer,
     isTrustEnabled: () => settings.config.k8sTrust.enabled,

@@ -38,6 +38,8 @@ export type Arrival = {
   readonly handshake: Handshake
   readonly line: Line
   readonly trail: Trail
+  /** Whether the pod of a signed token may try once more. */
+  readonly mayContinue: (claims: Claims) => boolean
   /** Told once the worker counts as a stream, on a token the cluster has signed. */
   readonly onProven: () => void
   /** Lets the worker into its stream. Called once, in the turn of the last question. */
@@ -79,7 +81,7 @@ type Prechecked = { readonly claims: Claims; readonly signature: SignatureState 
 /** Shape, claims, signature: everything that costs the API server nothing. */
 async function precheck(
   token: string,
-  { worker, line, trail }: Arrival,
+  { worker, line, trail, mayContinue }: Arrival,
 ): Promise<Verdict<Prechecked>> {
   trail.hasCredential = true
   const claims = line.precheck.read(token)
@@ -88,7 +90,10 @@ async function precheck(
 
   const signature = await line.precheck.verify(token, worker.address, claims.value)
   if (!signature.ok) return signature
-  if (signature.value === 'verified') trail.isSigned = true
+  if (signature.value === 'verified') {
+    trail.isSigned = true
+    if (!mayContinue(claims.value)) return denied('rate_limited')
+  }
   return granted({ claims: claims.value, signature: signature.value })
 }
 
@@ -160,8 +165,9 @@ async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
 }
 
 /** The cluster has said what our keys could not: from here on it is as if the signature held. */
-function prove({ entry, line, trail, onProven }: Begun): Code | undefined {
+function prove({ entry, line, trail, mayContinue, onProven }: Begun): Code | undefined {
   trail.isSigned = true
+  if (!mayContinue(entry.claims)) return 'rate_limited'
   const counted = line.streams.confirm(entry)
   if (!counted.ok) return counted.code
   onProven()

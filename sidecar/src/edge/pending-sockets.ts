@@ -1,6 +1,7 @@
 /** Sockets that have not proven anything yet: few per address, few in all, and none for long. */
 
 import type { Socket } from 'node:net'
+import { addressGroup } from '../address-group.ts'
 import type { Clock } from '../clock.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 
@@ -12,16 +13,27 @@ export type PendingSocketsOptions = {
   readonly clock: Clock
 }
 
+export type PendingListeners = {
+  /** The time is up. */
+  readonly onTimeout: () => void
+  /** The peer has sent something and left before anybody answered it. */
+  readonly onLeft: () => void
+}
+
 type Pending = {
   isProven: boolean
-  readonly address: string
+  isAnswered: boolean
+  readonly group: string
   readonly socket: Socket
   readonly cancel: () => void
   readonly onClose: () => void
   onTimeout: () => void
 }
 
-/** Peers are told apart by their address and port, which TLS does not hide. */
+/**
+ * A socket is known by the addresses and ports of both its ends: over TLS the socket that was
+ * accepted and the one that carries the request are different objects with the same ends.
+ */
 export class PendingSockets {
   readonly #options: PendingSocketsOptions
   readonly #pending = new Map<string, Pending>()
@@ -36,30 +48,42 @@ export class PendingSockets {
     return this.#pending.size
   }
 
-  /**
-   * Takes a socket in; false when there are too many, from its address or in all. `onTimeout` is
-   * what happens when its time is up.
-   */
-  accept(socket: Socket, onTimeout: () => void): boolean {
+  /** Addresses, IPv6 networks counted as one, that have a pending socket. */
+  get addressCount(): number {
+    return this.#countOf.size
+  }
+
+  /** Takes a socket in; false when there are too many, from its address or in all. */
+  accept(socket: Socket, { onTimeout, onLeft }: PendingListeners): boolean {
     const { perAddressMax, inAllMax, handshakeTimeoutMs, clock } = this.#options
-    const address = normalizeAddress(socket.remoteAddress) ?? ''
-    const count = this.#countOf.get(address) ?? 0
-    if (this.#pending.size - this.#proven >= inAllMax || count >= perAddressMax) return false
     const key = keyOf(socket)
-    const older = this.#pending.get(key)
-    if (older !== undefined) this.#remove(key, older)
+    // The kernel may give the same ends away again before we hear that the older socket closed.
+    this.#pending.get(key)?.onClose()
+    const group = addressGroup(normalizeAddress(socket.remoteAddress) ?? '')
+    const count = this.#countOf.get(group) ?? 0
+    if (this.#pending.size - this.#proven >= inAllMax || count >= perAddressMax) return false
     const pending: Pending = {
       isProven: false,
-      address,
+      isAnswered: false,
+      group,
       socket,
       cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
-      onClose: () => this.#remove(key, pending),
+      onClose: () => {
+        this.#remove(key, pending)
+        if (!pending.isAnswered && socket.bytesRead > 0) onLeft()
+      },
       onTimeout,
     }
     this.#pending.set(key, pending)
-    this.#countOf.set(address, count + 1)
+    this.#countOf.set(group, count + 1)
     socket.on('close', pending.onClose)
     return true
+  }
+
+  /** The peer's request was taken up: whoever did that answers it, and says so when it leaves. */
+  answer(socket: Socket): void {
+    const pending = this.#pending.get(keyOf(socket))
+    if (pending !== undefined) pending.isAnswered = true
   }
 
   /** Changes what happens when the time is up. */
@@ -96,17 +120,18 @@ export class PendingSockets {
   }
 
   #remove(key: string, pending: Pending): void {
-    // The same port may already belong to a newer socket.
+    // The same ends may already belong to a newer socket.
     if (this.#pending.get(key) !== pending) return
     this.#pending.delete(key)
     if (pending.isProven) this.#proven -= 1
     pending.cancel()
     // As a listener of its socket it would live on, with all it holds.
     pending.socket.off('close', pending.onClose)
-    const count = (this.#countOf.get(pending.address) ?? 1) - 1
-    if (count === 0) this.#countOf.delete(pending.address)
-    else this.#countOf.set(pending.address, count)
+    const count = (this.#countOf.get(pending.group) ?? 1) - 1
+    if (count === 0) this.#countOf.delete(pending.group)
+    else this.#countOf.set(pending.group, count)
   }
 }
 
-const keyOf = (socket: Socket): string => `${socket.remoteAddress}|${socket.remotePort}`
+const keyOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
+  `${remoteAddress}|${remotePort}|${localAddress}|${localPort}`

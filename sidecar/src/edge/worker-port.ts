@@ -7,13 +7,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { findCredential } from '../authn/credential.ts'
 import type { Clock } from '../clock.ts'
-import { isFault, type Code, type Verdict } from '../denial.ts'
+import type { Code, Verdict } from '../denial.ts'
 import type { Dialect, Handshake } from '../dialect/dialect.ts'
-import type { Recorder, Trail } from '../observe/recorder.ts'
-import type { TokenBuckets } from '../token-buckets.ts'
-import { normalizeAddress } from '../tunnel/address.ts'
+import type { Recorder } from '../observe/recorder.ts'
 import { splice } from '../tunnel/splice.ts'
 import { admit, type Admission, type Line } from './admit.ts'
+import { visitOf, type Attempts, type Visit } from './attempts.ts'
 import { createHttpServer, type HttpServer } from './http-server.ts'
 import { PendingSockets } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
@@ -26,8 +25,8 @@ export type WorkerPortOptions = {
   readonly recorder: Recorder
   readonly clock: Clock
   readonly random: () => number
-  /** Denials a peer address may collect before it is asked to wait. */
-  readonly failures: TokenBuckets
+  /** Where failed attempts are charged and recorded. */
+  readonly attempts: Attempts
   readonly tls: TlsOptions | undefined
   /** Told of every socket at its accept. */
   readonly watchPeer: (stream: Duplex) => void
@@ -49,16 +48,7 @@ export type WorkerPortOptions = {
 const GATEWAY_GONE_SPREAD_MS = 2000
 const KEEP_ALIVE_MS = 30_000
 
-/** Codes before the line that mean a credential was shown. */
-const CREDENTIAL_CODES: readonly Code[] = [
-  'credential_in_query',
-  'credential_repeated',
-  'credential_malformed',
-  'credential_too_large',
-]
-
 type Arrived = Pick<WorkerOptions, 'socket' | 'head' | 'address' | 'upgrade' | 'credential'>
-type Visit = { readonly address: string; readonly trail: Trail; readonly arrivedAt: number }
 
 export class WorkerPort {
   readonly #options: WorkerPortOptions
@@ -67,7 +57,7 @@ export class WorkerPort {
   #isDraining = false
 
   constructor(options: WorkerPortOptions) {
-    const { clock, limits, random, tls, watchPeer } = options
+    const { attempts, clock, limits, random, tls, watchPeer } = options
     this.#options = options
     this.#pending = new PendingSockets({
       perAddressMax: limits.pendingPerAddress,
@@ -81,7 +71,10 @@ export class WorkerPort {
       random,
       watchPeer,
       headTimeoutMs: limits.handshakeTimeoutMs,
-      onRefused: (code, socket) => this.#record(code, visitOf(socket, clock)),
+      onRefused: (code, socket) => {
+        this.#pending.answer(socket)
+        attempts.failed(code, visitOf(socket, clock))
+      },
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
     this.#http.onUpgrade((request, head) => void this.#receive(request, request.socket, head))
@@ -121,25 +114,34 @@ export class WorkerPort {
   }
 
   #onConnection(socket: Socket): void {
-    const visit = visitOf(socket, this.#options.clock)
-    const onTimeout = () =>
-      this.#cut(socket, this.#isDraining ? 'draining' : 'handshake_timeout', visit)
-    if (this.#pending.accept(socket, onTimeout)) return
-    this.#cut(socket, 'too_many_pending', visit)
+    const { attempts, clock } = this.#options
+    const visit = visitOf(socket, clock)
+    // Before anything is read: a TLS handshake alone costs more than all that follows a refusal.
+    if (this.#findPortObjection(visit.address) === 'rate_limited') {
+      return this.#cut(socket, 'rate_limited', visit)
+    }
+    const isAccepted = this.#pending.accept(socket, {
+      onTimeout: () =>
+        this.#cut(socket, this.#isDraining ? 'draining' : 'handshake_timeout', visit),
+      onLeft: () => attempts.failed('worker_gone', visit),
+    })
+    if (!isAccepted) this.#cut(socket, 'too_many_pending', visit)
   }
 
   /** Refuses a connection that has not asked for anything yet. */
   #cut(socket: Socket, code: Code, visit: Visit): void {
-    const { random, tls } = this.#options
-    this.#record(code, visit)
+    const { attempts, random, tls } = this.#options
+    this.#pending.answer(socket)
+    attempts.failed(code, visit)
     // Over TLS nothing can be said before a handshake that would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
   }
 
   async #receive(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    const { clock, credentialHeader } = this.#options
+    const { attempts, clock, credentialHeader } = this.#options
     const visit = visitOf(socket, clock)
+    this.#pending.answer(socket)
     // Without an address nothing could be attributed, and the gateway would take us for its owner.
     if (visit.address === '') return void socket.destroy()
     const upgrade = this.#gate(request, visit.address)
@@ -162,11 +164,12 @@ export class WorkerPort {
       handshake,
       line: this.#options.line,
       trail: visit.trail,
+      mayContinue: (claims) => attempts.mayContinue({ claims, address }),
       onProven: () => this.#pending.prove(socket),
       release: (admitted) => this.#release(worker, handshake, admitted, visit),
     })
     if (admission.ok) return
-    this.#record(admission.code, visit)
+    attempts.failed(admission.code, visit)
     worker.refuse(admission.code, handshake.refusalMessage(admission.code))
   }
 
@@ -179,10 +182,16 @@ export class WorkerPort {
 
   /** What can be said of a request without looking at its credential. */
   #gate(request: IncomingMessage, address: string): Verdict<UpgradeRequest> {
-    if (this.#isDraining) return { ok: false, code: 'draining' }
-    if (!this.#options.isTrustEnabled()) return { ok: false, code: 'trust_disabled' }
-    if (!this.#options.failures.has(address)) return { ok: false, code: 'rate_limited' }
-    return validateUpgrade(request)
+    const objection = this.#findPortObjection(address)
+    return objection === undefined ? validateUpgrade(request) : { ok: false, code: objection }
+  }
+
+  /** Why nothing of this address is looked at now. */
+  #findPortObjection(address: string): Code | undefined {
+    const { attempts, isTrustEnabled } = this.#options
+    if (this.#isDraining) return 'draining'
+    if (!isTrustEnabled()) return 'trust_disabled'
+    return attempts.mayStart(address) ? undefined : 'rate_limited'
   }
 
   #welcome(arrived: Arrived): Worker {
@@ -197,7 +206,7 @@ export class WorkerPort {
 
   /** Synchronous from the last question of the line to the first relayed byte. */
   #release(worker: Worker, handshake: Handshake, admission: Admission, visit: Visit): void {
-    const { clock, limits, random, recorder, streamIdPrefix } = this.#options
+    const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
     const { entry, identity, grant, gateway } = admission
     const { socket } = worker.options
     const openedAt = clock.monotonic()
@@ -229,7 +238,9 @@ export class WorkerPort {
         if (entry.revokedAt !== undefined) {
           recorder.revoked(clock.monotonic() - entry.revokedAt)
         }
-        recorder.closed({ ...admitted, code, counts, durationMs: clock.monotonic() - openedAt })
+        const durationMs = clock.monotonic() - openedAt
+        attempts.ended(code, durationMs, entry.claims)
+        recorder.closed({ ...admitted, code, counts, durationMs })
       },
     })
     entry.attach(stream)
@@ -237,22 +248,7 @@ export class WorkerPort {
   }
 
   #turnAway(socket: Socket, code: Code, visit: Visit): void {
-    this.#record(code, visit)
+    this.#options.attempts.failed(code, visit)
     refuseUpgrade(socket, code, this.#options)
   }
-
-  #record(code: Code, { address, trail, arrivedAt }: Visit): void {
-    const { clock, failures, recorder } = this.#options
-    // Nobody to attribute it to: the peer was gone before we looked.
-    if (address === '') return
-    if (!isFault(code)) failures.take(address)
-    if (CREDENTIAL_CODES.includes(code)) trail.hasCredential = true
-    recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
-  }
 }
-
-const visitOf = (socket: Socket, clock: Clock): Visit => ({
-  address: normalizeAddress(socket.remoteAddress) ?? '',
-  trail: {},
-  arrivedAt: clock.monotonic(),
-})

@@ -1,0 +1,106 @@
+/** What failed attempts cost: the address they came from, or its pod once a signature holds. */
+
+import type { Socket } from 'node:net'
+import { addressGroup } from '../address-group.ts'
+import type { Caller, PodBinding } from '../authz/pod-binding.ts'
+import type { Clock } from '../clock.ts'
+import { isCharged, type Code } from '../denial.ts'
+import type { Claims } from '../identity.ts'
+import type { Recorder, Trail } from '../observe/recorder.ts'
+import type { TokenBuckets } from '../token-buckets.ts'
+import { normalizeAddress } from '../tunnel/address.ts'
+
+export type AttemptsOptions = {
+  /** Failed attempts that an address may make before it is asked to wait. */
+  readonly perAddress: TokenBuckets
+  /** The same for a pod whose token is signed. */
+  readonly perPod: TokenBuckets
+  readonly binding: Pick<PodBinding, 'check'>
+  readonly recorder: Pick<Recorder, 'refused'>
+  readonly clock: Clock
+}
+
+/** One attempt to get in; `address` is empty when the peer had gone before we looked. */
+export type Visit = {
+  readonly address: string
+  readonly trail: Trail
+  readonly arrivedAt: number
+}
+
+/** Codes before the line that mean a credential was shown. */
+const CREDENTIAL_CODES: readonly Code[] = [
+  'credential_in_query',
+  'credential_repeated',
+  'credential_malformed',
+  'credential_too_large',
+]
+/** A stream that its worker ends sooner than this is charged like an attempt, in milliseconds. */
+const SHORT_STREAM_MS = 1000
+/** Ends that are the worker's doing; `completed` is a close by either peer. */
+const WORKER_ENDS: ReadonlySet<Code | 'completed'> = new Set([
+  'completed',
+  'worker_gone',
+  'displaced',
+  'framing_violation',
+  'message_too_big',
+  'empty_fragments_exceeded',
+])
+
+/**
+ * An attempt is charged when it ends, unless it was admitted or failed for no fault of the caller:
+ * a herd costs nothing. How many of an address may be under way is `PendingSockets`' to say, and
+ * those that were let begin while the budget lasted are charged in full, into debt.
+ */
+export class Attempts {
+  readonly #options: AttemptsOptions
+
+  constructor(options: AttemptsOptions) {
+    this.#options = options
+  }
+
+  mayStart(address: string): boolean {
+    return this.#options.perAddress.has(addressGroup(address))
+  }
+
+  /** Whether the pod of a signed token may go on. */
+  mayContinue(caller: Caller): boolean {
+    return !this.#isOfPod(caller) || this.#options.perPod.has(caller.claims.podUid)
+  }
+
+  /** Charges and records an attempt that ended with `code`. */
+  failed(code: Code, { address, trail, arrivedAt }: Visit): void {
+    // There is nobody to attribute it to.
+    if (address === '') return
+    const { clock, recorder } = this.#options
+    if (isCharged(code)) this.#charge(address, trail)
+    if (CREDENTIAL_CODES.includes(code)) trail.hasCredential = true
+    recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
+  }
+
+  /** An admission is free, but a pod that only comes and goes is charged for it. */
+  ended(code: Code | 'completed', durationMs: number, { podUid }: Pick<Claims, 'podUid'>): void {
+    if (durationMs >= SHORT_STREAM_MS || !WORKER_ENDS.has(code)) return
+    this.#options.perPod.charge(podUid)
+  }
+
+  /**
+   * Pods may share an address, so a pod pays for itself. A token shown from elsewhere is charged to
+   * that address: who stole it must not be able to lock its pod out.
+   */
+  #charge(address: string, { claimed, isSigned }: Readonly<Trail>): void {
+    const { perAddress, perPod } = this.#options
+    if (isSigned === true && claimed !== undefined && this.#isOfPod({ claims: claimed, address })) {
+      perPod.charge(claimed.podUid)
+    } else perAddress.charge(addressGroup(address))
+  }
+
+  #isOfPod(caller: Caller): boolean {
+    return this.#options.binding.check(caller).ok
+  }
+}
+
+export const visitOf = (socket: Socket, clock: Clock): Visit => ({
+  address: normalizeAddress(socket.remoteAddress) ?? '',
+  trail: {},
+  arrivedAt: clock.monotonic(),
+})

@@ -1,0 +1,254 @@
+/** Who pays for a failed attempt, what a pending socket is counted under, and what is forgotten in the end. */
+
+import { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
+import { test } from 'tap'
+import { addressGroup } from '@openclaw-k8s/auth-sidecar/address-group.ts'
+import type { Caller } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
+import { CODES, denied, granted, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { Attempts } from '@openclaw-k8s/auth-sidecar/edge/attempts.ts'
+import { PendingSockets } from '@openclaw-k8s/auth-sidecar/edge/pending-sockets.ts'
+import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import type { Trail } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
+
+const POD_ADDRESS = '10.0.0.11'
+const CLAIMS = { podUid: 'pod-uid' } as Claims
+const SIGNED = { claimed: CLAIMS, isSigned: true } as const
+const BURST = 3
+
+const setUp = () => {
+  const clock = new FakeClock()
+  const recorded: Code[] = []
+  const buckets = () => new TokenBuckets({ ratePerSecond: 1, burst: BURST, clock })
+  const attempts = new Attempts({
+    perAddress: buckets(),
+    perPod: buckets(),
+    binding: {
+      check: ({ address }: Caller) =>
+        address === POD_ADDRESS ? granted(undefined) : denied('source_address_mismatch'),
+    },
+    recorder: { refused: ({ code }) => void recorded.push(code) },
+    clock,
+  })
+  const fail = (code: Code, address: string, trail: Trail = {}, times = 1) => {
+    for (let n = 0; n < times; n += 1) {
+      attempts.failed(code, { address, trail, arrivedAt: clock.monotonic() })
+    }
+  }
+  const mayContinue = (address = POD_ADDRESS) => attempts.mayContinue({ claims: CLAIMS, address })
+  return { attempts, clock, recorded, fail, mayContinue }
+}
+
+test('every denial is charged, and of the faults those the caller brings about', async (t) => {
+  const charged = Object.entries(CODES).filter(([, { kind }]) => kind === 'fault')
+  t.strictSame(
+    charged.filter(([, { isCharged }]) => isCharged).map(([code]) => code),
+    ['displaced', 'too_many_streams_of_pod', 'keys_cooldown', 'worker_gone'],
+  )
+  for (const [code, { isCharged, kind }] of Object.entries(CODES) as [
+    Code,
+    (typeof CODES)[Code],
+  ][]) {
+    const { attempts, fail, recorded } = setUp()
+    fail(code, '10.0.0.66', {}, BURST)
+    t.equal(attempts.mayStart('10.0.0.66'), !isCharged, code)
+    if (kind === 'denial') t.equal(isCharged, true, code)
+    t.equal(recorded.length, BURST, 'charged or not, it is recorded')
+  }
+})
+
+test('before a signature the address pays, after it the pod, which others may share an address with', async (t) => {
+  const { attempts, fail, mayContinue } = setUp()
+  fail('too_many_streams_of_pod', POD_ADDRESS, SIGNED, BURST)
+  t.equal(mayContinue(), false)
+  t.equal(attempts.mayStart(POD_ADDRESS), true)
+  const neighbour = { podUid: 'another' } as Claims
+  t.equal(attempts.mayContinue({ claims: neighbour, address: POD_ADDRESS }), true)
+  fail('worker_gone', POD_ADDRESS, { claimed: CLAIMS }, BURST)
+  t.equal(attempts.mayStart(POD_ADDRESS), false, 'claims that nobody has signed are no pod')
+})
+
+test('a token shown from another address is charged there, so that a thief locks no pod out', async (t) => {
+  const { attempts, fail, mayContinue } = setUp()
+  fail('source_address_mismatch', '10.0.0.66', SIGNED, 2 * BURST)
+  t.equal(attempts.mayStart('10.0.0.66'), false)
+  t.equal(mayContinue(), true, 'the pod goes on')
+  fail('worker_gone', POD_ADDRESS, SIGNED, BURST)
+  t.equal(mayContinue('10.0.0.66'), true, 'nor is its penalty any one else’s')
+})
+
+test('attempts that were begun together are all charged, and the debt has an end', async (t) => {
+  const { attempts, clock, fail } = setUp()
+  fail('worker_gone', '10.0.0.66', {}, 100)
+  clock.advance(BURST * 1000 + 999)
+  t.equal(attempts.mayStart('10.0.0.66'), false)
+  clock.advance(1)
+  t.equal(attempts.mayStart('10.0.0.66'), true)
+  fail('rate_limited', '10.0.0.66', {}, 100)
+  t.equal(attempts.mayStart('10.0.0.66'), true, 'being asked to wait makes no wait longer')
+})
+
+test('a pod that only comes and goes is charged, and one whose stream ends for another reason is not', async (t) => {
+  const { attempts, clock, mayContinue } = setUp()
+  for (const code of ['gateway_gone', 'draining', 'pod_deleted', 'session_age_exceeded'] as const) {
+    for (let n = 0; n < 2 * BURST; n += 1) attempts.ended(code, 0, CLAIMS)
+  }
+  for (let n = 0; n < 2 * BURST; n += 1) attempts.ended('completed', 1000, CLAIMS)
+  t.equal(mayContinue(), true)
+  for (const code of ['completed', 'worker_gone', 'displaced'] as const) {
+    attempts.ended(code, 999, CLAIMS)
+  }
+  t.equal(mayContinue(), false)
+  clock.advance(1000)
+  t.equal(mayContinue(), true)
+})
+
+test('a peer that was gone before we looked is neither charged nor recorded', async (t) => {
+  const { attempts, fail, recorded } = setUp()
+  fail('handshake_timeout', '', {}, 2 * BURST)
+  t.equal(attempts.mayStart(''), true)
+  t.strictSame(recorded, [])
+})
+
+test('an IPv6 network has one budget, an IPv4 address its own', async (t) => {
+  const { attempts, fail } = setUp()
+  for (let n = 0; n < BURST; n += 1) fail('token_expired', `2001:db8:1:2::${n}`)
+  t.equal(attempts.mayStart('2001:db8:1:2:ffff::1'), false)
+  t.equal(attempts.mayStart('2001:db8:1:3::1'), true)
+  fail('token_expired', '10.0.0.1', {}, BURST)
+  t.equal(attempts.mayStart('10.0.0.1'), false)
+  t.equal(attempts.mayStart('10.0.0.2'), true)
+})
+
+test('every spelling of an IPv6 address is in the same network', async (t) => {
+  const groups = [
+    ['10.0.0.1', '10.0.0.1'],
+    ['::ffff:10.0.0.1', '::ffff:10.0.0.1'],
+    ['::1', '::/64'],
+    ['::', '::/64'],
+    ['2001:db8::1', '2001:db8::/64'],
+    ['2001:db8:0:0:1::', '2001:db8::/64'],
+    ['2001:0DB8:0000:0000:ffff:0:0:1', '2001:db8::/64'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8:0:1::', '2001:db8:0:1::/64'],
+    ['1:2:3:4:5:6:7::', '1:2:3:4::/64'],
+    ['::2:3:4:5:6:7:8', '0:2:3:4::/64'],
+    ['1::4:5:6:192.0.2.1', '1:0:0:4::/64'],
+    ['64:ff9b::192.0.2.1', '64:ff9b::/64'],
+    ['fe80::1%eth0', 'fe80::/64'],
+    ['', ''],
+  ] as const
+  for (const [address, group] of groups) t.equal(addressGroup(address), group, address)
+})
+
+type Ends = {
+  readonly remoteAddress?: string
+  readonly remotePort?: number
+  readonly localAddress?: string
+  readonly bytesRead?: number
+}
+
+const socketOf = (ends: Ends): Socket =>
+  Object.assign(new EventEmitter(), {
+    remoteAddress: '10.0.0.1',
+    remotePort: 1000,
+    localAddress: '10.0.0.9',
+    localPort: 18_443,
+    bytesRead: 0,
+    ...ends,
+  }) as unknown as Socket
+
+const setUpPending = (perAddressMax = 2, inAllMax = 100) => {
+  const clock = new FakeClock()
+  const pending = new PendingSockets({ perAddressMax, inAllMax, handshakeTimeoutMs: 5000, clock })
+  const seen = { timeouts: 0, left: 0 }
+  const accept = (socket: Socket) =>
+    pending.accept(socket, {
+      onTimeout: () => void (seen.timeouts += 1),
+      onLeft: () => void (seen.left += 1),
+    })
+  return { accept, clock, pending, seen }
+}
+
+test('two connections with one peer address and port, to two of our addresses, are two', async (t) => {
+  const { accept, clock, pending, seen } = setUpPending()
+  const [first, second] = [socketOf({}), socketOf({ localAddress: '10.0.0.8' })]
+  t.ok(accept(first))
+  t.ok(accept(second))
+  t.equal(pending.size, 2)
+  t.notOk(accept(socketOf({ remotePort: 1001 })), 'both count')
+  pending.settle(second)
+  clock.advance(5000)
+  t.equal(seen.timeouts, 1, 'and the first one still has its time')
+  first.emit('close')
+  t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
+})
+
+test('the socket inside TLS is known by its ends as the one that was accepted', async (t) => {
+  const { accept, clock, pending } = setUpPending()
+  t.ok(accept(socketOf({})))
+  pending.settle(socketOf({}))
+  t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
+})
+
+test('ends that come again before the older close is heard of are counted once', async (t) => {
+  const { accept, clock, pending, seen } = setUpPending(1)
+  let older = socketOf({ bytesRead: 1 })
+  t.ok(accept(older))
+  for (let n = 0; n < 31; n += 1) {
+    const newer = socketOf({ bytesRead: 1 })
+    t.ok(accept(newer), 'the address has its place')
+    older.emit('close')
+    older = newer
+  }
+  t.equal(pending.size, 1)
+  t.equal(seen.left, 31, 'each that left is charged, once')
+  older.emit('close')
+  t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
+  t.ok(accept(socketOf({})), 'and nothing is left of it')
+})
+
+test('an IPv6 network has few pending sockets, whatever addresses it uses', async (t) => {
+  const { accept, pending } = setUpPending(2)
+  const sockets = [1, 2, 3].map((n) => socketOf({ remoteAddress: `2001:db8:1:2::${n}` }))
+  t.strictSame(sockets.map(accept), [true, true, false])
+  t.ok(accept(socketOf({ remoteAddress: '2001:db8:1:3::1' })))
+  t.ok(accept(socketOf({ remoteAddress: '::ffff:10.0.0.1' })))
+  t.ok(accept(socketOf({ remoteAddress: '::ffff:10.0.0.2' })))
+  t.equal(pending.addressCount, 4)
+})
+
+test('whatever becomes of them, nothing of ten thousand sockets is left', async (t) => {
+  const { accept, clock, pending } = setUpPending(3, 100)
+  const open: Socket[] = []
+  for (let n = 0; n < 10_000; n += 1) {
+    const socket = socketOf({ remoteAddress: `10.0.${(n >> 4) % 8}.1`, remotePort: n % 97 })
+    if (!accept(socket)) {
+      open.shift()?.emit('close')
+      continue
+    }
+    if (n % 3 === 0) pending.prove(socket)
+    if (n % 7 === 0) pending.settle(socket)
+    else open.push(socket)
+    if (pending.size > 100 || pending.addressCount > 8) t.fail('a bound was passed')
+  }
+  for (const socket of open) socket.emit('close')
+  t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
+})
+
+test('who sent something and left unanswered is told of, and nobody else', async (t) => {
+  const { accept, pending, seen } = setUpPending(10)
+  const silent = socketOf({ remotePort: 1 })
+  const answered = socketOf({ remotePort: 2, bytesRead: 10 })
+  const admitted = socketOf({ remotePort: 3, bytesRead: 10 })
+  const left = socketOf({ remotePort: 4, bytesRead: 10 })
+  for (const socket of [silent, answered, admitted, left]) t.ok(accept(socket))
+  pending.answer(answered)
+  pending.settle(admitted)
+  for (const socket of [silent, answered, admitted]) socket.emit('close')
+  t.equal(seen.left, 0)
+  left.emit('close')
+  t.equal(seen.left, 1)
+})

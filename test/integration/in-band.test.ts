@@ -66,6 +66,32 @@ test('a connect.request is answered, consumed, and followed by the stream', asyn
   t.equal((await closed(outcome.socket)).code, 1000)
 })
 
+test('a connect.request may name an empty list of scopes and no scope', async (t) => {
+  const empty = await offer(request({ scopes: [] }))
+  if (empty.kind !== 'message') throw new Error(empty.kind)
+  t.same(JSON.parse(empty.message.text), { type: 'connect.response', success: true })
+  empty.socket.terminate()
+  const before = rig.gateway.handshakes.length
+  const cases = [
+    ['scopes_not_allowed', ['operator.admin']],
+    ['scopes_not_allowed', ['']],
+    ['scopes_not_allowed', [null]],
+    ['scopes_not_allowed', [[]]],
+    ['frame_malformed', 'operator.admin'],
+    ['frame_malformed', ''],
+    ['frame_malformed', null],
+    ['frame_malformed', { 0: 'operator.admin', length: 1 }],
+  ] as const
+  for (const [code, scopes] of cases) {
+    const outcome = await offer(request({ scopes }))
+    const name = `${code} ${JSON.stringify(scopes)}`
+    if (outcome.kind !== 'message') throw new Error(`${name}: ${outcome.kind}`)
+    t.equal(outcome.message.text, refusalOf(code), name)
+    t.same(await closed(outcome.socket), { code: 1008, reason: code }, name)
+  }
+  t.equal(rig.gateway.handshakes.length, before, 'the gateway was not asked')
+})
+
 test('a refused connect.request is answered with the code, then closed with it', async (t) => {
   const before = rig.gateway.handshakes.length
   const cases = [

@@ -10,6 +10,8 @@ const CONNECT_REQUEST = z.object({
   authMode: z.literal('k8s-sa'),
   saToken: z.string().min(1),
   role: z.string().min(1).max(64).optional(),
+  /** Only an empty list is allowed: whatever it holds, a worker gets no scopes. */
+  scopes: z.array(z.unknown()).default([]),
 })
 
 /** Reads the frame. Its role is required, and checked where the policy is. */
@@ -22,8 +24,9 @@ export function readConnectRequest(text: string): Verdict<Introduction> {
   }
   const parsed = CONNECT_REQUEST.safeParse(json)
   if (!parsed.success) return denied('frame_malformed')
-  const { saToken, role } = parsed.data
+  const { saToken, role, scopes } = parsed.data
   if (role === undefined) return denied('role_missing')
+  if (scopes.length > 0) return denied('scopes_not_allowed')
   return granted({ token: saToken, role })
 }
 

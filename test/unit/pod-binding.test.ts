@@ -155,6 +155,15 @@ test('a pod that was not seen is waited for, and then a GET may refuse but never
   t.equal(await decide(undefined), 'pod_not_found')
   t.equal(await decide({ ...POD, uid: 'another' }), 'pod_not_found')
   t.equal(await decide(POD), 'pod_unconfirmed', 'the watch has to show it')
+  const refusals: readonly (readonly [Partial<WatchedPod>, string])[] = [
+    [{ serviceAccount: 'other' }, 'pod_mismatch'],
+    [{ terminationSeconds: 30 }, 'pod_terminating'],
+    [{ phase: 'Failed' }, 'pod_not_running'],
+    [{ isHostNetwork: true }, 'host_network_not_allowed'],
+    [{ ips: ['10.0.0.7'] }, 'source_address_mismatch'],
+    [{ ips: [] }, 'pod_unconfirmed'],
+  ]
+  for (const [change, code] of refusals) t.equal(await decide({ ...POD, ...change }), code)
 
   const down = setUp({ pods: [] })
   const bound = down.binding.bind(CALLER, true)

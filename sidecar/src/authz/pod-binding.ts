@@ -103,10 +103,13 @@ export class PodBinding {
     return this.#judge(pod, caller)
   }
 
-  /** The GET never admits by itself: the watch may have missed what became of the pod. */
+  /**
+   * The GET may refuse but never admits by itself: the watch may have missed what became of the pod.
+   * A narrow watch never shows a pod that has another ServiceAccount than its token claims.
+   */
   async #decideUnseen(caller: Caller): Promise<Denied> {
-    const pod = await this.#getPod(caller)
-    return denied(pod?.uid === caller.claims.podUid ? 'pod_unconfirmed' : 'pod_not_found')
+    const judged = this.#judge(await this.#getPod(caller), caller)
+    return judged.ok ? denied('pod_unconfirmed') : judged
   }
 
   #judge(pod: WatchedPod | undefined, { claims, address }: Caller): Verdict<undefined> {

@@ -76,6 +76,7 @@ const measure = async (directory: string): Promise<void> => {
     clock: systemClock,
     random: () => 0,
     onPodGone() {},
+    onPodChanged() {},
     onPodEnding() {},
     onAccountGone() {},
     onFault() {

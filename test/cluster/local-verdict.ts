@@ -10,7 +10,7 @@ import { KubeClient } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
 import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
-import { readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { createLookups } from '@openclaw-k8s/auth-sidecar/kube/lookups.ts'
 import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
 import type { Ground } from './ground.ts'
@@ -52,6 +52,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
     clock,
     random,
     onPodGone() {},
+    onPodChanged() {},
     onPodEnding() {},
     onAccountGone() {},
     onFault() {},
@@ -88,11 +89,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
     pods: watch,
     rules: () => k8sTrust,
     clock,
-    async getPod(namespace, name) {
-      const path = `/api/v1/namespaces/${namespace}/pods/${name}`
-      const answer = await client.request({ method: 'GET', path, deadlineMs: 5000 })
-      return answer.status === 404 ? undefined : readPod(answer.body)
-    },
+    ...createLookups(client, 5000),
   })
 
   await jwks.start()

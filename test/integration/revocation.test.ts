@@ -73,6 +73,40 @@ test('an address that passed to another pod serves that pod alone', async (t) =>
   t.equal(codeOf(await rig.connect(rig.mint({ pod: moved }))), 'source_address_mismatch')
 })
 
+test('a name that another uid takes over, in whatever event, ends the streams of the pod before', async (t) => {
+  const rig = await startWatchedRig(t)
+  const old = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
+  const other = await rig.openStream(rig.createPod('worker-b', '127.0.0.12'))
+  // A MODIFIED event with another uid, as a watch tells it that has left out the two before.
+  const pod = rig.api.patchPod(NS, 'worker-a', { metadata: { uid: 'another-uid' } })
+  t.same(await closed(old.socket), { code: 1008, reason: 'pod_deleted' })
+  t.equal(codeOf(await rig.connect(old.token)), 'pod_deleted')
+  t.equal(codeOf(await rig.connect(rig.mint({ pod }))), 'ok')
+  t.ok(await echoes(other.socket))
+})
+
+test('a stream ends with the address or the ServiceAccount it was let in by, and not for want of word', async (t) => {
+  const rig = await startWatchedRig(t, {
+    set: ["k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: 'openclaw-*'}]"],
+  })
+  rig.api.createServiceAccount(NS, 'openclaw-other')
+  const moved = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
+  const changed = await rig.openStream(rig.createPod('worker-b', '127.0.0.12'))
+  const grown = await rig.openStream(rig.createPod('worker-c', '127.0.0.13'))
+  const silent = await rig.openStream(rig.createPod('worker-d', '127.0.0.14'))
+  const addresses = (...ips: readonly string[]) => ({
+    status: { podIP: ips[0] ?? null, podIPs: ips.map((ip) => ({ ip })) },
+  })
+  rig.api.patchPod(NS, 'worker-c', addresses('127.0.0.13', '127.0.0.23'))
+  rig.api.patchPod(NS, 'worker-d', addresses())
+  rig.api.patchPod(NS, 'worker-a', addresses('127.0.0.21'))
+  t.same(await closed(moved.socket), { code: 1008, reason: 'source_address_mismatch' })
+  rig.api.patchPod(NS, 'worker-b', { spec: { serviceAccountName: 'openclaw-other' } })
+  t.same(await closed(changed.socket), { code: 1008, reason: 'pod_mismatch' })
+  t.ok(await echoes(grown.socket), 'one more address takes nothing away')
+  t.ok(await echoes(silent.socket), 'no address at all says nothing about this one')
+})
+
 test('a pod that is asked to end lets nobody in, and its streams have the shorter grace', async (t) => {
   const graces = [
     { own: 10, set: '30s', ms: 10_000 },

@@ -15,7 +15,7 @@ import type { Rbac } from './kube-access.ts'
 import type { Backend, Target } from './kube-routes.ts'
 import { failure, json } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
-import { KubeStore } from './kube-store.ts'
+import { KubeStore, type Resource } from './kube-store.ts'
 import { KeyRing, mintToken } from './kube-tokens.ts'
 import type { SigningAlgorithm, TokenRequest } from './kube-tokens.ts'
 import { createTlsServer } from './kube-listener.ts'
@@ -230,7 +230,7 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
     watchesOpened: async (atLeast: number): Promise<void> => watches.opened(atLeast),
     dropWatches: (): void => watches.drop(),
     finishWatches: (): void => watches.finish(),
-    blackholeWatches: (): void => watches.blackhole(),
+    blackholeWatches: (resource?: Resource): void => watches.blackhole(resource),
     expireWatches: (): void => watches.expire(),
     sendBookmark: (): void => watches.sendBookmark(),
   }

@@ -164,9 +164,11 @@ export class Watches {
     for (const watch of this.#open) this.#finish(watch)
   }
 
-  /** Open watches stay connected and never hear another byte; later ones are served again. */
-  blackhole(): void {
-    for (const watch of this.#open) watch.isMuted = true
+  /** Open watches, or those of one resource, stay connected and never hear another byte; later ones are served again. */
+  blackhole(resource?: string): void {
+    for (const watch of this.#open) {
+      if (resource === undefined || watch.selection.resource === resource) watch.isMuted = true
+    }
   }
 
   /** Forgets all history: open watches hear 410, and so will a watch from an older version. */

@@ -7,7 +7,7 @@ import { PodBinding, type BindingRules } from '@openclaw-k8s/auth-sidecar/authz/
 import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import type { WatchedAccount, WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const CLAIMS: Claims = {
@@ -43,15 +43,19 @@ type World = {
   readonly accountUid?: string | undefined
   readonly rules?: Partial<BindingRules>
   readonly silentMs?: number
+  readonly accountsSilentMs?: number
 }
 
 const setUp = (world: World = {}) => {
-  const { pods = [POD], gone = [], rules = {}, silentMs = 0 } = world
+  const { pods = [POD], gone = [], rules = {}, silentMs = 0, accountsSilentMs = 0 } = world
   const accountUid = 'accountUid' in world ? world.accountUid : 's'
   const known = new Map(pods.map((pod) => [pod.uid, pod]))
   const clock = new FakeClock()
   const waits: { readonly uid: string; readonly ms: number; readonly end: () => void }[] = []
   const gets: ({ readonly path: string } & PromiseWithResolvers<WatchedPod | undefined>)[] = []
+  const accountGets: ({ readonly path: string } & PromiseWithResolvers<
+    WatchedAccount | undefined
+  >)[] = []
   const binding = new PodBinding({
     pods: {
       find: (uid) => known.get(uid),
@@ -65,6 +69,7 @@ const setUp = (world: World = {}) => {
         return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
       },
       silentForMs: () => silentMs,
+      accountsSilentForMs: () => accountsSilentMs,
     },
     rules: () => ({ sourceAddress: 'enforce', allowHostNetwork: false, ...rules }),
     getPod: (namespace, name) => {
@@ -72,9 +77,14 @@ const setUp = (world: World = {}) => {
       gets.push({ path: `${namespace}/${name}`, ...get })
       return get.promise
     },
+    getAccount: (namespace, name) => {
+      const get = Promise.withResolvers<WatchedAccount | undefined>()
+      accountGets.push({ path: `${namespace}/${name}`, ...get })
+      return get.promise
+    },
     clock,
   })
-  return { binding, known, waits, gets, clock }
+  return { binding, known, waits, gets, accountGets, clock }
 }
 
 const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
@@ -262,6 +272,83 @@ test('what the GET says goes before what a silent watch still shows', async (t) 
   const { binding, gets } = setUp({ silentMs: Infinity, gone: ['u'] })
   t.equal(codeOf(await binding.bind(CALLER, true)), 'pod_deleted')
   t.equal(gets.length, 0, 'who is known to be gone is not asked for')
+})
+
+const LIVE_ACCOUNT: WatchedAccount = { uid: 's', namespace: 'ns', name: 'sa' }
+
+test('a ServiceAccount whose watch is silent is asked for, once for all of its pods', async (t) => {
+  const heard = setUp({ accountsSilentMs: 2000, silentMs: 2000 })
+  t.equal(codeOf(await heard.binding.bind(CALLER, false)), 'ok')
+  t.equal(heard.accountGets.length, 0)
+
+  const { binding, known, gets, accountGets, clock } = setUp({ accountsSilentMs: 2001 })
+  known.set('v', { ...POD, uid: 'v', name: 'b' })
+  const other = { claims: { ...CLAIMS, podUid: 'v', podName: 'b' }, address: '10.0.0.1' }
+  const several = [CALLER, other, CALLER].map((caller) => binding.bind(caller, false))
+  await turn()
+  t.match(accountGets, [{ path: 'ns/sa' }])
+  t.equal(gets.length, 0, 'the pods are heard of')
+  accountGets[0]?.resolve(LIVE_ACCOUNT)
+  t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
+
+  clock.advance(2000)
+  t.equal(codeOf(await binding.bind(other, false)), 'ok', 'for two seconds')
+  const replaced = { claims: { ...CLAIMS, serviceAccountUid: 's0' }, address: '10.0.0.1' }
+  t.equal(codeOf(await binding.bind(replaced, false)), 'service_account_deleted')
+  t.equal(accountGets.length, 1)
+  clock.advance(1)
+  const late = binding.bind(other, false)
+  await turn()
+  t.equal(accountGets.length, 2)
+  accountGets[1]?.resolve(undefined)
+  t.equal(codeOf(await late), 'service_account_deleted')
+  const again = binding.bind(CALLER, false)
+  await turn()
+  t.equal(accountGets.length, 3, 'that it is gone is not remembered')
+  accountGets[2]?.resolve(LIVE_ACCOUNT)
+  t.equal(codeOf(await again), 'ok')
+})
+
+test('what is said of a ServiceAccount now goes before what a silent watch still shows', async (t) => {
+  const live: readonly (readonly [WatchedAccount | undefined, string])[] = [
+    [LIVE_ACCOUNT, 'ok'],
+    [undefined, 'service_account_deleted'],
+    [{ ...LIVE_ACCOUNT, uid: 's2' }, 'service_account_deleted'],
+  ]
+  for (const [account, code] of live) {
+    const { binding, accountGets } = setUp({ accountsSilentMs: Infinity })
+    const bound = binding.bind(CALLER, true)
+    await turn()
+    accountGets[0]?.resolve(account)
+    t.equal(codeOf(await bound), code)
+  }
+  // Both are silent: either answer may refuse, and no outage of one hides the no of the other.
+  const both = async (
+    pod: WatchedPod | Fault | undefined,
+    account: unknown,
+    isTolerated = true,
+  ) => {
+    const { binding, gets, accountGets } = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
+    const bound = binding.bind(CALLER, isTolerated)
+    await turn()
+    t.strictSame([gets.length, accountGets.length], [1, 1], 'at the same time')
+    if (pod instanceof Fault) gets[0]?.reject(pod)
+    else gets[0]?.resolve(pod)
+    if (account instanceof Fault) accountGets[0]?.reject(account)
+    else accountGets[0]?.resolve(account as WatchedAccount | undefined)
+    return bound.then(codeOf, (error: unknown) => error)
+  }
+  const outage = new Fault('pod_unconfirmed', 'down')
+  t.equal(await both(POD, LIVE_ACCOUNT), 'ok')
+  t.equal(await both(POD, undefined), 'service_account_deleted')
+  t.equal(await both(undefined, LIVE_ACCOUNT), 'pod_not_found')
+  t.equal(await both(outage, undefined), 'service_account_deleted')
+  t.equal(await both(undefined, outage), 'pod_not_found')
+  t.equal(await both(outage, outage), 'ok', 'both were last seen alive')
+  t.equal(await both(POD, outage), 'ok')
+  t.equal(await both(POD, outage, false), outage)
+  const refused = new Fault('own_credential_refused', 'RBAC')
+  t.equal(await both(POD, refused), refused)
 })
 
 test('an outage is tolerated for whom it may be, and nothing but an outage', async (t) => {

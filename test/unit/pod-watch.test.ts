@@ -55,6 +55,7 @@ const setUp = (t: Test) => {
     clock,
     random: () => 0,
     onPodGone: ({ uid }) => void told.push(`gone ${uid}`),
+    onPodChanged: ({ uid }) => void told.push(`changed ${uid}`),
     onPodEnding: ({ uid }) => void told.push(`ending ${uid}`),
     onAccountGone: ({ uid }) => void told.push(`account gone ${uid}`),
     onFault: () => {},
@@ -228,6 +229,89 @@ test('a pod replaced under its name is another pod, also when that is first seen
   )
 })
 
+test('any line under the name of a pod that has another uid ends the pod before', async (t) => {
+  for (const type of ['ADDED', 'MODIFIED']) {
+    const { told, watch, start, say, objects } = setUp(t)
+    objects.pods = [podOf('listed', { name: 'b' })]
+    await start()
+    await say('ADDED', podOf('u1'))
+    await say(type, podOf('u2'))
+    t.strictSame(told, ['gone u1'], type)
+    t.equal(watch.isGone('u1'), true)
+    t.equal(watch.find('u1'), undefined)
+    t.equal(watch.find('u2')?.uid, 'u2')
+    await say(type, podOf('u3', { name: 'b', account: 'other' }))
+    t.strictSame(told, ['gone u1', 'gone listed'], 'one that only a list has shown as well')
+    t.equal(watch.size, 2)
+
+    for (const late of ['MODIFIED', 'DELETED']) await say(late, podOf('u1'))
+    t.equal(watch.find('u2')?.uid, 'u2', 'a late line of the old pod does not end the new one')
+    await say('DELETED', podOf('u2'))
+    await say('ADDED', podOf('u4'))
+    t.strictSame(told, ['gone u1', 'gone listed', 'gone u1', 'gone u2'])
+  }
+})
+
+test('a name is one pod within a namespace and one watch, and not beyond', async (t) => {
+  const { api, told, watch, start } = setUp(t)
+  await start([
+    NARROW,
+    { namespace: 'ns', serviceAccount: 'other' },
+    { namespace: 'far', serviceAccount: 'sa' },
+  ])
+  const say = async (path: string, object: unknown) => {
+    api.opened
+      .find((each) => decodeURIComponent(each.path).includes(path))
+      ?.push({
+        type: 'ADDED',
+        object,
+      })
+    await turn()
+  }
+  await say('/far/pods?', podOf('v', { namespace: 'far' }))
+  await say('AccountName=other', podOf('new', { account: 'other' }))
+  // Two watches are not heard in order: this line may be older than the one above.
+  await say('/ns/pods?', podOf('old'))
+  t.strictSame(told, [])
+  t.equal(watch.size, 3)
+})
+
+test('the names in memory are those of the pods there are', async (t) => {
+  const { told, watch, start, say, objects, relist } = setUp(t)
+  objects.pods = [podOf('u1')]
+  await start()
+  objects.pods = []
+  await relist()
+  await say('ADDED', podOf('u2'))
+  t.strictSame(told, ['gone u1'], 'the list has ended it already')
+  objects.pods = [podOf('u3')]
+  await relist()
+  await say('MODIFIED', podOf('u4'))
+  t.strictSame(told, ['gone u1', 'gone u2', 'gone u3'])
+  t.equal(watch.size, 1)
+})
+
+test('a pod is told of as changed when it loses what a stream may have been let in by', async (t) => {
+  const both = ['10.0.0.1', 'fd00::1']
+  const changes: readonly (readonly [string, PodChanges, PodChanges, boolean])[] = [
+    ['nothing', {}, {}, false],
+    ['a first address', { ips: [] }, {}, false],
+    ['one more address', {}, { ips: both }, false],
+    ['the other order', { ips: both }, { ips: both.toReversed() }, false],
+    ['another address', {}, { ips: ['10.0.0.2'] }, true],
+    ['one address less', { ips: both }, {}, true],
+    ['no address any more', {}, { ips: [] }, true],
+    ['another account', {}, { account: 'other' }, true],
+  ]
+  for (const [name, before, after, isTold] of changes) {
+    const { told, start, say } = setUp(t)
+    await start([WIDE])
+    await say('ADDED', podOf('u', before))
+    await say('MODIFIED', podOf('u', after))
+    t.strictSame(told, isTold ? ['changed u'] : [], name)
+  }
+})
+
 test('a pod that is deleted or has ended is told of once, and its time is counted', async (t) => {
   const { clock, told, watch, start, say } = setUp(t)
   await start()
@@ -241,8 +325,9 @@ test('a pod that is deleted or has ended is told of once, and its time is counte
   t.equal(watch.find('u')?.terminationSeconds, 10)
   await say('DELETED', podOf('u', { grace: 0 }))
   t.equal(watch.terminatingForMs('u'), undefined)
-  for (const phase of ['Succeeded', 'Failed']) await say('ADDED', podOf(phase, { phase }))
-  await say('ADDED', podOf('Unknown', { phase: 'Unknown' }))
+  for (const phase of ['Succeeded', 'Failed', 'Unknown']) {
+    await say('ADDED', podOf(phase, { name: phase, phase }))
+  }
   t.strictSame(told, ['ending u', 'gone u', 'ending Succeeded', 'ending Failed'])
 })
 
@@ -351,4 +436,7 @@ test('a namespace is believed by its own watches, and staleness is that of the w
   await clock.advanceAsync(300)
   t.equal(watch.staleForMs, 300)
   t.equal(watch.silentForMs('other'), 300, 'pods are told apart from ServiceAccounts')
+  t.equal(watch.accountsSilentForMs('other'), Infinity, 'whose watch is down')
+  t.equal(watch.accountsSilentForMs('ns'), 1500, 'those of another namespace are still heard')
+  t.equal(watch.silentForMs('ns'), 1500)
 })

@@ -1,12 +1,12 @@
 /** Pod binding: a token is good only from the live pod it names, and from that pod's own address. */
 
-import { LRUCache } from 'lru-cache'
 import type { Clock } from '../clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
+import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
 /** What is known of pods, as the watch tells it. */
 export type PodSource = {
@@ -16,8 +16,10 @@ export type PodSource = {
   readonly isGone: (uid: string) => boolean
   /** Resolves when the pod is seen with an address, is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number) => Promise<void>
-  /** Milliseconds since the namespace's watch last proved that it is heard; `Infinity` while none is open. */
+  /** Milliseconds since the namespace's pod watch last said something; `Infinity` while it is down. */
   readonly silentForMs: (namespace: string) => number
+  /** The same for the watch of its ServiceAccounts. */
+  readonly accountsSilentForMs: (namespace: string) => number
 }
 
 export type BindingRules = {
@@ -31,6 +33,8 @@ export type PodBindingOptions = {
   readonly rules: () => BindingRules
   /** Asks the API server about one pod; `undefined` when there is none. Throws `Fault`. */
   readonly getPod: (namespace: string, name: string) => Promise<WatchedPod | undefined>
+  /** The same for one ServiceAccount. */
+  readonly getAccount: (namespace: string, name: string) => Promise<WatchedAccount | undefined>
   readonly clock: Clock
 }
 
@@ -39,47 +43,45 @@ export type Caller = { readonly claims: Claims; readonly address: string }
 
 /** How long a pod the watch has not shown yet is waited for, in milliseconds. */
 const UNSEEN_WAIT_MS = 2000
-/** What the API server said of a pod longer ago is confirmed by a live GET, in milliseconds. */
-const SILENCE_MS_MAX = 2000
-/** Pods whose last GET is remembered for that long. */
-const CONFIRMED_MAX = 1000
 
-type Confirmed = { readonly pod: WatchedPod; readonly askedAt: number }
+/** What a silent watch leaves open, and how a live answer decides it. */
+type Doubt<T extends object> = {
+  readonly answers: LiveAnswers<T>
+  readonly key: string
+  readonly silentMs: number
+  readonly get: () => Promise<T | undefined>
+  readonly judge: (object: T | undefined) => Verdict<undefined>
+}
 
 export class PodBinding {
   readonly #options: PodBindingOptions
-  readonly #flights = new Map<string, Promise<WatchedPod | undefined>>()
-  readonly #confirmed = new LRUCache<string, Confirmed>({ max: CONFIRMED_MAX })
+  readonly #livePods: LiveAnswers<WatchedPod>
+  readonly #liveAccounts: LiveAnswers<WatchedAccount>
 
   constructor(options: PodBindingOptions) {
     this.#options = options
+    this.#livePods = new LiveAnswers(options.clock)
+    this.#liveAccounts = new LiveAnswers(options.clock)
   }
 
   /**
-   * Binds a caller to its pod. The watch alone admits only while it is heard: silent, it may be
-   * dead, and a live GET has to confirm, no older than what a watch is believed for.
-   * `isOutageTolerated` says whether a pod the watch last showed alive may do when the API server
-   * cannot be asked. Throws `Fault`.
+   * Binds a caller to its pod and ServiceAccount. A watch alone admits only while it is heard:
+   * silent, it may be dead, and a live answer has to confirm what it shows, no older than what a
+   * watch is believed for. `isOutageTolerated` says whether what the watch last showed may do when
+   * the API server cannot be asked. Throws `Fault`.
    */
   async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
     const { pods } = this.#options
-    const { podUid, namespace } = caller.claims
+    const { podUid } = caller.claims
     await pods.waitFor(podUid, UNSEEN_WAIT_MS)
     if (pods.find(podUid) === undefined && !pods.isGone(podUid)) return this.#decideUnseen(caller)
     const seen = this.check(caller)
-    const silentMs = pods.silentForMs(namespace)
-    if (!seen.ok || silentMs <= SILENCE_MS_MAX) return seen
-    // Beside an open watch what was said a moment ago may admit; only what is said now may refuse.
-    const remembered = silentMs < Infinity && this.#judge(this.#findConfirmed(podUid), caller).ok
-    if (remembered) return seen
-    try {
-      return this.#judge(await this.#getPod(caller), caller)
-    } catch (error) {
-      if (isOutageTolerated && error instanceof Fault && error.code === 'pod_unconfirmed') {
-        return seen
-      }
-      throw error
-    }
+    if (!seen.ok) return seen
+    const [pod, account] = await Promise.all([
+      confirm(this.#podDoubt(caller), isOutageTolerated),
+      confirm(this.#accountDoubt(caller), isOutageTolerated),
+    ])
+    return pod.ok ? account : pod
   }
 
   /** What was seen to go cannot come back: known before anybody is asked about it. */
@@ -108,7 +110,8 @@ export class PodBinding {
    * A narrow watch never shows a pod that has another ServiceAccount than its token claims.
    */
   async #decideUnseen(caller: Caller): Promise<Denied> {
-    const judged = this.#judge(await this.#getPod(caller), caller)
+    const { answers, key, get, judge } = this.#podDoubt(caller)
+    const judged = judge(await answers.ask(key, get))
     return judged.ok ? denied('pod_unconfirmed') : judged
   }
 
@@ -119,30 +122,46 @@ export class PodBinding {
     return objection === undefined ? granted(undefined) : denied(objection)
   }
 
-  /** The pod as a GET has shown it that was sent a moment ago. */
-  #findConfirmed(podUid: string): WatchedPod | undefined {
-    const confirmed = this.#confirmed.get(podUid)
-    if (confirmed === undefined) return undefined
-    const ageMs = this.#options.clock.monotonic() - confirmed.askedAt
-    return ageMs <= SILENCE_MS_MAX ? confirmed.pod : undefined
+  #podDoubt(caller: Caller): Doubt<WatchedPod> {
+    const { pods, getPod } = this.#options
+    const { namespace, podName, podUid } = caller.claims
+    return {
+      answers: this.#livePods,
+      key: podUid,
+      silentMs: pods.silentForMs(namespace),
+      get: () => getPod(namespace, podName),
+      judge: (pod) => this.#judge(pod, caller),
+    }
   }
 
-  /** One GET serves all that wait for the same pod; they are bounded by the pending admissions. */
-  #getPod({ claims }: Caller): Promise<WatchedPod | undefined> {
-    const known = this.#flights.get(claims.podUid)
-    if (known !== undefined) return known
-    const flight = this.#ask(claims).finally(() => this.#flights.delete(claims.podUid))
-    this.#flights.set(claims.podUid, flight)
-    return flight
+  /** One question for all pods of the ServiceAccount. */
+  #accountDoubt({ claims }: Caller): Doubt<WatchedAccount> {
+    const { pods, getAccount } = this.#options
+    const { namespace, serviceAccount, serviceAccountUid } = claims
+    return {
+      answers: this.#liveAccounts,
+      key: `${namespace}/${serviceAccount}`,
+      silentMs: pods.accountsSilentForMs(namespace),
+      get: () => getAccount(namespace, serviceAccount),
+      judge: (account) =>
+        account?.uid === serviceAccountUid ? granted(undefined) : denied('service_account_deleted'),
+    }
   }
+}
 
-  async #ask({ namespace, podName, podUid }: Claims): Promise<WatchedPod | undefined> {
-    const { getPod, clock } = this.#options
-    const askedAt = clock.monotonic()
-    const pod = await getPod(namespace, podName)
-    if (pod?.uid === podUid) this.#confirmed.set(podUid, { pod, askedAt })
-    else this.#confirmed.delete(podUid)
-    return pod
+async function confirm<T extends object>(
+  { answers, key, silentMs, get, judge }: Doubt<T>,
+  isOutageTolerated: boolean,
+): Promise<Verdict<undefined>> {
+  if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)
+  // While the watch is open a recent answer may admit; only what is said now may refuse.
+  if (silentMs < Infinity && judge(answers.find(key)).ok) return granted(undefined)
+  try {
+    return judge(await answers.ask(key, get))
+  } catch (error) {
+    const isOutage = error instanceof Fault && error.code === 'pod_unconfirmed'
+    if (isOutage && isOutageTolerated) return granted(undefined)
+    throw error
   }
 }
 

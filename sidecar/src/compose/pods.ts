@@ -4,9 +4,9 @@ import { findLifetimeEnd } from '../authz/lifetime.ts'
 import { PodBinding } from '../authz/pod-binding.ts'
 import type { AllowedIdentity } from '../authz/policy.ts'
 import { isFault, type Code } from '../denial.ts'
-import { Fault } from '../fault.ts'
+import { createLookups } from '../kube/lookups.ts'
 import { PodWatch, type Scope } from '../kube/pod-watch.ts'
-import { readPod, type WatchedPod } from '../kube/pod.ts'
+import type { WatchedPod } from '../kube/pod.ts'
 import type { Entry, Streams } from '../tunnel/streams.ts'
 import type { Cluster } from './cluster.ts'
 import type { Settings } from './settings.ts'
@@ -31,22 +31,14 @@ export type Pods = ReturnType<typeof composePods>
 export function composePods(parts: PodParts) {
   const { settings, around, cluster, streams } = parts
   const { clock } = around
-  const watch = composeWatch(parts)
+  const watch: PodWatch = composeWatch(parts, (pod) =>
+    streams.reviewPod(pod.uid, (entry) => findBindingEnd(entry, binding)),
+  )
   const binding = new PodBinding({
     pods: watch,
     rules: () => settings.config.k8sTrust,
     clock,
-    async getPod(namespace, name) {
-      const path = `/api/v1/namespaces/${namespace}/pods/${name}`
-      const deadlineMs = settings.config.review.timeout
-      const { status, body } = await cluster.pods.request({ method: 'GET', path, deadlineMs })
-      if (status === 404) return undefined
-      try {
-        return readPod(body)
-      } catch (cause) {
-        throw new Fault('pod_unconfirmed', `GET ${path} answered with no pod.`, { cause })
-      }
-    },
+    ...createLookups(cluster.pods, settings.config.review.timeout),
   })
   let cancelSweep = () => {}
   const sweep = () => {
@@ -77,7 +69,10 @@ export function composePods(parts: PodParts) {
 }
 
 /** What a change of the watch ends. */
-function composeWatch({ around, cluster, streams, forgetPod, onPodGone }: PodParts): PodWatch {
+function composeWatch(
+  { around, cluster, streams, forgetPod, onPodGone }: PodParts,
+  onPodChanged: (pod: WatchedPod) => void,
+): PodWatch {
   const { clock, random, log } = around
   return new PodWatch({
     lists: cluster.lists,
@@ -89,6 +84,7 @@ function composeWatch({ around, cluster, streams, forgetPod, onPodGone }: PodPar
       streams.revokePod(pod.uid, 'pod_deleted')
       onPodGone(pod)
     },
+    onPodChanged,
     onPodEnding(pod) {
       forgetPod(pod.uid)
       if (pod.terminationSeconds === undefined) streams.revokePod(pod.uid, 'pod_not_running')

@@ -21,6 +21,8 @@ export type PodWatchOptions = {
   readonly random: () => number
   /** The pod's object is gone, or its name belongs to another. */
   readonly onPodGone: (pod: WatchedPod) => void
+  /** The pod lost an address, or what else its streams were let in by has changed. */
+  readonly onPodChanged: (pod: WatchedPod) => void
   /** The pod is being deleted, or has ended: nobody new may come from it. */
   readonly onPodEnding: (pod: WatchedPod) => void
   readonly onAccountGone: (account: WatchedAccount) => void
@@ -31,7 +33,11 @@ export type PodWatchOptions = {
 const GONE_TTL_MS = 10 * 60_000
 const GONE_MAX = 20_000
 
-type Watched = { readonly scope: Scope; readonly reflectors: readonly AnyReflector[] }
+type Watched = {
+  readonly scope: Scope
+  readonly pods: AnyReflector
+  readonly accounts: AnyReflector
+}
 type AnyReflector = Pick<Reflector<unknown>, 'isSynced' | 'staleForMs' | 'silentForMs' | 'stop'>
 
 export class PodWatch {
@@ -62,9 +68,10 @@ export class PodWatch {
   /** Watches these scopes from now on, and no others. */
   watch(scopes: readonly Scope[]): void {
     const wanted = new Map(scopes.map((scope) => [keyOf(scope), scope]))
-    for (const [key, { reflectors, scope }] of this.#watched) {
+    for (const [key, { pods, accounts, scope }] of this.#watched) {
       if (wanted.has(key)) continue
-      for (const reflector of reflectors) reflector.stop()
+      pods.stop()
+      accounts.stop()
       this.#watched.delete(key)
       this.#forget(scope, scopes)
     }
@@ -85,14 +92,19 @@ export class PodWatch {
     return Math.max(0, ...this.#map((reflector) => reflector.staleForMs))
   }
 
-  /** Milliseconds since the most silent watch of a namespace last proved that it is heard. */
+  /** Milliseconds since the most silent pod watch of a namespace last proved that it is heard. */
   silentForMs(namespace: string): number {
-    return Math.max(
-      0,
-      ...[...this.#watched.values()]
-        .filter(({ scope }) => scope.namespace === undefined || scope.namespace === namespace)
-        .flatMap(({ reflectors }) => reflectors.slice(0, 1))
-        .map((reflector) => reflector.silentForMs),
+    return longestSilence(this.#listWatching(namespace).map(({ pods }) => pods))
+  }
+
+  /** The same for the watches of its ServiceAccounts. */
+  accountsSilentForMs(namespace: string): number {
+    return longestSilence(this.#listWatching(namespace).map(({ accounts }) => accounts))
+  }
+
+  #listWatching(namespace: string): readonly Watched[] {
+    return [...this.#watched.values()].filter(
+      ({ scope }) => scope.namespace === undefined || scope.namespace === namespace,
     )
   }
 
@@ -148,13 +160,22 @@ export class PodWatch {
     const { lists, watches, clock, random, onFault } = this.#options
     const common = { lists, watches, clock, random, onFault }
     const covers = coveredBy(scope)
+    // One for each scope: only the lines of one watch come in order.
+    const uids = new Map<string, string>()
     const pods = new Reflector<WatchedPod>({
       ...common,
       collection: collectionOf('pods', 'spec.serviceAccountName', scope),
       read: readPod,
-      onReplaced: (list) => this.#replacePods(list, covers),
-      onChanged: (pod) => this.#putPod(pod),
-      onDeleted: (pod) => this.#removePod(pod),
+      onReplaced: (list) => {
+        this.#replacePods(list, covers)
+        uids.clear()
+        for (const pod of list) uids.set(nameOf(pod), pod.uid)
+      },
+      onChanged: (pod) => this.#takeName(pod, uids),
+      onDeleted: (pod) => {
+        if (uids.get(nameOf(pod)) === pod.uid) uids.delete(nameOf(pod))
+        this.#removePod(pod)
+      },
     })
     const accounts = new Reflector<WatchedAccount>({
       ...common,
@@ -164,7 +185,7 @@ export class PodWatch {
       onChanged: (account) => this.#putAccount(account),
       onDeleted: (account) => this.#removeAccount(account),
     })
-    this.#watched.set(key, { scope, reflectors: [pods, accounts] })
+    this.#watched.set(key, { scope, pods, accounts })
     void pods.run()
     void accounts.run()
   }
@@ -177,11 +198,21 @@ export class PodWatch {
     for (const pod of list) this.#putPod(pod)
   }
 
-  #putPod(pod: WatchedPod): void {
+  /** A name belongs to one pod at a time: whoever had it before is gone. */
+  #takeName(pod: WatchedPod, uids: Map<string, string>): void {
     // A late line must not bring back what was seen to go.
+    if (this.#gone.has(pod.uid)) return
+    const before = this.#pods.get(uids.get(nameOf(pod)) ?? '')
+    if (before !== undefined && before.uid !== pod.uid) this.#removePod(before)
+    uids.set(nameOf(pod), pod.uid)
+    this.#putPod(pod)
+  }
+
+  #putPod(pod: WatchedPod): void {
     if (this.#gone.has(pod.uid)) return
     const before = this.#pods.get(pod.uid)
     this.#pods.set(pod.uid, pod)
+    if (before !== undefined && isRebound(before, pod)) this.#options.onPodChanged(pod)
     if (isEnding(pod) && (before === undefined || !isEnding(before))) {
       this.#endingSince.set(pod.uid, this.#options.clock.monotonic())
       this.#options.onPodEnding(pod)
@@ -235,13 +266,24 @@ export class PodWatch {
   }
 
   #map<R>(read: (reflector: AnyReflector) => R): R[] {
-    return [...this.#watched.values()].flatMap(({ reflectors }) => reflectors.map(read))
+    return [...this.#watched.values()].flatMap(({ pods, accounts }) => [pods, accounts].map(read))
   }
 
   #every(holds: (reflector: AnyReflector) => boolean): boolean {
     return this.#map(holds).every(Boolean)
   }
 }
+
+const nameOf = ({ namespace, name }: WatchedPod): string => `${namespace}/${name}`
+
+const longestSilence = (reflectors: readonly AnyReflector[]): number =>
+  Math.max(0, ...reflectors.map(({ silentForMs }) => silentForMs))
+
+/** Whether a stream that was bound to the pod may no longer be. A first address binds nobody yet. */
+const isRebound = (before: WatchedPod, after: WatchedPod): boolean =>
+  before.serviceAccount !== after.serviceAccount ||
+  before.isHostNetwork !== after.isHostNetwork ||
+  before.ips.some((ip) => !after.ips.includes(ip))
 
 /** Whether the pod is on its way out, or out. */
 const isEnding = ({ phase, terminationSeconds }: WatchedPod): boolean =>

@@ -74,6 +74,13 @@ export function readAccount(object: unknown): WatchedAccount {
   return { uid, name, namespace: intern(namespace) }
 }
 
+const ACCOUNTS = z.object({ items: z.array(ACCOUNT) })
+
+/** Throws for anything that is not a list of ServiceAccounts. */
+export function readAccounts(list: unknown): readonly WatchedAccount[] {
+  return ACCOUNTS.parse(list).items.map(readAccount)
+}
+
 const INTERNED_MAX = 10_000
 const interned = new Map<string, string>()
 

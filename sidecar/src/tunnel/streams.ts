@@ -254,6 +254,14 @@ export class Streams {
     }
   }
 
+  /** Asks of a pod's entries why they should end, and ends those that have to. */
+  reviewPod(podUid: string, findEnd: (entry: Entry) => Code | undefined): void {
+    for (const entry of this.#entriesOfPod.get(podUid) ?? []) {
+      const code = findEnd(entry)
+      if (code !== undefined) entry.revoke(code)
+    }
+  }
+
   /** Asks of every entry why it should end, and ends those that have to. */
   review(findEnd: (entry: Entry) => Code | undefined): void {
     for (const entry of this.#list()) {

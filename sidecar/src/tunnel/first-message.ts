@@ -2,8 +2,15 @@
 
 import { isUtf8 } from 'node:buffer'
 
-import { OPCODE, UNLAWFUL, headerBytes, isLawful, payloadBytes } from './frame-header.ts'
-import { applyMask, closeReplyFrame, pongFrame } from './frames.ts'
+import {
+  HEADER_BYTES_MAX,
+  OPCODE,
+  UNLAWFUL,
+  headerBytes,
+  isLawful,
+  payloadBytes,
+} from './frame-header.ts'
+import { CONTROL_BYTES_MAX, closeReplyFrame, pongFrame } from './frames.ts'
 
 export type FirstMessageOptions = {
   /** Whether the peer's frames must be masked: true for a worker, false for a gateway. */
@@ -28,20 +35,30 @@ type Ending = Exclude<
   { kind: 'more' }
 >
 type ViolationCode = Extract<FirstMessage, { kind: 'violation' }>['code']
-type Frame = { readonly opcode: number; readonly isFinal: boolean; readonly payload: Buffer }
+/** The first allocation for a message, in bytes; it doubles from there. */
+const MESSAGE_BYTES_MIN = 1024
+const EMPTY = Buffer.alloc(0)
 
 /**
  * Feed it chunks until it answers something else than `more`; then it is spent, and `rest` is what
- * the peer sent after the message. Work and memory are linear in the bytes, however small the
- * chunks are: whoever speaks here is not admitted yet.
+ * the peer sent after the message. The peer is not admitted yet, so it must not make us hold more
+ * than it sends: payloads are unmasked from the chunk straight into one buffer, no chunk is kept,
+ * and a frame costs no memory of its own. Work is linear in the bytes, memory at most twice them.
  */
 export class FirstMessageReader {
   readonly #options: FirstMessageOptions
-  #buffer = Buffer.alloc(1024)
-  #size = 0
-  #at = 0
+  /** The header of the frame under way; its payload is under way once `#isInPayload`. */
+  readonly #header = Buffer.alloc(HEADER_BYTES_MAX)
+  #headerBytes = 0
+  #isInPayload = false
+  #payloadBytes = 0
+  #payloadRead = 0
+  /** Of this and all earlier frames, headers included. */
+  #bytes = 0
   #isInMessage = false
-  #parts: Buffer[] = []
+  #message = EMPTY
+  #messageBytes = 0
+  readonly #control = Buffer.alloc(CONTROL_BYTES_MAX)
   #replies: Buffer[] = []
 
   constructor(options: FirstMessageOptions) {
@@ -49,56 +66,60 @@ export class FirstMessageReader {
   }
 
   push(chunk: Buffer): FirstMessage {
-    this.#append(chunk)
-    const ending = this.#read()
-    const reply = Buffer.concat(this.#replies)
+    const ending = this.#read(chunk)
+    const reply = this.#replies.length === 0 ? EMPTY : Buffer.concat(this.#replies)
     this.#replies = []
     return ending === undefined ? { kind: 'more', reply } : { ...ending, reply }
   }
 
-  #append(chunk: Buffer): void {
-    const size = this.#size + chunk.length
-    if (size > this.#buffer.length) {
-      const larger = Buffer.alloc(Math.max(size, 2 * this.#buffer.length))
-      this.#buffer.copy(larger, 0, 0, this.#size)
-      this.#buffer = larger
-    }
-    chunk.copy(this.#buffer, this.#size)
-    this.#size = size
-  }
-
-  #read(): Ending | undefined {
+  #read(chunk: Buffer): Ending | undefined {
+    let at = 0
     for (;;) {
-      const frame = this.#nextFrame()
-      if (frame === undefined) return undefined
-      if (typeof frame === 'string') return { kind: 'violation', code: frame }
-      const ending = frame.opcode < OPCODE.close ? this.#readData(frame) : this.#readControl(frame)
+      if (!this.#isInPayload) {
+        at = this.#takeHeader(chunk, at)
+        const objection = this.#findObjection()
+        if (objection !== undefined) return { kind: 'violation', code: objection }
+        if (!this.#isHeaderWhole) return undefined
+        this.#beginPayload()
+      }
+      at = this.#takePayload(chunk, at)
+      if (this.#payloadRead < this.#payloadBytes) return undefined
+      const ending = this.#endFrame(chunk, at)
       if (ending !== undefined) return ending
     }
   }
 
-  /** The next frame, its payload unmasked; undefined while it is incomplete. */
-  #nextFrame(): Frame | ViolationCode | undefined {
-    const { masked, bytesMax } = this.#options
-    const at = this.#at
-    if (this.#size - at < 2) return undefined
-    const first = this.#buffer.readUInt8(at)
-    const second = this.#buffer.readUInt8(at + 1)
-    if (!isLawful(first, second, masked)) return 'framing_violation'
-    const opcode = first & 0x0f
-    const orderFault = this.#orderFault(opcode)
-    if (orderFault !== undefined) return orderFault
-    const start = at + headerBytes(second)
-    if (this.#size < start) return undefined
-    const length = payloadBytes(this.#buffer, at)
+  get #opcode(): number {
+    return this.#header.readUInt8(0) & 0x0f
+  }
+
+  get #isHeaderWhole(): boolean {
+    return this.#headerBytes >= 2 && this.#headerBytes >= headerBytes(this.#header.readUInt8(1))
+  }
+
+  /** Takes what `chunk` has of the header; returns where it goes on. */
+  #takeHeader(chunk: Buffer, from: number): number {
+    let at = from
+    for (; at < chunk.length && !this.#isHeaderWhole; at += 1) {
+      this.#header.writeUInt8(chunk.readUInt8(at), this.#headerBytes)
+      this.#headerBytes += 1
+    }
+    return at
+  }
+
+  /** What is wrong with the header, as far as it is known. */
+  #findObjection(): ViolationCode | undefined {
+    if (this.#headerBytes < 2) return undefined
+    const first = this.#header.readUInt8(0)
+    const second = this.#header.readUInt8(1)
+    if (!isLawful(first, second, this.#options.masked)) return 'framing_violation'
+    const orderFault = this.#orderFault(first & 0x0f)
+    if (orderFault !== undefined || !this.#isHeaderWhole) return orderFault
+    const length = payloadBytes(this.#header, 0)
     if (length === UNLAWFUL) return 'framing_violation'
-    // Told by the header alone: nobody is waited for, and nothing is stored, beyond the limit.
-    if (start + length > bytesMax) return 'frame_too_large'
-    if (this.#size < start + length) return undefined
-    this.#at = start + length
-    const payload = this.#buffer.subarray(start, this.#at)
-    if (masked) applyMask(payload, this.#buffer.subarray(start - 4, start))
-    return { opcode, isFinal: first >= 0x80, payload }
+    // The header alone decides: the sidecar neither waits for nor stores a frame over the limit.
+    const bytes = this.#bytes + this.#headerBytes + length
+    return bytes > this.#options.bytesMax ? 'frame_too_large' : undefined
   }
 
   #orderFault(opcode: number): ViolationCode | undefined {
@@ -107,17 +128,69 @@ export class FirstMessageReader {
     return opcode === OPCODE.binary ? 'frame_binary' : undefined
   }
 
-  #readData({ isFinal, payload }: Frame): Ending | undefined {
-    this.#isInMessage = true
-    if (payload.length > 0) this.#parts.push(payload)
-    if (!isFinal) return undefined
-    const bytes = Buffer.concat(this.#parts)
-    if (!isUtf8(bytes)) return { kind: 'violation', code: 'framing_violation' }
-    const rest = Buffer.from(this.#buffer.subarray(this.#at, this.#size))
-    return { kind: 'message', text: bytes.toString('utf8'), rest }
+  #beginPayload(): void {
+    this.#isInPayload = true
+    this.#payloadBytes = payloadBytes(this.#header, 0)
+    this.#payloadRead = 0
+    this.#bytes += this.#headerBytes + this.#payloadBytes
   }
 
-  #readControl({ opcode, payload }: Frame): Ending | undefined {
+  /** Takes what `chunk` has of the payload, unmasked; returns where it goes on. */
+  #takePayload(chunk: Buffer, from: number): number {
+    const size = Math.min(this.#payloadBytes - this.#payloadRead, chunk.length - from)
+    if (size === 0) return from
+    const isControl = this.#opcode >= OPCODE.close
+    const target = isControl ? this.#control : this.#reserve(size)
+    const start = isControl ? this.#payloadRead : this.#messageBytes
+    chunk.copy(target, start, from, from + size)
+    if (this.#options.masked) this.#unmask(target, start, size)
+    this.#payloadRead += size
+    if (!isControl) this.#messageBytes += size
+    return from + size
+  }
+
+  /** The message's buffer, with room for `size` more bytes. */
+  #reserve(size: number): Buffer {
+    const bytes = this.#messageBytes + size
+    if (bytes > this.#message.length) {
+      const doubled = Math.max(MESSAGE_BYTES_MIN, bytes, 2 * this.#message.length)
+      // Not from the pool, which a small rest of a message would keep in memory.
+      const larger = Buffer.allocUnsafeSlow(Math.min(doubled, this.#options.bytesMax))
+      this.#message.copy(larger, 0, 0, this.#messageBytes)
+      this.#message = larger
+    }
+    return this.#message
+  }
+
+  /** XORs the bytes in place; the mask goes on where the last chunk of the payload left off. */
+  #unmask(target: Buffer, start: number, size: number): void {
+    const maskAt = this.#headerBytes - 4
+    for (let n = 0; n < size; n += 1) {
+      const mask = this.#header.readUInt8(maskAt + ((this.#payloadRead + n) & 3))
+      target.writeUInt8(target.readUInt8(start + n) ^ mask, start + n)
+    }
+  }
+
+  /** Acts on the frame that is whole now; `at` is where the next one begins in `chunk`. */
+  #endFrame(chunk: Buffer, at: number): Ending | undefined {
+    const opcode = this.#opcode
+    const isFinal = this.#header.readUInt8(0) >= 0x80
+    this.#isInPayload = false
+    this.#headerBytes = 0
+    if (opcode >= OPCODE.close) {
+      return this.#endControl(opcode, this.#control.subarray(0, this.#payloadBytes))
+    }
+    this.#isInMessage = true
+    return isFinal ? this.#endMessage(chunk.subarray(at)) : undefined
+  }
+
+  #endMessage(rest: Buffer): Ending {
+    const bytes = this.#message.subarray(0, this.#messageBytes)
+    if (!isUtf8(bytes)) return { kind: 'violation', code: 'framing_violation' }
+    return { kind: 'message', text: bytes.toString('utf8'), rest: copyOf(rest) }
+  }
+
+  #endControl(opcode: number, payload: Buffer): Ending | undefined {
     const masked = !this.#options.masked
     if (opcode === OPCODE.close) {
       this.#replies.push(closeReplyFrame(payload, { masked }))
@@ -126,4 +199,11 @@ export class FirstMessageReader {
     if (opcode === OPCODE.ping) this.#replies.push(pongFrame(payload, { masked }))
     return undefined
   }
+}
+
+/** A copy that keeps neither its chunk nor Node's pool in memory. */
+function copyOf(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(copy)
+  return copy
 }

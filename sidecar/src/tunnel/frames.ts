@@ -14,7 +14,7 @@ export type CloseFrameOptions = Masking & {
 }
 
 /** Bytes a control frame may carry (RFC 6455 §5.5). */
-const CONTROL_BYTES_MAX = 125
+export const CONTROL_BYTES_MAX = 125
 
 export function closeFrame({ code, reason, ...masking }: CloseFrameOptions): Buffer {
   const payload = Buffer.alloc(2 + Buffer.byteLength(reason))
@@ -42,7 +42,7 @@ export function textFrame(text: string, masking: Masking): Buffer {
 }
 
 /** XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). */
-export function applyMask(payload: Buffer, mask: Buffer): void {
+function applyMask(payload: Buffer, mask: Buffer): void {
   for (let at = 0; at < payload.length; at += 1) {
     payload.writeUInt8(payload.readUInt8(at) ^ mask.readUInt8(at & 3), at)
   }

@@ -1,5 +1,7 @@
 /** The first message is read whole, within its limit, and nothing behind it is lost. */
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { test } from 'tap'
 
 import {
@@ -14,6 +16,9 @@ import {
 } from '@openclaw-k8s/auth-sidecar/tunnel/first-message.ts'
 
 const masked = true
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 
 /** A masked frame with a mask of zeros, so that its payload reads as it is. */
 const frame = (first: number, payload: string | Buffer): Buffer => {
@@ -131,6 +136,68 @@ test('fragments and control frames count towards the limit', async (t) => {
   t.match(read(Buffer.concat(pings), 10, 1000), over)
   const fragments = Array.from({ length: 200 }, () => frame(0x00, ''))
   t.match(read(Buffer.concat([frame(0x01, ''), ...fragments]), 10, 1000), over)
+})
+
+/** Bytes of memory that `make`'s values hold on to, each. */
+const heldBytes = (count: number, make: () => unknown): number => {
+  const before = usedBytes()
+  const held = Array.from({ length: count }, make)
+  return (usedBytes() - before) / held.length
+}
+
+/** The first collection finds the garbage, the second has freed what is outside of the heap. */
+const usedBytes = (): number => {
+  collect()
+  collect()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
+const UNFINISHED: Readonly<Record<string, (bytesMax: number) => Buffer>> = {
+  'fragments of one byte': (bytesMax) =>
+    Buffer.concat([frame(0x01, 'x'), ...repeated(bytesMax / 7 - 1, () => frame(0x00, 'x'))]),
+  'empty fragments': (bytesMax) =>
+    Buffer.concat([frame(0x01, ''), ...repeated(bytesMax / 6 - 1, () => frame(0x00, ''))]),
+  'one frame that is not whole': (bytesMax) =>
+    frame(0x01, 'x'.repeat(bytesMax - 8)).subarray(0, -1),
+  pings: (bytesMax) => Buffer.concat(repeated(bytesMax / 8, () => frame(0x89, 'xx'))),
+}
+
+const repeated = (count: number, make: () => Buffer): Buffer[] =>
+  Array.from({ length: Math.floor(count) }, make)
+
+for (const [name, build] of Object.entries(UNFINISHED)) {
+  test(`a message of ${name} holds at most twice its limit in memory`, async (t) => {
+    const bytesMax = 32_768
+    const bytes = build(bytesMax)
+    for (const size of [bytes.length, 1400, 1]) {
+      const held = heldBytes(10, () => {
+        const reader = new FirstMessageReader({ masked, bytesMax })
+        for (let at = 0; at < bytes.length; at += size) {
+          // As from a socket: each chunk has memory of its own.
+          const { kind } = reader.push(Buffer.from(bytes.subarray(at, at + size)))
+          if (kind !== 'more') throw new Error(kind)
+        }
+        return reader
+      })
+      t.ok(held <= 2 * bytesMax, `${held} bytes held, in chunks of ${size}`)
+    }
+  })
+}
+
+test('what follows a message is kept without the chunk it came in', async (t) => {
+  const chunk = Buffer.concat([frame(0x81, 'hello'), Buffer.from('rest'), Buffer.alloc(0)])
+  const answer = new FirstMessageReader({ masked, bytesMax: 1000 }).push(chunk)
+  if (answer.kind !== 'message') throw new Error(answer.kind)
+  t.equal(answer.rest.toString(), 'rest')
+  t.equal(answer.rest.buffer.byteLength, 4, 'nor from a pool')
+})
+
+test('a chunk is read and left as it was', async (t) => {
+  const bytes = textFrame('hello', { masked })
+  const before = Buffer.from(bytes)
+  t.match(read(bytes), { kind: 'message', text: 'hello' })
+  t.same(bytes, before)
 })
 
 test("a gateway's message is read unmasked, and its pings answered masked", async (t) => {

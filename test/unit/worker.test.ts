@@ -3,9 +3,11 @@
 import { Buffer } from 'node:buffer'
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { test, type Test } from 'tap'
-import { granted } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { denied, granted } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import type { WorkerSide } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
 import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/openclaw.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
@@ -14,6 +16,7 @@ import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
 import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { rawFrame } from '../kit/raw-frames.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
 
 const TOKEN = 'a-token-nobody-may-keep'
@@ -127,4 +130,63 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
   handshake.release(gateway)
   t.equal(sent.at(-1), 'the hello')
   t.equal(handshake.refusalMessage('pod_deleted'), undefined, 'there is no request left to answer')
+})
+
+/** The socket of a peer that takes nothing: each write waits for good. */
+const unreadSocket = (t: Test) => {
+  const written: string[] = []
+  const takes: (() => void)[] = []
+  const socket = new Duplex({
+    read() {},
+    write(bytes: Buffer, _encoding, taken) {
+      written.push(bytes.toString('latin1'))
+      takes.push(taken)
+    },
+  })
+  t.teardown(() => socket.destroy())
+  return {
+    socket: socket as Socket,
+    written,
+    receive: (bytes: Buffer) => {
+      socket.push(bytes)
+      return turn()
+    },
+    take: () => {
+      takes.shift()?.()
+      return turn()
+    },
+  }
+}
+
+const pong = (payload: string): string => `\u008a${String.fromCharCode(payload.length)}${payload}`
+
+test('pings of a peer that reads nothing leave no more than two pongs waiting', async (t) => {
+  const { socket, written, receive, take } = unreadSocket(t)
+  const message = workerOf(socket, Buffer.alloc(0)).nextMessage()
+  for (let n = 0; n < 1000; n += 1) {
+    await receive(rawFrame({ first: 0x89, payload: `ping ${n}` }))
+  }
+  t.same(written, [pong('ping 0')])
+  t.equal(socket.writableLength, pong('ping 0').length, 'nothing is queued in the socket')
+  await take()
+  t.same(written.slice(1), [pong('ping 999')], 'the most recent ping is answered')
+  await take()
+  await receive(rawFrame({ payload: 'hello' }))
+  t.same(await message, granted('hello'), 'and the message is read all the same')
+})
+
+test('a peer that reads gets a pong for each ping, and one at the end before its close', async (t) => {
+  const { socket, written, receive, take } = unreadSocket(t)
+  const message = workerOf(socket, Buffer.alloc(0)).nextMessage()
+  for (const payload of ['a', 'b', 'c']) {
+    await receive(rawFrame({ first: 0x89, payload }))
+    await take()
+  }
+  t.same(written, ['a', 'b', 'c'].map(pong))
+  await receive(rawFrame({ first: 0x89, payload: 'd' }))
+  await receive(rawFrame({ first: 0x89, payload: 'e' }))
+  await receive(rawFrame({ first: 0x88 }))
+  t.same(await message, denied('worker_gone'))
+  for (let n = 0; n < 3; n += 1) await take()
+  t.same(written.slice(3), [pong('d'), pong('e'), '\u0088\u0000'])
 })

@@ -6,6 +6,7 @@ import type { Credential } from '../authn/credential.ts'
 import type { Clock } from '../clock.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { WorkerSide } from '../dialect/dialect.ts'
+import { BoundedReplies } from '../tunnel/bounded-replies.ts'
 import { FirstMessageReader } from '../tunnel/first-message.ts'
 import { textFrame } from '../tunnel/frames.ts'
 import { endOpened, refuseOpened, refuseUpgrade } from './refuse.ts'
@@ -115,6 +116,7 @@ export class Worker implements WorkerSide {
   nextMessage(): Promise<Verdict<string>> {
     const { socket, preAuthFrameBytesMax } = this.options
     const reader = new FirstMessageReader({ masked: true, bytesMax: preAuthFrameBytesMax })
+    const replies = new BoundedReplies(socket)
     const { promise, resolve } = Promise.withResolvers<Verdict<string>>()
     this.#isAwaited = true
     const settle = (verdict: Verdict<string>) => {
@@ -128,10 +130,9 @@ export class Worker implements WorkerSide {
     const onEnd = () => settle(denied('worker_gone'))
     const onData = (chunk: Buffer) => {
       const read = reader.push(chunk)
-      if (read.reply.length > 0) socket.write(read.reply)
+      if (read.kind === 'more') return replies.write(read.reply)
+      replies.finish(read.reply)
       switch (read.kind) {
-        case 'more':
-          return
         case 'message':
           this.head = read.rest
           return settle(granted(read.text))

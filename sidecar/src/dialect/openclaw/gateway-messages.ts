@@ -2,6 +2,7 @@
 
 import { Fault } from '../../fault.ts'
 import type { Dialled } from '../../tunnel/dial.ts'
+import { BoundedReplies } from '../../tunnel/bounded-replies.ts'
 import { FirstMessageReader, type FirstMessage } from '../../tunnel/first-message.ts'
 import { textFrame } from '../../tunnel/frames.ts'
 
@@ -30,6 +31,7 @@ export class GatewayMessages {
   next(): Promise<string> {
     const { socket } = this.#dialled
     const reader = new FirstMessageReader({ masked: false, bytesMax: this.#bytesMax })
+    const replies = new BoundedReplies(socket)
     const { promise, resolve, reject } = Promise.withResolvers<string>()
     const settle = (outcome: Outcome) => {
       socket.off('data', accept).off('end', onEnd).off('close', onEnd)
@@ -40,9 +42,9 @@ export class GatewayMessages {
     const onEnd = () => settle({ objection: 'the gateway hung up in the middle of its handshake' })
     const accept = (chunk: Buffer) => {
       const read = reader.push(chunk)
-      if (read.reply.length > 0) socket.write(read.reply)
       const outcome = outcomeOf(read)
-      if (outcome === undefined) return
+      if (outcome === undefined) return replies.write(read.reply)
+      replies.finish(read.reply)
       this.#head = read.kind === 'message' ? read.rest : Buffer.alloc(0)
       settle(outcome)
     }

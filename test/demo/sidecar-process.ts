@@ -21,14 +21,19 @@ export type SidecarProcessOptions = {
   readonly isDetached?: boolean
   /** What to run in place of the checkout's own `main.ts`, such as a bundle of it. */
   readonly main?: string
+  /** The most files it may have open, sockets included. */
+  readonly openFilesMax?: number
 }
 
 /** Starts `auth-sidecar` with these arguments and with no environment of ours but the PATH. */
 export const startSidecarProcess = (
   args: readonly string[],
-  { env = {}, isDetached = false, main = MAIN }: SidecarProcessOptions = {},
+  { env = {}, isDetached = false, main = MAIN, openFilesMax }: SidecarProcessOptions = {},
 ) => {
-  const child = spawn(process.execPath, ['--import', END_WITH_PARENT, main, ...args], {
+  const node = [process.execPath, '--import', END_WITH_PARENT, main, ...args]
+  const limit = ['/bin/sh', '-c', 'ulimit -n "$0" && exec "$@"', String(openFilesMax)]
+  const [command = '', ...rest] = openFilesMax === undefined ? node : [...limit, ...node]
+  const child = spawn(command, rest, {
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: isDetached,
     env: { PATH: process.env['PATH'] ?? '', ...env },

@@ -1,18 +1,29 @@
 /** Puts the admin port together: what readiness means, and what is served there. */
 
-import { createAdminPort, type AdminPort } from '../edge/admin-port.ts'
+import { ADMIN_CONNECTIONS_MAX, createAdminPort, type AdminPort } from '../edge/admin-port.ts'
 import { isDrainProof } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
+import { shareAnswer } from '../edge/shared-answer.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import { readOpenFilesMax } from '../open-files.ts'
 import { isLoopback } from '../tunnel/address.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
+import { createAcceptErrorLog } from './accept-errors.ts'
 import type { Drain } from './drain.ts'
 import type { OpenClaw } from './openclaw.ts'
 import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
+
+/** A render of the metrics takes about 3 ms of the loop. */
+const METRICS_RATE = { ratePerSecond: 10, burst: 100 }
+/** Each check of the gateway is a connection to it. */
+const GATEWAY_CHECK_RATE = { ratePerSecond: 10, burst: 100 }
+/** The admin port may take this share of the descriptors; a worker's stream takes two. */
+const ADMIN_DESCRIPTORS_SHARE = 1 / 16
+const ADMIN_CONNECTIONS_MIN = 4
 
 type Parts = {
   readonly metrics: Metrics
@@ -27,17 +38,22 @@ type Parts = {
 /** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function composeAdminPort(
   settings: Settings,
-  { clock, log, version, isLocalAddress = isLoopback }: Surroundings,
+  { clock, log, version, readFile, isLocalAddress = isLoopback }: Surroundings,
   { metrics, signer, jwks, watch, openclaw, drain, credentials }: Parts,
 ): AdminPort {
   const url = new URL(settings.config.gateway.url)
   const unless = (isKnown: boolean, objection: string) =>
     isKnown || !settings.config.k8sTrust.enabled ? undefined : objection
+  const { register } = metrics
+  const renderMetrics = async () => ({
+    contentType: register.contentType,
+    body: await register.metrics(),
+  })
   return createAdminPort({
-    renderMetrics: async () => ({
-      contentType: metrics.register.contentType,
-      body: await metrics.register.metrics(),
-    }),
+    clock,
+    connectionsMax: adminConnectionsMax(readOpenFilesMax(readFile)),
+    onAcceptError: createAcceptErrorLog('admin', { clock, log }),
+    renderMetrics: shareAnswer(renderMetrics, { clock, ...METRICS_RATE }),
     checks: [
       { name: 'serving', check: () => (drain.isUnderWay() ? 'draining' : undefined) },
       {
@@ -45,7 +61,10 @@ export function composeAdminPort(
         check: () => unless(jwks.ageMs !== undefined, 'no signing keys were fetched yet'),
       },
       { name: 'pods', check: () => unless(watch.isSynced, 'the pods were not listed yet') },
-      { name: 'gateway', check: () => checkGateway({ url, clock }) },
+      {
+        name: 'gateway',
+        check: shareAnswer(() => checkGateway({ url, clock }), { clock, ...GATEWAY_CHECK_RATE }),
+      },
       ...(openclaw === undefined ? [] : [{ name: 'operator', check: openclaw.findObjection }]),
     ],
     version,
@@ -63,3 +82,10 @@ export function composeAdminPort(
     },
   })
 }
+
+/** Few descriptors make it few connections: idle ones must not keep workers out. */
+const adminConnectionsMax = (openFilesMax: number): number =>
+  Math.max(
+    ADMIN_CONNECTIONS_MIN,
+    Math.min(ADMIN_CONNECTIONS_MAX, Math.floor(openFilesMax * ADMIN_DESCRIPTORS_SHARE)),
+  )

@@ -14,6 +14,7 @@ import type { PeerErrors } from '../peer-errors.ts'
 import { TokenBuckets } from '../token-buckets.ts'
 import type { Streams } from '../tunnel/streams.ts'
 import type { Settings } from './settings.ts'
+import { createAcceptErrorLog } from './accept-errors.ts'
 import type { Surroundings } from './surroundings.ts'
 import { readTls } from './tls.ts'
 
@@ -68,6 +69,7 @@ export function composeWorkerPort(
     }),
     tls: readTls(settings.config, readFile),
     watchPeer,
+    onAcceptError: createAcceptErrorLog('workers', around),
     isTrustEnabled: () => settings.config.k8sTrust.enabled,
     credentialHeader: () => settings.config.k8sTrust.credentialHeader,
     streamIdPrefix: randomBytes(4).toString('hex'),

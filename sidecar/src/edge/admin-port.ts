@@ -1,13 +1,17 @@
 /** The admin port: metrics, probes, version, the assertion's public key and the drain. Never a worker. */
 
+import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
-import fastify from 'fastify'
+import fastify, { type FastifyInstance } from 'fastify'
 import type { JSONWebKeySet } from 'jose'
+import type { Clock } from '../clock.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 import type { Drained } from '../tunnel/streams.ts'
+import { AdminConnections } from './admin-connections.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
-import { listenOn } from './listen.ts'
+import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
+import { oneAtATime } from './one-at-a-time.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
 export type ReadinessCheck = {
@@ -16,6 +20,13 @@ export type ReadinessCheck = {
 }
 
 export type AdminPortOptions = {
+  readonly clock: Clock
+  /** Connections at once, in all; at most 64. */
+  readonly connectionsMax: number
+  /** For receiving a request, and for the next one to begin. Default 5000. */
+  readonly requestTimeoutMs?: number
+  /** A connection could not be accepted. */
+  readonly onAcceptError: (error: Error) => void
   readonly renderMetrics: () => Promise<{ readonly contentType: string; readonly body: string }>
   readonly checks: readonly ReadinessCheck[]
   readonly version: object
@@ -35,12 +46,26 @@ export type AdminPort = {
   readonly close: () => Promise<void>
 }
 
+/** A pair of Prometheus servers and the kubelet take three or four; nothing honest takes more. */
+export const ADMIN_CONNECTIONS_MAX = 64
+const PER_ADDRESS_MAX = 8
+const HEAD_BYTES_MAX = 8 * 1024
+const HEADERS_MAX = 64
+const BODY_BYTES_MAX = 1024
+/**
+ * From the first byte of a connection or request to its last, and from an answer to the next
+ * request, in milliseconds.
+ */
+const REQUEST_TIMEOUT_MS = 5000
+/** From an answer to the moment the peer has taken it, in milliseconds. */
+const ANSWER_TIMEOUT_MS = 5000
+/** How often Node looks for requests that are out of time. */
+const CHECK_INTERVAL_MS = 1000
+const PIPELINED_MAX = 8
+const REQUESTS_PER_CONNECTION_MAX = 100
+
 export function createAdminPort(options: AdminPortOptions): AdminPort {
-  const app = fastify({
-    forceCloseConnections: true,
-    bodyLimit: 1024,
-    schemaController: NO_SCHEMAS,
-  })
+  const app = createApp(options)
 
   app.get('/metrics', async (_request, reply) => {
     const { contentType, body } = await options.renderMetrics()
@@ -78,6 +103,51 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
     listen: (host, port) => listenOn(app, { host, port }),
     close: () => app.close(),
   }
+}
+
+/** Everybody in the cluster may be able to connect here, and each byte held is one less for workers. */
+function createApp({
+  clock,
+  connectionsMax,
+  requestTimeoutMs = REQUEST_TIMEOUT_MS,
+  onAcceptError,
+}: AdminPortOptions): FastifyInstance {
+  const connections = new AdminConnections({ max: connectionsMax, perAddressMax: PER_ADDRESS_MAX })
+  const app = fastify({
+    forceCloseConnections: true,
+    bodyLimit: BODY_BYTES_MAX,
+    schemaController: NO_SCHEMAS,
+    serverFactory: (handler) => createBoundedServer(handler, requestTimeoutMs),
+  })
+  app.server.prependListener('connection', (socket: Socket) => connections.accept(socket))
+  onServerError(app.server, onAcceptError)
+  // After the body: a peer that holds it back waits for nothing from us.
+  app.addHook('preHandler', async ({ raw }) => connections.setBusy(raw.socket, true))
+  app.addHook('onSend', async ({ raw: { socket } }, reply) => {
+    connections.setBusy(socket, false)
+    const cancel = clock.after(ANSWER_TIMEOUT_MS, () => socket.destroy())
+    reply.raw.once('close', cancel)
+  })
+  return app
+}
+
+function createBoundedServer(handler: RequestListener, requestTimeoutMs: number): Server {
+  const answer = oneAtATime(handler, {
+    waitingMax: PIPELINED_MAX,
+    perConnectionMax: REQUESTS_PER_CONNECTION_MAX,
+  })
+  const limits = {
+    maxHeaderSize: HEAD_BYTES_MAX,
+    headersTimeout: requestTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, requestTimeoutMs),
+  }
+  const server = createServer(limits, answer)
+  server.maxHeadersCount = HEADERS_MAX
+  // Node would answer these itself, out of turn.
+  server.on('checkExpectation', answer)
+  return server
 }
 
 const DRAIN_REFUSED = "A drain is asked for in the sidecar's own container: auth-sidecar drain.\n"

@@ -8,7 +8,7 @@ import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Clock } from '../clock.ts'
 import { CODES, type Code } from '../denial.ts'
-import { listenOn } from './listen.ts'
+import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
 import { findObjection } from './upgrade.ts'
@@ -23,6 +23,8 @@ export type HttpServerOptions = {
   readonly onRefused: (code: Code, socket: Socket) => void
   /** Told of every socket at its accept, and of every stream Node puts in front of one. */
   readonly watchPeer: (stream: Duplex) => void
+  /** A connection could not be accepted. */
+  readonly onAcceptError: (error: Error) => void
 }
 
 export type HttpServer = {
@@ -43,12 +45,13 @@ const BACKLOG = 4096
 const TLS_DEFAULTS = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as const
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { headTimeoutMs, onRefused, watchPeer } = options
+  const { headTimeoutMs, onRefused, onAcceptError, watchPeer } = options
   const ignoreErrorsOf = (stream: Duplex) => {
     watchPeer(stream)
     stream.on('error', ignoreError)
   }
   const app = createApp(options)
+  onServerError(app.server, onAcceptError)
 
   // Before any other listener: a socket must not emit an error that nobody listens for.
   app.server.prependListener('connection', ignoreErrorsOf)

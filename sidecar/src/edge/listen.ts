@@ -1,5 +1,6 @@
-/** Opens a fastify server's port and says where it really listens. */
+/** Opens a fastify server's port, says where it really listens, and survives failed accepts. */
 
+import type { Server } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
 type Where = { readonly host: string; readonly port: number; readonly backlog?: number }
@@ -11,4 +12,15 @@ export async function listenOn(app: FastifyInstance, where: Where): Promise<stri
   if (bound === null || typeof bound === 'string') throw new Error('no port was bound')
   const { address, family, port } = bound
   return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+/**
+ * Without a listener an `error` of the server ends the process. One that comes while the port is
+ * open is a connection that could not be accepted, for want of descriptors or memory.
+ */
+export function onServerError(server: Server, onAcceptError: (error: Error) => void): void {
+  server.on('error', (error) => {
+    // One of `listen` rejects its promise.
+    if (server.listening) onAcceptError(error)
+  })
 }

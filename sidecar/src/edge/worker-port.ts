@@ -30,6 +30,8 @@ export type WorkerPortOptions = {
   readonly tls: TlsOptions | undefined
   /** Told of every socket at its accept. */
   readonly watchPeer: (stream: Duplex) => void
+  /** A connection could not be accepted. */
+  readonly onAcceptError: (error: Error) => void
   readonly isTrustEnabled: () => boolean
   readonly credentialHeader: () => string
   /** Starts every stream id, so that ids of two processes are told apart. */
@@ -75,6 +77,7 @@ export class WorkerPort {
         this.#pending.answer(socket)
         attempts.failed(code, visitOf(socket, clock))
       },
+      onAcceptError: options.onAcceptError,
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
     this.#http.onUpgrade((request, head) => void this.#receive(request, request.socket, head))

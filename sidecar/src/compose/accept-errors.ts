@@ -1,0 +1,16 @@
+/** Logs connections that a port could not accept, once a second. */
+
+import { TokenBuckets } from '../token-buckets.ts'
+import type { Surroundings } from './surroundings.ts'
+
+const LOGS = { ratePerSecond: 1, burst: 1 }
+
+export function createAcceptErrorLog(
+  port: 'workers' | 'admin',
+  { clock, log }: Pick<Surroundings, 'clock' | 'log'>,
+): (error: Error) => void {
+  const budget = new TokenBuckets({ ...LOGS, keysMax: 1, clock })
+  return (err) => {
+    if (budget.take('')) log.error({ err, port }, 'a connection could not be accepted')
+  }
+}

@@ -1,0 +1,71 @@
+/** The admin port's connections: few in all, few per address, and idle ones make room for new ones. */
+
+import type { Socket } from 'node:net'
+import { normalizeAddress } from '../tunnel/address.ts'
+
+export type AdminConnectionsOptions = {
+  readonly max: number
+  readonly perAddressMax: number
+}
+
+type Connection = {
+  readonly address: string
+  /** A request was received whole and its answer is not ready yet. */
+  isBusy: boolean
+}
+
+/**
+ * A full port closes its oldest connection that waits for nothing from us, rather than refuse a
+ * new one: otherwise connections that do nothing would keep probes out, and the kubelet would
+ * restart the sidecar.
+ */
+export class AdminConnections {
+  readonly #options: AdminConnectionsOptions
+  /** Oldest first. */
+  readonly #open = new Map<Socket, Connection>()
+
+  constructor(options: AdminConnectionsOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#open.size
+  }
+
+  /** Takes a connection in, at the cost of an idle one where there are too many. */
+  accept(socket: Socket): void {
+    // An error means that the peer is gone, which `close` says as well.
+    socket.on('error', ignoreError)
+    const address = normalizeAddress(socket.remoteAddress) ?? ''
+    if (!this.#makeRoom(address)) {
+      socket.destroy()
+      return
+    }
+    this.#open.set(socket, { address, isBusy: false })
+    socket.once('close', () => this.#open.delete(socket))
+  }
+
+  /** Says whether the connection waits for an answer of ours; then it is not closed to make room. */
+  setBusy(socket: Socket, isBusy: boolean): void {
+    const connection = this.#open.get(socket)
+    if (connection !== undefined) connection.isBusy = isBusy
+  }
+
+  #makeRoom(address: string): boolean {
+    const { max, perAddressMax } = this.#options
+    const ofAddress = [...this.#open].filter(([, connection]) => connection.address === address)
+    if (ofAddress.length >= perAddressMax) return this.#closeIdle(ofAddress)
+    return this.#open.size < max || this.#closeIdle([...this.#open])
+  }
+
+  #closeIdle(connections: readonly (readonly [Socket, Connection])[]): boolean {
+    const idle = connections.find(([, { isBusy }]) => !isBusy)
+    if (idle === undefined) return false
+    this.#open.delete(idle[0])
+    idle[0].destroy()
+    return true
+  }
+}
+
+/** One for all sockets. */
+const ignoreError = (): void => {}

@@ -1,12 +1,57 @@
 /** Globs of the configuration: `*` stands for any run of characters and `?` for one. */
 
-/** A pattern without wildcards is exact. */
+/** No wildcard stands for one of these: a name with a line break in it matches no glob. */
+const LINE_BREAK = /[\n\r\u2028\u2029]/
+
+/**
+ * A pattern without wildcards is exact. Names come from strangers, so a match takes at most
+ * `pattern.length * name.length` steps: each literal between two `*` is looked for once, from left
+ * to right, and is never looked for again because a later one was not found.
+ */
 export function globMatcher(pattern: string): (name: string) => boolean {
-  if (!/[*?]/.test(pattern)) return (name) => name === pattern
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll(/\*+/g, '.*')
-    .replaceAll('?', '.')
-  const regex = new RegExp(`^${source}$`)
-  return (name) => regex.test(name)
+  const literals = pattern.split(/\*+/)
+  if (literals.length === 1 && !pattern.includes('?')) return (name) => name === pattern
+  const [first = '', ...middle] = literals
+  const last = middle.pop()
+  return (name) => {
+    if (!isAt(name, first, 0) || LINE_BREAK.test(name)) return false
+    if (last === undefined) return name.length === first.length
+    // The last literal stands at the end: what is left for the others ends where it begins.
+    const end = name.length - last.length
+    return end >= first.length && isAt(name, last, end) && hasInOrder(name, middle, first, end)
+  }
+}
+
+/** Whether the literals follow one another between `first` and `end`; the earliest place is best. */
+function hasInOrder(
+  name: string,
+  literals: readonly string[],
+  first: string,
+  end: number,
+): boolean {
+  let at = first.length
+  for (const literal of literals) {
+    const found = find(name, literal, at)
+    if (found === -1 || found + literal.length > end) return false
+    at = found + literal.length
+  }
+  return true
+}
+
+function find(name: string, literal: string, from: number): number {
+  if (!literal.includes('?')) return name.indexOf(literal, from)
+  for (let at = from; at + literal.length <= name.length; at += 1) {
+    if (isAt(name, literal, at)) return at
+  }
+  return -1
+}
+
+function isAt(name: string, literal: string, at: number): boolean {
+  if (!literal.includes('?')) return name.startsWith(literal, at)
+  if (at + literal.length > name.length) return false
+  for (let index = 0; index < literal.length; index += 1) {
+    const wanted = literal[index]
+    if (wanted !== '?' && wanted !== name[at + index]) return false
+  }
+  return true
 }

@@ -2,6 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { isCredentialOffer } from '../authn/credential.ts'
+import { holdsToken } from '../authn/token-shape.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 
 /** What is kept of an upgrade request; the rest is never looked at again. */
@@ -30,7 +31,9 @@ const TARGET_LENGTH_MAX = 4096
 /** Encoded dots and slashes, backslashes, parameters and empty segments mean different things to different servers. */
 const NOT_CANONICAL = /\/\/|\\|;|%2e|%2f|%5c|%00|\/\.{1,2}(\/|$)/i
 const PATH = /^\/([A-Za-z0-9\-._~!$&'()*+,=:@/]|%[0-9A-Fa-f]{2})*$/
-const JWT_SHAPE = /eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/
+/** Subprotocols a worker may offer, and the characters of each, its token aside. */
+const OFFERS_MAX = 32
+const OFFER_LENGTH_MAX = 256
 
 export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   const objection = findObjection(request)
@@ -75,27 +78,22 @@ function splitTarget(target: string): Verdict<string> {
     return denied('target_not_canonical')
   }
   const [path = '', ...rest] = target.split('?')
-  const query = rest.join('?')
-  if (JWT_SHAPE.test(query) || JWT_SHAPE.test(decodeLoosely(query))) {
-    return denied('credential_in_query')
-  }
+  if (holdsToken(rest.join('?'))) return denied('credential_in_query')
   if (!PATH.test(path) || NOT_CANONICAL.test(path)) return denied('target_not_canonical')
   return granted(path)
 }
 
-function decodeLoosely(query: string): string {
-  return query.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  )
-}
-
 function listOffers(request: RequestHead): readonly string[] | undefined {
   const values = request.headersDistinct['sec-websocket-protocol'] ?? []
-  const offers = values.flatMap((value) => value.split(',').map((offer) => offer.trim()))
-  const isClean =
-    offers.every((offer) => HTTP_TOKEN.test(offer)) && new Set(offers).size === offers.length
-  return isClean ? offers : undefined
+  const offers = values
+    .flatMap((value) => value.split(',', OFFERS_MAX + 1))
+    .map((offer) => offer.trim())
+  if (offers.length > OFFERS_MAX || new Set(offers).size !== offers.length) return undefined
+  return offers.every(isOffer) ? offers : undefined
 }
+
+const isOffer = (offer: string): boolean =>
+  HTTP_TOKEN.test(offer) && (offer.length <= OFFER_LENGTH_MAX || isCredentialOffer(offer))
 
 /** The value of a header that stands exactly once. */
 function single({ headersDistinct }: RequestHead, name: string): string | undefined {

@@ -10,6 +10,20 @@ const word = (lengthMax: number) => z.string().min(1).max(lengthMax)
 /** Trimmed, as the gateway trims it before it checks the signature over it. */
 const signedWord = word(128).transform((text) => text.trim())
 
+/** Characters of all commands together: each is held against every glob of the policy. */
+const COMMANDS_LENGTH_MAX = 8192
+/** Members of `permissions`; checked one by one they cost more than all the rest. */
+const PERMISSIONS_MAX = 256
+
+const commandList = z
+  .array(word(256))
+  .max(1024)
+  .refine((commands) => commands.join('').length <= COMMANDS_LENGTH_MAX)
+
+const permissions = z
+  .custom<object>((value) => isObject(value) && Object.keys(value).length <= PERMISSIONS_MAX)
+  .pipe(z.record(word(256), z.boolean()))
+
 /**
  * A node's `connect`. What is not named here is dropped, so that nothing reaches the gateway that
  * nobody looked at. The frame's own limit bounds whatever has none here.
@@ -34,8 +48,8 @@ const CONNECT = z.object({
     role: word(64).optional(),
     scopes: z.array(z.string().max(256)).max(64).optional(),
     caps: z.array(word(256)).max(256).optional(),
-    commands: z.array(word(256)).max(1024).optional(),
-    permissions: z.record(word(256), z.boolean()).optional(),
+    commands: commandList.optional(),
+    permissions: permissions.optional(),
     computerUse: z.unknown().optional(),
     pathEnv: z.string().optional(),
     locale: z.string().max(64).optional(),
@@ -122,6 +136,10 @@ export type EventFrame = z.output<typeof EVENT>
 
 export const readEvent = (text: string): EventFrame | undefined =>
   EVENT.safeParse(parseJson(text)).data
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
 
 function parseJson(text: string): unknown {
   try {

@@ -81,8 +81,17 @@ export function filterSurface(
   return { commands: allowed, caps: caps.filter(isLeft) }
 }
 
+type Allowance = (command: string) => boolean
+
+/** The policy hands out the same lists until the next reload: each is read once. */
+const allowances = new WeakMap<readonly string[], Allowance>()
+
 /** Whether a command matches one of the globs. */
-export function allowanceOf(allowedCommands: readonly string[]): (command: string) => boolean {
+export function allowanceOf(allowedCommands: readonly string[]): Allowance {
+  const known = allowances.get(allowedCommands)
+  if (known !== undefined) return known
   const matchers = allowedCommands.map(globMatcher)
-  return (command) => matchers.some((matches) => matches(command))
+  const allowance: Allowance = (command) => matchers.some((matches) => matches(command))
+  allowances.set(allowedCommands, allowance)
+  return allowance
 }

@@ -34,8 +34,21 @@ const verdictOn = (token: string): string => {
 }
 const tokenOf = (claims: object) => encodeToken(HEADER, claims, () => Buffer.alloc(256, 255))
 /** A token whose head and body are these very texts. */
-const tokenOfText = (head: string, body: string) =>
-  [head, body, 'signature'].map((part) => Buffer.from(part).toString('base64url')).join('.')
+const tokenOfText = (head: string, body: string | Buffer) =>
+  [head, body, 'signature']
+    .map((part) => (typeof part === 'string' ? Buffer.from(part) : part).toString('base64url'))
+    .join('.')
+/** The other spellings of the same bytes: those of `part` with another last character. */
+const respell = (token: string, part: number): readonly string[] => {
+  const parts = token.split('.')
+  const text = parts[part] ?? ''
+  const free = { 2: 16, 3: 4 }[text.length % 4] ?? 1
+  const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+  const last = digits.indexOf(text.at(-1) ?? '')
+  return Array.from({ length: free }, (_, bits) =>
+    parts.with(part, text.slice(0, -1) + digits[last - (last % free) + bits]).join('.'),
+  ).filter((spelling) => spelling !== token)
+}
 const bind = (changes: object) => ({ ...CLAIMS, 'kubernetes.io': { ...BOUND, ...changes } })
 
 test('a token issued in the future is not valid yet, whatever its nbf says', async (t) => {
@@ -70,5 +83,91 @@ test('members of the binding that are not read still have to be what a cluster w
     { warnafter: 'soon' },
   ]) {
     t.equal(verdictOn(tokenOf(bind(changes))), 'token_malformed', JSON.stringify(changes))
+  }
+})
+
+test('a token has one spelling: no bits of a part that belong to no byte', async (t) => {
+  for (const [part, name] of ['header', 'payload', 'signature'].entries()) {
+    for (const rest of [1, 2]) {
+      const pad = (bytes: Buffer) =>
+        Buffer.concat([bytes, Buffer.from(' '.repeat((rest + 3 - (bytes.length % 3)) % 3))])
+      const token = [JSON.stringify(HEADER), JSON.stringify(CLAIMS), 'signature']
+        .map((text) => pad(Buffer.from(text)).toString('base64url'))
+        .join('.')
+      t.equal(verdictOn(token), 'ok')
+      const spellings = respell(token, part)
+      t.equal(spellings.length, rest === 1 ? 15 : 3)
+      for (const spelling of spellings) {
+        t.strictSame(
+          spelling.split('.').map((text) => Buffer.from(text, 'base64url')),
+          token.split('.').map((text) => Buffer.from(text, 'base64url')),
+          'the same bytes',
+        )
+        t.equal(verdictOn(spelling), 'token_malformed', `${name}: ${spelling.slice(-4)}`)
+      }
+    }
+  }
+  const [header, payload] = tokenOf(CLAIMS).split('.')
+  t.equal(verdictOn(`${header}.${payload}.AAAAA`), 'token_malformed', 'a length no bytes have')
+})
+
+test('no escape hides that a member stands twice, in the header or at any depth', async (t) => {
+  const head = JSON.stringify(HEADER)
+  const body = JSON.stringify(CLAIMS)
+  const extra = (members: string) => tokenOfText(head, `{${members},${body.slice(1)}`)
+  for (const members of [
+    '"exp":1',
+    '"\\u0065xp":1',
+    '"e\\u0078\\u0070":1,"note":"a\\u0022b"',
+    '"exp":1,"note":"\\u0022\\u0022"',
+    '"note":{"a":1,"\\u0061":2}',
+    '"note":[[{"a":{"b":1,"b":1}}]]',
+    '"note":{"__proto__":1,"__proto__":2}',
+    '"note":{"\\u005f_proto__":1,"__proto__":2}',
+    '"note":{"a\\/b":1,"a/b":2}',
+    '"note":{"":1,"":2}',
+    '"note":{"a":1, \n\t"a" \r\n :2}',
+  ]) {
+    t.equal(verdictOn(extra(members)), 'token_malformed', members)
+  }
+  for (const members of ['"\\u0061lg":"none"', '"kid":"a","note":"\\u0022\\u0022"']) {
+    const token = tokenOfText(`{${members},${head.slice(1)}`, body)
+    t.equal(verdictOn(token), 'token_malformed', members)
+  }
+  for (const members of [
+    '"note":{"exp":1,"iss":["iss","iss",":"]}',
+    '"note":"\\"exp\\":1,\\\\"',
+    '"\\u0022":1,"note":"{\\"a\\":[["',
+    '"__proto__":{"aud":"another"},"constructor":1',
+    '"note":[{"a":1},{"a":2}],"a":{"a":1}',
+    '"Exp":1',
+  ]) {
+    t.equal(verdictOn(extra(members)), 'ok', members)
+  }
+})
+
+test('a payload is UTF-8 of bounded depth, and nothing in it is replaced', async (t) => {
+  const head = JSON.stringify(HEADER)
+  const withNote = (note: Buffer | string) => {
+    const [start = '', end = ''] = JSON.stringify({ ...CLAIMS, note: '@' }).split('"@"')
+    return tokenOfText(head, Buffer.concat([start, note, end].map((part) => Buffer.from(part))))
+  }
+  const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
+  t.equal(verdictOn(withNote('"\u00e9\ud83d\ude00"')), 'ok')
+  t.equal(verdictOn(withNote('"\\ud83d\\ude00"')), 'ok', 'a pair of escapes is one character')
+  t.equal(verdictOn(withNote(nested(15))), 'ok')
+  t.equal(verdictOn(withNote(nested(16))), 'token_malformed')
+  t.equal(verdictOn(withNote(nested(2500))), 'token_malformed')
+  t.equal(verdictOn(withNote(Buffer.from([0x22, 0xff, 0x22]))), 'token_malformed', 'no UTF-8')
+  t.equal(verdictOn(withNote(Buffer.from([0x22, 0xc0, 0xa2, 0x22]))), 'token_malformed', 'overlong')
+  t.equal(verdictOn(withNote('"\\ud800"')), 'token_malformed', 'a lone surrogate')
+  t.equal(verdictOn(withNote('{"\\udfff":1}')), 'token_malformed', 'a lone surrogate as a name')
+})
+
+test('the audience is a text or a list of texts', async (t) => {
+  t.equal(verdictOn(tokenOf({ ...CLAIMS, aud: 'openclaw-gateway' })), 'ok')
+  t.equal(verdictOn(tokenOf({ ...CLAIMS, aud: [] })), 'audience_mismatch')
+  for (const aud of [7, null, {}, ['openclaw-gateway', 7], [['openclaw-gateway']]]) {
+    t.equal(verdictOn(tokenOf({ ...CLAIMS, aud })), 'token_malformed', JSON.stringify(aud))
   }
 })

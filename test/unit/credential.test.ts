@@ -60,6 +60,10 @@ test('what is shown but is no token is refused', async (t) => {
     ['Sec-WebSocket-Protocol', SUBPROTOCOL_PREFIX],
     ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}a+b/`],
     ['Sec-WebSocket-Protocol', offer('a\r\nX-Injected: 1')],
+    // The same byte as in `YQ`, in another spelling; then a length no bytes have.
+    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YR`],
+    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YWFhY`],
+    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YQ==`],
   ]
   for (const [name, value] of values) {
     t.strictSame(find(name, value), { ok: false, code: 'credential_malformed' }, `${name} ${value}`)

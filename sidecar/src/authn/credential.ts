@@ -1,5 +1,6 @@
 /** Credential carriers: where a worker may show its token at the upgrade, at most one. */
 
+import { decodeBase64url } from '../base64url.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 
 /** How a token is shown at the upgrade. */
@@ -16,7 +17,6 @@ export const SUBPROTOCOL_PREFIX = 'base64url.bearer.authorization.k8s.io.'
 const CF_ACCESS_HEADER = 'cf-access-client-secret'
 const BEARER = /^bearer +(\S+)$/i
 const TOKEN = /^[A-Za-z0-9\-._~+/]+=*$/
-const BASE64URL = /^[A-Za-z0-9_-]+$/
 
 /** Whether a subprotocol carries a token; in any case of letters, as a gateway might read it. */
 export const isCredentialOffer = (offer: string): boolean =>
@@ -78,7 +78,7 @@ function extract(value: string, carrier: Carrier): string | undefined {
     case 'authorization':
       return BEARER.exec(value)?.[1]
     case 'subprotocol':
-      return BASE64URL.test(value) ? Buffer.from(value, 'base64url').toString('latin1') : undefined
+      return decodeBase64url(value)?.toString('latin1')
     case 'header':
     case 'cf_access':
       return value

@@ -15,7 +15,7 @@ export type StatusBehaviour = {
 }
 
 /** Sends a close frame once `afterMessages` messages (default 0) have arrived. */
-export type CloseBehaviour = {
+type CloseBehaviour = {
   readonly kind: 'close'
   readonly code: number
   readonly reason?: string
@@ -23,7 +23,7 @@ export type CloseBehaviour = {
 }
 
 /** Destroys the TCP connection once `afterMessages` messages (default 0) have arrived. */
-export type DropBehaviour = { readonly kind: 'drop'; readonly afterMessages?: number }
+type DropBehaviour = { readonly kind: 'drop'; readonly afterMessages?: number }
 
 /**
  * Sends `messages` binary messages of `messageBytes` each, as fast as the reader takes them. Every
@@ -36,7 +36,7 @@ export type FloodBehaviour = {
 }
 
 /** Picks the first subprotocol offered, or claims `name` whether or not it was offered. */
-export type SubprotocolBehaviour = { readonly kind: 'subprotocol'; readonly name?: string }
+type SubprotocolBehaviour = { readonly kind: 'subprotocol'; readonly name?: string }
 
 /**
  * `accept` behaves; `stall` never answers the request; `refuse` destroys the TCP connection;

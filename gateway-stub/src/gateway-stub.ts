@@ -52,7 +52,7 @@ export type GatewayStubOptions = {
   readonly onHandshake?: (handshake: Handshake) => void
 }
 
-export type ReceivedMessage = {
+type ReceivedMessage = {
   readonly connection: StubConnection
   readonly data: Buffer
   readonly isBinary: boolean

@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util'
 
 // Handshakes come last: they leave many pods behind, which a sidecar at rest would know of.
-export const SECTIONS = ['echo', 'streams', 'round-trip', 'idle', 'handshakes'] as const
+const SECTIONS = ['echo', 'streams', 'round-trip', 'idle', 'handshakes'] as const
 export type SectionName = (typeof SECTIONS)[number]
 
 export type Options = {

@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 
-export type GatewayRequest = { readonly protocol: 'stream' | 'openclaw'; readonly secret: string }
+type GatewayRequest = { readonly protocol: 'stream' | 'openclaw'; readonly secret: string }
 /** Asks the gateway to go, as a crash would have it, and to be back so much later. */
-export type GatewayRestart = { readonly downMs: number }
+type GatewayRestart = { readonly downMs: number }
 export type GatewayReady = { readonly url: string }
 
 const serve = async ({ protocol, secret }: GatewayRequest): Promise<void> => {

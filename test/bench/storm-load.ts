@@ -5,7 +5,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import type { StormWorker } from './storm-api.ts'
 import { StormNode, type WorkerTarget } from './storm-worker.ts'
 
-export type LoadRequest = {
+type LoadRequest = {
   readonly workersFile: string
   readonly target: WorkerTarget
   /** So many streams stay open; who gets in beyond that leaves at once. */

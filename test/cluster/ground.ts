@@ -17,7 +17,7 @@ export type Pod = {
   readonly serviceAccount: string
 }
 
-export type PodRequest = {
+type PodRequest = {
   /** A name of its own unless given. */
   readonly name?: string
   readonly serviceAccount?: string
@@ -25,7 +25,7 @@ export type PodRequest = {
   readonly terminationGracePeriodSeconds?: number
 }
 
-export type TokenRequest = {
+type TokenRequest = {
   readonly pod?: Pod
   readonly serviceAccount?: string
   /** The gateway's unless given; none stands for the API server's own. */
@@ -44,7 +44,7 @@ const RBAC = fileURLToPath(new URL('../../manifests/rbac.yaml', import.meta.url)
 const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
 
 /** `KUBECONFIG`, which `main.ts` has seen to be set. */
-export const kubeconfigPath = (): string => process.env['KUBECONFIG'] ?? ''
+const kubeconfigPath = (): string => process.env['KUBECONFIG'] ?? ''
 
 export const openGround = async () => {
   const config = readKubeconfig(kubeconfigPath())

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { listFiles, makeBuildRoot, makeRuntimeRoot } from './image-bases.ts'
 
-export type ImageConfig = {
+type ImageConfig = {
   readonly User: string
   readonly Env: readonly string[]
   readonly Entrypoint: readonly string[]
@@ -22,7 +22,7 @@ export type ImageConfig = {
 
 export type Image = Awaited<ReturnType<typeof buildImage>>
 
-export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const CACHES = join(ROOT, 'node_modules/.cache/image-suite')
 const NAME = 'localhost/openclaw-auth-sidecar:suite'
 const BUILDAH = 'buildah'

@@ -41,7 +41,7 @@ const HOME = '/home/node'
 const READ_ONLY = 0o444
 
 /** The image of `Dockerfile.sidecar`, as far as it counts here. */
-export const SIDECAR_IMAGE: Image = {
+const SIDECAR_IMAGE: Image = {
   words: { 'auth-sidecar': SIDECAR },
   entrypoint: [process.execPath, SIDECAR],
 }

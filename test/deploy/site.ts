@@ -26,7 +26,7 @@ export type Site = {
 }
 
 /** A namespace whose pods have to satisfy the strictest of the Pod Security Standards. */
-export const RESTRICTED: Labels = {
+const RESTRICTED: Labels = {
   'pod-security.kubernetes.io/enforce': 'restricted',
   'pod-security.kubernetes.io/enforce-version': 'latest',
   // What is no pod is only warned of.

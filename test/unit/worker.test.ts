@@ -49,7 +49,7 @@ const workerOf = (socket: Socket, head: Buffer): Worker =>
       traceparent: undefined,
       path: '/',
     },
-    credential: { token: TOKEN, carrier: 'authorization' },
+    credential: { token: TOKEN },
     clock: new FakeClock(),
     random: () => 0,
     preAuthFrameBytesMax: 65_536,

@@ -4,9 +4,9 @@ import { decodeBase64url } from '../base64url.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 
 /** How a token is shown at the upgrade. */
-export type Carrier = 'authorization' | 'header' | 'cf_access' | 'subprotocol'
+type Carrier = 'authorization' | 'header' | 'cf_access' | 'subprotocol'
 
-export type Credential = { readonly token: string; readonly carrier: Carrier }
+export type Credential = { readonly token: string }
 
 /** The longest token that is looked at, in bytes. */
 export const TOKEN_BYTES_MAX = 8 * 1024
@@ -70,7 +70,7 @@ const listSubprotocolTokens = (value: string): readonly Shown[] =>
 
 function readToken({ value, carrier }: Shown): Verdict<Credential> {
   const token = acceptToken(extract(value, carrier))
-  return token.ok ? granted({ token: token.value, carrier }) : token
+  return token.ok ? granted({ token: token.value }) : token
 }
 
 function extract(value: string, carrier: Carrier): string | undefined {

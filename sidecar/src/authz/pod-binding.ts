@@ -9,7 +9,7 @@ import { normalizeAddress } from '../tunnel/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
 /** What is known of pods, as the watch tells it. */
-export type PodSource = {
+type PodSource = {
   readonly find: (podUid: string) => WatchedPod | undefined
   readonly findAccount: (namespace: string, name: string) => WatchedAccount | undefined
   /** Of a pod or a ServiceAccount. */

@@ -13,7 +13,7 @@ export type AllowedIdentity = {
 }
 
 /** Whom the list is asked about. */
-export type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
+type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
 
 /** What an admitted worker may do. */
 export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }

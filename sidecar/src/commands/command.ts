@@ -29,7 +29,7 @@ export type CommandContext = {
 }
 
 /** The command line was wrong; the message says how, the usage what would be right. */
-export class UsageError extends Error {
+class UsageError extends Error {
   constructor(message: string) {
     super(message)
     this.name = 'UsageError'

@@ -5,9 +5,7 @@ import * as z from 'zod'
 /** A duration in whole milliseconds. */
 export type Milliseconds = number
 /** A size in bytes. */
-export type Bytes = number
-/** A rate in events a second; 0 turns the limit off. */
-export type PerSecond = number
+type Bytes = number
 
 type Scale = readonly (readonly [unit: string, factor: number])[]
 type Bounds = { readonly min: number; readonly max: number }
@@ -38,10 +36,10 @@ export const seconds = (count: number): Milliseconds => count * SECOND
 export const minutes = (count: number): Milliseconds => count * MINUTE
 export const hours = (count: number): Milliseconds => count * 60 * MINUTE
 
-export const formatDuration = (value: Milliseconds): string =>
+const formatDuration = (value: Milliseconds): string =>
   value === 0 ? '0s' : inUnits(value, DURATIONS, 'ms')
 
-export const formatSize = (value: Bytes): string | number =>
+const formatSize = (value: Bytes): string | number =>
   value === 0 ? 0 : (inLargestUnit(value, SIZES) ?? value)
 
 /** A codec of `30s`-like text and milliseconds, both bounds included. */

@@ -14,7 +14,7 @@ import { NO_SCHEMAS } from './no-schemas.ts'
 import { oneAtATime } from './one-at-a-time.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
-export type ReadinessCheck = {
+type ReadinessCheck = {
   readonly name: string
   readonly check: () => string | undefined | Promise<string | undefined>
 }

@@ -38,7 +38,7 @@ export type HttpServer = {
 }
 
 /** Bytes of a request's head (line and headers together). */
-export const HEAD_BYTES_MAX = 16 * 1024
+const HEAD_BYTES_MAX = 16 * 1024
 const BACKLOG = 4096
 
 /** HTTP/1.1 alone: with h2 on offer a client could choose it and find no WebSocket there. */

@@ -20,14 +20,14 @@ export type Trail = {
   fault?: Fault
 }
 
-export type Refused = {
+type Refused = {
   readonly code: Code
   readonly address: string
   readonly trail: Readonly<Trail>
   readonly durationMs: number
 }
 
-export type Admitted = {
+type Admitted = {
   readonly streamId: string
   readonly address: string
   readonly identity: Identity
@@ -35,7 +35,7 @@ export type Admitted = {
   readonly durationMs: number
 }
 
-export type Closed = Admitted & {
+type Closed = Admitted & {
   readonly code: Code | 'completed'
   readonly counts: {
     readonly bytesUp: number

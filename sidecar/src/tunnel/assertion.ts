@@ -6,7 +6,7 @@ import { exportJWK, type JSONWebKeySet } from 'jose'
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../identity.ts'
 
-export const ASSERTION_ISSUER = 'openclaw-auth-sidecar'
+const ASSERTION_ISSUER = 'openclaw-auth-sidecar'
 /** Seconds an assertion may be used after it was made. */
 const LIFETIME_S = 60
 const KEY_ID = 'assertion'

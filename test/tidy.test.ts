@@ -17,8 +17,8 @@ import {
   readRunbook,
   selectorsIn,
 } from './kit/observability-files.ts'
-import { renderValuesSchema } from './deploy/values-schema.ts'
-import { fillTables, listMetrics } from './kit/readme-tables.ts'
+import { renderValuesSchema } from './tools/values-schema.ts'
+import { fillTables, listMetrics } from './tools/readme-tables.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CODE_LINES_MAX = 250
@@ -52,7 +52,7 @@ test('every code is shown by a test', async (t) => {
 })
 
 test("the README's tables are what the code says", async (t) => {
-  // `node test/kit/readme-tables.ts` writes them anew.
+  // `node test/tools/readme-tables.ts` writes them anew.
   t.equal(README, fillTables(README))
 })
 

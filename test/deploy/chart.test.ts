@@ -8,7 +8,7 @@ import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 import { installCrds } from './crds.ts'
 import { CHART, CI_VALUES, render, renderText, templateArgs } from './render.ts'
 import { SCHEMA_LOCATION, writeSchemas } from './schemas.ts'
-import { renderValuesSchema } from './values-schema.ts'
+import { renderValuesSchema } from '../tools/values-schema.ts'
 import { openSite, type Site } from './site.ts'
 import { buildTool, findTool, mustRun, run } from './tools.ts'
 

@@ -230,3 +230,14 @@ test('every link of the documents to a heading leads to one', async (t) => {
   )
   t.strictSame(broken, [])
 })
+
+test('every address of a file of this repository leads to one', async (t) => {
+  const address = /https:\/\/github\.com\/openclaw-k8s\/auth-sidecar\/blob\/main\/([\w./-]*\w)/g
+  const prose = FILES.filter((path) => /\.(ts|md|json|ya?ml|txt)$/.test(path))
+  const named = prose.flatMap((path) =>
+    [...read(path).matchAll(address)].map(([, target = '']) => ({ path, target })),
+  )
+  const broken = named.filter(({ target }) => !existsSync(join(ROOT, target)))
+  t.strictSame(broken, [])
+  t.ok(named.some(({ path }) => path.startsWith('.github/ISSUE_TEMPLATE/')))
+})

@@ -1,0 +1,186 @@
+/** The fuzz runner: plays rounds of every promise in turn until the time is up, and says how to replay. */
+
+import { parseArgs } from 'node:util'
+import { KNOWN_HOLES } from './known-holes.ts'
+import { playRound, reasonOf, type Failure } from './round.ts'
+import type { Ground, Property, Target } from './target.ts'
+
+export type Surroundings = {
+  readonly targets: readonly Target[]
+  readonly write: (text: string) => void
+  /** Milliseconds of a clock that only goes forward. */
+  readonly now: () => number
+  /** The base seed of a run that names none. */
+  readonly drawSeed: () => number
+  /** Errors that nobody caught since the last call. */
+  readonly takeUncaught: () => readonly unknown[]
+}
+
+export type FuzzOptions = {
+  readonly seconds: number
+  readonly target: string | undefined
+  readonly promise: string | undefined
+  readonly seed: number | undefined
+  /** Straight to one input of the first round, as fast-check names it. */
+  readonly path: string | undefined
+  /** Instead of all that: so many random connections. */
+  readonly connections: number | undefined
+}
+
+export const USAGE = `Usage: npm run fuzz -- [option…]
+
+  --seconds N        how long, for all targets together (default 60)
+  --target NAME      one target alone
+  --promise TEXT     one promise alone
+  --seed S           the seed of the first round; drawn and printed without it
+  --path P           straight to one input, as a failure names it: one round is played
+  --connections N    instead: N random connections against the bundle, with figures
+`
+
+export const EXIT = { ok: 0, failed: 1, usage: 64 } as const
+
+/** Seeds of fast-check are 32-bit integers. */
+const SEED_END = 2 ** 31
+
+export const readOptions = (argv: readonly string[]): FuzzOptions | undefined => {
+  try {
+    const { values } = parseArgs({
+      args: [...argv],
+      options: {
+        seconds: { type: 'string', default: '60' },
+        target: { type: 'string' },
+        promise: { type: 'string' },
+        seed: { type: 'string' },
+        path: { type: 'string' },
+        connections: { type: 'string' },
+      },
+    })
+    return {
+      seconds: wholeNumber(values.seconds),
+      target: values.target,
+      promise: values.promise,
+      seed: values.seed === undefined ? undefined : wholeNumber(values.seed),
+      path: values.path,
+      connections: values.connections === undefined ? undefined : wholeNumber(values.connections),
+    }
+  } catch {
+    return undefined
+  }
+}
+
+/** Resolves with the exit code. */
+export const fuzz = async (options: FuzzOptions, around: Surroundings): Promise<number> => {
+  const { target: name, seconds } = options
+  const targets = around.targets.filter((target) => name === undefined || target.name === name)
+  if (targets.length === 0) {
+    around.write(`${USAGE}\nTargets: ${around.targets.map((target) => target.name).join(', ')}\n`)
+    return EXIT.usage
+  }
+  const baseSeed = options.seed ?? around.drawSeed()
+  around.write(`${targets.length} targets, ${seconds} s, seed ${baseSeed}\n`)
+  let failed = 0
+  for (const target of targets) {
+    const sliceMs = (seconds * 1000) / targets.length
+    if (!(await fuzzTarget(target, { options, baseSeed, sliceMs, around }))) failed += 1
+  }
+  around.write(`${targets.length - failed} passed, ${failed} failed, 0 skipped\n`)
+  return failed === 0 ? EXIT.ok : EXIT.failed
+}
+
+type Play = {
+  readonly options: FuzzOptions
+  readonly baseSeed: number
+  readonly sliceMs: number
+  readonly around: Surroundings
+}
+
+/** Whether every promise of the target held. */
+const fuzzTarget = async (target: Target, play: Play): Promise<boolean> => {
+  const { around, options } = play
+  const startedAt = around.now()
+  const ground = await target.open({ asProcess: true })
+  const outcome = await playAndClose(ground, play)
+  const lasted = ((around.now() - startedAt) / 1000).toFixed(1)
+  const summary = `${target.name}: ${outcome.inputs} inputs in ${lasted} s`
+  for (const promise of outcome.holes) around.write(`known hole: ${target.name}: ${promise}\n`)
+  for (const failure of outcome.failures) around.write(describe(target.name, failure))
+  if (outcome.inputs === 0) around.write(`there is nothing to try of ${options.promise}\n`)
+  const isOk = outcome.failures.length === 0 && outcome.inputs > 0
+  around.write(`${isOk ? 'ok' : 'not ok'} ${summary}\n`)
+  return isOk
+}
+
+const playAndClose = async (ground: Ground, play: Play): Promise<Outcome> => {
+  try {
+    return await playRounds(ground, play)
+  } finally {
+    await ground.close()
+  }
+}
+
+type Outcome = {
+  inputs: number
+  readonly holes: readonly string[]
+  readonly failures: Failure[]
+}
+
+/** At least one round of each promise; one that broke is not tried again. */
+const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
+  const { around, baseSeed, options, sliceMs } = play
+  const { path, promise } = options
+  const until = around.now() + sliceMs
+  const wanted = ground.properties.filter(
+    (each) => promise === undefined || each.promise === promise,
+  )
+  const isHole = (each: Property): boolean => KNOWN_HOLES.includes(each.promise)
+  // Who names a promise wants to see it, hole or not.
+  let left = wanted.filter((each) => promise !== undefined || !isHole(each))
+  const holes = wanted.filter(isHole).map((each) => each.promise)
+  const outcome: Outcome = { inputs: 0, holes, failures: [] }
+  for (let round = 0; left.length > 0; round += 1) {
+    for (const property of left) {
+      const seed = (baseSeed + round) % SEED_END
+      const failure =
+        (await playRound(ground, property, { seed, path })) ?? uncaughtOf(property, seed, around)
+      outcome.inputs += path === undefined ? property.runs : 1
+      if (failure === undefined) continue
+      outcome.failures.push(failure)
+      left = left.filter((each) => each !== property)
+    }
+    if (path !== undefined || around.now() >= until) break
+  }
+  return outcome
+}
+
+const uncaughtOf = (
+  { promise }: Property,
+  seed: number,
+  { takeUncaught }: Surroundings,
+): Failure | undefined => {
+  const [error] = takeUncaught()
+  if (error === undefined) return undefined
+  const counterexample = 'some input of the round'
+  return { promise, seed, counterexample, reason: `nobody caught: ${reasonOf(error)}` }
+}
+
+const describe = (target: string, failure: Failure): string => {
+  const { promise, seed, path, counterexample, reason } = failure
+  const toInput = path === undefined ? '' : ` --path ${path}`
+  return [
+    `BROKEN ${target}: ${promise}`,
+    `  seed ${seed}${path === undefined ? '' : `, path ${path}`}`,
+    `  input: ${counterexample}`,
+    `  ${reason.replaceAll('\n', '\n  ')}`,
+    `  replay: npm run fuzz -- --seconds 1 --target ${target} --promise ${quote(promise)} --seed ${seed}${toInput}`,
+    '',
+  ].join('\n')
+}
+
+/** For a POSIX shell. */
+const quote = (text: string): string => `'${text.replaceAll("'", String.raw`'\''`)}'`
+
+const wholeNumber = (text: string): number => {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0) throw new RangeError(`${text} is not a whole number`)
+  return value
+}

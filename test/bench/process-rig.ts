@@ -11,6 +11,8 @@ export type ProcessRigOptions = {
   readonly gateway?: GatewayStubOptions
   /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
+  /** What to run in place of the checkout's own `main.ts`, such as a bundle of it. */
+  readonly main?: string
 }
 
 /**
@@ -37,7 +39,10 @@ export const startProcessRig = async (options: ProcessRigOptions = {}) => {
     ...(options.set ?? []),
   ]
   const args = ['serve', ...settings.flatMap((each) => ['--set', each])]
-  const sidecar = startSidecarProcess(args, { env: { NODE_OPTIONS } })
+  const sidecar = startSidecarProcess(args, {
+    env: { NODE_OPTIONS },
+    ...(options.main === undefined ? {} : { main: options.main }),
+  })
   const { workers, admin } = await sidecar.listening()
   const pod = api.createPod({
     namespace: 'openclaw',
@@ -63,6 +68,7 @@ export const startProcessRig = async (options: ProcessRigOptions = {}) => {
     sidecar,
     pod,
     host: '127.0.0.1',
+    adminPort: Number(admin.split(':').at(-1)),
     port: Number(workers.split(':').at(-1)),
     podAddress: '127.0.0.11',
     token: api.mintToken({ pod, audiences: ['openclaw-gateway'] }),

@@ -84,7 +84,8 @@ export const startOpenClawRig = async (options: OpenClawRigOptions = {}) => {
   }
 }
 
-const issueTls = async (directory: string) => {
+/** A certificate for 127.0.0.1, and the settings that make the worker port use it. */
+export const issueTls = async (directory: string) => {
   const authority = await createAuthority()
   const { cert, key } = await authority.issue({ commonName: 'sidecar', hosts: ['127.0.0.1'] })
   const certFile = join(directory, 'tls.crt')

@@ -12,18 +12,12 @@ import { EXIT, fuzz, readOptions } from '../fuzz/fuzz.ts'
 import { KNOWN_HOLES } from '../fuzz/known-holes.ts'
 import { openclawTarget } from '../fuzz/openclaw.ts'
 import { playRound } from '../fuzz/round.ts'
+import { PURE_TARGETS } from '../fuzz/targets.ts'
 import type { Target } from '../fuzz/target.ts'
 
 const SEED = 20_261_128
-const TARGETS = [
-  framesTarget(),
-  firstMessageTarget(),
-  claimsTarget(),
-  openclawTarget(),
-  configTarget(),
-]
 
-for (const { name, open } of TARGETS) {
+for (const { name, open } of PURE_TARGETS) {
   const { properties } = await open({ asProcess: false })
   for (const property of properties) {
     const isHole = KNOWN_HOLES.includes(property.promise)
@@ -308,7 +302,7 @@ test('what there is nothing to try of is not passed', async (t) => {
     const options = readOptions(argv)
     if (options === undefined) throw new Error('bad options')
     const exitCode = await fuzz(options, {
-      targets: TARGETS.slice(0, 1),
+      targets: PURE_TARGETS.slice(0, 1),
       write: () => {},
       now: () => 0,
       drawSeed: () => 1,

@@ -1,7 +1,8 @@
 /** `npm run fuzz`: random input against everything that reads what others wrote. */
 
 import { randomInt } from 'node:crypto'
-import { EXIT, USAGE, fuzz, readOptions } from './fuzz.ts'
+import { playConnections } from './connections.ts'
+import { EXIT, USAGE, fuzz, readOptions, type FuzzOptions } from './fuzz.ts'
 import { TARGETS } from './targets.ts'
 
 const uncaught: unknown[] = []
@@ -9,16 +10,23 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(event, (error) => uncaught.push(error))
 }
 
-const options = readOptions(process.argv.slice(2))
-if (options === undefined) {
-  process.stdout.write(USAGE)
-  process.exitCode = EXIT.usage
-} else {
-  process.exitCode = await fuzz(options, {
-    targets: TARGETS,
-    write: (text) => process.stdout.write(text),
-    now: () => performance.now(),
-    drawSeed: () => randomInt(2 ** 31),
-    takeUncaught: () => uncaught.splice(0),
-  })
+const write = (text: string) => process.stdout.write(text)
+const now = () => performance.now()
+const drawSeed = () => randomInt(2 ** 31)
+
+const run = async (options: FuzzOptions | undefined): Promise<number> => {
+  if (options === undefined) {
+    write(USAGE)
+    return EXIT.usage
+  }
+  const { connections, seed = drawSeed() } = options
+  if (connections === undefined) {
+    const takeUncaught = () => uncaught.splice(0)
+    return fuzz(options, { targets: TARGETS, write, now, drawSeed, takeUncaught })
+  }
+  const isOk = await playConnections({ connections, seed, write, now })
+  write(isOk ? '1 passed, 0 failed, 0 skipped\n' : '0 passed, 1 failed, 0 skipped\n')
+  return isOk ? EXIT.ok : EXIT.failed
 }
+
+process.exitCode = await run(readOptions(process.argv.slice(2)))

@@ -25,6 +25,7 @@ const setUp = () => {
   const attempts = new Attempts({
     perAddress: buckets(),
     perPod: buckets(),
+    shortStreams: buckets(),
     binding: {
       check: ({ address }: Caller) =>
         address === POD_ADDRESS ? granted(undefined) : denied('source_address_mismatch'),

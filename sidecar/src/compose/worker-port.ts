@@ -22,6 +22,8 @@ import { readTls } from './tls.ts'
 const UNVERIFIED_PER_ADDRESS = { ratePerSecond: 1, burst: 5 }
 const UNVERIFIED_IN_ALL = { ratePerSecond: 20, burst: 50 }
 const FAILURE_BURST_FACTOR = 5
+/** A pod may have this many times fewer short streams than failures. */
+const SHORT_STREAM_DIVISOR = 10
 
 type Parts = {
   readonly jwks: Jwks
@@ -63,6 +65,7 @@ export function composeWorkerPort(
     attempts: new Attempts({
       perAddress: buckets(failures),
       perPod: buckets(failures),
+      shortStreams: buckets({ ...failures, ratePerSecond: rate / SHORT_STREAM_DIVISOR }),
       binding,
       recorder,
       clock,

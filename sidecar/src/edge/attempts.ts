@@ -15,6 +15,8 @@ export type AttemptsOptions = {
   readonly perAddress: TokenBuckets
   /** The same for a pod whose token is signed. */
   readonly perPod: TokenBuckets
+  /** Short streams that a pod may have before it is asked to wait. */
+  readonly shortStreams: TokenBuckets
   readonly binding: Pick<PodBinding, 'check'>
   readonly recorder: Pick<Recorder, 'refused'>
   readonly clock: Clock
@@ -34,7 +36,7 @@ const CREDENTIAL_CODES: readonly Code[] = [
   'credential_malformed',
   'credential_too_large',
 ]
-/** A stream that its worker ends sooner than this is charged like an attempt, in milliseconds. */
+/** A stream that its worker ends sooner than this is a short one, in milliseconds. */
 const SHORT_STREAM_MS = 1000
 /** Ends that are the worker's doing; `completed` is a close by either peer. */
 const WORKER_ENDS: ReadonlySet<Code | 'completed'> = new Set([
@@ -64,7 +66,9 @@ export class Attempts {
 
   /** Whether the pod of a signed token may go on. */
   mayContinue(caller: Caller): boolean {
-    return !this.#isOfPod(caller) || this.#options.perPod.has(caller.claims.podUid)
+    const { perPod, shortStreams } = this.#options
+    const { podUid } = caller.claims
+    return !this.#isOfPod(caller) || (perPod.has(podUid) && shortStreams.has(podUid))
   }
 
   /** Charges and records an attempt that ended with `code`. */
@@ -77,10 +81,13 @@ export class Attempts {
     recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
   }
 
-  /** An admission is free, but a pod that only comes and goes is charged for it. */
+  /**
+   * An admission is free, but each writes two audit lines and has the gateway dialled: a pod that
+   * only comes and goes is charged for it.
+   */
   ended(code: Code | 'completed', durationMs: number, { podUid }: Pick<Claims, 'podUid'>): void {
     if (durationMs >= SHORT_STREAM_MS || !WORKER_ENDS.has(code)) return
-    this.#options.perPod.charge(podUid)
+    this.#options.shortStreams.charge(podUid)
   }
 
   /**

@@ -1,7 +1,11 @@
 /** The admin port has limits: whoever can connect to it costs little, and keeps neither probes nor workers out. */
 
 import { once } from 'node:events'
+import { createServer as createHttpServer } from 'node:http'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import {
@@ -10,12 +14,17 @@ import {
 } from '@openclaw-k8s/auth-sidecar/edge/admin-port.ts'
 import { PROOF_HEADER } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
 import { onServerError } from '@openclaw-k8s/auth-sidecar/edge/listen.ts'
+import { stopParserAfter } from '@openclaw-k8s/auth-sidecar/edge/one-at-a-time.ts'
 import { shareAnswer } from '@openclaw-k8s/auth-sidecar/edge/shared-answer.ts'
 import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/open-files.ts'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
-import { startRig } from '../kit/rig.ts'
+import { AUDIENCE, startRig } from '../kit/rig.ts'
 import { until } from '../kit/until.ts'
+import { connectWorker, nextMessage } from '../kit/worker-client.ts'
 
 /** More than the kernel takes for a peer that reads nothing. */
 const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
@@ -23,7 +32,7 @@ const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
 /** Not so short that a good request could be late on a busy machine. */
 const SHORT_MS = 1000
 
-/** An admin port whose parts the test holds. */
+/** An admin port whose parts are the test's. */
 const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
   const clock = new FakeClock()
   const drained = Promise.withResolvers<{ streams: number }>()
@@ -173,6 +182,27 @@ test('a connection with more requests waiting than it may have is closed', async
   t.equal(await livez(url), 200)
 })
 
+test('of a chunk with many requests no more are parsed than may be answered', async (t) => {
+  let parsed = 0
+  const server = createHttpServer((_request, response) => {
+    parsed += 1
+    response.end()
+  })
+  server.on('connection', (socket: Socket) => stopParserAfter(socket, 16))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const few = await dial(t, port)
+  few.write(get('/').repeat(14) + get('/', 'Connection: close'))
+  await readAll(few)
+  t.equal(parsed, 15)
+  const many = await dial(t, port)
+  many.write(get('/').repeat(1000))
+  await readAll(many)
+  t.equal(parsed, 15 + 16)
+})
+
 test('an answer that its peer does not take is given up', async (t) => {
   let renders = 0
   const { clock, port } = await startPort(t, {
@@ -299,4 +329,79 @@ test('the limit on open files is read where the system tells it', async (t) => {
     throw new Error('ENOENT')
   }
   t.equal(readOpenFilesMax(absent), Infinity)
+})
+
+test('with few descriptors idle admin connections keep no worker out, and none ends the process', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-'))
+  const api = await startKubeApi()
+  const gateway = await startGatewayStub()
+  const { caFile, tokenFile } = await api.files(directory)
+  const settings = [
+    'listen.workers=127.0.0.1:0',
+    'listen.admin=127.0.0.1:0',
+    `gateway.url=${gateway.url}`,
+    'gateway.protocol=stream',
+    `kubernetes.apiServer=${api.url}`,
+    `kubernetes.caFile=${caFile}`,
+    `kubernetes.tokenFile=${tokenFile}`,
+    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    'limits.streamsPerPod=1024',
+    'limits.pendingPerAddress=1024',
+  ]
+  const args = ['serve', ...settings.flatMap((setting) => ['--set', setting])]
+  const sidecar = startSidecarProcess(args, { openFilesMax: 128 })
+  t.teardown(async () => {
+    sidecar.signal('SIGKILL')
+    await sidecar.exited
+    await gateway.close()
+    await api.stop()
+    rmSync(directory, { recursive: true })
+  })
+  const { workers, admin } = await sidecar.listening()
+  const pod = api.createPod({
+    namespace: 'openclaw',
+    name: 'worker-a',
+    serviceAccount: 'openclaw-worker',
+    ips: ['127.0.0.11'],
+    nodeName: 'node-1',
+  })
+  const token = api.mintToken({ pod, audiences: [AUDIENCE] })
+  const worker = { url: `ws://${workers}`, token, localAddress: '127.0.0.11' }
+  const isAdmitted = () =>
+    connectWorker(worker).then(
+      (outcome) => {
+        if (outcome.ok) outcome.socket.terminate()
+        return outcome.ok
+      },
+      () => false,
+    )
+  await until(isAdmitted)
+
+  let closed = 0
+  for (let n = 0; n < 200; n += 1) {
+    const socket = await dial(t, Number(admin.split(':').at(-1)), `127.0.3.${1 + (n % 50)}`)
+    socket.resume().on('close', () => (closed += 1))
+  }
+  await until(() => closed >= 200 - 128 / 16)
+  t.ok(await isAdmitted(), 'a worker gets in')
+  t.equal(await livez(`http://${admin}`), 200)
+
+  // A stream takes two descriptors: these are more than there are.
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 100 }, () => connectWorker(worker)),
+  )
+  const answers = outcomes.flatMap((outcome) =>
+    outcome.status === 'fulfilled' ? [outcome.value] : [],
+  )
+  const streams = answers.flatMap((answer) => (answer.ok ? [answer.socket] : []))
+  t.ok(streams.length > 10 && streams.length < 100, `${streams.length} streams`)
+  for (const answer of answers) {
+    if (!answer.ok) t.match(String(answer.status), /^50[23]$/, 'a fault, never a denial')
+  }
+  const [first] = streams
+  first?.send('hello')
+  t.equal((await nextMessage(first!)).text, 'hello', 'open streams go on')
+  for (const socket of streams) socket.terminate()
+  await until(isAdmitted)
+  t.notMatch(sidecar.stderr.text, /a bug/)
 })

@@ -11,7 +11,7 @@ import { AdminConnections } from './admin-connections.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
-import { oneAtATime } from './one-at-a-time.ts'
+import { oneAtATime, stopParserAfter } from './one-at-a-time.ts'
 
 /** One condition of readiness; `undefined` is good, a string says what is missing. */
 type ReadinessCheck = {
@@ -62,6 +62,8 @@ const ANSWER_TIMEOUT_MS = 5000
 /** How often Node looks for requests that are out of time. */
 const CHECK_INTERVAL_MS = 1000
 const PIPELINED_MAX = 8
+/** Requests in one chunk; a body of `BODY_BYTES_MAX` may look like some. */
+const PARSED_MAX = 16
 const REQUESTS_PER_CONNECTION_MAX = 100
 
 export function createAdminPort(options: AdminPortOptions): AdminPort {
@@ -120,6 +122,7 @@ function createApp({
     serverFactory: (handler) => createBoundedServer(handler, requestTimeoutMs),
   })
   app.server.prependListener('connection', (socket: Socket) => connections.accept(socket))
+  app.server.on('connection', (socket: Socket) => stopParserAfter(socket, PARSED_MAX))
   onServerError(app.server, onAcceptError)
   // After the body: a peer that holds it back waits for nothing from us.
   app.addHook('preHandler', async ({ raw }) => connections.setBusy(raw.socket, true))

@@ -11,7 +11,7 @@ import { CODES, type Code } from '../denial.ts'
 import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
-import { findObjection } from './upgrade.ts'
+import { HEADERS_MAX, findObjection } from './upgrade.ts'
 
 export type HttpServerOptions = {
   /** TLS for the port; plain where it is `undefined`. */
@@ -71,6 +71,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.on('checkExpectation', (request, response) => {
     app.server.emit('request', request, response)
   })
+  // Node drops further headers without a word; one more than the limit shows that there are some.
+  app.server.maxHeadersCount = HEADERS_MAX + 1
   app.server.headersTimeout = headTimeoutMs
   app.server.requestTimeout = headTimeoutMs
 

@@ -25,6 +25,9 @@ export type RequestHead = Pick<
   'method' | 'httpVersion' | 'url' | 'rawHeaders' | 'headersDistinct'
 >
 
+/** Headers of a request: each costs memory of its own until the request is refused or admitted. */
+export const HEADERS_MAX = 128
+
 const KEY = /^[+/0-9A-Za-z]{22}==$/
 const HTTP_TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const TARGET_LENGTH_MAX = 4096
@@ -60,6 +63,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
 
 /** Why a request that is no upgrade is refused: plain HTTP is never relayed. */
 export function findObjection(request: RequestHead): Code | undefined {
+  if (request.rawHeaders.length > 2 * HEADERS_MAX) return 'head_too_large'
   if (request.method !== 'GET') return 'method_not_allowed'
   if (request.httpVersion !== '1.1') return 'upgrade_malformed'
   const { headersDistinct: headers } = request

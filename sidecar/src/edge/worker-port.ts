@@ -80,7 +80,7 @@ export class WorkerPort {
       onAcceptError: options.onAcceptError,
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
-    this.#http.onUpgrade((request, head) => void this.#receive(request, request.socket, head))
+    this.#http.onUpgrade((request, head) => this.#receive(request, request.socket, head))
   }
 
   get server(): Server {
@@ -141,8 +141,9 @@ export class WorkerPort {
     socket.destroySoon()
   }
 
-  async #receive(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    const { attempts, clock, credentialHeader } = this.#options
+  /** Keeps nothing of `request`: its headers would be held for as long as the admission takes. */
+  #receive(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    const { clock, credentialHeader } = this.#options
     const visit = visitOf(socket, clock)
     this.#pending.answer(socket)
     // Without an address nothing could be attributed, and the gateway would take us for its owner.
@@ -160,6 +161,12 @@ export class WorkerPort {
       upgrade: upgrade.value,
       credential: credential.value,
     })
+    void this.#lead(worker, visit)
+  }
+
+  async #lead(worker: Worker, visit: Visit): Promise<void> {
+    const { attempts } = this.#options
+    const { socket, address } = worker.options
     this.#pending.onTimeout(socket, () => worker.give(this.#timeoutOf(worker, visit)))
     const handshake = this.#options.dialect(worker)
     const admission = await admit({

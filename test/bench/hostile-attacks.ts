@@ -1,0 +1,144 @@
+/** The attacks of `npm run bench:hostile`: none has a credential, each is bounded in bytes and connections. */
+
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { upgradeLines } from '../kit/raw-upgrade.ts'
+import type { HostileStage } from './hostile-stage.ts'
+
+export type Sent = {
+  readonly bytes: number
+  readonly connections: number
+  /** Whether what the attack looks at itself was as it should be. */
+  readonly holds?: boolean
+}
+
+export type Attack = {
+  readonly name: string
+  /** `path=value`, over the stage's configuration. */
+  readonly set?: readonly string[]
+  readonly openFilesMax?: number
+  /** Attacks, and resolves while its sockets are still open. */
+  readonly run: (stage: HostileStage) => Promise<Sent>
+}
+
+/** `limits.pendingPerAddress` is 32: this many sockets are twenty pods' full share. */
+const PENDING = 640
+const PER_ADDRESS = 32
+const SEGMENT_BYTES = 1400
+const HEAD = `${upgradeLines().join('\r\n')}\r\n\r\n`
+
+const addressOf = (n: number, perAddress = PER_ADDRESS): string =>
+  `127.0.2.${1 + Math.floor(n / perAddress)}`
+
+const range = (count: number): readonly number[] => Array.from({ length: count }, (_, n) => n)
+
+/** Writes in small segments, each by itself, as far as the peer takes them. */
+const trickle = async (socket: Socket, bytes: Buffer): Promise<number> => {
+  let at = 0
+  for (; at < bytes.length && socket.writable; at += SEGMENT_BYTES) {
+    if (!socket.write(bytes.subarray(at, at + SEGMENT_BYTES))) await drained(socket)
+  }
+  return Math.min(at, bytes.length)
+}
+
+const drained = (socket: Socket): Promise<unknown> =>
+  Promise.race([once(socket, 'drain'), once(socket, 'close')]).catch(() => {})
+
+/** Opens WebSockets without a credential and sends `frames` on each. */
+const beforeAuthentication =
+  (frames: Buffer, { isRead = true, count = PENDING } = {}): Attack['run'] =>
+  async (stage) => {
+    let bytes = 0
+    await Promise.all(
+      range(count).map(async (n) => {
+        const socket = await stage.dial(stage.workerPort, addressOf(n))
+        socket.write(HEAD)
+        if (isRead) socket.resume()
+        else socket.pause()
+        await sleep(100)
+        bytes += HEAD.length + (await trickle(socket, frames))
+      }),
+    )
+    await sleep(2000)
+    return { bytes, connections: count }
+  }
+
+const frames = (first: number, next: number, payload: string, bytesMax: number): Buffer => {
+  const frame = (opcode: number) =>
+    Buffer.concat([Buffer.from([opcode, 0x80 | payload.length, 0, 0, 0, 0]), Buffer.from(payload)])
+  const count = Math.floor(bytesMax / (6 + payload.length)) - 1
+  return Buffer.concat([frame(first), ...range(count).map(() => frame(next))])
+}
+
+/** Sends the same bytes on many connections of the admin port, none of which is read. */
+const onAdminPort =
+  (request: string, connections: number, perAddress: number): Attack['run'] =>
+  async (stage) => {
+    let bytes = 0
+    for (const n of range(connections)) {
+      if (stage.hasExited()) break
+      const socket = await stage.dial(stage.adminPort, addressOf(n, perAddress))
+      socket.pause()
+      socket.write(request)
+      bytes += request.length
+      if (n % 16 === 0) await sleep(5)
+    }
+    await sleep(2000)
+    return { bytes, connections }
+  }
+
+const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
+const PIPELINED_BYTES = 65_000
+const pipelined = (path: string): string =>
+  get(path).repeat(Math.floor(PIPELINED_BYTES / get(path).length))
+
+/** As many short headers as fit into a head. */
+const MANY_HEADERS = `${upgradeLines().join('\r\n')}\r\n${'ab:c\r\n'.repeat(2600)}`
+
+/** Connections that are opened, left with half a request, and only counted. */
+const heads =
+  (bytes: string, connections: number): Attack['run'] =>
+  async (stage) => {
+    await Promise.all(
+      range(connections).map(async (n) => {
+        const socket = await stage.dial(stage.workerPort, addressOf(n))
+        socket.resume().write(bytes)
+      }),
+    )
+    await sleep(2000)
+    return { bytes: bytes.length * connections, connections }
+  }
+
+export const ATTACKS: readonly Attack[] = [
+  {
+    name: 'first message in one-byte fragments',
+    run: beforeAuthentication(frames(0x01, 0x00, 'x', 65_000)),
+  },
+  {
+    name: 'first message in empty fragments',
+    run: beforeAuthentication(frames(0x01, 0x00, '', 65_000)),
+  },
+  {
+    name: 'pings before authentication, unread',
+    run: beforeAuthentication(frames(0x89, 0x89, '', 65_000), { isRead: false }),
+  },
+  {
+    name: 'heads of 2600 headers, whole',
+    run: heads(`${MANY_HEADERS}\r\n`, 1920),
+    set: ['limits.failuresPerAddress=0'],
+  },
+  { name: 'heads of 2600 headers, unfinished', run: heads(MANY_HEADERS, 1920) },
+  { name: 'pipelined scrapes, unread', run: onAdminPort(pipelined('/metrics'), 256, 4) },
+  { name: 'pipelined readiness, unread', run: onAdminPort(pipelined('/readyz'), 256, 4) },
+  { name: 'one scrape each, unread', run: onAdminPort(get('/metrics'), 1000, 8) },
+  {
+    name: 'bodies that never come',
+    run: onAdminPort('POST /drain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{', 10_000, 80),
+  },
+  {
+    name: 'idle admin connections, 128 descriptors',
+    openFilesMax: 128,
+    run: onAdminPort('', 200, 4),
+  },
+]

@@ -1,0 +1,205 @@
+/** A sidecar in a memory cgroup with a good worker whose stream echoes throughout, and hostile sockets. */
+
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
+import { connectWorker, nextMessage, openWorker } from '../kit/worker-client.ts'
+import type { Shipped } from './peers/shipped.ts'
+
+export type HostileStageOptions = {
+  readonly shipped: Shipped
+  /** `path=value`, configuration of the sidecar. */
+  readonly set: readonly string[]
+  readonly memoryMib: number
+  readonly openFilesMax?: number | undefined
+}
+
+export type HostileStage = Awaited<ReturnType<typeof startHostileStage>>
+
+const CGROUP = '/sys/fs/cgroup/memory'
+const MIB = 1024 * 1024
+/** In a container Node takes half of its memory for the heap. */
+const HEAP_SHARE = 0.5
+const POD_ADDRESS = '127.0.0.11'
+const ECHO_EVERY_MS = 50
+const SAMPLE_EVERY_MS = 20
+const READY_TRIES_MAX = 200
+const SETTLE_MS = 1000
+const ANSWER_MS_MAX = 10_000
+
+export const startHostileStage = async (options: HostileStageOptions) => {
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-hostile-'))
+  const api = await startKubeApi()
+  const gateway = await startGatewayStub()
+  const { caFile, tokenFile } = await api.files(directory)
+  const settings = [
+    'listen.workers=127.0.0.1:0',
+    'listen.admin=127.0.0.1:0',
+    `gateway.url=${gateway.url}`,
+    'gateway.protocol=stream',
+    `kubernetes.apiServer=${api.url}`,
+    `kubernetes.caFile=${caFile}`,
+    `kubernetes.tokenFile=${tokenFile}`,
+    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    ...options.set,
+  ]
+  const { env, main } = options.shipped
+  const heap = `--max-old-space-size=${options.memoryMib * HEAP_SHARE}`
+  const sidecar = startSidecarProcess(
+    ['serve', ...settings.flatMap((setting) => ['--set', setting])],
+    {
+      main,
+      env: { ...env, NODE_OPTIONS: `${env['NODE_OPTIONS'] ?? ''} ${heap}` },
+      ...(options.openFilesMax === undefined ? {} : { openFilesMax: options.openFilesMax }),
+    },
+  )
+  const cgroup = joinCgroup(sidecar.pid, options.memoryMib)
+  let exit: string | undefined
+  void sidecar.exited.then(({ code, signal }) => (exit = signal ?? `exit ${code}`))
+  const { workers, admin } = await sidecar.listening()
+  await untilReady(`http://${admin}/readyz`)
+
+  const pod = api.createPod({
+    namespace: 'openclaw',
+    name: 'worker-a',
+    serviceAccount: 'openclaw-worker',
+    ips: [POD_ADDRESS],
+    nodeName: 'node-1',
+  })
+  const token = api.mintToken({ pod, audiences: ['openclaw-gateway'] })
+  const worker = { url: `ws://${workers}`, token, localAddress: POD_ADDRESS }
+  const echo = await startEcho(worker)
+  const rss = sampleRss(sidecar.pid)
+  const sockets = new Set<Socket>()
+
+  return {
+    api,
+    sidecar,
+    token,
+    rssMib: rss.now,
+    workerPort: portOf(workers),
+    adminPort: portOf(admin),
+    adminUrl: `http://${admin}`,
+    hasExited: () => exit !== undefined,
+    /** A socket that is destroyed with the stage, read by nobody until it is resumed. */
+    dial: (port: number, localAddress: string): Promise<Socket> =>
+      new Promise((resolve) => {
+        const socket = connect({ host: '127.0.0.1', port, localAddress })
+        sockets.add(socket)
+        socket.on('error', () => {})
+        socket.once('connect', () => resolve(socket))
+        // Refused or cut: the attack goes on with the next one.
+        socket.once('close', () => {
+          sockets.delete(socket)
+          resolve(socket)
+        })
+      }),
+    /** Looks at the sidecar while the attack's sockets are still open, then ends everything. */
+    finish: async () => {
+      await sleep(SETTLE_MS)
+      const isProbed = exit === undefined && (await isOk(`http://${admin}/livez`))
+      const outcome = await echo.stop()
+      for (const socket of sockets) socket.destroy()
+      await sleep(SETTLE_MS)
+      const again = await connectWorker(worker).catch(() => undefined)
+      if (again?.ok === true) again.socket.terminate()
+      const peakMib = rss.stop()
+      const seen = exit
+      sidecar.signal('SIGKILL')
+      await sidecar.exited
+      await gateway.close()
+      await api.stop()
+      rmSync(directory, { recursive: true })
+      if (cgroup !== undefined) rmdirSync(cgroup)
+      return { exit: seen, isProbed, echo: { ...outcome, isAdmitted: again?.ok === true }, peakMib }
+    },
+  }
+}
+
+/** The chart's limit, where this machine lets us set one; the heap is bounded in any case. */
+const joinCgroup = (pid: number, memoryMib: number): string | undefined => {
+  const group = join(CGROUP, `auth-sidecar-hostile-${pid}`)
+  try {
+    mkdirSync(group)
+    writeFileSync(join(group, 'memory.limit_in_bytes'), String(memoryMib * MIB))
+    writeFileSync(join(group, 'cgroup.procs'), String(pid))
+    return group
+  } catch {
+    process.stderr.write('no memory cgroup can be made here: only the heap has a limit\n')
+    return undefined
+  }
+}
+
+const portOf = (address: string): number => Number(address.split(':').at(-1))
+
+const isOk = (url: string): Promise<boolean> =>
+  fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }).then(
+    ({ ok }) => ok,
+    () => false,
+  )
+
+const untilReady = async (url: string): Promise<void> => {
+  for (let tries = 0; !(await isOk(url)); tries += 1) {
+    if (tries > READY_TRIES_MAX) throw new Error('the sidecar did not become ready')
+    await sleep(ECHO_EVERY_MS)
+  }
+}
+
+/** A stream that says something all the time and wants it back. */
+const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
+  const socket = await openWorker(worker)
+  let sent = 0
+  let answered = 0
+  let slowestMs = 0
+  let isOpen = true
+  socket.on('close', () => (isOpen = false))
+  const stopping = new AbortController()
+  const talk = async (): Promise<void> => {
+    while (!stopping.signal.aborted && isOpen) {
+      const startedAt = performance.now()
+      sent += 1
+      socket.send(`message ${sent}`)
+      const { text } = await nextMessage(socket)
+      if (text !== `message ${sent}`) throw new Error(`${text} came back`)
+      answered += 1
+      slowestMs = Math.max(slowestMs, performance.now() - startedAt)
+      await sleep(ECHO_EVERY_MS)
+    }
+  }
+  const talking = talk().catch(() => {})
+  return {
+    stop: async () => {
+      stopping.abort()
+      await Promise.race([talking, sleep(ANSWER_MS_MAX)])
+      const outcome = { sent, answered, slowestMs, isOpen }
+      socket.terminate()
+      return outcome
+    },
+  }
+}
+
+/** Resident memory as the kernel counts it (proc(5)), in MiB. */
+const sampleRss = (pid: number) => {
+  const now = (): number => {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024
+    } catch {
+      return 0
+    }
+  }
+  let peak = now()
+  const timer = setInterval(() => (peak = Math.max(peak, now())), SAMPLE_EVERY_MS)
+  return {
+    now,
+    stop: () => {
+      clearInterval(timer)
+      return Math.max(peak, now())
+    },
+  }
+}

@@ -1,0 +1,59 @@
+/** `npm run bench:hostile`: attacks on the sidecar of the image in the chart's memory, beside a stream that echoes. */
+
+// npm run bench:hostile -- [--only NAME] [--limit MiB]; what to add to goes into test/bench/hostile-attacks.ts.
+
+import { parseArgs } from 'node:util'
+import { fileURLToPath } from 'node:url'
+import { ATTACKS } from './hostile-attacks.ts'
+import { startHostileStage } from './hostile-stage.ts'
+import { ship } from './peers/shipped.ts'
+
+const { values: flags } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    /** What the chart gives the container. */
+    limit: { type: 'string', default: '512' },
+  },
+})
+
+const shipped = ship(fileURLToPath(new URL('../..', import.meta.url)))
+const chosen = ATTACKS.filter(({ name }) => flags.only === undefined || name === flags.only)
+if (chosen.length === 0) throw new Error(`there is no attack ${flags.only}`)
+
+const rows = [
+  ['attack', 'sent', 'connections', 'RSS before / peak', 'probe', 'streams kept', 'exit'],
+]
+let holds = true
+for (const { name, set = [], run, openFilesMax } of chosen) {
+  // Each attack meets a sidecar of its own: none may live on what another has left.
+  const stage = await startHostileStage({
+    shipped,
+    set,
+    memoryMib: Number(flags.limit),
+    openFilesMax,
+  })
+  const rssBefore = stage.rssMib()
+  const sent = await run(stage).catch((error: unknown) => {
+    process.stderr.write(`${name}: ${String(error)}\n`)
+    return { bytes: Number.NaN, connections: Number.NaN, holds: false }
+  })
+  const { exit, isProbed, echo, peakMib } = await stage.finish()
+  const isKept = echo.isOpen && echo.answered === echo.sent && echo.isAdmitted
+  holds &&= exit === undefined && isProbed && isKept && sent.holds !== false
+  rows.push([
+    name,
+    `${(sent.bytes / 1024 / 1024).toFixed(1)} MiB`,
+    String(sent.connections),
+    `${rssBefore.toFixed(0)} / ${peakMib.toFixed(0)} MiB`,
+    isProbed ? 'ok' : 'BROKEN',
+    isKept ? `yes, ${echo.answered} echoes, slowest ${echo.slowestMs.toFixed(0)} ms` : 'NO',
+    exit ?? 'alive',
+  ])
+}
+
+const widths = rows[0]?.map((_, at) => Math.max(...rows.map((row) => row[at]?.length ?? 0))) ?? []
+for (const row of rows) {
+  process.stdout.write(`${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join('  ')}\n`)
+}
+process.stdout.write(`memory limit: ${flags.limit} MiB\n`)
+process.exitCode = holds ? 0 : 1

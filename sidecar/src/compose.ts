@@ -88,7 +88,7 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     await drainStreams.run()
     await stop()
   }
-  const reload = createReload({ settings, around, metrics, workerPort, pods })
+  const reload = createReload({ settings, around, metrics, workerPort, pods, openclaw })
   const survive: Sidecar['survive'] = (error, origin) => peerErrors.survive(error, origin)
   return { start, drain, stop, reload, survive }
 }

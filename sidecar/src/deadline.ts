@@ -2,6 +2,14 @@
 
 import type { Clock } from './clock.ts'
 
+/** The time was up. Where that is a fault, the one who set the deadline says which. */
+export class DeadlineError extends Error {
+  constructor(ms: number) {
+    super(`no answer within ${ms} ms`)
+    this.name = 'DeadlineError'
+  }
+}
+
 /** Runs `work` with a signal that aborts after `ms` milliseconds, or when `parent` does. */
 export async function withDeadline<T>(
   clock: Clock,
@@ -11,7 +19,7 @@ export async function withDeadline<T>(
 ): Promise<T> {
   const controller = new AbortController()
   const { signal } = controller
-  const cancel = clock.after(ms, () => controller.abort(new Error(`no answer within ${ms} ms`)))
+  const cancel = clock.after(ms, () => controller.abort(new DeadlineError(ms)))
   // By hand: `AbortSignal.any` keeps weak references that cost more than what they wait for.
   const follow = (): void => controller.abort(parent?.reason)
   if (parent?.aborted === true) follow()

@@ -122,6 +122,7 @@ export const CODES = {
   // The role.
   role_missing: denial(403, 1008, 'The role is missing. Name the role in the handshake.'),
   role_not_allowed: denial(403, 1008, 'This role is not allowed for the ServiceAccount.'),
+  policy_changed: fault(503, 1012, 'The policy allows less than before. Reconnect.'),
   trust_disabled: denial(403, 1008, 'Kubernetes trust is switched off at this gateway.'),
 
   // The first frame.

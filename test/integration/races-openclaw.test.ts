@@ -28,7 +28,9 @@ const keys = await KeyRing.create(['ES256'])
 /** The dialect as it ships; the operator's answers come a microtask later, each a step of its own. */
 const inOpenClaw =
   (isEnrolled: boolean) =>
-  ({ dial, clock, probe }: DialectParts) => {
+  ({ dial, clock, probe, onReload }: DialectParts) => {
+    const sessions = new Sessions()
+    onReload(() => sessions.review())
     const devices = probe.watch('devices', {
       isEnrolled: async () => isEnrolled,
       list: async () => [],
@@ -52,7 +54,7 @@ const inOpenClaw =
       inBandCredentials: true,
       isLocalAddress: () => false,
       deviceKeys: createDeviceKeys('a-seed-of-more-than-sixteen-bytes'),
-      sessions: new Sessions(),
+      sessions,
       enrolment: probe.watch('enrolment', enrolment),
       clock,
       randomId: () => crypto.randomUUID(),
@@ -80,52 +82,87 @@ const admit = (line: SteppedLine) => {
   return { pod, worker, closed }
 }
 
-const strikes: Readonly<Record<string, (line: SteppedLine, pod: Pod) => void>> = {
-  deleted: (line, pod) => line.workloads.deletePod('openclaw', pod.metadata.name),
-  'deleted by force': (line, pod) => line.removePod(pod),
+type Strike = {
+  readonly strike: (line: SteppedLine, pod: Pod) => void
+  readonly codes: RegExp
+  /** It counts from the moment it strikes, and the next one needs it undone. */
+  readonly restore?: (line: SteppedLine) => void
 }
-const CODES = /^(pod_terminating|pod_deleted|review_rejected)$/
 
-const strikeAt = async (line: SteppedLine, strike: (pod: Pod) => void, at: Position) => {
+const ACCOUNT = 'openclaw-worker'
+const restore = (line: SteppedLine) => line.allow(ACCOUNT)
+const DELETED = /^(pod_terminating|pod_deleted|review_rejected)$/
+
+const STRIKES: Readonly<Record<string, Strike>> = {
+  'its pod is deleted': {
+    strike: (line, pod) => line.workloads.deletePod('openclaw', pod.metadata.name),
+    codes: DELETED,
+  },
+  'its pod is deleted by force': { strike: (line, pod) => line.removePod(pod), codes: DELETED },
+  'a reload takes it off the list': {
+    strike: (line) => line.allow('another'),
+    codes: /^(identity_not_allowed|pod_unconfirmed)$/,
+    restore,
+  },
+  'a reload takes its role away': {
+    strike: (line) => line.allow(`${ACCOUNT}, allowedRoles: [observer]`),
+    codes: /^role_not_allowed$/,
+    restore,
+  },
+}
+
+const strikeAt = async (line: SteppedLine, { strike }: Strike, at: Position) => {
   line.outcomes.length = 0
   const { pod, closed } = admit(line)
-  line.probe.arm(at, () => strike(pod))
+  let isInTime = false
+  line.probe.arm(at, () => {
+    isInTime = !line.probe.steps.includes('binding.check')
+    strike(line, pod)
+  })
   await untilClosed(line, closed)
   const { outcomes, streams } = line
   await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()
-  return [...outcomes]
+  return { outcomes: [...outcomes], isInTime }
+}
+
+/** The steps of a whole admission and the moments between them. */
+const calibrate = async (line: SteppedLine) => {
+  line.probe.arm()
+  const { worker, closed } = admit(line)
+  await until(() => line.outcomes.includes('admitted'))
+  await turn()
+  const steps = [...line.probe.steps]
+  const positions = positionsOf(line.probe)
+  worker.terminate()
+  await closed
+  await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+  return { steps, positions }
 }
 
 for (const isEnrolled of [true, false]) {
-  for (const [name, strike] of Object.entries(strikes)) {
-    const who = isEnrolled ? 'a known device' : 'a device to be enrolled'
-    test(`${who}: when its pod is ${name} at any moment, nothing is left`, async (t) => {
+  const who = isEnrolled ? 'a known device' : 'a device to be enrolled'
+  for (const [name, each] of Object.entries(STRIKES)) {
+    // A reload strikes them alike; the waits of an enrolment are the gateway's and the pod's.
+    if (each.restore !== undefined && !isEnrolled) continue
+    test(`${who}: when ${name} at any moment, nothing is left`, async (t) => {
       const line = await startSteppedLine(keys, gateway.url, inOpenClaw(isEnrolled))
       t.teardown(() => line.stop())
-      line.probe.arm()
-      const whole = admit(line)
-      await until(() => line.outcomes.includes('admitted'))
-      await turn()
-      const steps = [...line.probe.steps]
-      const positions = positionsOf(line.probe)
-      whole.worker.terminate()
-      await whole.closed
-      await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+      const { steps, positions } = await calibrate(line)
       t.ok(steps.includes('enrolment.enter'), 'its own waits are steps too')
 
       let refused = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-        const outcomes = await strikeAt(line, (pod) => strike(line, pod), at).catch(
-          (error: unknown) => {
-            throw new Error(`something was left: ${place}`, { cause: error })
-          },
-        )
+        const { outcomes, isInTime } = await strikeAt(line, each, at).catch((error: unknown) => {
+          throw new Error(`something was left: ${place}`, { cause: error })
+        })
         const last = outcomes.at(-1)?.split(' ')[1] ?? ''
-        if (!CODES.test(last)) t.fail(`${place}: ${outcomes.join(', ')}`)
+        if (!each.codes.test(last)) t.fail(`${place}: ${outcomes.join(', ')}`)
         if (!line.probe.hasFired) t.fail(`${place}: never came`)
         if (outcomes[0] !== 'admitted') refused += 1
+        else if (isInTime && each.restore !== undefined) t.fail(`${place}: let in all the same`)
+        each.restore?.(line)
       }
       t.ok(
         refused > 0 && refused < positions.length,
@@ -133,4 +170,46 @@ for (const isEnrolled of [true, false]) {
       )
     })
   }
+
+  test(`${who}: when a reload takes a command away at any moment, no session has it`, async (t) => {
+    const line = await startSteppedLine(keys, gateway.url, inOpenClaw(isEnrolled))
+    t.teardown(() => line.stop())
+    const { steps, positions } = await calibrate(line)
+    const ends = { filtered: 0, refused: 0, closed: 0 }
+    for (const at of positions) {
+      const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
+      line.outcomes.length = 0
+      const told = gateway.received.length
+      const { worker, closed } = admit(line)
+      line.probe.arm(at, () => line.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
+      await until(() => line.probe.hasFired && line.outcomes.length > 0)
+      // What is revoked in the moment of its release is closed a moment later.
+      await until(() => line.streams.size === 0 || isSettled(line, told))
+      if (line.streams.size === 0) {
+        const [first = '', last = ''] = line.outcomes
+        const isClosed = first === 'admitted' && last === 'closed policy_changed'
+        if (isClosed) ends.closed += 1
+        else if (first === 'refused policy_changed') ends.refused += 1
+        else t.fail(`${place}: ${line.outcomes.join(', ')}`)
+      } else {
+        ends.filtered += 1
+        t.strictSame(commandsTold(told), ['system.which'], place)
+      }
+      worker.terminate()
+      await closed
+      await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+      line.allow(ACCOUNT)
+    }
+    t.ok(ends.filtered > 0 && ends.refused > 0 && ends.closed > 0, JSON.stringify(ends))
+  })
 }
+
+/** The commands of the last `connect` the gateway was sent since. */
+const commandsTold = (since: number): readonly string[] | undefined =>
+  gateway.received
+    .slice(since)
+    .map(({ data }) => JSON.parse(data.toString()) as { params?: { commands?: string[] } })
+    .findLast(({ params }) => params?.commands !== undefined)?.params?.commands
+
+const isSettled = (line: SteppedLine, since: number): boolean =>
+  line.outcomes.length === 1 && commandsTold(since)?.length === 1

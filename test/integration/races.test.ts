@@ -20,6 +20,8 @@ type Disaster = {
   readonly codes: readonly string[]
   /** It counts from the moment it strikes, with no watch to bring it. */
   readonly isImmediate?: true
+  /** Where one way in stands for both. */
+  readonly only?: Carrier
   /** Makes good what would stand in the next one's way; without it there is no next one. */
   readonly restore?: (line: SteppedLine) => void
 }
@@ -50,6 +52,20 @@ const DISASTERS: Readonly<Record<string, Disaster>> = {
     isImmediate: true,
     restore: (line) => line.allow(ACCOUNT),
   },
+  'its role is taken off its entry': {
+    strike: ({ line }) => line.allow(`${ACCOUNT}, allowedRoles: [observer]`),
+    codes: ['role_not_allowed'],
+    isImmediate: true,
+    only: 'in-band',
+    restore: (line) => line.allow(ACCOUNT),
+  },
+  'trust is switched off': {
+    strike: ({ line }) => line.allow(ACCOUNT, ['k8sTrust.enabled=false']),
+    codes: ['trust_disabled', 'pod_unconfirmed'],
+    isImmediate: true,
+    only: 'header',
+    restore: (line) => line.allow(ACCOUNT),
+  },
   'the worker hangs up': {
     strike: ({ worker }) => worker.terminate(),
     codes: ['worker_gone'],
@@ -72,7 +88,8 @@ const admit = (line: SteppedLine, carrier: Carrier) => {
   const worker = new WebSocket(line.url, {
     perMessageDeflate: false,
     localAddress: '127.0.0.11',
-    headers: carrier === 'header' ? { authorization: `Bearer ${token}` } : {},
+    headers:
+      carrier === 'header' ? { authorization: `Bearer ${token}`, 'x-openclaw-role': 'node' } : {},
   })
   const closed = new Promise<void>((resolve) => {
     worker.on('close', () => resolve())
@@ -103,6 +120,14 @@ const calibrate = async (carrier: Carrier) => {
   await until(() => line.streams.size === 0)
   await line.stop()
   return { steps, positions }
+}
+
+/** Rules that end no stream, and yet have to hold for every admission that is still under way. */
+const RULES: Readonly<Record<string, { readonly set: string; readonly code: string }>> = {
+  'its token lives too long': {
+    set: 'k8sTrust.maxTokenLifetime=1s',
+    code: 'token_lifetime_exceeded',
+  },
 }
 
 /** What became of an admission, told to the recorder, when all its sockets are gone. */
@@ -136,6 +161,7 @@ const calibrated = [
 
 for (const { carrier, steps, positions } of calibrated) {
   for (const [name, disaster] of Object.entries(DISASTERS)) {
+    if ((disaster.only ?? carrier) !== carrier) continue
     test(`${carrier}: when ${name} at any of ${positions.length} moments, nothing is left`, async (t) => {
       const { codes, restore } = disaster
       let line = await startSteppedLine(keys, gateway.url)
@@ -160,6 +186,36 @@ for (const { carrier, steps, positions } of calibrated) {
       t.ok(admitted > 0, 'some were let in and then closed')
       // A socket that nobody reads does not say that its peer left.
       if (name !== 'the worker hangs up') t.ok(admitted < positions.length, 'and some were refused')
+    })
+  }
+}
+
+for (const [name, { set, code }] of Object.entries(RULES)) {
+  for (const { carrier, positions, steps } of calibrated.slice(0, 1)) {
+    test(`${carrier}: when by a new rule ${name} at any moment, only a stream goes on`, async (t) => {
+      const line = await startSteppedLine(keys, gateway.url)
+      t.teardown(() => line.stop())
+      let refused = 0
+      for (const at of positions) {
+        const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
+        line.outcomes.length = 0
+        const { worker, closed } = admit(line, carrier)
+        let isInTime = false
+        line.probe.arm(at, () => {
+          isInTime = !line.probe.steps.includes('binding.check')
+          line.allow(ACCOUNT, [set])
+        })
+        await until(() => line.outcomes.length > 0 && line.probe.hasFired)
+        const [outcome = ''] = line.outcomes
+        if (outcome !== 'admitted') refused += 1
+        if (outcome !== 'admitted' && outcome !== `refused ${code}`) t.fail(`${place}: ${outcome}`)
+        if (outcome === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
+        worker.terminate()
+        await closed
+        await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+        line.allow(ACCOUNT)
+      }
+      t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
     })
   }
 }

@@ -14,6 +14,7 @@ export const ROUTES = [
   'watches',
   'podGets',
   'serviceAccountGets',
+  'serviceAccountLookups',
   'version',
   'readyz',
   'unknown',

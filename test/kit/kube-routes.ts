@@ -65,8 +65,13 @@ export const targetOf = (url: URL): Target => {
     const route = resource === 'pods' ? 'podGets' : 'serviceAccountGets'
     return { route, resource, namespace, name: decodeURIComponent(name) }
   }
-  const isWatch = ['1', 'true'].includes(url.searchParams.get('watch') ?? '')
-  return { route: isWatch ? 'watches' : 'lists', resource, namespace }
+  if (['1', 'true'].includes(url.searchParams.get('watch') ?? '')) {
+    return { route: 'watches', resource, namespace }
+  }
+  // A list of one, told from the list that a watch goes on from.
+  const isOne = url.searchParams.get('fieldSelector')?.startsWith('metadata.name=') === true
+  const isLookup = resource === 'serviceaccounts' && isOne && !url.searchParams.has('limit')
+  return { route: isLookup ? 'serviceAccountLookups' : 'lists', resource, namespace }
 }
 
 /** The true answer to a call; a `Selection` when it is a watch to be served. */
@@ -100,6 +105,7 @@ export const answerCall = (backend: Backend, call: Call): Answer | Selection => 
     case 'watches':
     case 'podGets':
     case 'serviceAccountGets':
+    case 'serviceAccountLookups':
       return answerObjects(backend, call, user)
   }
 }
@@ -250,7 +256,11 @@ const notAcceptable = (type: string): Answer =>
     reason: 'NotAcceptable',
   })
 
-const VERBS: Partial<Record<Route, string>> = { lists: 'list', watches: 'watch' }
+const VERBS: Partial<Record<Route, string>> = {
+  serviceAccountLookups: 'list',
+  lists: 'list',
+  watches: 'watch',
+}
 
 const answerObjects = (backend: Backend, call: Call, user: string): Answer | Selection => {
   const { route, resource = 'pods', namespace = '', name } = call.target
@@ -267,7 +277,8 @@ const answerObjects = (backend: Backend, call: Call, user: string): Answer | Sel
   const query = call.url.searchParams
   const selection = selectionOf(resource, namespace, query)
   if ('status' in selection) return selection
-  if (route === 'lists') return listAnswer(backend.store, selection, query)
+  if (route === 'lists' || route === 'serviceAccountLookups')
+    return listAnswer(backend.store, selection, query)
   return invalidVersion(query) ?? selection
 }
 

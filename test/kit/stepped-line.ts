@@ -114,6 +114,8 @@ export type DialectParts = {
   readonly dial: GatewayDialer
   readonly clock: FakeClock
   readonly probe: Probe
+  /** Runs with every reload. */
+  readonly onReload: (review: () => void) => void
 }
 
 const inStream = ({ dial, probe }: DialectParts): Dialect =>
@@ -134,7 +136,7 @@ export const startSteppedLine = async (
   const store = new KubeStore()
   const workloads = createWorkloads(store, clock.now)
   const outcomes: string[] = []
-  const load = (allowed: string) =>
+  const load = (entry: string, set: readonly string[] = []) =>
     loadConfig({
       env: {},
       flags: [
@@ -144,7 +146,8 @@ export const startSteppedLine = async (
         // Empty caches of full size would cost more than all the rest.
         'review.cacheEntries=100',
         'limits.failuresPerAddress=0',
-        `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: ${allowed}}]`,
+        `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: ${entry}}]`,
+        ...set,
       ],
       readFile: () => '',
     }).config
@@ -194,7 +197,8 @@ export const startSteppedLine = async (
       },
     },
   })
-  const dialect = createDialect({ dial, clock, probe })
+  let review = () => {}
+  const dialect = createDialect({ dial, clock, probe, onReload: (run) => (review = run) })
   const recorder: Recorder = {
     refused: ({ code }) => void outcomes.push(`refused ${code}`),
     admitted: () => void outcomes.push('admitted'),
@@ -237,10 +241,11 @@ export const startSteppedLine = async (
     workloads,
     /** As the last line a watch tells of a pod that was deleted by force. */
     removePod: (pod: Pod) => store.remove('pods', pod),
-    /** Who may enter, from now on. */
-    allow(serviceAccount: string) {
-      settings.apply(load(serviceAccount))
+    /** Who may enter, from now on: a ServiceAccount, with what else its entry and `k8sTrust` say. */
+    allow(entry: string, set: readonly string[] = []) {
+      settings.apply(load(entry, set))
       watched.onPolicyChanged()
+      review()
     },
     drain() {
       workerPort.startDraining()

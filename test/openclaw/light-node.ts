@@ -38,6 +38,8 @@ export type ConnectParams = {
   readonly mode?: string
   readonly clientId?: string
   readonly commands?: readonly string[]
+  /** Other members of what it offers, such as `caps`. */
+  readonly offer?: Readonly<Record<string, unknown>>
   readonly version?: 'v2' | 'v3'
   /** Shown in place of the device's own id. */
   readonly deviceId?: string
@@ -103,6 +105,7 @@ export const connectFrame = (nonce: string, ts: number, params: ConnectParams) =
       },
       caps: ['system'],
       commands: params.commands ?? COMMANDS,
+      ...params.offer,
       pathEnv: '/usr/bin:/bin',
       auth,
       role,

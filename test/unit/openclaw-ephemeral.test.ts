@@ -1,7 +1,8 @@
 /** Device records and sessions: what is removed with its pod, what is kept, and in which order. */
 
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
 import {
@@ -18,6 +19,7 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const deviceKeys = createDeviceKeys('a-seed-of-more-than-sixteen-bytes')
@@ -30,7 +32,7 @@ const recordOf = (podName: string): DeviceRecord => ({
   deviceId: deviceKeys(podNamed(podName)).id,
   displayName: podName,
 })
-const session = (podUid: string) => ({ podUid, allowedCommands: ['*'], revoke: () => {} })
+const session = (podUid: string) => ({ podUid, allowedCommands: () => ['*'], revoke: () => {} })
 const settle = async () => {
   for (let turns = 0; turns < 8; turns += 1) await turn()
 }
@@ -252,8 +254,12 @@ test('no device is asked about while its record may be on its way out', async (t
 test('a wider surface is approved as far as the policy allows, and only for our own sessions', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', { podUid: 'u', allowedCommands: ['system.*'], revoke: () => {} })
-  sessions.open('greedy', { podUid: 'v', allowedCommands: ['system.which'], revoke: () => {} })
+  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['system.*'], revoke: () => {} })
+  sessions.open('greedy', {
+    podUid: 'v',
+    allowedCommands: () => ['system.which'],
+    revoke: () => {},
+  })
   const approved: unknown[] = []
   const withheld: string[] = []
   let lists = 0
@@ -293,10 +299,171 @@ test('a wider surface is approved as far as the policy allows, and only for our 
   t.equal(lists, 2)
 })
 
+test('surfaces are approved by the policy of the moment, and unknown ones by no list of commands', async (t) => {
+  const clock = new FakeClock()
+  const sessions = new Sessions()
+  let allowed: readonly string[] = ['system.*', 'camera.*']
+  sessions.open('ours', { podUid: 'u', allowedCommands: () => allowed, revoke: () => {} })
+  let approved: string[] = []
+  let withheld = 0
+  let pending: readonly object[] = []
+  const surfaces = new Surfaces({
+    sessions,
+    clock,
+    channel: {
+      async call(method, params) {
+        if (method === 'node.pair.list') return { pending }
+        return approved.push((params as { requestId: string }).requestId)
+      },
+    },
+    onWithheld: () => (withheld += 1),
+    onFault: (error) => t.fail(String(error)),
+  })
+  const check = async (...offers: readonly object[]) => {
+    approved = []
+    withheld = 0
+    pending = offers.map((offer, nth) => ({ requestId: String(nth), nodeId: 'ours', ...offer }))
+    surfaces.check()
+    await settle()
+    clock.advance(1000)
+    await settle()
+    return { approved, withheld }
+  }
+  const commands = ['system.run']
+  const offers = [
+    { commands },
+    { commands, caps: ['system'] },
+    { commands, caps: ['system', 'mcp'] },
+    { commands, permissions: { 'screen.record': true } },
+    { commands, computerUse: {} },
+    { caps: ['system'], permissions: {} },
+    {},
+  ]
+  t.strictSame(await check(...offers), { approved: ['0', '1'], withheld: 5 })
+  allowed = ['camera.*']
+  t.strictSame(await check(...offers), { approved: [], withheld: 7 }, 'no old list is kept')
+  allowed = ['*']
+  t.strictSame((await check(...offers)).approved.length, 7)
+  surfaces.stop()
+})
+
+test('a session ends when the policy leaves less than it offers, and for no other change', async (t) => {
+  const sessions = new Sessions()
+  let allowed: readonly string[] = ['system.*', 'camera.*']
+  const revoked: string[] = []
+  const open = (id: string) =>
+    sessions.open(id, {
+      podUid: id,
+      allowedCommands: () => allowed,
+      revoke: (code) => revoked.push(`${id} ${code}`),
+    })
+  const mute = open('has not said yet what it offers')
+  const small = open('small')
+  const wide = open('wide')
+  small.offer({ commands: ['system.which'], caps: [] })
+  wide.offer({ commands: ['system.which', 'camera.snap'], caps: ['camera'] })
+  const after = (...list: readonly string[]) => {
+    allowed = list
+    revoked.length = 0
+    sessions.review()
+    return [...revoked]
+  }
+  t.strictSame(after('camera.*', 'system.*', 'system.*'), [], 'in another order')
+  t.strictSame(after('*'), [], 'wider')
+  t.strictSame(after('system.which', 'camera.snap'), [], 'narrower, and still all that is offered')
+  t.strictSame(after('system.*'), ['wide policy_changed'])
+  t.strictSame(after('x'), ['small policy_changed', 'wide policy_changed'])
+  t.strictSame(after(), [], 'who is refused as a whole has another reason to end')
+
+  allowed = ['*']
+  small.approve({ commands: ['terminal.upload'] })
+  t.equal(small.isUpToDate({ commands: ['system.which'], caps: [] }), true)
+  t.strictSame(after('system.*', 'camera.*'), ['small policy_changed'], 'what was approved later')
+  small.offer({ commands: [], caps: [] })
+  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), true)
+  allowed = ['*']
+  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), false, 'wider than was told')
+  t.equal(mute.isUpToDate({ commands: [] }), false)
+})
+
+test('a bug among the surfaces is a bug, and not a call that failed', async (t) => {
+  const broken = new TypeError('a bug')
+  const faults: unknown[] = []
+  const surfaces = new Surfaces({
+    sessions: {
+      find() {
+        throw broken
+      },
+    },
+    clock: new FakeClock(),
+    channel: { call: async () => ({ pending: [{ requestId: 'r', nodeId: 'n' }] }) },
+    onWithheld: () => {},
+    onFault: (error) => faults.push(error),
+  })
+  const uncaught = once(process, 'unhandledRejection')
+  surfaces.check()
+  t.equal((await uncaught)[0], broken)
+  t.strictSame(faults, [])
+})
+
+test('of what goes wrong in a handshake only a fault, a deadline or an abort is one', async (t) => {
+  const challenge = { type: 'event', event: 'connect.challenge', payload: { nonce: 'n', ts: 1 } }
+  const clock = new FakeClock()
+  const enter = (head: Buffer, allowedCommands: () => never, signal: AbortSignal) => {
+    const socket = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+    const enrolment = new Enrolment({
+      dial: async () => ({ socket: socket as Socket, head, subprotocol: undefined }),
+      places: new Places(1),
+      ephemeral: { keep: async () => {} },
+      devices: {
+        isEnrolled: async () => true,
+        list: async () => [],
+        note: () => {},
+        remove: async () => {},
+        mintBootstrapToken: async () => 'once',
+      },
+      surfaces: { check: () => {} },
+      readAuth: () => ({}),
+      handshakeTimeoutMs: 1000,
+      messageBytesMax: 1024,
+      clock,
+      onEnrolled: () => {},
+    })
+    const reach = { signal, allowedCommands }
+    const entrant = { device: deviceKeys(podNamed('a')), reach, request: { id: 'r' } }
+    const outcome = enrolment
+      .enter(entrant as unknown as Entrant)
+      .catch((error: unknown) => ({ error, isSocketGone: socket.destroyed }))
+    return outcome
+  }
+  const challenged = textFrame(JSON.stringify(challenge), { masked: false })
+  const never = new AbortController().signal
+  const bug = new TypeError('a bug')
+  const thrower = (error: Error) => (): never => {
+    throw error
+  }
+  t.strictSame(await enter(challenged, thrower(bug), never), { error: bug, isSocketGone: true })
+  const fault = new Fault('gateway_refused', 'no')
+  t.strictSame(await enter(challenged, thrower(fault), never), { error: fault, isSocketGone: true })
+
+  const silent = Buffer.alloc(0)
+  const late = enter(silent, thrower(bug), never)
+  await settle()
+  await clock.advanceAsync(1000)
+  t.match(await late, { error: { code: 'gateway_unreachable' }, isSocketGone: true })
+
+  const revoking = new AbortController()
+  const revoked = enter(silent, thrower(bug), revoking.signal)
+  await settle()
+  const reason = new Error('revoked')
+  revoking.abort(reason)
+  t.strictSame(await revoked, { error: reason, isSocketGone: true })
+})
+
 test('a surface whose approval failed is looked at again, after a pause', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', { podUid: 'u', allowedCommands: ['*'], revoke: () => {} })
+  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
   const faults: unknown[] = []
   let approvals = 0
   const surfaces = new Surfaces({

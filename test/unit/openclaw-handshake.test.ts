@@ -18,6 +18,8 @@ import {
 import {
   filterSurface,
   gatewayConnectFrame,
+  isSurfaceAllowed,
+  type Surface,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/introduction.ts'
 import { reactionTo, refusalFrame } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/refusal.ts'
@@ -212,6 +214,85 @@ test('commands are filtered by the globs, and capabilities go with their command
   })
   t.strictSame(filterSurface({ commands, caps }, ['system.ru']), { commands: [], caps: [] })
   t.strictSame(filterSurface({}, ['*']), { commands: [], caps: [] })
+})
+
+test('what a node offers beside commands passes with a command of its own, and else not', async (t) => {
+  const surface = {
+    commands: ['system.run', 'camera.snap', 'computer.act', 'canvas.show'],
+    caps: ['system', 'camera', 'canvas', 'voice', 'constructor', '__proto__', 'toString'],
+    permissions: { 'camera.snap': true, 'camera.capture': false, accessibility: true },
+    computerUse: { contractVersion: 2, provider: { generation: 1 } },
+  }
+  t.strictSame(filterSurface(surface, ['*']), surface, 'everything may pass')
+  t.strictSame(filterSurface(surface, ['x', '**']), surface)
+  t.strictSame(
+    filterSurface(surface, ['system.*', 'camera.*', 'canvas.*']),
+    {
+      commands: ['system.run', 'camera.snap', 'canvas.show'],
+      caps: ['system', 'camera', 'canvas'],
+      permissions: { 'camera.snap': true, 'camera.capture': false },
+    },
+    'no command describes the rest',
+  )
+  t.strictSame(filterSurface(surface, ['computer.act']), {
+    commands: ['computer.act'],
+    caps: [],
+    permissions: {},
+    computerUse: surface.computerUse,
+  })
+  const { commands: _, ...rest } = surface
+  t.strictSame(filterSurface(rest, ['system.*', 'computer.*', 'camera.?nap']), {
+    commands: [],
+    caps: [],
+    permissions: { 'camera.snap': true },
+  })
+  for (const name of Object.getOwnPropertyNames(Object.prototype)) {
+    t.strictSame(filterSurface({ commands: ['a.b'], caps: [name] }, ['a.*']).caps, [], name)
+    const own = { commands: [`${name}.x`], caps: [name] }
+    t.strictSame(filterSurface(own, [`${name}.*`]), own, `${name} as any other name`)
+  }
+})
+
+test('a surface is allowed when the policy allows all of it, and one that is unknown never is', async (t) => {
+  const commands = ['system.run', 'system.which']
+  const cases: readonly (readonly [Surface, readonly string[], boolean])[] = [
+    [{ commands }, ['system.*'], true],
+    [{ commands }, ['system.which', 'system.run', 'system.run'], true],
+    [{ commands }, ['system.which'], false],
+    [{ commands: [] }, ['x'], true],
+    [{ commands, caps: ['system'] }, ['system.*'], true],
+    [{ commands, caps: ['system', 'mcp'] }, ['system.*'], false],
+    [{ commands, permissions: { 'system.run': true } }, ['system.*'], true],
+    [{ commands, permissions: { 'screen.record': true } }, ['system.*'], false],
+    [{ commands, computerUse: {} }, ['system.*'], false],
+    [{}, ['system.*'], false],
+    [{ caps: ['system'] }, ['system.*', 'fs.*'], false],
+    [{ permissions: { 'system.run': true } }, ['system.*'], false],
+    [{ caps: ['anything'], permissions: { at: true }, computerUse: {} }, ['*'], true],
+    [{ commands }, [], false],
+  ]
+  for (const [surface, allowedCommands, isAllowed] of cases) {
+    const name = `${JSON.stringify(surface)} by ${allowedCommands.join(' ')}`
+    t.equal(isSurfaceAllowed(surface, allowedCommands), isAllowed, name)
+  }
+})
+
+test('a computerUse that could not be written again, or sets a prototype, is malformed', async (t) => {
+  const frame = connectFrame('n', 1, { device: createDevice() })
+  const text = (computerUse: string) =>
+    JSON.stringify(frame).replace('"caps":', `"computerUse":${computerUse},"caps":`)
+  const nested = (levels: number) => `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`
+  const lists = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
+  for (const good of [nested(16), lists(16), '{}', 'null', '"constructor"', '{"constructor":1}']) {
+    t.equal(readConnect(text(good)).ok, true, good)
+  }
+  const bad = [nested(17), lists(17), nested(30_000), lists(30_000), '{"a":[{"__proto__":{}}]}']
+  for (const each of bad) {
+    t.strictSame(readConnect(text(each)), { ok: false, code: 'connect_malformed' })
+  }
+  const proto = JSON.stringify(frame).replace('"caps":', '"permissions":{"__proto__":true},"caps":')
+  const connect = readConnect(proto)
+  t.strictSame(connect.ok && Object.keys(connect.value.params.permissions ?? {}), [])
 })
 
 test("the gateway's connect is rebuilt, signed by the pod's device, and holds nothing of the worker's auth", async (t) => {

@@ -123,7 +123,7 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
   const gateway = await handshake.reach({
     identity: { podUid: 'uid' } as Identity,
     role: 'node',
-    allowedCommands: [],
+    allowedCommands: () => [],
     signal: new AbortController().signal,
     revoke() {},
   })

@@ -39,6 +39,11 @@ export function createPrecheck(options: PrecheckOptions) {
         : judgeClaims(known, options.rules(), clock.now())
     },
 
+    /** The same of claims that were read before: the rules and the time may have changed. */
+    judge(claims: Claims): Verdict<Claims> {
+      return judgeClaims(claims, options.rules(), clock.now())
+    },
+
     /**
      * Signature of the token that `claims` were read from. Without any keys a few tokens may go on
      * to the TokenReview unproven.

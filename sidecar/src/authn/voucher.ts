@@ -68,6 +68,11 @@ export class Voucher {
     }
   }
 
+  /** Whether what vouched for a worker still may: the rules of a local verdict can be reloaded. */
+  isStanding(by: Vouched['by']): boolean {
+    return by !== 'local' || this.#isLocalAllowed()
+  }
+
   /** Forgets what is remembered of a pod that went. */
   forgetPod(podUid: string): void {
     for (const [tokenId, identity] of this.#memory.entries()) {
@@ -91,14 +96,17 @@ export class Voucher {
   }
 
   #mayVerifyLocally(error: unknown, signature: SignatureState): boolean {
-    const { onApiOutage, maxWatchStalenessMs } = this.#options.rules()
     return (
       error instanceof Fault &&
       error.code === 'review_unavailable' &&
-      onApiOutage === 'verify-locally' &&
       signature === 'verified' &&
-      this.#options.watchStaleMs() <= maxWatchStalenessMs
+      this.#isLocalAllowed()
     )
+  }
+
+  #isLocalAllowed(): boolean {
+    const { onApiOutage, maxWatchStalenessMs } = this.#options.rules()
+    return onApiOutage === 'verify-locally' && this.#options.watchStaleMs() <= maxWatchStalenessMs
   }
 }
 

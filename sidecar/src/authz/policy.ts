@@ -25,10 +25,10 @@ export type Policy = {
 }
 
 /**
- * An empty list allows nobody. Where several entries match, a role is allowed if one of them
- * allows it, and that entry's commands go with it.
+ * An empty list allows nobody, and no list does while trust is switched off. Where several entries
+ * match, a role is allowed if one of them allows it, and that entry's commands go with it.
  */
-export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
+export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = true): Policy {
   const rules = entries.map((entry) => ({
     entry,
     isNamespace: globMatcher(entry.namespace),
@@ -43,6 +43,7 @@ export function createPolicy(entries: readonly AllowedIdentity[]): Policy {
     isListed: (namespace, serviceAccount) => listMatching(namespace, serviceAccount).length > 0,
 
     authorize({ namespace, serviceAccount }, asked) {
+      if (!isEnabled) return denied('trust_disabled')
       const matching = listMatching(namespace, serviceAccount)
       if (matching.length === 0) return denied('identity_not_allowed')
       const roles = new Set(matching.flatMap((entry) => entry.allowedRoles))

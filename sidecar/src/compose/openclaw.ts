@@ -32,6 +32,8 @@ export type OpenClaw = {
   readonly dialect: Dialect
   readonly start: () => void
   readonly stop: () => void
+  /** Every session has to be allowed what it offers. */
+  readonly onPolicyChanged: () => void
   /** The pod's object is gone, or its name belongs to another. */
   readonly podGone: (pod: PodName, podUid: string) => void
   /** What keeps workers out beside the gateway itself; `undefined` when nothing does. */
@@ -74,6 +76,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
       ephemeral.stop()
       channel.stop()
     },
+    onPolicyChanged: () => sessions.review(),
     podGone: (pod, podUid) => ephemeral.podGone(pod, podUid),
     findObjection: () => (channel.isReady ? undefined : 'the operator channel is down'),
   }

@@ -26,7 +26,7 @@ export class Settings {
 
   constructor(config: Config) {
     this.#config = config
-    this.#policy = createPolicy(config.k8sTrust.allowedIdentities)
+    this.#policy = policyOf(config.k8sTrust)
   }
 
   get config(): Config {
@@ -42,10 +42,13 @@ export class Settings {
     const k8sTrust = { ...this.#config.k8sTrust }
     for (const name of RELOADED) Object.assign(k8sTrust, { [name]: next.k8sTrust[name] })
     this.#config = { ...this.#config, k8sTrust }
-    this.#policy = createPolicy(k8sTrust.allowedIdentities)
+    this.#policy = policyOf(k8sTrust)
     const sections = Object.keys(next) as (keyof Config)[]
     return sections.filter(
       (section) => JSON.stringify(next[section]) !== JSON.stringify(this.#config[section]),
     )
   }
 }
+
+const policyOf = ({ allowedIdentities, enabled }: Config['k8sTrust']): Policy =>
+  createPolicy(allowedIdentities, enabled)

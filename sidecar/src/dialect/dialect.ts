@@ -30,7 +30,8 @@ export type GatewaySide = Dialled
 
 /** What the gateway is reached for. */
 export type GrantedReach = Reach & {
-  readonly allowedCommands: readonly string[]
+  /** The commands that the policy in force allows. Asked each time: it may be reloaded. */
+  readonly allowedCommands: () => readonly string[]
   /** Ends this admission, or the stream it became. */
   readonly revoke: (code: Code) => void
 }
@@ -40,6 +41,8 @@ export type Handshake = {
   readonly introduce: () => Promise<Verdict<Introduction>>
   /** Dials the gateway and does the handshake there. Throws `Fault`. */
   readonly reach: (reach: GrantedReach) => Promise<GatewaySide>
+  /** Why what the gateway was told of the worker does not hold any more. Synchronous. */
+  readonly findObjection: () => Code | undefined
   /** Tells the worker that it is in; bytes flow from here on. Synchronous: nothing may come between. */
   readonly release: (gateway: GatewaySide) => void
   /** The message a refused worker gets on its open WebSocket ahead of the close frame. */

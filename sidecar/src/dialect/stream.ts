@@ -29,6 +29,7 @@ function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake
       return token === undefined ? denied('credential_missing') : granted({ token, role })
     },
     reach: (reach) => dialInTurn(worker, reach, options),
+    findObjection: () => undefined,
     release: (gateway) => worker.open(gateway.subprotocol),
     refusalMessage: () => undefined,
   }
@@ -50,6 +51,7 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
       gateway.socket.destroy()
       throw new Fault('gateway_refused', 'The gateway did not choose the subprotocol.')
     },
+    findObjection: () => undefined,
     release: () => worker.send(CONNECT_ACCEPTED),
     refusalMessage: connectRefused,
   }

@@ -2,7 +2,7 @@
 
 import type { Precheck } from '../authn/precheck.ts'
 import type { SignatureState } from '../authn/signature.ts'
-import type { Voucher } from '../authn/voucher.ts'
+import type { Vouched, Voucher } from '../authn/voucher.ts'
 import type { Caller, PodBinding } from '../authz/pod-binding.ts'
 import type { Grant, Policy } from '../authz/policy.ts'
 import { raceAbort } from '../deadline.ts'
@@ -19,7 +19,7 @@ export type Line = {
   readonly precheck: Precheck
   readonly streams: Streams
   /** The verdict cache and the TokenReview behind it. */
-  readonly voucher: Pick<Voucher, 'vouch'>
+  readonly voucher: Pick<Voucher, 'vouch' | 'isStanding'>
   readonly binding: Pick<PodBinding, 'bind' | 'check' | 'findGone'>
   /** As configured now: it may be reloaded while an admission is under way. */
   readonly policy: () => Policy
@@ -120,7 +120,8 @@ async function admitPrechecked(begun: Begun): Promise<Verdict<Admission>> {
     admission = await proveAndReach(begun)
     return admission
   } catch (error) {
-    if (entry.isAborted) return denied(entry.code)
+    const isOfAbort = error instanceof Fault || error === entry.signal.reason
+    if (entry.isAborted && isOfAbort) return denied(entry.code)
     throw error
   } finally {
     if (admission?.ok !== true) entry.finish()
@@ -151,10 +152,17 @@ async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
   trail.role = grant.value.role
 
   const revoke = (code: Code) => entry.revoke(code)
-  const gateway = await handshake.reach({ identity, ...grant.value, signal, revoke })
+  const allowedCommands = commandsInForce(line, identity, grant.value.role)
+  const gateway = await handshake.reach({
+    identity,
+    ...grant.value,
+    allowedCommands,
+    signal,
+    revoke,
+  })
 
   // Nothing may be awaited between these last questions and the release.
-  const objection = findLateObjection(line, caller, identity, grant.value)
+  const objection = findLateObjection(begun, { caller, identity, by, grant: grant.value })
   if (objection !== undefined || !entry.admit(grant.value.role)) {
     gateway.socket.destroy()
     return denied(objection ?? entry.code)
@@ -174,15 +182,31 @@ function prove({ entry, line, trail, mayContinue, onProven }: Begun): Code | und
   return undefined
 }
 
-/** What may have changed while the gateway was reached. */
+/** Nothing is allowed to those whom the policy in force refuses. */
+function commandsInForce(line: Line, identity: Identity, role: string) {
+  return (): readonly string[] => {
+    const grant = line.policy().authorize(identity, role)
+    return grant.ok ? grant.value.allowedCommands : []
+  }
+}
+
+type Proven = {
+  readonly caller: Caller
+  readonly identity: Identity
+  readonly by: Vouched['by']
+  readonly grant: Grant
+}
+
+/** What may have changed while the gateway was reached: the rules, the pod, the policy. */
 function findLateObjection(
-  line: Line,
-  caller: Caller,
-  identity: Identity,
-  { role }: Grant,
+  { line, handshake }: Arrival,
+  { caller, identity, by, grant }: Proven,
 ): Code | undefined {
+  const judged = line.precheck.judge(caller.claims)
+  if (!judged.ok) return judged.code
+  if (!line.voucher.isStanding(by)) return 'review_unavailable'
   const bound = line.binding.check(caller)
   if (!bound.ok) return bound.code
-  const grant = line.policy().authorize(identity, role)
-  return grant.ok ? undefined : grant.code
+  const renewed = line.policy().authorize(identity, grant.role)
+  return renewed.ok ? handshake.findObjection() : renewed.code
 }

@@ -34,7 +34,13 @@ type EntryOptions = Pick<Entry, 'number' | 'claims' | 'address'> & { readonly cl
 /** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
 const DENIED_MS_MAX = 900
 
-/** One admission, from the check of the signature to the end of its stream. Times are of the steady clock. */
+/** What the stream's own end does not excuse: a denial, or a policy that no longer allows it. */
+const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
+
+/**
+ * One admission, from the check of the signature to the end of its stream. Times are of the steady
+ * clock.
+ */
 export class Entry {
   readonly number: number
   readonly claims: Claims
@@ -126,7 +132,8 @@ export class Entry {
     if (effect !== 'close') return
     this.#stream?.close(code)
     // A frame under way may finish, and a slow reader may read its close: but not for long.
-    if (!isFault(code)) this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
+    if (isVerdict(code))
+      this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
   }
 
   /** The sockets are gone, or the admission was given up. */

@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
-import { raceAbort, withDeadline } from '../../deadline.ts'
+import { DeadlineError, raceAbort, withDeadline } from '../../deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Places } from '../../places.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
@@ -11,7 +11,12 @@ import type { Device } from './device-key.ts'
 import type { Devices } from './devices.ts'
 import type { EphemeralSessions } from './ephemeral-sessions.ts'
 import type { ConnectRequest } from './frames.ts'
-import { gatewayConnectFrame, type GatewayAuth } from './gateway-connect.ts'
+import {
+  filterSurface,
+  gatewayConnectFrame,
+  type GatewayAuth,
+  type Surface,
+} from './gateway-connect.ts'
 import { ConnectRefused, greetGateway, type Welcome } from './gateway-handshake.ts'
 import type { Surfaces } from './surfaces.ts'
 
@@ -38,6 +43,8 @@ export type Entrant = {
   readonly request: ConnectRequest
   readonly reach: GrantedReach
   readonly device: Device
+  /** Told what the gateway is about to be offered. */
+  readonly onOffer: (surface: Surface) => void
 }
 
 /** The gateway does not know the device, or knows it as another kind of machine. */
@@ -120,8 +127,8 @@ export class Enrolment {
 
   async #greet(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
     const { clock, dial, handshakeTimeoutMs, messageBytesMax } = this.#options
-    const { caller, device, reach, request } = entrant
-    const { allowedCommands, identity, signal } = reach
+    const { caller, device, onOffer, reach, request } = entrant
+    const { identity, signal } = reach
     signal.throwIfAborted()
     const dialled = await dial(caller, reach)
     try {
@@ -129,15 +136,25 @@ export class Enrolment {
         dialled,
         requestId: request.id,
         messageBytesMax,
-        connectFrame: (challenge) =>
-          gatewayConnectFrame({ request, identity, allowedCommands, device, challenge, auth }),
+        connectFrame(challenge) {
+          const allowedCommands = reach.allowedCommands()
+          onOffer(filterSurface(request.params, allowedCommands))
+          return gatewayConnectFrame({
+            request,
+            identity,
+            allowedCommands,
+            device,
+            challenge,
+            auth,
+          })
+        },
       })
       return await withDeadline(clock, handshakeTimeoutMs, () => greeting, signal)
     } catch (error) {
       // Only a socket that is gone is out of the way of the next session.
       await destroySocket(dialled.socket)
       signal.throwIfAborted()
-      if (error instanceof Fault) throw error
+      if (!(error instanceof DeadlineError)) throw error
       throw new Fault('gateway_unreachable', 'the gateway took too long', { cause: error })
     }
   }

@@ -24,6 +24,16 @@ const permissions = z
   .custom<object>((value) => isObject(value) && Object.keys(value).length <= PERMISSIONS_MAX)
   .pipe(z.record(word(256), z.boolean()))
 
+/** Levels of an object that is passed on as it is. */
+const DEPTH_MAX = 16
+
+/** Not nested deeper than it can be written again, and without a member that sets a prototype. */
+function isPlain(value: unknown, depth = 0): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  if (depth === DEPTH_MAX || Object.hasOwn(value, '__proto__')) return false
+  return Object.values(value).every((member) => isPlain(member, depth + 1))
+}
+
 /**
  * A node's `connect`. What is not named here is dropped, so that nothing reaches the gateway that
  * nobody looked at. The frame's own limit bounds whatever has none here.
@@ -50,7 +60,7 @@ const CONNECT = z.object({
     caps: z.array(word(256)).max(256).optional(),
     commands: commandList.optional(),
     permissions: permissions.optional(),
-    computerUse: z.unknown().optional(),
+    computerUse: z.unknown().refine(isPlain).optional(),
     pathEnv: z.string().optional(),
     locale: z.string().max(64).optional(),
     userAgent: z.string().max(256).optional(),

@@ -1,5 +1,6 @@
 /** The `connect` the gateway gets in place of the worker's: rebuilt, filtered and signed anew. */
 
+import { isDeepStrictEqual } from 'node:util'
 import { globMatcher } from '../../glob.ts'
 import type { Identity } from '../../identity.ts'
 import type { Device } from './device-key.ts'
@@ -23,16 +24,23 @@ export type GatewayConnectOptions = {
   readonly auth: GatewayAuth
 }
 
-/** Capabilities whose commands go by another name. */
-const COMMANDS_OF_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
-  'local-inference': ['ollama.'],
-  file: ['file.', 'dir.'],
-  system: ['system.', 'fs.'],
-}
+/** What a node offers: commands, and what goes with them. */
+export type Surface = Pick<ConnectParams, 'commands' | 'caps' | 'permissions' | 'computerUse'>
+
+/** Capabilities whose commands go by another name. A Map: the name is the worker's choice. */
+const COMMANDS_OF_CAPABILITY: ReadonlyMap<string, readonly string[]> = new Map([
+  ['local-inference', ['ollama.']],
+  ['file', ['file.', 'dir.']],
+  ['system', ['system.', 'fs.']],
+])
+/** The commands that a `computerUse` descriptor describes. */
+const COMPUTER_PREFIX = 'computer.'
+/** Lets every command pass, and whatever else a node offers. */
+const EVERYTHING = /^\*+$/
 
 export function gatewayConnectFrame(options: GatewayConnectOptions): string {
   const { request, identity, device, challenge, auth } = options
-  const { client, pathEnv, permissions, computerUse, locale, userAgent } = request.params
+  const { client, pathEnv, locale, userAgent } = request.params
   const { namespace, serviceAccount, podName } = identity
   const params = {
     minProtocol: PROTOCOL,
@@ -45,8 +53,6 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
     role: 'node',
     scopes: [],
     ...filterSurface(request.params, options.allowedCommands),
-    permissions,
-    computerUse,
     pathEnv,
     locale,
     userAgent,
@@ -67,19 +73,44 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
   })
 }
 
-/** The commands the policy allows, and the capabilities that still have one of them. */
+/**
+ * The commands that the policy allows, and of the rest what goes with one of them: a capability and
+ * a `computerUse` with their commands, a permission with the command of its name. What cannot be
+ * told is withheld, unless the policy allows everything.
+ */
 export function filterSurface(
-  { commands = [], caps = [] }: Pick<ConnectParams, 'commands' | 'caps'>,
+  surface: Surface,
   allowedCommands: readonly string[],
-): { readonly commands: readonly string[]; readonly caps: readonly string[] } {
-  const allowed = commands.filter(allowanceOf(allowedCommands))
-  if (allowed.length === commands.length) return { commands, caps }
-  const isLeft = (capability: string) =>
-    (COMMANDS_OF_CAPABILITY[capability] ?? [`${capability}.`]).some((prefix) =>
-      allowed.some((command) => command.startsWith(prefix)),
-    )
-  return { commands: allowed, caps: caps.filter(isLeft) }
+): Surface & { readonly commands: string[]; readonly caps: string[] } {
+  const { commands = [], caps = [], permissions, computerUse } = surface
+  const isEverything = allowedCommands.some((glob) => EVERYTHING.test(glob))
+  const isAllowed = isEverything ? () => true : allowanceOf(allowedCommands)
+  const allowed = commands.filter(isAllowed)
+  const isLeft = (prefix: string) => allowed.some((command) => command.startsWith(prefix))
+  const isCapable = (capability: string) =>
+    isEverything || (COMMANDS_OF_CAPABILITY.get(capability) ?? [`${capability}.`]).some(isLeft)
+  return {
+    commands: allowed,
+    caps: caps.filter(isCapable),
+    ...(permissions === undefined ? {} : { permissions: pickMembers(permissions, isAllowed) }),
+    ...(computerUse !== undefined && (isEverything || isLeft(COMPUTER_PREFIX))
+      ? { computerUse }
+      : {}),
+  }
 }
+
+/** Whether the policy allows all of a surface. Without a list of commands nothing tells what it is. */
+export function isSurfaceAllowed(surface: Surface, allowedCommands: readonly string[]): boolean {
+  if (allowedCommands.some((glob) => EVERYTHING.test(glob))) return true
+  if (surface.commands === undefined) return false
+  return isDeepStrictEqual(filterSurface(surface, allowedCommands), filterSurface(surface, ['*']))
+}
+
+const pickMembers = <T>(
+  members: Readonly<Record<string, T>>,
+  isPicked: (name: string) => boolean,
+): Record<string, T> =>
+  Object.fromEntries(Object.entries(members).filter(([name]) => isPicked(name)))
 
 type Allowance = (command: string) => boolean
 
@@ -87,7 +118,7 @@ type Allowance = (command: string) => boolean
 const allowances = new WeakMap<readonly string[], Allowance>()
 
 /** Whether a command matches one of the globs. */
-export function allowanceOf(allowedCommands: readonly string[]): Allowance {
+function allowanceOf(allowedCommands: readonly string[]): Allowance {
   const known = allowances.get(allowedCommands)
   if (known !== undefined) return known
   const matchers = allowedCommands.map(globMatcher)

@@ -75,5 +75,11 @@ const HELLO = z.looseObject({
 function helloFrame(requestId: string, payload: unknown): string {
   const hello = HELLO.safeParse(payload)
   if (!hello.success) throw new Fault('gateway_refused', "the gateway's hello is not for a node")
-  return JSON.stringify({ type: 'res', id: requestId, ok: true, payload: hello.data })
+  try {
+    return JSON.stringify({ type: 'res', id: requestId, ok: true, payload: hello.data })
+  } catch (cause) {
+    // JSON can be read at any depth, and not be written.
+    if (!(cause instanceof RangeError)) throw cause
+    throw new Fault('gateway_refused', "the gateway's hello is nested too deep", { cause })
+  }
 }

@@ -1,12 +1,12 @@
 /** The `openclaw` dialect: ends a node's handshake here and begins another one at the gateway. */
 
 import type { Clock } from '../../clock.ts'
-import { withDeadline } from '../../deadline.ts'
+import { DeadlineError, withDeadline } from '../../deadline.ts'
 import { denied, type Code } from '../../denial.ts'
 import { Fault } from '../../fault.ts'
 import type { Caller } from '../../tunnel/gateway-dialer.ts'
 import type { Dialect, GrantedReach, Handshake, WorkerSide } from '../dialect.ts'
-import type { DeviceKeys } from './device-key.ts'
+import type { Device, DeviceKeys } from './device-key.ts'
 import type { Enrolment } from './enrolment.ts'
 import { challengeFrame, readConnect, type ConnectRequest } from './frames.ts'
 import type { Welcome } from './gateway-handshake.ts'
@@ -36,6 +36,7 @@ export function createOpenClawDialect(options: OpenClawDialectOptions): Dialect 
 
 function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Handshake {
   let request: ConnectRequest | undefined
+  let session: Session | undefined
   let hello = ''
   return {
     async introduce() {
@@ -59,15 +60,26 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
     async reach(reach) {
       if (request === undefined)
         throw new Error('a worker is reached for before it introduced itself')
-      const welcome = await enterGateway({ worker, request, reach, options })
+      const { allowedCommands, identity, revoke } = reach
+      const device = options.deviceKeys(identity)
+      // Displaces the pod's session before.
+      const { podUid } = identity
+      session = options.sessions.open(device.id, { podUid, allowedCommands, revoke })
+      const welcome = await enterGateway({ worker, request, reach, device, session, options })
       hello = welcome.hello
       return welcome.gateway
+    },
+
+    findObjection() {
+      const isUpToDate = request !== undefined && session?.isUpToDate(request.params) === true
+      return isUpToDate ? undefined : 'policy_changed'
     },
 
     release() {
       worker.send(hello)
       // The token and the gateway's whole state would otherwise live as long as the stream.
       request = undefined
+      session = undefined
       hello = ''
     },
 
@@ -88,18 +100,24 @@ type Entering = {
   readonly worker: WorkerSide
   readonly request: ConnectRequest
   readonly reach: GrantedReach
+  readonly device: Device
+  readonly session: Session
   readonly options: OpenClawDialectOptions
 }
 
-/** Displaces the pod's session before, waits until the gateway has seen it go, and enters. */
-async function enterGateway({ worker, request, reach, options }: Entering): Promise<Welcome> {
-  const { clock, deviceKeys, enrolment, sessions } = options
-  const { allowedCommands, identity, revoke, signal } = reach
-  const device = deviceKeys(identity)
-  const session = sessions.open(device.id, { podUid: identity.podUid, allowedCommands, revoke })
+/** Waits until the gateway has seen the pod's session before go, and enters. */
+async function enterGateway(entering: Entering): Promise<Welcome> {
+  const { worker, request, reach, device, session, options } = entering
+  const { clock, enrolment } = options
   try {
-    await awaitCleared(session, clock, signal)
-    const welcome = await enrolment.enter({ caller: callerOf(worker), request, reach, device })
+    await awaitCleared(session, clock, reach.signal)
+    const welcome = await enrolment.enter({
+      caller: callerOf(worker),
+      request,
+      reach,
+      device,
+      onOffer: (surface) => session.offer(surface),
+    })
     session.hold(welcome.gateway.socket)
     return welcome
   } catch (error) {
@@ -113,6 +131,7 @@ async function awaitCleared(session: Session, clock: Clock, signal: AbortSignal)
     await withDeadline(clock, CLEARED_MS_MAX, () => session.cleared, signal)
   } catch (cause) {
     signal.throwIfAborted()
+    if (!(cause instanceof DeadlineError)) throw cause
     throw new Fault('gateway_unreachable', 'the session before does not end', { cause })
   }
 }

@@ -74,7 +74,7 @@ export class OperatorChannel {
     this.#isStopped = true
     this.#cancelTimer()
     this.#socket?.destroy()
-    this.#rejectAll(new Error('the operator channel is stopped'))
+    this.#rejectAll(unavailable('the operator channel is stopped'))
   }
 
   /**

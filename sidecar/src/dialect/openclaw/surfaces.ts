@@ -2,8 +2,8 @@
 
 import * as z from 'zod'
 import type { Clock } from '../../clock.ts'
-import { allowanceOf } from './gateway-connect.ts'
-import type { OperatorChannel } from './operator-channel.ts'
+import { Fault } from '../../fault.ts'
+import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 import type { Sessions } from './sessions.ts'
 
 export type SurfacesOptions = {
@@ -19,6 +19,9 @@ const PENDING = z.object({
   requestId: z.string(),
   nodeId: z.string(),
   commands: z.array(z.string()).optional(),
+  caps: z.array(z.string()).optional(),
+  permissions: z.record(z.string(), z.boolean()).optional(),
+  computerUse: z.unknown().optional(),
 })
 
 type Pending = z.output<typeof PENDING>
@@ -59,9 +62,13 @@ export class Surfaces {
     this.#isResting = true
     let pauseMs = INTERVAL_MS
     try {
-      const list = LIST.parse(await this.#options.channel.call('node.pair.list'))
-      for (const pending of list.pending) await this.#decide(pending)
+      const list = LIST.safeParse(await this.#options.channel.call('node.pair.list'))
+      if (!list.success) {
+        throw new Fault('operator_unavailable', 'the list of surfaces cannot be read')
+      }
+      for (const pending of list.data.pending) await this.#decide(pending)
     } catch (error) {
+      if (!(error instanceof Fault || error instanceof CallRefused)) throw error
       // Nobody else would ask again: a surface that changed under our look waits for ever.
       this.#isDue = true
       pauseMs = RETRY_MS
@@ -75,11 +82,13 @@ export class Surfaces {
   }
 
   /** Only a device of a live session is ours to speak for: its key was proven a moment ago. */
-  async #decide({ requestId, nodeId, commands = [] }: Pending): Promise<void> {
+  async #decide({ requestId, nodeId, ...surface }: Pending): Promise<void> {
     const { channel, onWithheld, sessions } = this.#options
     const session = sessions.find(nodeId)
     if (session === undefined) return
-    if (!commands.every(allowanceOf(session.allowedCommands))) return onWithheld(nodeId)
+    if (!session.allows(surface)) return onWithheld(nodeId)
+    // Ahead of the answer: a policy that changes meanwhile has to find it.
+    session.approve(surface)
     await channel.call('node.pair.approve', { requestId })
   }
 }

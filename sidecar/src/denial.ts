@@ -187,6 +187,7 @@ export const CODES = {
 
   // Streams under way.
   framing_violation: denial(400, 1002, 'The stream broke the WebSocket framing rules.'),
+  invalid_utf8: denial(400, 1007, 'The first message or a close reason is not valid UTF-8.'),
   message_too_big: denial(413, 1009, 'A message exceeds the size limit.'),
   empty_fragments_exceeded: denial(400, 1008, 'Too many empty fragments in a row.'),
   idle_timeout: fault(408, 1001, 'The peer no longer answers.'),

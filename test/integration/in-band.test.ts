@@ -144,7 +144,9 @@ test('the first frame must be text, small, masked and lawful', async (t) => {
     [1002, 'framing_violation', rawFrame({ payload: 'a', lengthBytes: 2 })],
     [1002, 'framing_violation', rawFrame({ first: 0x09, payload: '' })],
     [1002, 'framing_violation', rawFrame({ first: 0x89, payload: 'a'.repeat(126) })],
-    [1002, 'framing_violation', rawFrame({ payload: Buffer.from([0xc3, 0x28]) })],
+    [1007, 'invalid_utf8', rawFrame({ payload: Buffer.from([0xc3, 0x28]) })],
+    [1002, 'framing_violation', rawFrame({ first: 0x88, payload: Buffer.from([0x03, 0xed]) })],
+    [1007, 'invalid_utf8', rawFrame({ first: 0x88, payload: Buffer.from([3, 0xe8, 0xff]) })],
   ] as const
   for (const [status, code, bytes] of cases) {
     const { code: close, reason } = await say(bytes)

@@ -91,6 +91,19 @@ test('a close frame ends the reading and is answered with its status', async (t)
   t.match(read(frame(0x88, '')), { kind: 'closed', reply: Buffer.from([0x88, 0]) })
 })
 
+test('a status that must not stand in a close frame is refused, not sent back', async (t) => {
+  for (const code of [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535]) {
+    const bytes = closeFrame({ code, reason: 'x', masked })
+    const violation = { kind: 'violation', code: 'framing_violation', reply: Buffer.alloc(0) }
+    t.match(read(bytes), violation, `${code}`)
+    t.match(read(bytes, 1), violation, `${code}, byte by byte`)
+    t.equal(read(bytes, 1).reply.length, 0)
+  }
+  for (const code of [1000, 1003, 1007, 1011, 1012, 1014, 3000, 4999]) {
+    t.match(read(closeFrame({ code, reason: 'x', masked })), { kind: 'closed' }, `${code}`)
+  }
+})
+
 const VIOLATIONS: Record<string, readonly [Buffer, string]> = {
   'a binary message': [frame(0x82, 'x'), 'frame_binary'],
   'a fragmented binary message': [frame(0x02, 'x'), 'frame_binary'],
@@ -106,8 +119,16 @@ const VIOLATIONS: Record<string, readonly [Buffer, string]> = {
     Buffer.from([0x81, 0xfe, 0, 3, 0, 0, 0, 0, 1, 2, 3]),
     'framing_violation',
   ],
-  'text that is no UTF-8': [frame(0x81, Buffer.from([0xc3, 0x28])), 'framing_violation'],
+  'text that is no UTF-8': [frame(0x81, Buffer.from([0xc3, 0x28])), 'invalid_utf8'],
+  'text that ends inside a character': [
+    Buffer.concat([frame(0x01, 'a'), frame(0x80, Buffer.from([0xe2, 0x82]))]),
+    'invalid_utf8',
+  ],
   'a close frame with one byte': [frame(0x88, 'x'), 'framing_violation'],
+  'a close reason that is no UTF-8': [
+    frame(0x88, Buffer.from([0x03, 0xe8, 0xc3, 0x28])),
+    'invalid_utf8',
+  ],
 }
 
 for (const [name, [bytes, code]] of Object.entries(VIOLATIONS)) {

@@ -32,8 +32,19 @@ function header({ first, length, masked = true, form }: Raw): Buffer {
   return masked ? Buffer.concat([bytes, MASK]) : bytes
 }
 
+/** The payload of a close frame is one that may be said. */
 const frame = (raw: Raw, fill = 0x61): Buffer =>
-  Buffer.concat([header(raw), Buffer.alloc(raw.length, fill)])
+  raw.first === 0x88 && raw.length >= 2
+    ? closeOf(1000, 'a'.repeat(raw.length - 2), raw.masked)
+    : Buffer.concat([header(raw), Buffer.alloc(raw.length, fill)])
+
+/** A close frame that says this, lawful or not. */
+function closeOf(code: number, reason: string | Buffer, masked = true): Buffer {
+  const payload = Buffer.concat([Buffer.alloc(2), Buffer.from(reason)])
+  payload.writeUInt16BE(code)
+  if (masked) for (const at of payload.keys()) payload[at]! ^= MASK[at & 3]!
+  return Buffer.concat([header({ first: 0x88, length: payload.length, masked }), payload])
+}
 
 /** The same small numbers every time (mulberry32). */
 function seeded(seed: number): () => number {
@@ -291,13 +302,110 @@ test('whatever follows a close frame is discarded, were it garbage', async (t) =
   }
 })
 
-test('a close frame counts as seen only when its last byte has passed', async (t) => {
+test('a close frame is held back until it is whole, and is then let through as it came', async (t) => {
+  for (const masked of [true, false]) {
+    for (const reason of ['', 'grüße', 'x'.repeat(123)]) {
+      const close = closeOf(4001, reason, masked)
+      for (let at = 1; at < close.length; at += 1) {
+        const scanner = newScanner(masked)
+        const before = frame({ ...text(3), masked })
+        t.ok(relay(scanner, [before, close.subarray(0, at)]).equals(before))
+        t.notOk(scanner.closeSeen)
+        t.ok(scanner.atBoundary, 'another close can go in')
+        t.ok(relay(scanner, [close.subarray(at)]).equals(close))
+        t.ok(scanner.closeSeen)
+        t.strictSame([scanner.frames, scanner.messages], [2, 1])
+        t.equal(scanner.bytes, before.length + close.length)
+      }
+    }
+  }
+})
+
+test('a stopped scanner drops a close frame it has only in part', async (t) => {
   const scanner = newScanner()
-  const close = frame({ first: 0x88, length: 9 })
+  const close = closeOf(1000, 'bye')
   relay(scanner, [close.subarray(0, -1)])
+  scanner.stop()
+  t.ok(scanner.isDone)
+  t.equal(relay(scanner, [close.subarray(-1)]).length, 0)
   t.notOk(scanner.closeSeen)
-  relay(scanner, [close.subarray(-1)])
-  t.ok(scanner.closeSeen)
+})
+
+/** The parser of `ws`, which its types leave out. */
+type Receiver = Duplex & { on(event: 'conclude', listener: (code: number) => void): Receiver }
+const { Receiver: WsReceiver } = ws as unknown as {
+  Receiver: new (options: { isServer: boolean; allowSynchronousEvents: boolean }) => Receiver
+}
+
+/** Whether `ws` takes a masked close frame. */
+function receiveClose(close: Buffer): boolean {
+  const receiver = new WsReceiver({ isServer: true, allowSynchronousEvents: true })
+  let isTaken = false
+  receiver.on('conclude', () => (isTaken = true))
+  receiver.on('error', () => undefined)
+  receiver.write(close)
+  return isTaken
+}
+
+/** Every status up to where nobody has any, and some of the rest. */
+const STATUSES = [...Array.from({ length: 5100 }, (_, code) => code), 32_768, 65_535]
+const isLawfulStatus = (code: number): boolean =>
+  (code >= 3000 && code <= 4999) ||
+  [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014].includes(code)
+
+test('only a status that may stand in a close frame is let through', async (t) => {
+  for (const masked of [true, false]) {
+    const wrong = STATUSES.filter((code) => {
+      const scanner = newScanner(masked)
+      const close = closeOf(code, 'why', masked)
+      const relayed = relay(scanner, [close])
+      return isLawfulStatus(code)
+        ? !relayed.equals(close) || scanner.violation !== undefined
+        : relayed.length > 0 || scanner.violation !== 'framing_violation' || scanner.closeSeen
+    })
+    t.strictSame(wrong, [])
+  }
+  const differing = STATUSES.filter(
+    (code) => receiveClose(closeOf(code, '')) !== isLawfulStatus(code),
+  )
+  t.strictSame(differing, [], 'ws says the same')
+})
+
+const NO_UTF8 = ['c328', 'ff', 'c0a2', 'eda080', 'f4908080', '61e282'].map((hex) =>
+  Buffer.from(hex, 'hex'),
+)
+
+test('a close reason that is not UTF-8 is let through neither whole nor in part', async (t) => {
+  for (const masked of [true, false]) {
+    for (const reason of NO_UTF8) {
+      const close = closeOf(1000, reason, masked)
+      for (let size = 1; size <= close.length; size += 1) {
+        const scanner = newScanner(masked)
+        const out = relay(
+          scanner,
+          cut(close, () => size),
+        )
+        t.equal(out.length, 0)
+        t.strictSame([scanner.violation, scanner.closeSeen], ['invalid_utf8', false])
+        t.ok(scanner.atBoundary)
+      }
+    }
+  }
+  t.equal(receiveClose(closeOf(1000, Buffer.from('c328', 'hex'))), false, 'ws says the same')
+})
+
+test('a close frame with an unlawful header is refused before its payload comes', async (t) => {
+  for (const raw of [
+    { first: 0x88, length: 9, masked: false },
+    { first: 0xc8, length: 9 },
+    { first: 0x08, length: 9 },
+    { first: 0x88, length: 126 },
+    { first: 0x88, length: 1 },
+  ]) {
+    const scanner = newScanner()
+    t.equal(relay(scanner, [header(raw)]).length, 0)
+    t.equal(scanner.violation, 'framing_violation', JSON.stringify(raw))
+  }
 })
 
 test('a stopped scanner finishes the frame under way and no more', async (t) => {
@@ -329,12 +437,6 @@ test('held bytes survive the header buffer being used again', async (t) => {
   scanner.scan(bytes.subarray(14))
   t.ok(held?.equals(bytes.subarray(0, 3)))
 })
-
-/** The parser of `ws`, which its types leave out. */
-type Receiver = Duplex & { on(event: 'conclude', listener: (code: number) => void): Receiver }
-const { Receiver: WsReceiver } = ws as unknown as {
-  Receiver: new (options: { isServer: boolean; allowSynchronousEvents: boolean }) => Receiver
-}
 
 for (const masked of [true, false]) {
   const side = masked ? 'gateway' : 'worker'

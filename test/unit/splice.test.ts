@@ -464,6 +464,51 @@ test('too many empty fragments are 1008 at both ends', async (t) => {
   t.equal((await summary).code, 'empty_fragments_exceeded')
 })
 
+for (const [name, code, reason, expected] of [
+  ['a status that must not stand in a frame', 1005, 'x', '1002 framing_violation'],
+  ['a status of nobody', 5000, '', '1002 framing_violation'],
+  ['a reason that is not UTF-8', 1000, '\xff', '1007 invalid_utf8'],
+] as const) {
+  for (const [side, size] of [
+    ['worker', 1],
+    ['worker', 200],
+    ['gateway', 1],
+    ['gateway', 200],
+  ] as const) {
+    test(`${name} in a close frame of the ${side} is not relayed, ${size} bytes at a time`, async (t) => {
+      const raw = await rawStream(t)
+      const masked = side === 'worker'
+      const good = masked ? up('good') : down('good')
+      const bytes = Buffer.concat([good, badClose(code, reason, masked)])
+      for (let at = 0; at < bytes.length; at += size) {
+        raw[side].write(bytes.subarray(at, at + size))
+        await turn()
+      }
+      t.equal(closeAtEnd(await raw.atGateway.all(), masked ? good : EMPTY, true), expected)
+      t.equal(closeAtEnd(await raw.atWorker.all(), masked ? EMPTY : good, false), expected)
+      raw.worker.end()
+      raw.gateway.end()
+      t.equal((await raw.summary()).code, expected.slice(5))
+    })
+  }
+}
+
+/** A close frame that says what none may; a mask of zeros leaves its payload as it is. */
+function badClose(code: number, reason: string, masked: boolean): Buffer {
+  const payload = Buffer.from(`\0\0${reason}`, 'latin1')
+  payload.writeUInt16BE(code)
+  const head = masked ? [0x88, 0x80 | payload.length, 0, 0, 0, 0] : [0x88, payload.length]
+  return Buffer.concat([Buffer.from(head), payload])
+}
+
+test('a peer that leaves inside its close frame has left without one', async (t) => {
+  const raw = await rawStream(t)
+  raw.worker.end(closeFrame({ code: 1000, reason: 'bye', masked: true }).subarray(0, -1))
+  t.equal(closeAtEnd(await raw.atGateway.all(), EMPTY, true), '1001 worker_gone')
+  raw.gateway.end()
+  t.equal((await raw.summary()).code, 'worker_gone')
+})
+
 test('what came before a violation is relayed, nothing after it', async (t) => {
   const raw = await rawStream(t)
   const good = up('good')

@@ -2,6 +2,7 @@
 
 import { isUtf8 } from 'node:buffer'
 
+import { findCloseViolation } from './close-payload.ts'
 import {
   HEADER_BYTES_MAX,
   OPCODE,
@@ -26,7 +27,7 @@ export type FirstMessage = { readonly reply: Buffer } & (
   | { readonly kind: 'closed' }
   | {
       readonly kind: 'violation'
-      readonly code: 'framing_violation' | 'frame_binary' | 'frame_too_large'
+      readonly code: 'framing_violation' | 'invalid_utf8' | 'frame_binary' | 'frame_too_large'
     }
 )
 
@@ -186,13 +187,15 @@ export class FirstMessageReader {
 
   #endMessage(rest: Buffer): Ending {
     const bytes = this.#message.subarray(0, this.#messageBytes)
-    if (!isUtf8(bytes)) return { kind: 'violation', code: 'framing_violation' }
+    if (!isUtf8(bytes)) return { kind: 'violation', code: 'invalid_utf8' }
     return { kind: 'message', text: bytes.toString('utf8'), rest: copyOf(rest) }
   }
 
   #endControl(opcode: number, payload: Buffer): Ending | undefined {
     const masked = !this.#options.masked
     if (opcode === OPCODE.close) {
+      const violation = findCloseViolation(payload)
+      if (violation !== undefined) return { kind: 'violation', code: violation }
       this.#replies.push(closeReplyFrame(payload, { masked }))
       return { kind: 'closed' }
     }

@@ -12,6 +12,9 @@ export const OPCODE = {
 /** Two bytes, a 64-bit length and a mask: no header is longer. */
 export const HEADER_BYTES_MAX = 14
 
+/** Two bytes, a mask and 125 bytes: a control frame is never longer. */
+export const CONTROL_FRAME_BYTES_MAX = 131
+
 /** What a payload length is called that no lawful header carries. */
 export const UNLAWFUL = -1
 

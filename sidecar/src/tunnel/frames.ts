@@ -42,7 +42,7 @@ export function textFrame(text: string, masking: Masking): Buffer {
 }
 
 /** XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). */
-function applyMask(payload: Buffer, mask: Buffer): void {
+export function applyMask(payload: Buffer, mask: Buffer): void {
   const [a = 0, b = 0, c = 0, d = 0] = mask
   const key = [a, b, c, d]
   for (let at = 0; at < payload.length; at += 1) {

@@ -1,6 +1,8 @@
 /** Walks the frame headers of one direction of a stream, so that bytes can be relayed untouched. */
 
+import { findCloseViolation } from './close-payload.ts'
 import {
+  CONTROL_FRAME_BYTES_MAX,
   HEADER_BYTES_MAX,
   OPCODE,
   UNLAWFUL,
@@ -8,8 +10,13 @@ import {
   isLawful,
   payloadBytes,
 } from './frame-header.ts'
+import { applyMask } from './frames.ts'
 
-export type Violation = 'framing_violation' | 'message_too_big' | 'empty_fragments_exceeded'
+export type Violation =
+  | 'framing_violation'
+  | 'invalid_utf8'
+  | 'message_too_big'
+  | 'empty_fragments_exceeded'
 
 export type ScannerOptions = {
   /** Whether frames of this direction must be masked: true from the worker, false to it. */
@@ -20,11 +27,15 @@ export type ScannerOptions = {
   readonly emptyFragmentsMax: number
 }
 
+/** What `#admit` says of a close frame whose payload is still under way. */
+const INCOMPLETE = -1
+
 /**
  * `scan` tells how many bytes of a chunk may be relayed; `takeHeld` yields the bytes of earlier
  * chunks that go before them. A header is let through only when it is complete and lawful, so what
  * was relayed always ends at a frame boundary or inside a payload: a close frame can follow the
- * former at any moment.
+ * former at any moment. A close frame is let through only as a whole, since its payload can be
+ * unlawful too: no other frame could follow the start of it.
  */
 export class FrameScanner {
   /** Bytes let through. */
@@ -40,12 +51,11 @@ export class FrameScanner {
   readonly #masked: boolean
   readonly #messageBytesMax: number
   readonly #emptyFragmentsMax: number
-  /** A header of which some bytes are missing; few chunks end inside one. */
+  /** A header, or a close frame, of which some bytes are missing; few chunks end inside one. */
   #held: Buffer | undefined
   #heldBytes = 0
   #released: Buffer | undefined
   #payloadLeft = 0
-  #isClose = false
   #endsMessage = false
   #isStopping = false
   #isInMessage = false
@@ -87,7 +97,7 @@ export class FrameScanner {
     return at
   }
 
-  /** The start of a header that came with earlier chunks and that the last `scan` let through. */
+  /** The start of what came with earlier chunks and the last `scan` let through. */
   takeHeld(): Buffer | undefined {
     const released = this.#released
     this.#released = undefined
@@ -101,15 +111,19 @@ export class FrameScanner {
     return step
   }
 
-  /** Bytes of the header at `at`, or 0 when it is incomplete or was refused. */
+  /** Bytes let through at `at` with the header there; 0 when it is incomplete or was refused. */
   #walkHeader(chunk: Buffer, at: number, length: number): number {
     if (this.#held !== undefined) return this.#completeHeld(this.#held, chunk, length)
     const available = length - at
     if (available >= 2) {
       const size = headerBytes(chunk.readUInt8(at + 1))
-      if (available >= size) return this.#admit(chunk, at) ? size : 0
+      if (available >= size) {
+        const step = this.#admit(chunk, at, size, available)
+        if (step !== INCOMPLETE) return step
+      }
     }
-    this.#held = Buffer.alloc(HEADER_BYTES_MAX)
+    const isClose = (chunk.readUInt8(at) & 0x0f) === OPCODE.close
+    this.#held = Buffer.alloc(isClose ? CONTROL_FRAME_BYTES_MAX : HEADER_BYTES_MAX)
     this.#heldBytes = chunk.copy(this.#held, 0, at, length)
     return 0
   }
@@ -119,36 +133,58 @@ export class FrameScanner {
     const heldBytes = this.#heldBytes
     const total = heldBytes + chunk.copy(held, heldBytes, 0, length)
     const size = headerBytes(held.readUInt8(1))
-    if (total < size) {
+    const step = total < size ? INCOMPLETE : this.#admit(held, 0, size, total)
+    if (step === INCOMPLETE) {
       this.#heldBytes = total
       return 0
     }
     // It is the relay's from here on, since a slow sink may still queue these bytes.
     this.#held = undefined
-    if (!this.#admit(held, 0)) return 0
+    if (step === 0) return 0
     this.#released = held.subarray(0, heldBytes)
     this.bytes += heldBytes
-    return size - heldBytes
+    return step - heldBytes
   }
 
-  #admit(header: Buffer, at: number): boolean {
-    const first = header.readUInt8(at)
-    const length = payloadBytes(header, at)
+  /**
+   * How many of the `available` bytes at `at` are let through with the complete header of `size`
+   * bytes there: the header alone, a whole close frame, 0 for a violation, or `INCOMPLETE`.
+   */
+  #admit(bytes: Buffer, at: number, size: number, available: number): number {
+    const first = bytes.readUInt8(at)
+    const length = payloadBytes(bytes, at)
     const opcode = first & 0x0f
     const isFinal = first >= 0x80
     const isData = opcode < OPCODE.close
     this.violation =
-      length === UNLAWFUL || !isLawful(first, header.readUInt8(at + 1), this.#masked)
+      length === UNLAWFUL || !isLawful(first, bytes.readUInt8(at + 1), this.#masked)
         ? 'framing_violation'
         : isData
           ? this.#admitData(opcode, isFinal, length)
           : undefined
-    if (this.violation !== undefined) return false
-    this.#isClose = opcode === OPCODE.close
+    if (this.violation !== undefined) return 0
+    if (opcode === OPCODE.close) return this.#admitClose(bytes, at, size + length, available)
     this.#endsMessage = isData && isFinal
     this.#payloadLeft = length
     if (length === 0) this.#endFrame()
-    return true
+    return size
+  }
+
+  #admitClose(bytes: Buffer, at: number, frameBytes: number, available: number): number {
+    if (available < frameBytes) return INCOMPLETE
+    this.violation = findCloseViolation(this.#payloadOf(bytes.subarray(at, at + frameBytes)))
+    if (this.violation !== undefined) return 0
+    this.frames += 1
+    this.closeSeen = true
+    return frameBytes
+  }
+
+  /** The payload of a short frame, unmasked; the frame is relayed as it came. */
+  #payloadOf(frame: Buffer): Buffer {
+    if (!this.#masked) return frame.subarray(2)
+    const payload = Buffer.from(frame.subarray(6))
+    applyMask(payload, frame.subarray(2, 6))
+    return payload
   }
 
   #admitData(opcode: number, isFinal: boolean, length: number): Violation | undefined {
@@ -165,6 +201,5 @@ export class FrameScanner {
   #endFrame(): void {
     this.frames += 1
     if (this.#endsMessage) this.messages += 1
-    this.closeSeen = this.#isClose
   }
 }

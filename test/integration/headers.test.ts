@@ -61,7 +61,7 @@ test('the gateway gets the identity in full, each header once, and nothing else'
   t.same(fields.map(([name]) => name).sort(), [...OF_THE_UPGRADE, ...OURS].sort())
   t.same(valuesOf('X-Forwarded-For'), ['127.0.0.11'])
   t.same(valuesOf('X-Forwarded-Proto'), ['http'])
-  t.same(valuesOf('X-Forwarded-Host'), ['localhost'])
+  t.same(valuesOf('X-Forwarded-Host'), [`127.0.0.1:${rig.port}`])
   t.same(valuesOf('X-Forwarded-User'), ['system:serviceaccount:openclaw:openclaw-worker'])
   t.same(valuesOf('X-OpenClaw-K8s-Namespace'), ['openclaw'])
   t.same(valuesOf('X-OpenClaw-K8s-Service-Account'), ['openclaw-worker'])
@@ -122,7 +122,7 @@ test('the worker address is that of its socket, whatever headers say', async (t)
   const { valuesOf, fields } = await relay(forged)
   t.same(valuesOf('X-Forwarded-For'), ['127.0.0.11'])
   t.same(valuesOf('X-Forwarded-Proto'), ['http'])
-  t.same(valuesOf('X-Forwarded-Host'), ['localhost'])
+  t.same(valuesOf('X-Forwarded-Host'), [`127.0.0.1:${rig.port}`])
   t.same(fields.map(([name]) => name).sort(), [...OF_THE_UPGRADE, ...OURS].sort())
 
   const other = rig.createPod('worker-b', '127.0.0.12')
@@ -137,6 +137,44 @@ test('the worker address is that of its socket, whatever headers say', async (t)
   const { headers } = await arrival
   t.equal(headers['x-forwarded-for'], '127.0.0.12')
   t.equal(headers['x-openclaw-k8s-pod-name'], 'worker-b')
+})
+
+test('the forwarded host is ours, whatever host the worker asks for', async (t) => {
+  const hosts = [
+    'gateway.example',
+    'localhost:1',
+    '[::1]',
+    'admin, other',
+    'a b',
+    '"',
+    'é',
+    'user@h',
+  ]
+  for (const host of hosts) {
+    const arrival = rig.gateway.waitForHandshake()
+    const lines = upgradeLines('/', [`Authorization: Bearer ${token}`]).map((line) =>
+      line.startsWith('Host:') ? `Host: ${host}` : line,
+    )
+    const answer = await rawUpgrade({ port: rig.port, localAddress: '127.0.0.11', lines })
+    answer.socket.destroy()
+    t.equal(answer.status, 101, host)
+    const { rawHeaders } = await arrival
+    const values = rawHeaders.filter(
+      (_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === 'x-forwarded-host',
+    )
+    t.same(values, [`127.0.0.1:${rig.port}`], host)
+  }
+})
+
+test('a configured host is forwarded in place of the address', async (t) => {
+  const named = await startRig({ set: ['listen.publicHost=openclaw.example:443'] })
+  t.teardown(() => named.stop())
+  const arrival = named.gateway.waitForHandshake()
+  const bearer = `Authorization: Bearer ${named.mint({ pod: named.createPod() })}`
+  const lines = upgradeLines('/', [bearer, 'X-Forwarded-Host: admin'])
+  const answer = await rawUpgrade({ port: named.port, localAddress: '127.0.0.11', lines })
+  answer.socket.destroy()
+  t.equal((await arrival).headers['x-forwarded-host'], 'openclaw.example:443')
 })
 
 test('credentials, cookies and everything else of the worker stay behind', async (t) => {

@@ -46,7 +46,7 @@ function optionsFor(url: URL, changes: Partial<DialOptions> = {}): DialOptions {
     gatewayUrl: url,
     workerAddress: '10.0.0.5',
     workerProto: 'http',
-    workerHost: undefined,
+    forwardedHost: '10.0.0.1:18443',
     subprotocol,
     identity: {
       namespace: 'openclaw',

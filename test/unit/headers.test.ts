@@ -2,6 +2,7 @@
 
 import { test } from 'tap'
 
+import { localHostOf } from '@openclaw-k8s/auth-sidecar/tunnel/address.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import {
   buildUpstreamRequest,
@@ -22,7 +23,7 @@ const OPTIONS: UpstreamRequestOptions = {
   gatewayUrl: new URL('ws://127.0.0.1:18789/stream?via=sidecar#never'),
   workerAddress: '10.0.0.5',
   workerProto: 'https',
-  workerHost: 'openclaw-gateway:18789',
+  forwardedHost: 'openclaw-gateway:18789',
   userAgent: 'openclaw-node/1.0',
   traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
   subprotocol: 'openclaw.v4',
@@ -80,7 +81,6 @@ test('the request carries exactly the listed headers, each once', async (t) => {
 test('what is not known is left out, and the scopes are still there, empty', async (t) => {
   const { names, text } = build({
     identity: { ...identity, nodeName: undefined, credentialId: undefined },
-    workerHost: undefined,
     userAgent: undefined,
     traceparent: undefined,
     subprotocol: undefined,
@@ -92,6 +92,7 @@ test('what is not known is left out, and the scopes are still there, empty', asy
     'Sec-WebSocket-Version',
     'Sec-WebSocket-Key',
     'X-Forwarded-For',
+    'X-Forwarded-Host',
     'X-Forwarded-Proto',
     'X-Forwarded-User',
     'X-OpenClaw-K8s-Namespace',
@@ -147,14 +148,6 @@ test('what the client words uncleanly is left out, and nothing is smuggled', asy
       { traceparent: `00-${'1'.repeat(32)}-${'1'.repeat(16)}-01-more` },
       { traceparent: `00-${'1'.repeat(32)}-${'1'.repeat(16)}-01\n` },
     ],
-    'X-Forwarded-Host': [
-      { workerHost: smuggled },
-      { workerHost: 'a b' },
-      { workerHost: 'a, b' },
-      { workerHost: 'user@host' },
-      { workerHost: 'host\n' },
-      { workerHost: '' },
-    ],
     'Sec-WebSocket-Protocol': [
       { subprotocol: smuggled },
       { subprotocol: 'a, b' },
@@ -175,7 +168,6 @@ test('what the client words uncleanly is left out, and nothing is smuggled', asy
 test('clean values of the client pass up to their limits', async (t) => {
   t.equal(valueOf({ userAgent: 'a'.repeat(256) }, 'User-Agent'), 'a'.repeat(256))
   t.equal(valueOf({ userAgent: 'caf\u00e9' }, 'User-Agent'), 'caf\u00e9')
-  t.equal(valueOf({ workerHost: '[fd00::1]:18789' }, 'X-Forwarded-Host'), '[fd00::1]:18789')
   t.equal(valueOf({ subprotocol: 'openclaw' }, 'Sec-WebSocket-Protocol'), 'openclaw')
 })
 
@@ -185,10 +177,26 @@ test('a value of our own that cannot be a header is a bug', async (t) => {
     { assertion: 'a\nb' },
     { identity: { ...identity, podName: 'a\r\nb' } },
     { identity: { ...identity, namespace: 'ä€' } },
+    { forwardedHost: 'x\r\nX-Forwarded-For: 127.0.0.1' },
+    { forwardedHost: 'a, b' },
+    { forwardedHost: 'user@host' },
+    { forwardedHost: '' },
     { key: '' },
     { key: 'dGhlIHNhbXBsZSBub25jZQ==\r\n' },
   ]
   for (const changes of unclean) t.throws(() => build(changes), Error, JSON.stringify(changes))
+})
+
+test('the forwarded host is the name that is given, in every form of a host', async (t) => {
+  for (const forwardedHost of ['gateway.example', '10.0.0.1:18443', '[fd00::1]', '[fd00::1]:1']) {
+    t.equal(valueOf({ forwardedHost }, 'X-Forwarded-Host'), forwardedHost)
+  }
+  const socket = (localAddress: string, localPort: number) => ({ localAddress, localPort })
+  t.equal(localHostOf(socket('10.0.0.1', 18443)), '10.0.0.1:18443')
+  t.equal(localHostOf(socket('::ffff:10.0.0.1', 18443)), '10.0.0.1:18443')
+  t.equal(localHostOf(socket('FD00::1', 18443)), '[fd00::1]:18443')
+  t.equal(localHostOf(socket('fe80::1%eth0', 18443)), '[fe80::1]:18443')
+  t.equal(localHostOf({}), undefined, 'a socket that is gone')
 })
 
 test('extensions are never asked for', async (t) => {

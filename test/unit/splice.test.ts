@@ -150,7 +150,7 @@ async function realStream(t: Test, changes: Partial<SpliceOptions> = {}) {
         gatewayUrl,
         workerAddress: '10.0.0.5',
         workerProto: 'http',
-        workerHost: undefined,
+        forwardedHost: '10.0.0.1:18443',
         identity: {
           namespace: 'openclaw',
           serviceAccount: 'openclaw-worker',

@@ -39,9 +39,9 @@ const workerOf = (socket: Socket, head: Buffer): Worker =>
     socket,
     head,
     address: '127.0.0.11',
+    host: '127.0.0.1:18443',
     upgrade: {
       key: 'dGhlIHNhbXBsZSBub25jZQ==',
-      host: 'gateway',
       subprotocol: undefined,
       role: 'node',
       hasOrigin: false,

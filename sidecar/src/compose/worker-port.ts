@@ -74,6 +74,7 @@ export function composeWorkerPort(
     watchPeer,
     onAcceptError: createAcceptErrorLog('workers', around),
     isTrustEnabled: () => settings.config.k8sTrust.enabled,
+    publicHost: settings.config.listen.publicHost,
     credentialHeader: () => settings.config.k8sTrust.credentialHeader,
     streamIdPrefix: randomBytes(4).toString('hex'),
     limits: { ...limits, handshakeTimeoutMs: limits.handshakeTimeout },

@@ -7,6 +7,7 @@ import * as z from 'zod'
 export type Address = { readonly host: string; readonly port: number }
 
 const ADDRESS_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/
+const HOST_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?$/
 const URL_LENGTH_MAX = 2_048
 const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
 
@@ -32,6 +33,10 @@ export const address = () =>
       encode: ({ host, port }) => (isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`),
     },
   )
+
+/** A name of ours, told and never dialled, so that no more than its form matters. */
+export const publicHost = () =>
+  z.string().regex(HOST_PATTERN, { error: 'This is not a host: name or name:port, no URL.' })
 
 /** The gateway's URL as text; whether its host is allowed depends on `allowRemoteGateway`. */
 export const gatewayUrl = () =>

@@ -1,7 +1,7 @@
 /** The schema of the whole configuration: every option with its unit, default and bound. */
 
 import * as z from 'zod'
-import { address, apiServerUrl, gatewayUrl } from './addresses.ts'
+import { address, apiServerUrl, gatewayUrl, publicHost } from './addresses.ts'
 import { duration, minutes } from './durations.ts'
 import { filePath, words } from './names.ts'
 import { addCrossFieldRules } from './rules.ts'
@@ -23,6 +23,11 @@ const listen = z.strictObject({
   admin: address()
     .prefault('0.0.0.0:9464')
     .describe('Address of the admin port (metrics, probes) as host:port. Default 0.0.0.0:9464.'),
+  publicHost: publicHost()
+    .optional()
+    .describe(
+      'X-Forwarded-Host for the gateway: host or host:port. Default: where the worker connected to.',
+    ),
   tls: tls.optional().describe('TLS on the worker port. Default: none, plain TCP.'),
 })
 

@@ -9,7 +9,6 @@ import { denied, granted, type Code, type Verdict } from '../denial.ts'
 export type UpgradeRequest = {
   /** `Sec-WebSocket-Key`, 16 bytes in base64. */
   readonly key: string
-  readonly host: string
   /** The first subprotocol offered that carries no credential. */
   readonly subprotocol: string | undefined
   readonly role: string | undefined
@@ -42,15 +41,15 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   const objection = findObjection(request)
   if (objection !== undefined) return denied(objection)
   const key = single(request, 'sec-websocket-key')
-  const host = single(request, 'host')
   const target = splitTarget(request.url ?? '')
-  if (key === undefined || !KEY.test(key) || host === undefined) return denied('upgrade_malformed')
+  // A Host is asked for, and not looked at: which name a worker uses decides nothing.
+  const hasHost = single(request, 'host') !== undefined
+  if (key === undefined || !KEY.test(key) || !hasHost) return denied('upgrade_malformed')
   if (!target.ok) return target
   const offers = listOffers(request)
   if (offers === undefined) return denied('upgrade_malformed')
   return granted({
     key,
-    host,
     subprotocol: offers.find((offer) => !isCredentialOffer(offer)),
     // A repeated one names no role there is, rather than none.
     role: request.headersDistinct['x-openclaw-role']?.join(', '),

@@ -10,6 +10,7 @@ import type { Clock } from '../clock.ts'
 import type { Code, Verdict } from '../denial.ts'
 import type { Dialect, Handshake } from '../dialect/dialect.ts'
 import type { Recorder } from '../observe/recorder.ts'
+import { localHostOf } from '../tunnel/address.ts'
 import { splice } from '../tunnel/splice.ts'
 import { admit, type Admission, type Line } from './admit.ts'
 import { visitOf, type Attempts, type Visit } from './attempts.ts'
@@ -34,6 +35,8 @@ export type WorkerPortOptions = {
   readonly onAcceptError: (error: Error) => void
   readonly isTrustEnabled: () => boolean
   readonly credentialHeader: () => string
+  /** The name the gateway is told for this port; by default where each worker connected to. */
+  readonly publicHost: string | undefined
   /** Starts every stream id, so that ids of two processes are told apart. */
   readonly streamIdPrefix: string
   readonly limits: {
@@ -50,7 +53,10 @@ export type WorkerPortOptions = {
 const GATEWAY_GONE_SPREAD_MS = 2000
 const KEEP_ALIVE_MS = 30_000
 
-type Arrived = Pick<WorkerOptions, 'socket' | 'head' | 'address' | 'upgrade' | 'credential'>
+type Arrived = Pick<
+  WorkerOptions,
+  'socket' | 'head' | 'address' | 'host' | 'upgrade' | 'credential'
+>
 
 export class WorkerPort {
   readonly #options: WorkerPortOptions
@@ -143,11 +149,11 @@ export class WorkerPort {
 
   /** Keeps nothing of `request`: its headers would be held for as long as the admission takes. */
   #receive(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    const { clock, credentialHeader } = this.#options
+    const { clock, credentialHeader, publicHost = localHostOf(socket) } = this.#options
     const visit = visitOf(socket, clock)
     this.#pending.answer(socket)
     // Without an address nothing could be attributed, and the gateway would take us for its owner.
-    if (visit.address === '') return void socket.destroy()
+    if (visit.address === '' || publicHost === undefined) return void socket.destroy()
     const upgrade = this.#gate(request, visit.address)
     if (!upgrade.ok) return this.#turnAway(socket, upgrade.code, visit)
     const credential = findCredential(request.rawHeaders, credentialHeader())
@@ -158,6 +164,7 @@ export class WorkerPort {
       socket,
       head,
       address,
+      host: publicHost,
       upgrade: upgrade.value,
       credential: credential.value,
     })

@@ -16,6 +16,7 @@ export type WorkerOptions = {
   readonly socket: Socket
   readonly head: Buffer
   readonly address: string
+  readonly host: string
   readonly upgrade: UpgradeRequest
   readonly credential: Credential | undefined
   readonly clock: Clock
@@ -66,7 +67,7 @@ export class Worker implements WorkerSide {
   }
 
   get host(): string {
-    return this.options.upgrade.host
+    return this.options.host
   }
 
   get userAgent(): string | undefined {

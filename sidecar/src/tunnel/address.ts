@@ -1,6 +1,6 @@
 /** Peer addresses: one spelling for each, read from the socket alone. */
 
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, type Socket } from 'node:net'
 
 const V4_MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
@@ -9,6 +9,15 @@ export function normalizeAddress(address: string | undefined): string | undefine
   if (address === undefined) return undefined
   const plain = V4_MAPPED.exec(address)?.[1] ?? address.replace(/%.*$/, '')
   return isIP(plain) === 0 ? undefined : plain.toLowerCase()
+}
+
+/** Where the peer of a socket connected to, as `host:port`; `undefined` once the socket is gone. */
+export function localHostOf(
+  socket: Pick<Socket, 'localAddress' | 'localPort'>,
+): string | undefined {
+  const address = normalizeAddress(socket.localAddress)
+  if (address === undefined || socket.localPort === undefined) return undefined
+  return `${isIP(address) === 6 ? `[${address}]` : address}:${socket.localPort}`
 }
 
 const LOOPBACK = new BlockList()

@@ -24,7 +24,8 @@ export type GatewayDialerOptions = {
 export type Caller = {
   /** The peer address of its socket. */
   readonly address: string
-  readonly host: string | undefined
+  /** The name we have towards it: configured, or where its socket connected to. */
+  readonly host: string
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
   readonly subprotocol: string | undefined
@@ -46,7 +47,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       gatewayUrl: url,
       workerAddress: caller.address,
       workerProto,
-      workerHost: caller.host,
+      forwardedHost: caller.host,
       userAgent: caller.userAgent,
       traceparent: caller.traceparent,
       subprotocol: caller.subprotocol,

@@ -23,8 +23,8 @@ export type UpstreamRequestOptions = {
   /** The peer address of the worker's socket, never one from a header. */
   readonly workerAddress: string
   readonly workerProto: 'http' | 'https'
-  /** The worker's `Host`; left out of the request when it is not a plain host and port. */
-  readonly workerHost: string | undefined
+  /** The name we have towards workers, as `host` or `host:port`, never one from a header. */
+  readonly forwardedHost: string
   /** At most 256 printable characters, else left out. */
   readonly userAgent?: string | undefined
   /** W3C Trace Context, version 00, else left out. */
@@ -77,15 +77,16 @@ function clientFields(options: UpstreamRequestOptions): readonly Field[] {
     ['Sec-WebSocket-Protocol', passSubprotocol(options.subprotocol)],
     ['User-Agent', passUserAgent(options.userAgent)],
     ['traceparent', passIf(options.traceparent, TRACEPARENT)],
-    ['X-Forwarded-Host', passIf(options.workerHost, HOST)],
   ]
 }
 
 function identityFields(options: UpstreamRequestOptions): readonly Field[] {
-  const { identity, role, assertion, workerAddress, workerProto } = options
+  const { identity, role, assertion, workerAddress, workerProto, forwardedHost } = options
   const { namespace, serviceAccount } = identity
+  if (!HOST.test(forwardedHost)) throw new Error('the X-Forwarded-Host is not a host and port')
   return [
     ['X-Forwarded-For', canonicalAddress(workerAddress)],
+    ['X-Forwarded-Host', forwardedHost],
     ['X-Forwarded-Proto', workerProto],
     ['X-Forwarded-User', `system:serviceaccount:${namespace}:${serviceAccount}`],
     ['X-OpenClaw-K8s-Namespace', namespace],

@@ -204,6 +204,39 @@ for (const isEnrolled of [true, false]) {
   })
 }
 
+test('when a reload allows more at any moment, nobody is let in with what the gateway was told before', async (t) => {
+  const line = await startSteppedLine(keys, gateway.url, inOpenClaw(true))
+  t.teardown(() => line.stop())
+  const { steps, positions } = await calibrate(line)
+  let refused = 0
+  for (const at of positions) {
+    const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
+    line.outcomes.length = 0
+    const told = gateway.received.length
+    line.allow(`${ACCOUNT}, allowedCommands: [system.which]`)
+    const { worker, closed } = admit(line)
+    let isInTime = false
+    line.probe.arm(at, () => {
+      isInTime = !line.probe.steps.includes('binding.check')
+      line.allow(ACCOUNT)
+    })
+    await until(() => line.probe.hasFired && line.outcomes.length > 0)
+    const [outcome] = line.outcomes
+    const isWide = (commandsTold(told)?.length ?? 0) > 1
+    if (outcome === 'refused policy_changed') refused += 1
+    else if (outcome !== 'admitted') t.fail(`${place}: ${outcome}`)
+    else if (isInTime && !isWide) t.fail(`${place}: let in with less`)
+    worker.terminate()
+    await closed
+    await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+    t.strictSame(
+      line.outcomes.slice(1).filter((each) => each.includes('policy_changed')),
+      [],
+    )
+  }
+  t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
+})
+
 /** The commands of the last `connect` the gateway was sent since. */
 const commandsTold = (since: number): readonly string[] | undefined =>
   gateway.received

@@ -70,6 +70,14 @@ test('the role is the one asked for, or the only one there is', async (t) => {
   t.strictSame(two.authorize(who, 'node'), node)
 })
 
+test('while trust is switched off the list names whom it names, and allows nobody', async (t) => {
+  const off = createPolicy([entry('ns', 'sa')], false)
+  t.equal(off.isListed('ns', 'sa'), true)
+  for (const role of ['node', undefined, 'operator']) {
+    t.strictSame(off.authorize(identity('ns', 'sa'), role), { ok: false, code: 'trust_disabled' })
+  }
+})
+
 test('the commands are those of the entry that allows the role', async (t) => {
   const policy = createPolicy([
     entry('ns', '*', ['node'], ['camera.*']),

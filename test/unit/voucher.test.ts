@@ -164,3 +164,14 @@ test('only what the cluster has vouched for is remembered', async (t) => {
     t.strictSame(await voucher.vouch('t', claims, 'verified'), denied('token_expired'))
   }
 })
+
+test('a local verdict stands only as long as the rules in force would give it', async (t) => {
+  for (const by of ['review', 'cache', 'memory'] as const) {
+    t.equal(setUp().voucher.isStanding(by), true, `${by} needs no outage rule`)
+  }
+  t.equal(setUp().voucher.isStanding('local'), false, 'a reload has switched it off')
+  const { voucher, world } = setUp({ onApiOutage: 'verify-locally' })
+  t.equal(voucher.isStanding('local'), true)
+  world.staleMs = 300_001
+  t.equal(voucher.isStanding('local'), false, 'the watch was lost for too long meanwhile')
+})

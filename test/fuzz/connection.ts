@@ -68,6 +68,8 @@ const RECEIVED_BYTES_MAX = 4 * 1024 * 1024
 const CHUNKS_MAX = 200
 /** How many turns an answer is waited for; there may be none. */
 const ANSWER_TURNS_MAX = 50
+/** How many turns what follows it is waited for, for each turn between two chunks. */
+const FOLLOWING_TURNS = 10
 /** A connection that was said goodbye to and is still open then is kept for ever. */
 const GOODBYE_MS_MAX = 20_000
 
@@ -98,6 +100,8 @@ export const playCourse = async (
       return received()
     case 'answered reset':
       for (let n = 0; n < ANSWER_TURNS_MAX && received().length === 0; n += 1) await turn()
+      // What follows the answer may be worth more than it.
+      for (let n = 0; n < turns * FOLLOWING_TURNS; n += 1) await turn()
       break
     case 'reset':
       break

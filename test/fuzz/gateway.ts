@@ -77,7 +77,12 @@ const streamProperty = (mangler: Mangler, port: number, token: string, silent: S
       fc.record({
         plan: mischief(0.6),
         said: lawfulFrames(true, 4).filter((wire) => wire.length < 20_000),
-        ending: fc.constantFrom('fin' as const, 'answered reset' as const, 'silence' as const),
+        ending: fc.constantFrom(
+          'fin' as const,
+          'answered reset' as const,
+          'answered reset' as const,
+          'silence' as const,
+        ),
         turns: fc.nat(3),
       }),
       { minLength: 1, maxLength: 4 },
@@ -97,7 +102,7 @@ const streamProperty = (mangler: Mangler, port: number, token: string, silent: S
             `Authorization: Bearer ${token}`,
           ].join('\r\n')
           const sent = Buffer.concat([Buffer.from(head + HEAD_END), said])
-          const course = { ending, sizes: [sent.length], turns: turns + 10, sentShare: 1 }
+          const course = { ending, sizes: [sent.length], turns, sentShare: 1 }
           checkStream(await playCourse({ port, localAddress: POD_ADDRESS }, sent, course, silent))
         }),
       )
@@ -167,6 +172,8 @@ type Answers = {
   readonly answers: Readonly<Record<string, unknown>>
   readonly refusal: string | undefined
 }
+
+const HONEST: Answers = { answers: {}, refusal: undefined }
 
 const operatorWire = fc.oneof(
   frames(false).filter((wire) => wire.length < 2000),
@@ -239,7 +246,7 @@ const checkHello = (text: string | undefined): void => {
 
 const openOpenClaw = async () => {
   const devices = createPairedDevices(SECRET)
-  let says: Answers = { answers: {}, refusal: undefined }
+  let says = HONEST
   const { methods = {}, pair, ...gateway } = devices.gateway
   const stub = await startGatewayStub({
     ...gateway,
@@ -265,11 +272,20 @@ const openOpenClaw = async () => {
       runs: 15,
     },
     fc.record({
-      plans: fc.array(mischief(0.1), { minLength: 1, maxLength: 2 }),
-      says: fc.record({
-        answers: fc.dictionary(fc.constantFrom(...METHODS), answer, { maxKeys: 1 }),
-        refusal: fc.option(fc.constantFrom(...REFUSALS), { nil: undefined, freq: 1 }),
-      }),
+      plans: fc.oneof(
+        { weight: 4, arbitrary: mischief(0.05).map((one) => [one]) },
+        { weight: 1, arbitrary: fc.tuple(mischief(0), mischief(0)) },
+      ),
+      says: fc.oneof(
+        { weight: 3, arbitrary: fc.constant(HONEST) },
+        {
+          weight: 1,
+          arbitrary: fc.record({
+            answers: fc.dictionary(fc.constantFrom(...METHODS), answer, { maxKeys: 1 }),
+            refusal: fc.option(fc.constantFrom(...REFUSALS), { nil: undefined, freq: 1 }),
+          }),
+        },
+      ),
       isTold: fc.nat(3).map((n) => n === 0),
       told: operatorWire,
     }),
@@ -285,7 +301,7 @@ const openOpenClaw = async () => {
   return {
     properties: [property],
     async settle() {
-      says = { answers: {}, refusal: undefined }
+      says = HONEST
       mangler.plan([])
       await eventually('the operator channel', SETTLE_MS_MAX, isReady)
       // The operator's channel is one connection, seen from both its sides.

@@ -40,7 +40,8 @@ export const playRound = async (
   })
   if (details.failed) {
     const { counterexample, counterexamplePath, errorInstance } = details
-    const reason = details.interrupted ? 'The round was not over in time.' : reasonOf(errorInstance)
+    const reason =
+      errorInstance === null ? 'The round was not over in time.' : reasonOf(errorInstance)
     return {
       promise,
       seed: details.seed,

@@ -4,7 +4,7 @@ import { ok } from 'node:assert/strict'
 import * as fc from 'fast-check'
 import { bytes, mutate, mutation } from './bytes.ts'
 import { Silent, course, playCourse } from './connection.ts'
-import { openSite } from './site.ts'
+import { holdSite } from './site.ts'
 import { promiseOf, type Target } from './target.ts'
 
 const SILENT_MAX = 8
@@ -113,7 +113,7 @@ const hostile = fc.record({
 export const adminTarget: Target = {
   name: 'admin',
   async open({ asProcess }) {
-    let site = await openSite({ asProcess })
+    const held = await holdSite({ asProcess })
     const silent = new Silent(SILENT_MAX)
     return {
       properties: [
@@ -124,10 +124,7 @@ export const adminTarget: Target = {
           },
           fc.array(hostile, { minLength: 1, maxLength: 4 }),
           async (group) => {
-            if (site.whyEnded() !== undefined) {
-              await site.stop()
-              site = await openSite({ asProcess })
-            }
+            const site = await held.get()
             await Promise.all(
               group.map(async ({ requests, mutations, address, course: each }) => {
                 const sent = mutate(Buffer.concat(requests), mutations)
@@ -151,9 +148,9 @@ export const adminTarget: Target = {
       async settle() {
         silent.end()
         // A drain would keep the next worker out.
-        await site.assertUnchanged()
+        await (await held.get()).assertUnchanged()
       },
-      close: async () => site.stop(),
+      close: held.close,
     }
   },
 }

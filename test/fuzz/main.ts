@@ -29,4 +29,6 @@ const run = async (options: FuzzOptions | undefined): Promise<number> => {
   return isOk ? EXIT.ok : EXIT.failed
 }
 
-process.exitCode = await run(readOptions(process.argv.slice(2)))
+const exitCode = await run(readOptions(process.argv.slice(2)))
+// An input that was left behind must not keep the process.
+process.stdout.write('', () => process.exit(exitCode))

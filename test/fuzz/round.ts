@@ -21,7 +21,7 @@ export type Failure = Pick<Round, 'seed' | 'path'> & {
 }
 
 /** Shrinking stops here: a counterexample that is a little too long is better than none. */
-const ROUND_MS_MAX = 60_000
+const ROUND_MS_MAX = 40_000
 const SHOWN_LENGTH_MAX = 4000
 
 /** Tries one round; what broke the promise, with the smallest input that does. */

@@ -135,6 +135,30 @@ export const openSite = async (options: SiteOptions) => {
 
 export type Site = Awaited<ReturnType<typeof openSite>>
 
+/** A site that is started again once its sidecar has ended, so that a smaller input can be looked for. */
+export const holdSite = async (options: SiteOptions) => {
+  let current = openSite(options)
+  let isClosed = false
+  await current
+  const restart = async (ended: Site): Promise<Site> => {
+    await ended.stop()
+    return openSite(options)
+  }
+  return {
+    get: async (): Promise<Site> => {
+      const site = await current
+      // An input that took too long is left behind, and may still come here.
+      if (isClosed) throw new Error('the target is closed')
+      if (site.whyEnded() !== undefined) current = restart(site)
+      return current
+    },
+    close: async (): Promise<void> => {
+      isClosed = true
+      await (await current).stop()
+    },
+  }
+}
+
 type StartOptions = { readonly set: readonly string[]; readonly onHandshake: () => void }
 
 const startInProcess = async ({ set, onHandshake }: StartOptions): Promise<Sidecar> => {

@@ -4,7 +4,7 @@ import { ok, strictEqual } from 'node:assert/strict'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Silent, playCourse } from './connection.ts'
 import { bytesOf, group, isProven, type Hostile } from './requests.ts'
-import { POD_ADDRESS, openSite, type Site } from './site.ts'
+import { POD_ADDRESS, holdSite, type Site } from './site.ts'
 import { promiseOf, type Target } from './target.ts'
 import { askWs } from './ws-receiver.ts'
 
@@ -31,25 +31,17 @@ const checkAnswer = (received: Buffer): void => {
 export const upgradeTarget: Target = {
   name: 'upgrade',
   async open({ asProcess }) {
-    const start = async () => {
-      const [plain, tls] = await Promise.all([
-        openSite({ asProcess }),
-        openSite({ asProcess, isTls: true }),
-      ])
-      return { plain, tls, proven: 0 }
-    }
-    const stop = async () => void (await Promise.all([sites.plain.stop(), sites.tls.stop()]))
-    let sites = await start()
+    const [plain, tls] = await Promise.all([
+      holdSite({ asProcess }),
+      holdSite({ asProcess, isTls: true }),
+    ])
+    const bothSites = async () => Promise.all([plain.get(), tls.get()])
     const silent = new Silent(SILENT_MAX)
+    let proven = 0
     const play = async (each: Hostile, site: Site): Promise<void> => {
-      if (isProven(each)) sites.proven += 1
+      if (isProven(each)) proven += 1
       const peer = { port: site.port, ca: site.ca, localAddress: POD_ADDRESS }
       checkAnswer(await playCourse(peer, bytesOf(each, site.token), each.course, silent))
-    }
-    const revive = async (): Promise<void> => {
-      if (sites.plain.whyEnded() === undefined && sites.tls.whyEnded() === undefined) return
-      await stop()
-      sites = await start()
     }
     return {
       properties: [
@@ -60,9 +52,9 @@ export const upgradeTarget: Target = {
           },
           group,
           async (each) => {
-            await revive()
-            await Promise.all(each.map((one) => play(one, one.isTls ? sites.tls : sites.plain)))
-            for (const site of [sites.plain, sites.tls]) {
+            const [open, secret] = await bothSites()
+            await Promise.all(each.map((one) => play(one, one.isTls ? secret : open)))
+            for (const site of [open, secret]) {
               await site.metrics().catch(() => undefined)
               site.assertAlive()
             }
@@ -71,11 +63,12 @@ export const upgradeTarget: Target = {
       ],
       async settle() {
         silent.end()
-        await Promise.all([sites.plain.assertUnchanged(), sites.tls.assertUnchanged()])
-        const letIn = sites.plain.foreignHandshakes() + sites.tls.foreignHandshakes()
-        ok(letIn <= sites.proven, `${letIn} workers of ${sites.proven} with a token got in`)
+        const sites = await bothSites()
+        await Promise.all(sites.map(async (site) => site.assertUnchanged()))
+        const admitted = sites.reduce((sum, site) => sum + site.foreignHandshakes(), 0)
+        ok(admitted <= proven, `${admitted} workers of ${proven} with a token got in`)
       },
-      close: stop,
+      close: async () => void (await Promise.all([plain.close(), tls.close()])),
     }
   },
 }

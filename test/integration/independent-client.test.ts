@@ -1,17 +1,13 @@
 /** A client of another language and another author gets through as well as our own. */
 
 import { execFile } from 'node:child_process'
-import { access } from 'node:fs/promises'
-import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { test } from 'tap'
+import { preparePython, PYTHON_LIBRARIES } from '../kit/python-websockets.ts'
 import { startRig } from '../kit/rig.ts'
 
 const run = promisify(execFile)
 
-const LIBRARY = 'websockets==15.0.1'
-const LIBRARY_DIRECTORY = join(import.meta.dirname, '../../.cache/python')
-const INSTALL_MS_MAX = 30_000
 const CLIENT_MS_MAX = 20_000
 
 /** Python's `websockets`; it offers compression by itself, which nobody here may accept. */
@@ -65,31 +61,8 @@ except InvalidStatus as refusal:
 print(json.dumps(told))
 `
 
-/** Why the client cannot run here; `undefined` when it can. */
-const prepare = async (): Promise<string | undefined> => {
-  try {
-    await run('python3', ['--version'])
-  } catch {
-    return 'there is no python3'
-  }
-  try {
-    await access(join(LIBRARY_DIRECTORY, 'websockets'))
-  } catch {
-    const target = ['--target', LIBRARY_DIRECTORY, LIBRARY]
-    try {
-      const options = ['--quiet', '--retries', '0', '--no-deps', '--disable-pip-version-check']
-      await run('python3', ['-m', 'pip', 'install', ...options, ...target], {
-        timeout: INSTALL_MS_MAX,
-      })
-    } catch {
-      return `${LIBRARY} could not be installed`
-    }
-  }
-  return undefined
-}
-
 test("Python's websockets speaks through the sidecar", async (t) => {
-  const obstacle = await prepare()
+  const obstacle = await preparePython()
   if (obstacle !== undefined) return t.plan(0, obstacle)
   const rig = await startRig()
   t.teardown(() => rig.stop())
@@ -105,7 +78,7 @@ test("Python's websockets speaks through the sidecar", async (t) => {
     timeout: CLIENT_MS_MAX,
     env: {
       ...process.env,
-      PYTHONPATH: LIBRARY_DIRECTORY,
+      PYTHONPATH: PYTHON_LIBRARIES,
       URL: rig.url,
       SOURCE: '127.0.0.11',
       TOKEN: rig.mint({ pod: rig.createPod() }),

@@ -1,7 +1,6 @@
 /** The fuzz runner: plays rounds of every promise in turn until the time is up, and says how to replay. */
 
 import { parseArgs } from 'node:util'
-import { KNOWN_HOLES } from './known-holes.ts'
 import { playRound, reasonOf, type Failure } from './round.ts'
 import type { Ground, Property, Target } from './target.ts'
 
@@ -102,7 +101,6 @@ const fuzzTarget = async (target: Target, play: Play): Promise<boolean> => {
   const outcome = await playAndClose(ground, play)
   const lasted = ((around.now() - startedAt) / 1000).toFixed(1)
   const summary = `${target.name}: ${outcome.inputs} inputs in ${lasted} s`
-  for (const promise of outcome.holes) around.write(`known hole: ${target.name}: ${promise}\n`)
   for (const failure of outcome.failures) around.write(describe(target.name, failure))
   if (outcome.inputs === 0) around.write(`there is nothing to try of ${options.promise}\n`)
   const isOk = outcome.failures.length === 0 && outcome.inputs > 0
@@ -120,7 +118,6 @@ const playAndClose = async (ground: Ground, play: Play): Promise<Outcome> => {
 
 type Outcome = {
   inputs: number
-  readonly holes: readonly string[]
   readonly failures: Failure[]
 }
 
@@ -132,11 +129,8 @@ const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
   const wanted = ground.properties.filter(
     (each) => promise === undefined || each.promise === promise,
   )
-  const isHole = (each: Property): boolean => KNOWN_HOLES.includes(each.promise)
-  // Who names a promise wants to see it, hole or not.
-  let left = wanted.filter((each) => promise !== undefined || !isHole(each))
-  const holes = wanted.filter(isHole).map((each) => each.promise)
-  const outcome: Outcome = { inputs: 0, holes, failures: [] }
+  let left: readonly Property[] = wanted
+  const outcome: Outcome = { inputs: 0, failures: [] }
   for (let round = 0; left.length > 0; round += 1) {
     for (const property of left) {
       const seed = (baseSeed + round) % SEED_END

@@ -9,7 +9,6 @@ import { configTarget } from '../fuzz/config.ts'
 import { firstMessageTarget, readFirst } from '../fuzz/first-message.ts'
 import { framesTarget, relay } from '../fuzz/frames.ts'
 import { EXIT, fuzz, readOptions } from '../fuzz/fuzz.ts'
-import { KNOWN_HOLES } from '../fuzz/known-holes.ts'
 import { openclawTarget } from '../fuzz/openclaw.ts'
 import { playRound } from '../fuzz/round.ts'
 import { PURE_TARGETS } from '../fuzz/targets.ts'
@@ -20,8 +19,7 @@ const SEED = 20_261_128
 for (const { name, open } of PURE_TARGETS) {
   const { properties } = await open({ asProcess: false })
   for (const property of properties) {
-    const isHole = KNOWN_HOLES.includes(property.promise)
-    test(`${name}: ${property.promise}`, { skip: isHole && 'a known hole' }, async (t) => {
+    test(`${name}: ${property.promise}`, async (t) => {
       t.equal(await playRound({}, property, { seed: SEED }), undefined)
     })
   }

@@ -263,6 +263,19 @@ test('without any keys a few tokens go on unproven: capped per address, and in a
   t.match(await ask('10.0.0.3'), { ok: true }, 'a second later')
 })
 
+test('an IPv6 network has one budget of unproven tokens, whatever addresses it uses', async (t) => {
+  const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
+  const precheck = createPrecheck({
+    rules: () => RULES,
+    keys: source(() => undefined, 'failed').keys,
+    clock,
+    unverifiedBudget: { perAddress: buckets(1), inAll: buckets(100) },
+  })
+  t.match(await precheck.verify(mint(), '2001:db8:1:2::1'), { ok: true })
+  t.match(await precheck.verify(mint(), '2001:db8:1:2::2'), { code: 'keys_unavailable' })
+  t.match(await precheck.verify(mint(), '2001:db8:1:3::1'), { ok: true })
+})
+
 test('a token whose keys are there never costs the unverified budget', async (t) => {
   const none = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
   const precheck = createPrecheck({

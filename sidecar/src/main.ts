@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from './clock.ts'
 import { EXIT, type CommandContext } from './commands/command.ts'
+import { openStandard, StandardStream } from './commands/standard-stream.ts'
 import { readFileBounded } from './config/files.ts'
 
 type Run = (context: CommandContext) => number | undefined | Promise<number | undefined>
@@ -21,6 +22,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> =
 
 /** How long a command that has ended may take to leave, in milliseconds. */
 const LINGER_MS = 500
+/** How long a `serve` that could not start waits for the readers of its output, in milliseconds. */
+const SERVE_OUTPUT_MS_MAX = 4000
 
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
 
@@ -38,22 +41,47 @@ void main()
 
 async function main(): Promise<void> {
   const [name = '', ...argv] = process.argv.slice(2)
-  const { env, stdout, stderr } = process
+  const isServe = name === 'serve'
+  const stdout = new StandardStream(() => openStandard(1))
+  const stderr = new StandardStream(() => openStandard(2))
+  const code = await runNamed(name, {
+    argv,
+    env: process.env,
+    stdout,
+    stderr,
+    readFile: readFileBounded,
+    clock: systemClock,
+  })
+  if (code === undefined) return giveBackStart()
+  process.exitCode = code
+  // Whoever started a sidecar must hear of its end even if nobody reads what it says.
+  if (isServe) exitIn(SERVE_OUTPUT_MS_MAX)
+  const failure = await stdout.finish()
+  if (failure !== undefined) {
+    stderr.write(`Standard output could not be written: ${failure.message}\n`)
+    if (code === EXIT.ok) process.exitCode = EXIT.output
+  }
+  await stderr.finish()
+  // A name that is still being looked up, say, must not hold the process: nobody waits for it.
+  exitIn(LINGER_MS)
+}
+
+const exitIn = (ms: number): void => void setTimeout(() => process.exit(), ms).unref()
+
+async function runNamed(name: string, context: CommandContext): Promise<number | undefined> {
+  const { stdout, stderr } = context
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (load !== undefined) {
     const { run } = await load()
     leaveWebAssemblyUnoptimized()
-    const surroundings = { env, stdout, stderr, readFile: readFileBounded, clock: systemClock }
-    const code = await run({ argv, ...surroundings })
-    if (code === undefined) return giveBackStart()
-    process.exitCode = code
-    // A name that is still being looked up, say, must not hold the process: nobody waits for it.
-    setTimeout(() => process.exit(), LINGER_MS).unref()
-  } else if (name === '--help' || name === 'help') stdout.write(HELP)
-  else {
-    stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
-    process.exitCode = EXIT.usage
+    return run(context)
   }
+  if (name === '--help' || name === 'help') {
+    stdout.write(HELP)
+    return EXIT.ok
+  }
+  stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
+  return EXIT.usage
 }
 
 /**

@@ -19,6 +19,9 @@ export type SidecarProcessOptions = {
   readonly env?: Readonly<Record<string, string>>
   /** Keeps a terminal's Ctrl-C from the process, so that who started it can end it in order. */
   readonly isDetached?: boolean
+  /** Descriptors to write to instead of pipes that are read here. */
+  readonly stdout?: number | undefined
+  readonly stderr?: number | undefined
   /** What to run in place of the checkout's own `main.ts`, such as a bundle of it. */
   readonly main?: string
   /** The most files it may have open, sockets included. */
@@ -28,17 +31,23 @@ export type SidecarProcessOptions = {
 /** Starts `auth-sidecar` with these arguments and with no environment of ours but the PATH. */
 export const startSidecarProcess = (
   args: readonly string[],
-  { env = {}, isDetached = false, main = MAIN, openFilesMax }: SidecarProcessOptions = {},
+  {
+    env = {},
+    isDetached = false,
+    main = MAIN,
+    openFilesMax,
+    ...output
+  }: SidecarProcessOptions = {},
 ) => {
   const node = [process.execPath, '--import', END_WITH_PARENT, main, ...args]
   const limit = ['/bin/sh', '-c', 'ulimit -n "$0" && exec "$@"', String(openFilesMax)]
   const [command = '', ...rest] = openFilesMax === undefined ? node : [...limit, ...node]
   const child = spawn(command, rest, {
-    stdio: ['pipe', 'pipe', 'pipe'],
+    stdio: ['pipe', output.stdout ?? 'pipe', output.stderr ?? 'pipe'],
     detached: isDetached,
     env: { PATH: process.env['PATH'] ?? '', ...env },
   })
-  child.stdin.on('error', () => {})
+  child.stdin?.on('error', () => {})
   const kill = () => void child.kill('SIGKILL')
   process.once('exit', kill)
 
@@ -57,6 +66,8 @@ export const startSidecarProcess = (
     stdout,
     stderr,
     exited,
+    /** Leaves like `head`: nobody reads standard output any more. */
+    abandonStdout: () => void child.stdout?.destroy(),
     /** The addresses of its ports, as its log tells them. */
     listening: async (): Promise<{ readonly workers: string; readonly admin: string }> => {
       const { workers, admin } = await stderr.wait(({ msg }) => msg === 'listening')
@@ -72,8 +83,9 @@ class Lines {
   readonly #exited: Promise<Exit>
   readonly #waiting = new Set<(record: LogRecord) => void>()
 
-  constructor(input: NodeJS.ReadableStream, exited: Promise<Exit>) {
+  constructor(input: NodeJS.ReadableStream | null, exited: Promise<Exit>) {
     this.#exited = exited
+    if (input === null) return
     createInterface({ input }).on('line', (line) => {
       if (this.all.push(line) > LINES_MAX) this.all.shift()
       const record = parse(line)

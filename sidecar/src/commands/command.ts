@@ -12,6 +12,7 @@ export const EXIT = {
   usage: 64,
   dependency: 69,
   bug: 70,
+  output: 74,
   permission: 77,
   config: 78,
 } as const

@@ -149,6 +149,7 @@ async function composeParts(config: Config, around: Surroundings) {
     jwksAgeMs: () => authn.jwks.ageMs,
     watchedPods: () => watch.size,
     watchStaleMs,
+    linesDropped: around.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
   return {
     settings,

@@ -14,7 +14,7 @@ const sidecar = await compose(config, {
   random: Math.random,
   env: {},
   readFile,
-  log: createLog(config.log.level),
+  log: createLog(config.log.level, process.stderr),
   writeAudit: (line) => void process.stdout.write(line),
   isLocalAddress: (address) => address === '127.0.0.1',
   version: { version: 'storm' },

@@ -11,15 +11,19 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { startKubeApi } from '../kit/kube-api.ts'
 import type { TokenRequest } from '../kit/kube-tokens.ts'
 import { connectInBand, connectWorker } from '../kit/worker-client.ts'
-import { startSidecarProcess, type SidecarProcess } from './sidecar-process.ts'
+import {
+  startSidecarProcess,
+  type SidecarProcess,
+  type SidecarProcessOptions,
+} from './sidecar-process.ts'
 
 export type Stage = Awaited<ReturnType<typeof openStage>>
 type Ports = { readonly workers: number; readonly admin: number }
 export type StageOptions = Ports & {
   /** `path=value`, over the stage's own configuration. */
   readonly set?: readonly string[]
-  /** The sidecar's environment beside the PATH. */
-  readonly env?: Readonly<Record<string, string>>
+  /** Where the sidecar writes, and its environment; with a `stderr` the ports must not be 0. */
+  readonly process?: Pick<SidecarProcessOptions, 'stdout' | 'stderr' | 'env'>
 }
 
 export const AUDIENCE = 'openclaw-gateway'
@@ -70,12 +74,15 @@ const build = async (options: StageOptions, endings: Endings) => {
   )
   const sidecar = startSidecarProcess(
     ['serve', '--config', configFile, ...(options.set ?? []).flatMap((each) => ['--set', each])],
-    { isDetached: true, env: options.env ?? {} },
+    { isDetached: true, ...options.process },
   )
   endings.push(() => stopSidecar(sidecar))
-  const addresses = await within(READY_MS_MAX, sidecar.listening()).catch((error: unknown) => {
-    throw new StageError(`${String(error)}\n${sidecar.stderr.text}`)
-  })
+  const addresses =
+    options.process?.stderr === undefined
+      ? await within(READY_MS_MAX, sidecar.listening()).catch((error: unknown) => {
+          throw new StageError(`${String(error)}\n${sidecar.stderr.text}`)
+        })
+      : { workers: `127.0.0.1:${listen.workers}`, admin: `127.0.0.1:${listen.admin}` }
   const adminUrl = `http://${addresses.admin}`
   await waitUntilReady(adminUrl)
 
@@ -176,9 +183,10 @@ const waitUntilReady = async (adminUrl: string): Promise<void> => {
   const signal = AbortSignal.timeout(READY_MS_MAX)
   let said = ''
   while (!signal.aborted) {
-    const response = await fetch(`${adminUrl}/readyz`)
-    if (response.ok) return
-    said = await response.text()
+    const response = await fetch(`${adminUrl}/readyz`).catch((error: unknown) => String(error))
+    if (typeof response === 'string') said = response
+    else if (response.ok) return
+    else said = await response.text()
     await delay(READY_POLL_MS)
   }
   throw new StageError(`The sidecar did not become ready:\n${said}`)

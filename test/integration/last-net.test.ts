@@ -30,7 +30,7 @@ const stageFor = async (t: Test, preloaded: string) => {
   const stage = await openStage({
     workers: 0,
     admin: 0,
-    env: { NODE_OPTIONS: `--import=${preloaded}` },
+    process: { env: { NODE_OPTIONS: `--import=${preloaded}` } },
   })
   t.teardown(() => stage.close())
   const read = async (name: string) => {

@@ -157,7 +157,7 @@ export const startSteppedLine = async (
     random: () => 0,
     env: {},
     readFile: () => '',
-    log: createLog('silent'),
+    log: createLog('silent', { write: () => {} }),
     writeAudit: () => {},
     version: { version: 'test' },
   }

@@ -71,6 +71,7 @@ const setUp = (isEnabled = () => true, isReported = false) => {
       jwksAgeMs: () => 6000,
       watchedPods: () => 7,
       watchStaleMs: () => 8000,
+      linesDropped: () => ({ audit: 9, log: 10 }),
     }),
   })
   const log = { warn: (...what: unknown[]) => void warnings.push(what) } as unknown as Log
@@ -287,6 +288,8 @@ test('what is read on scrape is what is there then', async (t) => {
   t.equal(values.get('jwks_age_seconds'), 6)
   t.equal(values.get('watched_pods'), 7)
   t.equal(values.get('watch_stale_seconds'), 8)
+  t.equal(values.get('log_lines_dropped_total{output="audit"}'), 9)
+  t.equal(values.get('log_lines_dropped_total{output="log"}'), 10)
   t.equal(values.get('build_info{version="test"}'), 1)
 })
 

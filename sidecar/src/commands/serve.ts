@@ -1,6 +1,5 @@
 /** `serve`: runs the sidecar until it is told to stop. */
 
-import { destination } from 'pino'
 import closeWithGrace from 'close-with-grace'
 import { compose } from '../compose.ts'
 import { checkFiles } from '../config/files.ts'
@@ -8,19 +7,17 @@ import { loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/problems.ts'
 import { watchFiles } from '../config/reload.ts'
 import type { Config } from '../config/schema.ts'
-import { createLog, type Log } from '../observe/log.ts'
+import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
+import { openOutputs } from './outputs.ts'
 
 const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
-/** Audit lines that may wait for a slow reader, in bytes; beyond it new ones are dropped. */
-const AUDIT_BUFFER_BYTES_MAX = 8 * 1024 * 1024
-/** Audit lines are written together, once they are so many bytes or the first is so old, in milliseconds. */
-const AUDIT_WRITE_BYTES = 4096
-const AUDIT_DELAY_MS = 100
-/** What a drain may take beyond its window, in milliseconds. */
-const STOP_SPARE_MS = 15_000
+/** How long the exit may wait for slow readers of the outputs, in milliseconds. */
+const OUTPUT_WAIT_MS = 1000
+/** What a stop may take beyond the drain's window, in milliseconds; then the process just exits. */
+const STOP_SPARE_MS = 4500
 
 /** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
 export const run = (context: CommandContext): Promise<number | undefined> =>
@@ -34,35 +31,41 @@ function load(context: CommandContext): Loaded {
 }
 
 async function serve({ config, warnings }: Loaded, context: CommandContext) {
-  const log = createLog(config.log.level)
+  const { clock, env, readFile } = context
+  const outputs = openOutputs(config.log.level, clock)
+  process.once('exit', outputs.flush)
+  const { log, writeAudit, linesDropped } = outputs
   for (const warning of warnings) log.warn(warning)
-  const audit = destination({
-    fd: 1,
-    sync: false,
-    minLength: AUDIT_WRITE_BYTES,
-    periodicFlush: AUDIT_DELAY_MS,
-    maxLength: AUDIT_BUFFER_BYTES_MAX,
-  })
+  // Node's own listener writes past the log, and would wait for a reader.
+  process.removeAllListeners('warning')
+  process.on('warning', (err) => log.warn({ err }, 'a warning of Node'))
   try {
     const sidecar = await compose(config, {
-      clock: context.clock,
+      clock,
       random: Math.random,
-      env: context.env,
-      readFile: context.readFile,
+      env,
+      readFile,
       log,
-      writeAudit: (line) => void audit.write(line),
+      writeAudit,
+      linesDropped,
       version,
     })
     let bug: Error | undefined
     let isClosing = false
     const grace = closeWithGrace(
-      { delay: config.drain.window + STOP_SPARE_MS, logger: false, skip: ['uncaughtException'] },
+      {
+        delay: config.drain.window + STOP_SPARE_MS,
+        logger: false,
+        skip: ['uncaughtException'],
+        onTimeout: () => process.exit(bug === undefined ? 1 : EXIT.bug),
+      },
       async ({ err = bug }) => {
         isClosing = true
+        bug = err
         if (err !== undefined)
           log.fatal({ err, stack: err.stack }, 'a bug: draining, then giving up')
         await sidecar.drain()
-        audit.flushSync()
+        await outputs.finish(OUTPUT_WAIT_MS)
         if (err !== undefined) process.exit(EXIT.bug)
       },
     )
@@ -81,13 +84,15 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
     })
     watchFiles({
       files: filesOf(config, context),
-      readFile: context.readFile,
-      clock: context.clock,
+      readFile,
+      clock,
       onChanged: () => sidecar.reload(() => load(context).config),
     })
     return undefined
   } catch (error) {
-    return explain(error, log)
+    const code = explain(error, log)
+    await outputs.finish(OUTPUT_WAIT_MS)
+    return code
   }
 }
 

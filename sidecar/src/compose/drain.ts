@@ -19,7 +19,7 @@ export type Drain = {
 }
 
 /** What is left so long after the window is cut off, in milliseconds. */
-const DRAIN_GRACE_MS = 5000
+const DRAIN_GRACE_MS = 3000
 
 export function createDrain({ config, log, workerPort, streams }: Parts): Drain {
   let drained: Promise<Drained> | undefined

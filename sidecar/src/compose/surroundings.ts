@@ -2,6 +2,7 @@
 
 import type { Clock } from '../clock.ts'
 import type { Log } from '../observe/log.ts'
+import type { LinesDropped } from '../observe/metric-sources.ts'
 
 export type Surroundings = {
   readonly clock: Clock
@@ -11,6 +12,8 @@ export type Surroundings = {
   readonly readFile: (path: string) => string
   readonly log: Log
   readonly writeAudit: (line: string) => void
+  /** What the outputs of log and audit have dropped; none unless said otherwise. */
+  readonly linesDropped?: () => LinesDropped
   /** Whether an address can only be the pod's own; loopback unless said otherwise. */
   readonly isLocalAddress?: (address: string) => boolean
   readonly version: { readonly version: string }

@@ -1,6 +1,6 @@
-/** The log: pino, to standard error unless told otherwise, in which no token can appear. */
+/** The log: pino, in which no token can appear. */
 
-import { destination, pino, type DestinationStream, type Logger } from 'pino'
+import { pino, type DestinationStream, type Logger } from 'pino'
 
 export type Log = Logger
 
@@ -15,10 +15,7 @@ const describeError = (error: unknown): unknown =>
       }
     : error
 
-export function createLog(
-  level: string,
-  stream: DestinationStream = destination({ fd: 2, sync: true }),
-): Log {
+export function createLog(level: string, stream: DestinationStream): Log {
   return pino(
     {
       level,

@@ -10,6 +10,9 @@ export type Carried = {
   readonly messagesDown: number
 }
 
+/** Lines that could not be written since the start, by output. */
+export type LinesDropped = { readonly audit: number; readonly log: number }
+
 export type MetricSources = {
   /** What all streams have carried since the start, the ended ones included. */
   readonly carried: () => Carried
@@ -21,6 +24,7 @@ export type MetricSources = {
   readonly watchedPods: () => number
   /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
   readonly watchStaleMs: () => number
+  readonly linesDropped: () => LinesDropped
 }
 
 export function readOnScrape(sources: () => MetricSources, registers: Registry[]): void {
@@ -31,6 +35,19 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
       registers,
       collect() {
         this.set(read())
+      },
+    })
+  const dropped = (name: string, help: string, read: () => LinesDropped) =>
+    new Counter({
+      name: `openclaw_k8s_${name}`,
+      help,
+      labelNames: ['output'],
+      registers,
+      collect() {
+        const { audit, log } = read()
+        this.reset()
+        this.inc({ output: 'audit' }, audit)
+        this.inc({ output: 'log' }, log)
       },
     })
   const carried = (name: string, help: string, read: (carried: Carried) => [number, number]) =>
@@ -72,5 +89,10 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     'stream_messages_total',
     'WebSocket messages relayed; up is from the worker to the gateway.',
     ({ messagesUp, messagesDown }) => [messagesUp, messagesDown],
+  )
+  dropped(
+    'log_lines_dropped_total',
+    'Lines that could not be written, by output: audit, standard output; log, standard error.',
+    () => sources().linesDropped(),
   )
 }

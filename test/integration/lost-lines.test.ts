@@ -1,0 +1,82 @@
+/** What an output lost is counted and told once, and what it did not lose arrives whole. */
+
+import { test } from 'tap'
+import type { Stage } from '../demo/stage.ts'
+import { openStageFor, refuseOne } from '../kit/output-stage.ts'
+import { openPipe } from '../kit/pipes.ts'
+
+/** Node warns of something while the sidecar starts. */
+const WARNING_AT_START = `--import=data:text/javascript,${encodeURIComponent(
+  "process.on('newListener', (name) => name === 'SIGQUIT' && process.emitWarning('beware'))",
+)}`
+const droppedBy = async (stage: Stage, output: 'audit' | 'log'): Promise<number> => {
+  const series = `openclaw_k8s_log_lines_dropped_total{output="${output}"} `
+  const line = (await stage.scrape()).find((each) => each.startsWith(series))
+  return line === undefined ? 0 : Number(line.slice(series.length))
+}
+
+const waitForDropped = async (stage: Stage, output: 'audit' | 'log') => {
+  for (;;) {
+    const dropped = await droppedBy(stage, output)
+    if (dropped > 0) return dropped
+  }
+}
+
+test('what Node warns of is a line of the log, not text between its lines', async (t) => {
+  const { sidecar } = await openStageFor(t, { env: { NODE_OPTIONS: WARNING_AT_START } })
+  const warned = await sidecar.stderr.wait(({ msg }) => msg === 'a warning of Node')
+  t.match(warned, { level: 'warn', err: { message: 'beware' } })
+  t.equal(sidecar.stderr.records.length, sidecar.stderr.all.length)
+})
+
+test('a reader of stdout that leaves is told of once, and what it missed is counted', async (t) => {
+  const stage = await openStageFor(t)
+  const { sidecar } = stage
+  t.equal(await droppedBy(stage, 'audit'), 0)
+  sidecar.abandonStdout()
+  await refuseOne(stage)
+  const told = await sidecar.stderr.wait(({ msg }) => msg === 'lines are being dropped')
+  t.match(told, { level: 'error', output: 'audit', code: 'EPIPE' })
+  await refuseOne(stage)
+  while ((await droppedBy(stage, 'audit')) < 2);
+  t.equal(sidecar.stderr.records.filter(({ output }) => output === 'audit').length, 1)
+  t.equal(await droppedBy(stage, 'log'), 0)
+  sidecar.signal('SIGINT')
+  t.strictSame(await sidecar.exited, { code: 0, signal: null })
+})
+
+test('a blocked audit loses nothing: its lines come whole and in order when it is read', async (t) => {
+  const pipe = openPipe(t)
+  const stage = await openStageFor(t, { stdout: pipe.writer })
+  pipe.fill()
+  for (let n = 0; n < 20; n += 1) await refuseOne(stage)
+  const reading = pipe.startReading()
+  await reading.until((text) => text.split('\n').length > 20)
+  const lines = reading.text().trim().split('\n')
+  const addresses = lines.map((line) => (JSON.parse(line) as { remoteIp: string }).remoteIp)
+  const numbers = addresses.map((address) => Number(address.split('.')[3]))
+  t.strictSame(
+    numbers,
+    Array.from({ length: 20 }, (_, n) => (numbers[0] ?? 0) + n),
+  )
+  t.equal(await droppedBy(stage, 'audit'), 0)
+})
+
+test('when a reader comes back one line says how many audit lines it missed', async (t) => {
+  const pipe = openPipe(t)
+  const stage = await openStageFor(t, { stdout: pipe.writer })
+  const { stderr } = stage.sidecar
+  pipe.closeReader()
+  await refuseOne(stage)
+  const dropped = await waitForDropped(stage, 'audit')
+  const reading = pipe.startReading()
+  await refuseOne(stage)
+  const isRecovery = ({ msg }: { msg?: unknown }) =>
+    msg === 'lines were dropped; writing works again'
+  t.match(await stderr.wait(isRecovery), { level: 'error', output: 'audit', lines: dropped })
+  await refuseOne(stage)
+  await reading.until((text) => text.split('\n').length === 3)
+  for (const line of reading.text().trim().split('\n')) t.match(JSON.parse(line), { log: 'audit' })
+  t.equal(stderr.records.filter(isRecovery).length, 1)
+  t.equal(await droppedBy(stage, 'audit'), dropped)
+})

@@ -1,0 +1,83 @@
+/** Whatever becomes of standard output and error, the sidecar goes on, and ends when it is told to. */
+
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { test } from 'tap'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { openStageFor, refuseOne } from '../kit/output-stage.ts'
+import { openFull, openPipe } from '../kit/pipes.ts'
+import { until } from '../kit/until.ts'
+
+/** SIGWINCH becomes a bug: an exception nobody catches. */
+const BUG_AT_SIGWINCH = `--import=data:text/javascript,${encodeURIComponent(
+  "process.on('SIGWINCH', () => setImmediate(() => { throw new Error('a bug') }))",
+)}`
+
+for (const state of ['blocked', 'gone', 'full'] as const) {
+  const signal = state === 'gone' ? 'SIGINT' : 'SIGTERM'
+  test(`with both outputs ${state} workers come and go, and ${signal} ends it with 0`, async (t) => {
+    const pipe = openPipe(t)
+    const fd = state === 'full' ? openFull(t) : pipe.writer
+    const stage = await openStageFor(t, { stdout: fd, stderr: fd })
+    if (state === 'blocked') pipe.fill()
+    if (state === 'gone') pipe.closeReader()
+    await refuseOne(stage)
+    const pod = stage.createPod('worker-a', '127.0.0.11')
+    const outcome = await stage.connect('127.0.0.11', stage.mint({ pod }))
+    t.ok(outcome.ok, 'a worker is admitted')
+    t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
+    stage.sidecar.signal(signal)
+    t.strictSame(await stage.sidecar.exited, { code: 0, signal: null })
+  })
+}
+
+for (const [signals, code] of [
+  [['SIGWINCH'], 70],
+  [['SIGTERM', 'SIGTERM'], 1],
+] as const) {
+  test(`with both outputs blocked ${signals.join(' and ')} still ends it with ${code}`, async (t) => {
+    const pipe = openPipe(t)
+    const process = {
+      stdout: pipe.writer,
+      stderr: pipe.writer,
+      env: { NODE_OPTIONS: BUG_AT_SIGWINCH },
+    }
+    const stage = await openStageFor(t, process)
+    pipe.fill()
+    const pod = stage.createPod('worker-a', '127.0.0.11')
+    await stage.connect('127.0.0.11', stage.mint({ pod }))
+    for (const signal of signals) {
+      stage.sidecar.signal(signal)
+      // Before the second one the first must have been taken.
+      await until(async () => !(await fetch(`${stage.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
+    }
+    t.strictSame(await stage.sidecar.exited, { code, signal: null })
+  })
+}
+const NOT_OK = { ok: false }
+
+test('a start that fails exits as it should, with stderr blocked, gone, full or read late', async (t) => {
+  const directory = t.testdir({ 'bad.yaml': 'gatway: {}\n' })
+  const taken = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => taken.close())
+  await once(taken, 'listening')
+  const stage = await openStageFor(t)
+  const admin = `listen.admin=127.0.0.1:${(taken.address() as AddressInfo).port}`
+  const starts = [
+    { code: 78, told: /gatway/, args: ['--config', join(directory, 'bad.yaml')] },
+    { code: 69, told: /EADDRINUSE/, args: ['--config', stage.configFile, '--set', admin] },
+  ]
+  for (const { code, told, args } of starts) {
+    const [blocked, gone, late] = [openPipe(t), openPipe(t), openPipe(t)]
+    blocked.fill()
+    late.fill()
+    const start = (stderr: number) => startSidecarProcess(['serve', ...args], { stderr }).exited
+    const ended = [blocked.writer, gone.writer, openFull(t)].map(start)
+    gone.closeReader()
+    ended.push(start(late.writer))
+    await late.startReading().until((text) => told.test(text) && text.endsWith('\n'))
+    for (const exit of await Promise.all(ended)) t.strictSame(exit, { code, signal: null })
+  }
+})

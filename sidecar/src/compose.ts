@@ -75,7 +75,9 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
     return { workers, admin }
   }
+  let isStopped = false
   const stop = async () => {
+    isStopped = true
     stopHeartbeat()
     authn.jwks.stop()
     pods.stop()
@@ -88,7 +90,12 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     await drainStreams.run()
     await stop()
   }
-  const reload = createReload({ settings, around, metrics, workerPort, pods, openclaw })
+  const applyReload = createReload({ settings, around, metrics, workerPort, pods, openclaw })
+  const reload = (load: () => Config) => {
+    // It would start the watches again, which nobody stops any more.
+    if (isStopped) log.info('not reloaded: the sidecar is stopping')
+    else applyReload(load)
+  }
   const survive: Sidecar['survive'] = (error, origin) => peerErrors.survive(error, origin)
   return { start, drain, stop, reload, survive }
 }

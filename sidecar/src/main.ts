@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from './clock.ts'
 import { EXIT, type CommandContext } from './commands/command.ts'
+import { catchSignals } from './commands/signals.ts'
 import { openStandard, StandardStream } from './commands/standard-stream.ts'
 import { readFileBounded } from './config/files.ts'
 
@@ -42,6 +43,7 @@ void main()
 async function main(): Promise<void> {
   const [name = '', ...argv] = process.argv.slice(2)
   const isServe = name === 'serve'
+  const signals = isServe ? catchSignals(process) : undefined
   const stdout = new StandardStream(() => openStandard(1))
   const stderr = new StandardStream(() => openStandard(2))
   const code = await runNamed(name, {
@@ -51,6 +53,7 @@ async function main(): Promise<void> {
     stderr,
     readFile: readFileBounded,
     clock: systemClock,
+    signals,
   })
   if (code === undefined) return giveBackStart()
   process.exitCode = code

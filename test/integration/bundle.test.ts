@@ -14,6 +14,7 @@ import { createPairedDevices } from '../kit/paired-devices.ts'
 import { nextMessage, openWorker } from '../kit/worker-client.ts'
 
 const BUNDLER = fileURLToPath(new URL('../../sidecar/bundle.ts', import.meta.url))
+const DOCKERFILE = new URL('../../Dockerfile.sidecar', import.meta.url)
 const SECRET = 'the-secret-of-the-gateway-itself'
 const READY_MS_MAX = 15_000
 /** The start alone makes it 7.5 MiB, which V8 then keeps; 0.75 are left when that is collected. */
@@ -85,6 +86,18 @@ test('the bundle speaks to the gateway as its operator', async (t) => {
     deviceSeedFile: join(directory, 'seed'),
   })
   t.equal((await ask('/readyz')).status, 200)
+})
+
+test('under the options of its image the bundle runs, and SIGUSR1 opens no debugger', async (t) => {
+  const options = /NODE_OPTIONS="([^"]*)"/.exec(readFileSync(DOCKERFILE, 'utf8'))?.[1] ?? ''
+  t.match(options, /--max-semi-space-size=4/)
+  // Any command, and before it has begun: `serve` listens for the signal itself.
+  const signal = "--import=data:text/javascript,process.kill(process.pid,'SIGUSR1')"
+  const env = { NODE_OPTIONS: `${options} ${signal}` }
+  const { exited, stdout, stderr } = startSidecarProcess(['version'], { main, env })
+  t.strictSame(await exited, { code: 0, signal: null })
+  t.match(stdout.text, /^\d/)
+  t.equal(stderr.text, '')
 })
 
 test('the bundle carries neither what is left out nor all of undici', async (t) => {

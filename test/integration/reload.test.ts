@@ -277,3 +277,15 @@ test('a running sidecar follows the swaps of its mounted configuration, one afte
   t.same(await closed(second), { code: 1008, reason: 'identity_not_allowed' })
   await open(0).then((socket) => socket.terminate())
 })
+
+test('a reload that comes after the stop reads nothing and starts nothing', async (t) => {
+  const rig = await startWatchedRig(t, { set: [allow(A)] })
+  await rig.sidecar.stop()
+  let isLoaded = false
+  rig.sidecar.reload(() => {
+    isLoaded = true
+    return configOf([allow(B)])
+  })
+  t.notOk(isLoaded)
+  t.ok(rig.log.some((line) => line.includes('not reloaded: the sidecar is stopping')))
+})

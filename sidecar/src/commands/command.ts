@@ -5,6 +5,7 @@ import { ConfigError } from '../config/problems.ts'
 import type { Clock } from '../clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { LoadOptions } from '../config/load.ts'
+import type { Signals } from './signals.ts'
 
 /** Exit codes of sysexits.h. */
 export const EXIT = {
@@ -27,6 +28,8 @@ export type CommandContext = {
   readonly stderr: Output
   readonly readFile: ReadFile
   readonly clock: Clock
+  /** Caught for `serve` alone: what they do to the others is the system's business. */
+  readonly signals?: Signals | undefined
 }
 
 /** The command line was wrong; the message says how, the usage what would be right. */

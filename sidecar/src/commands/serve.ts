@@ -11,6 +11,7 @@ import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
 import { openOutputs } from './outputs.ts'
+import { NOT_ENDING } from './signals.ts'
 
 const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
@@ -31,7 +32,7 @@ function load(context: CommandContext): Loaded {
 }
 
 async function serve({ config, warnings }: Loaded, context: CommandContext) {
-  const { clock, env, readFile } = context
+  const { clock, env, readFile, signals } = context
   const outputs = openOutputs(config.log.level, clock)
   process.once('exit', outputs.flush)
   const { log, writeAudit, linesDropped } = outputs
@@ -52,11 +53,12 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
     })
     let bug: Error | undefined
     let isClosing = false
+    signals?.releaseEnding()
     const grace = closeWithGrace(
       {
         delay: config.drain.window + STOP_SPARE_MS,
         logger: false,
-        skip: ['uncaughtException'],
+        skip: [...NOT_ENDING, 'uncaughtException'],
         onTimeout: () => process.exit(bug === undefined ? 1 : EXIT.bug),
       },
       async ({ err = bug }) => {
@@ -82,12 +84,9 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       await sidecar.stop()
       throw error
     })
-    watchFiles({
-      files: filesOf(config, context),
-      readFile,
-      clock,
-      onChanged: () => sidecar.reload(() => load(context).config),
-    })
+    const reload = () => sidecar.reload(() => load(context).config)
+    watchFiles({ files: filesOf(config, context), readFile, clock, onChanged: reload })
+    signals?.onReload(reload)
     return undefined
   } catch (error) {
     const code = explain(error, log)

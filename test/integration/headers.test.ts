@@ -240,7 +240,11 @@ test('a subprotocol is chosen by the gateway among what the worker offers beside
   t.same(await offer(shown), [undefined, undefined], 'the token alone')
   t.same(await offer(`${shown}, openclaw.v4`), ['openclaw.v4', 'openclaw.v4'], 'the token first')
   t.same(await offer(`openclaw.v4, ${shown}`), ['openclaw.v4', 'openclaw.v4'], 'the token last')
-  t.same(await offer(`a, ${shown}, b`), ['a', 'a'], 'one of two')
+  t.same(await offer(`a, ${shown}, b`), ['a, b', 'a'], 'the first of two')
+  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'b' }, { connections: 1 })
+  t.same(await offer(`a, ${shown}, b`), ['a, b', 'b'], 'the second of two')
+  rig.gateway.setBehaviour('accept', { connections: 1 })
+  t.same(await offer(`a, ${shown}, b`), ['a, b', undefined], 'none of two')
 
   const { valuesOf, answer } = await relay(['Sec-WebSocket-Protocol: chat'])
   t.same(valuesOf('Sec-WebSocket-Protocol'), ['chat'])
@@ -249,6 +253,10 @@ test('a subprotocol is chosen by the gateway among what the worker offers beside
   rig.gateway.setBehaviour('accept', { connections: 1 })
   const unchosen = await relay(['Sec-WebSocket-Protocol: chat'])
   t.equal(unchosen.answer.headers['sec-websocket-protocol'], undefined, 'none when it takes none')
+
+  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'c' }, { connections: 1 })
+  const invented = await relay(['Sec-WebSocket-Protocol: a, b'])
+  t.equal(invented.status, 502, 'one that was not offered')
 })
 
 test('the assertion is verifiable with the published key, and short-lived', async (t) => {

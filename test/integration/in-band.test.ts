@@ -272,6 +272,14 @@ test('the offered subprotocol is confirmed at once, for the gateway to agree or 
   t.equal(headers['sec-websocket-protocol'], 'chat')
   const arrival = rig.gateway.waitForHandshake()
   socket.write(rawFrame({ payload: JSON.stringify(request()) }))
-  t.equal((await arrival).headers['sec-websocket-protocol'], 'chat')
+  t.equal((await arrival).headers['sec-websocket-protocol'], 'chat', 'no other could be kept to')
   socket.destroy()
+
+  for (const behaviour of ['accept', { kind: 'subprotocol', name: 'b' }] as const) {
+    rig.gateway.setBehaviour(behaviour, { connections: 1 })
+    const other = await open(rig, Buffer.alloc(0), ['Sec-WebSocket-Protocol: chat, b'])
+    const frames = readFrames(other.socket)
+    other.socket.write(rawFrame({ payload: JSON.stringify(request()) }))
+    t.same(closeOf(await frames), { code: 1013, reason: 'gateway_refused' })
+  }
 })

@@ -41,13 +41,13 @@ async function gateway(t: Test, answer: (socket: Socket) => void) {
 }
 
 function optionsFor(url: URL, changes: Partial<DialOptions> = {}): DialOptions {
-  const { subprotocol } = changes
+  const { subprotocols = [] } = changes
   const request = buildUpstreamRequest({
     gatewayUrl: url,
     workerAddress: '10.0.0.5',
     workerProto: 'http',
     forwardedHost: '10.0.0.1:18443',
-    subprotocol,
+    subprotocols,
     identity: {
       namespace: 'openclaw',
       serviceAccount: 'openclaw-worker',
@@ -61,7 +61,7 @@ function optionsFor(url: URL, changes: Partial<DialOptions> = {}): DialOptions {
     assertion: 'a.b.c',
     key: KEY,
   })
-  return { url, request, subprotocol, timeoutMs: 5000, clock: new FakeClock(), ...changes }
+  return { url, request, subprotocols, timeoutMs: 5000, clock: new FakeClock(), ...changes }
 }
 
 const response = (lines: readonly string[], status = 'HTTP/1.1 101 Switching Protocols'): string =>
@@ -111,12 +111,37 @@ test('a real WebSocket server is dialled, and answers the subprotocol asked for'
   const { port } = server.address() as AddressInfo
   const url = new URL(`ws://127.0.0.1:${port}`)
   const connected = once(server, 'connection')
-  const { socket, subprotocol } = await dialGateway(optionsFor(url, { subprotocol: 'openclaw' }))
+  const { socket, subprotocol } = await dialGateway(optionsFor(url, { subprotocols: ['openclaw'] }))
   const [, request] = await connected
   t.equal(subprotocol, 'openclaw')
   t.equal(request.headers['x-forwarded-for'], '10.0.0.5')
   t.equal(request.headers['x-openclaw-scopes'], '')
   socket.destroy()
+})
+
+test('of several subprotocols the gateway may choose any or none, in its very spelling', async (t) => {
+  const choose = async (lines: readonly string[]) => {
+    const { url, requests } = await gateway(t, (socket) =>
+      socket.write(response([...GOOD, ...lines])),
+    )
+    const offered = ['v2', 'v1', 'base64url.bearer.authorization.k8s.io.ZXlK']
+    const { socket, subprotocol } = await dialGateway(optionsFor(url, { subprotocols: offered }))
+    t.match(requests[0], '\r\nSec-WebSocket-Protocol: v2, v1\r\n')
+    socket.destroy()
+    return subprotocol
+  }
+  t.equal(await choose(['Sec-WebSocket-Protocol: v2']), 'v2')
+  t.equal(await choose(['Sec-WebSocket-Protocol: v1']), 'v1')
+  t.equal(await choose([]), undefined)
+  for (const lines of [
+    ['Sec-WebSocket-Protocol: V1'],
+    ['Sec-WebSocket-Protocol: v2, v1'],
+    ['Sec-WebSocket-Protocol: v1', 'Sec-WebSocket-Protocol: v1'],
+    ['Sec-WebSocket-Protocol: '],
+    ['Sec-WebSocket-Protocol: v3'],
+  ]) {
+    await t.rejects(choose(lines), { code: 'gateway_refused' }, lines.join())
+  }
 })
 
 test('an answer may spell names and tokens in its own case', async (t) => {

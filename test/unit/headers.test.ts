@@ -26,7 +26,7 @@ const OPTIONS: UpstreamRequestOptions = {
   forwardedHost: 'openclaw-gateway:18789',
   userAgent: 'openclaw-node/1.0',
   traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-  subprotocol: 'openclaw.v4',
+  subprotocols: ['openclaw.v4'],
   identity,
   role: 'node',
   assertion: 'aaa.bbb.ccc',
@@ -83,7 +83,7 @@ test('what is not known is left out, and the scopes are still there, empty', asy
     identity: { ...identity, nodeName: undefined, credentialId: undefined },
     userAgent: undefined,
     traceparent: undefined,
-    subprotocol: undefined,
+    subprotocols: [],
   })
   t.same(names, [
     'Host',
@@ -149,10 +149,10 @@ test('what the client words uncleanly is left out, and nothing is smuggled', asy
       { traceparent: `00-${'1'.repeat(32)}-${'1'.repeat(16)}-01\n` },
     ],
     'Sec-WebSocket-Protocol': [
-      { subprotocol: smuggled },
-      { subprotocol: 'a, b' },
-      { subprotocol: '' },
-      { subprotocol: 'base64url.bearer.authorization.k8s.io.ZXlK' },
+      { subprotocols: [smuggled] },
+      { subprotocols: ['a, b'] },
+      { subprotocols: [''] },
+      { subprotocols: ['base64url.bearer.authorization.k8s.io.ZXlK'] },
     ],
   }
   for (const [name, cases] of Object.entries(unclean)) {
@@ -168,7 +168,8 @@ test('what the client words uncleanly is left out, and nothing is smuggled', asy
 test('clean values of the client pass up to their limits', async (t) => {
   t.equal(valueOf({ userAgent: 'a'.repeat(256) }, 'User-Agent'), 'a'.repeat(256))
   t.equal(valueOf({ userAgent: 'caf\u00e9' }, 'User-Agent'), 'caf\u00e9')
-  t.equal(valueOf({ subprotocol: 'openclaw' }, 'Sec-WebSocket-Protocol'), 'openclaw')
+  const subprotocols = ['b', 'Base64URL.Bearer.authorization.k8s.io.ZXlK', 'a', 'c d']
+  t.equal(valueOf({ subprotocols }, 'Sec-WebSocket-Protocol'), 'b, a')
 })
 
 test('a value of our own that cannot be a header is a bug', async (t) => {

@@ -145,7 +145,7 @@ test('a query of nothing but beginnings of tokens is read once', async (t) => {
 })
 
 test('blanks in an answer of the gateway are trimmed, not searched', async (t) => {
-  const awaited = { key: 'k', subprotocol: undefined }
+  const awaited = { key: 'k', subprotocols: [] }
   const judge = (field: string) => judgeResponseHead(`HTTP/1.1 101 x\r\n${field}`, awaited)
   const malformed = { ok: false, reason: 'a header of the 101 is malformed' }
   const blanks = ' \t'.repeat(300_000)

@@ -164,7 +164,7 @@ async function realStream(t: Test, changes: Partial<SpliceOptions> = {}) {
         assertion: 'a.b.c',
         key: randomBytes(16).toString('base64'),
       }),
-      subprotocol: undefined,
+      subprotocols: [],
       timeoutMs: 5000,
       clock,
     })

@@ -42,7 +42,7 @@ const workerOf = (socket: Socket, head: Buffer): Worker =>
     host: '127.0.0.1:18443',
     upgrade: {
       key: 'dGhlIHNhbXBsZSBub25jZQ==',
-      subprotocol: undefined,
+      subprotocols: [],
       role: 'node',
       hasOrigin: false,
       userAgent: undefined,
@@ -90,7 +90,7 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
     host: 'gateway',
     userAgent: undefined,
     traceparent: undefined,
-    subprotocol: undefined,
+    subprotocols: [],
     token: TOKEN,
     hasOrigin: false,
     role: undefined,

@@ -5,7 +5,7 @@ import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-
 import { Fault } from '../fault.ts'
 import type { Places } from '../places.ts'
 import type { Dialled } from '../tunnel/dial.ts'
-import type { GatewayDialer, Reach } from '../tunnel/gateway-dialer.ts'
+import type { Caller, GatewayDialer, Reach } from '../tunnel/gateway-dialer.ts'
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'
 
 export type StreamDialectOptions = {
@@ -40,14 +40,15 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
     async introduce() {
       if (!options.inBandCredentials) return denied('credential_missing')
-      worker.open(worker.subprotocol)
+      worker.open(worker.subprotocols[0])
       const message = await worker.nextMessage()
       return message.ok ? readConnectRequest(message.value) : message
     },
     async reach(reach) {
-      const gateway = await dialInTurn(worker, reach, options)
-      if (gateway.subprotocol === worker.subprotocol) return gateway
-      // The worker was promised its subprotocol with the 101, before the gateway could be asked.
+      // The worker was promised the first with the 101, before the gateway could be asked.
+      const subprotocols = worker.subprotocols.slice(0, 1)
+      const gateway = await dialInTurn(callerOf(worker, subprotocols), reach, options)
+      if (gateway.subprotocol === subprotocols[0]) return gateway
       gateway.socket.destroy()
       throw new Fault('gateway_refused', 'The gateway did not choose the subprotocol.')
     },
@@ -57,12 +58,17 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   }
 }
 
+const callerOf = (
+  { address, host, userAgent, traceparent }: WorkerSide,
+  subprotocols: readonly string[],
+): Caller => ({ address, host, userAgent, traceparent, subprotocols })
+
 /** A herd waits here, under its own time, instead of running out of the gateway's all at once. */
 async function dialInTurn(
-  worker: WorkerSide,
+  caller: Caller,
   reach: Reach,
   { dial, places }: StreamDialectOptions,
 ): Promise<Dialled> {
   const leave = await places.take(reach.signal)
-  return dial(worker, reach).finally(leave)
+  return dial(caller, reach).finally(leave)
 }

@@ -9,8 +9,8 @@ import { denied, granted, type Code, type Verdict } from '../denial.ts'
 export type UpgradeRequest = {
   /** `Sec-WebSocket-Key`, 16 bytes in base64. */
   readonly key: string
-  /** The first subprotocol offered that carries no credential. */
-  readonly subprotocol: string | undefined
+  /** The subprotocols offered, in the worker's order, without one that carries a credential. */
+  readonly subprotocols: readonly string[]
   readonly role: string | undefined
   readonly hasOrigin: boolean
   readonly userAgent: string | undefined
@@ -50,7 +50,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   if (offers === undefined) return denied('upgrade_malformed')
   return granted({
     key,
-    subprotocol: offers.find((offer) => !isCredentialOffer(offer)),
+    subprotocols: offers.filter((offer) => !isCredentialOffer(offer)),
     // A repeated one names no role there is, rather than none.
     role: request.headersDistinct['x-openclaw-role']?.join(', '),
     hasOrigin: request.headersDistinct['origin'] !== undefined,

@@ -78,8 +78,8 @@ export class Worker implements WorkerSide {
     return this.options.upgrade.traceparent
   }
 
-  get subprotocol(): string | undefined {
-    return this.options.upgrade.subprotocol
+  get subprotocols(): readonly string[] {
+    return this.options.upgrade.subprotocols
   }
 
   /** Whether it is the worker's turn to send its message. */

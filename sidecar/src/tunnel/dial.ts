@@ -14,8 +14,8 @@ export type DialOptions = {
   /** A `ws:` URL; TLS is not spoken towards the gateway. */
   readonly url: URL
   readonly request: UpstreamRequest
-  /** The subprotocol the request asks for. */
-  readonly subprotocol: string | undefined
+  /** The subprotocols the request offers. */
+  readonly subprotocols: readonly string[]
   /** For connecting and answering together. */
   readonly timeoutMs: number
   readonly clock: Clock
@@ -121,12 +121,12 @@ function settle(
   dialled: Pick<Dialled, 'socket' | 'reader'>,
   { read, end, outcome }: Reading,
 ): void {
-  const { request, subprotocol } = outcome.options
+  const { request, subprotocols } = outcome.options
   if (end === -1 || end + HEAD_END.length > HEAD_BYTES_MAX) {
     return outcome.reject(new Fault('gateway_refused', "the gateway's answer exceeds 16 KiB"))
   }
   const text = read.toString('latin1', 0, end)
-  const answer = judgeResponseHead(text, { key: request.key, subprotocol })
+  const answer = judgeResponseHead(text, { key: request.key, subprotocols })
   if (!answer.ok) return outcome.reject(new Fault('gateway_refused', answer.reason))
   const head = Buffer.from(read.subarray(end + HEAD_END.length))
   outcome.resolve({ ...dialled, head, subprotocol: answer.subprotocol })

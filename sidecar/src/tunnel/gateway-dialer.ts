@@ -28,7 +28,8 @@ export type Caller = {
   readonly host: string
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
-  readonly subprotocol: string | undefined
+  /** Those the gateway may choose from. */
+  readonly subprotocols: readonly string[]
 }
 
 export type Reach = {
@@ -50,17 +51,17 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       forwardedHost: caller.host,
       userAgent: caller.userAgent,
       traceparent: caller.traceparent,
-      subprotocol: caller.subprotocol,
+      subprotocols: caller.subprotocols,
       identity,
       role,
       assertion: await signer.sign(identity, role),
       key: takeRandom(16).toString('base64'),
     })
-    const { subprotocol } = caller
+    const { subprotocols } = caller
     return dialGateway({
       url,
       request,
-      subprotocol,
+      subprotocols,
       timeoutMs: connectTimeoutMs,
       clock,
       signal,

@@ -29,8 +29,8 @@ export type UpstreamRequestOptions = {
   readonly userAgent?: string | undefined
   /** W3C Trace Context, version 00, else left out. */
   readonly traceparent?: string | undefined
-  /** The chosen subprotocol; one that carries a credential is left out. */
-  readonly subprotocol?: string | undefined
+  /** The subprotocols to offer; one that carries a credential is left out. */
+  readonly subprotocols?: readonly string[]
   readonly identity: Identity
   readonly role: string
   /** The sidecar's own signed statement about the worker. */
@@ -74,7 +74,7 @@ const upgradeFields = ({ gatewayUrl, key }: UpstreamRequestOptions): readonly Fi
 /** What of the client's may pass; anything unclean is left out rather than repaired. */
 function clientFields(options: UpstreamRequestOptions): readonly Field[] {
   return [
-    ['Sec-WebSocket-Protocol', passSubprotocol(options.subprotocol)],
+    ['Sec-WebSocket-Protocol', passSubprotocols(options.subprotocols)],
     ['User-Agent', passUserAgent(options.userAgent)],
     ['traceparent', passIf(options.traceparent, TRACEPARENT)],
   ]
@@ -121,11 +121,13 @@ function passUserAgent(value: string | undefined): string | undefined {
   return isFit ? passIf(value, PRINTABLE) : undefined
 }
 
-function passSubprotocol(value: string | undefined): string | undefined {
-  return value?.toLowerCase().startsWith(CREDENTIAL_SUBPROTOCOL) === true
-    ? undefined
-    : passIf(value, TOKEN)
+function passSubprotocols(offers: readonly string[] = []): string | undefined {
+  const passed = offers.filter((offer) => TOKEN.test(offer) && !isCredential(offer))
+  return passed.length === 0 ? undefined : passed.join(', ')
 }
+
+const isCredential = (offer: string): boolean =>
+  offer.toLowerCase().startsWith(CREDENTIAL_SUBPROTOCOL)
 
 function canonicalAddress(address: string): string {
   const canonical = normalizeAddress(address)

@@ -5,8 +5,8 @@ import { hash } from 'node:crypto'
 export type AwaitedAnswer = {
   /** The `Sec-WebSocket-Key` that was sent. */
   readonly key: string
-  /** The one subprotocol that was asked for. */
-  readonly subprotocol: string | undefined
+  /** The subprotocols that were offered; an answer may choose one of them, or none. */
+  readonly subprotocols: readonly string[]
 }
 
 export type Answer =
@@ -84,7 +84,7 @@ function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | un
   if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 does not say it upgrades'
   if (first('sec-websocket-accept') !== acceptOf(awaited.key)) return 'the 101 has a wrong accept'
   const chosen = first('sec-websocket-protocol')
-  if (chosen !== undefined && chosen !== awaited.subprotocol) {
+  if (chosen !== undefined && !awaited.subprotocols.includes(chosen)) {
     return 'the 101 names another subprotocol'
   }
   return undefined

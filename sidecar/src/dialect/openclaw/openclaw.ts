@@ -142,5 +142,5 @@ const callerOf = ({ address, host, userAgent, traceparent }: WorkerSide): Caller
   host,
   userAgent,
   traceparent,
-  subprotocol: undefined,
+  subprotocols: [],
 })

@@ -156,11 +156,10 @@ const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
   let sent = 0
   let answered = 0
   let slowestMs = 0
-  let isOpen = true
-  socket.on('close', () => (isOpen = false))
+  const isOpen = (): boolean => socket.readyState === socket.OPEN
   const stopping = new AbortController()
   const talk = async (): Promise<void> => {
-    while (!stopping.signal.aborted && isOpen) {
+    while (!stopping.signal.aborted && isOpen()) {
       const startedAt = performance.now()
       sent += 1
       socket.send(`message ${sent}`)
@@ -176,7 +175,7 @@ const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
     stop: async () => {
       stopping.abort()
       await Promise.race([talking, sleep(ANSWER_MS_MAX)])
-      const outcome = { sent, answered, slowestMs, isOpen }
+      const outcome = { sent, answered, slowestMs, isOpen: isOpen() }
       socket.terminate()
       return outcome
     },

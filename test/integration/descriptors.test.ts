@@ -1,0 +1,94 @@
+/** When descriptors run out, workers and probes come before idle connections, and the process lives on. */
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'tap'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
+import { AUDIENCE } from '../kit/rig.ts'
+import { until } from '../kit/until.ts'
+import { connectWorker, nextMessage } from '../kit/worker-client.ts'
+
+test('with few descriptors idle admin connections keep no worker out, and none ends the process', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-'))
+  const api = await startKubeApi()
+  const gateway = await startGatewayStub()
+  const { caFile, tokenFile } = await api.files(directory)
+  const settings = [
+    'listen.workers=127.0.0.1:0',
+    'listen.admin=127.0.0.1:0',
+    `gateway.url=${gateway.url}`,
+    'gateway.protocol=stream',
+    `kubernetes.apiServer=${api.url}`,
+    `kubernetes.caFile=${caFile}`,
+    `kubernetes.tokenFile=${tokenFile}`,
+    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    'limits.streamsPerPod=1024',
+    'limits.pendingPerAddress=1024',
+  ]
+  const args = ['serve', ...settings.flatMap((setting) => ['--set', setting])]
+  const sidecar = startSidecarProcess(args, { openFilesMax: 128 })
+  t.teardown(async () => {
+    sidecar.signal('SIGKILL')
+    await sidecar.exited
+    await gateway.close()
+    await api.stop()
+    rmSync(directory, { recursive: true })
+  })
+  const { workers, admin } = await sidecar.listening()
+  const pod = api.createPod({
+    namespace: 'openclaw',
+    name: 'worker-a',
+    serviceAccount: 'openclaw-worker',
+    ips: ['127.0.0.11'],
+    nodeName: 'node-1',
+  })
+  const token = api.mintToken({ pod, audiences: [AUDIENCE] })
+  const worker = { url: `ws://${workers}`, token, localAddress: '127.0.0.11' }
+  const isAdmitted = () =>
+    connectWorker(worker).then(
+      (outcome) => {
+        if (outcome.ok) outcome.socket.terminate()
+        return outcome.ok
+      },
+      () => false,
+    )
+  await until(isAdmitted)
+
+  let closed = 0
+  const adminPort = Number(admin.split(':').at(-1))
+  for (let n = 0; n < 200; n += 1) {
+    const localAddress = `127.0.3.${1 + (n % 50)}`
+    const socket = connect({ host: '127.0.0.1', port: adminPort, localAddress })
+    t.teardown(() => socket.destroy())
+    socket
+      .on('error', () => {})
+      .resume()
+      .on('close', () => (closed += 1))
+  }
+  await until(() => closed >= 200 - 128 / 16)
+  t.ok(await isAdmitted(), 'a worker gets in')
+  t.equal((await fetch(`http://${admin}/livez`)).status, 200)
+
+  // A stream takes two descriptors: these are more than there are.
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 100 }, () => connectWorker(worker)),
+  )
+  const answers = outcomes.flatMap((outcome) =>
+    outcome.status === 'fulfilled' ? [outcome.value] : [],
+  )
+  const streams = answers.flatMap((answer) => (answer.ok ? [answer.socket] : []))
+  t.ok(streams.length > 0 && streams.length < 100, `${streams.length} streams`)
+  for (const answer of answers) {
+    if (!answer.ok) t.match(String(answer.status), /^50[23]$/, 'a fault, never a denial')
+  }
+  const [first] = streams
+  first?.send('hello')
+  t.equal((await nextMessage(first!)).text, 'hello', 'open streams go on')
+  for (const socket of streams) socket.terminate()
+  await until(isAdmitted)
+  t.notMatch(sidecar.stderr.text, /a bug/)
+})

@@ -43,7 +43,7 @@ export const CODES = {
   version_not_supported: denial(426, 1002, 'Only WebSocket version 13 is spoken here.'),
   method_not_allowed: denial(405, 1002, 'Only GET upgrades are accepted.'),
   target_not_canonical: denial(400, 1002, 'The request target is not a canonical path.'),
-  head_too_large: denial(431, 1009, 'The request head exceeds 16 KiB or 128 headers.'),
+  head_too_large: denial(431, 1009, 'The request head exceeds 16 KiB or 256 headers.'),
   handshake_timeout: denial(408, 1008, 'The handshake took too long.'),
 
   // The credential.

@@ -25,7 +25,7 @@ export type RequestHead = Pick<
 >
 
 /** Headers of a request: each costs memory of its own until the request is refused or admitted. */
-export const HEADERS_MAX = 128
+export const HEADERS_MAX = 256
 
 const KEY = /^[+/0-9A-Za-z]{22}==$/
 const HTTP_TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/

@@ -60,6 +60,7 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
     watch: pods.watch,
     openclaw,
     drain: drainStreams,
+    watchPeer: peerErrors.watch,
     credentials: cluster.credentials,
   })
   let stopHeartbeat = () => {}

@@ -110,7 +110,38 @@ const heads =
     return { bytes: bytes.length * connections, connections }
   }
 
+const UNFINISHED_BODIES = [
+  `${upgradeLines('/', ['Content-Length: 10']).join('\r\n')}\r\n\r\nabc`,
+  `${upgradeLines('/', ['Transfer-Encoding: chunked']).join('\r\n')}\r\n\r\n5\r\na`,
+]
+const AT_ONCE = 50
+
+/** Upgrades that announce a body, send a part of it and reset: at once, or after the answer. */
+const unfinishedBodies =
+  (connections: number): Attack['run'] =>
+  async (stage) => {
+    let bytes = 0
+    for (let from = 0; from < connections && !stage.hasExited(); from += AT_ONCE) {
+      await Promise.all(
+        range(AT_ONCE).map(async (n) => {
+          const socket = await stage.dial(stage.workerPort, addressOf(from + n))
+          const request = UNFINISHED_BODIES[n % 2] ?? ''
+          bytes += request.length
+          socket.write(request)
+          if (n % 4 < 2) await Promise.race([once(socket, 'data'), once(socket, 'close')])
+          socket.resetAndDestroy()
+        }),
+      )
+    }
+    return { bytes, connections }
+  }
+
 export const ATTACKS: readonly Attack[] = [
+  {
+    name: 'upgrades with unfinished bodies, reset',
+    run: unfinishedBodies(4000),
+    set: ['limits.failuresPerAddress=0'],
+  },
   {
     name: 'first message in one-byte fragments',
     run: beforeAuthentication(frames(0x01, 0x00, 'x', 65_000)),

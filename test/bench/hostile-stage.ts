@@ -103,6 +103,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
     finish: async () => {
       await sleep(SETTLE_MS)
       const isProbed = exit === undefined && (await isOk(`http://${admin}/livez`))
+      const isHeard = exit === undefined && (await hasHeardAll(`http://${admin}/metrics`))
       const outcome = await echo.stop()
       for (const socket of sockets) socket.destroy()
       await sleep(SETTLE_MS)
@@ -116,7 +117,12 @@ export const startHostileStage = async (options: HostileStageOptions) => {
       await api.stop()
       rmSync(directory, { recursive: true })
       if (cgroup !== undefined) rmdirSync(cgroup)
-      return { exit: seen, isProbed, echo: { ...outcome, isAdmitted: again?.ok === true }, peakMib }
+      return {
+        exit: seen,
+        isProbed: isProbed && isHeard,
+        echo: { ...outcome, isAdmitted: again?.ok === true },
+        peakMib,
+      }
     },
   }
 }
@@ -140,6 +146,13 @@ const portOf = (address: string): number => Number(address.split(':').at(-1))
 const isOk = (url: string): Promise<boolean> =>
   fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }).then(
     ({ ok }) => ok,
+    () => false,
+  )
+
+/** Whether every error of a socket had a listener. */
+const hasHeardAll = (url: string): Promise<boolean> =>
+  fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }).then(
+    async (answer) => /^openclaw_k8s_uncaught_peer_errors_total 0$/m.test(await answer.text()),
     () => false,
   )
 

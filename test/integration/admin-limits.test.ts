@@ -32,6 +32,7 @@ const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
   const port = createAdminPort({
     clock,
     connectionsMax: 64,
+    watchPeer: () => {},
     onAcceptError: (error) => t.fail(error.message),
     renderMetrics: async () => ({ contentType: 'text/plain', body: 'metrics\n' }),
     checks: [],

@@ -9,6 +9,7 @@ import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { readOpenFilesMax } from '../open-files.ts'
+import type { PeerErrors } from '../peer-errors.ts'
 import { isLoopback } from '../tunnel/address.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createAcceptErrorLog } from './accept-errors.ts'
@@ -31,6 +32,7 @@ type Parts = {
   readonly jwks: Jwks
   readonly watch: PodWatch
   readonly openclaw: OpenClaw | undefined
+  readonly watchPeer: PeerErrors['watch']
   readonly drain: Drain
   readonly credentials: Pick<OwnCredentials, 'token' | 'reread'>
 }
@@ -39,7 +41,7 @@ type Parts = {
 export function composeAdminPort(
   settings: Settings,
   { clock, log, version, readFile, isLocalAddress = isLoopback }: Surroundings,
-  { metrics, signer, jwks, watch, openclaw, drain, credentials }: Parts,
+  { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
 ): AdminPort {
   const url = new URL(settings.config.gateway.url)
   const unless = (isKnown: boolean, objection: string) =>
@@ -52,6 +54,7 @@ export function composeAdminPort(
   return createAdminPort({
     clock,
     connectionsMax: adminConnectionsMax(readOpenFilesMax(readFile)),
+    watchPeer,
     onAcceptError: createAcceptErrorLog('admin', { clock, log }),
     renderMetrics: shareAnswer(renderMetrics, { clock, ...METRICS_RATE }),
     checks: [

@@ -2,6 +2,7 @@
 
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance } from 'fastify'
 import type { JSONWebKeySet } from 'jose'
 import type { Clock } from '../clock.ts'
@@ -25,6 +26,8 @@ export type AdminPortOptions = {
   readonly connectionsMax: number
   /** For receiving a request, and for the next one to begin. Default 5000. */
   readonly requestTimeoutMs?: number
+  /** Told of every socket at its accept. */
+  readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
   readonly renderMetrics: () => Promise<{ readonly contentType: string; readonly body: string }>
@@ -112,6 +115,7 @@ function createApp({
   clock,
   connectionsMax,
   requestTimeoutMs = REQUEST_TIMEOUT_MS,
+  watchPeer,
   onAcceptError,
 }: AdminPortOptions): FastifyInstance {
   const connections = new AdminConnections({ max: connectionsMax, perAddressMax: PER_ADDRESS_MAX })
@@ -121,7 +125,10 @@ function createApp({
     schemaController: NO_SCHEMAS,
     serverFactory: (handler) => createBoundedServer(handler, requestTimeoutMs),
   })
-  app.server.prependListener('connection', (socket: Socket) => connections.accept(socket))
+  app.server.prependListener('connection', (socket: Socket) => {
+    watchPeer(socket)
+    connections.accept(socket)
+  })
   app.server.on('connection', (socket: Socket) => stopParserAfter(socket, PARSED_MAX))
   onServerError(app.server, onAcceptError)
   // After the body: a peer that holds it back waits for nothing from us.

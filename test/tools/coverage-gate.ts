@@ -1,4 +1,4 @@
-/** Fails when the tests cover less of the sidecar than promised: `tap` itself knows only 100 % or any. */
+/** Fails when the tests cover less of the sidecar than promised: the bounds of `tap` take in all files. */
 
 import { readFileSync } from 'node:fs'
 

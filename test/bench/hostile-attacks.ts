@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { upgradeLines } from '../kit/raw-upgrade.ts'
 import type { HostileStage } from './hostile-stage.ts'
 
-export type Sent = {
+type Sent = {
   readonly bytes: number
   readonly connections: number
   /** Whether what the attack looks at itself was as it should be. */

@@ -7,7 +7,7 @@ import { openPipe } from '../kit/pipes.ts'
 
 /** Node warns of something while the sidecar starts. */
 const WARNING_AT_START = `--import=data:text/javascript,${encodeURIComponent(
-  "process.on('newListener', (name) => name === 'SIGQUIT' && process.emitWarning('beware'))",
+  "process.on('newListener', (name) => name === 'warning' && process.emitWarning('beware'))",
 )}`
 const droppedBy = async (stage: Stage, output: 'audit' | 'log'): Promise<number> => {
   const series = `openclaw_k8s_log_lines_dropped_total{output="${output}"} `

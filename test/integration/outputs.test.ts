@@ -1,11 +1,6 @@
 /** Whatever becomes of standard output and error, the sidecar goes on, and ends when it is told to. */
 
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import { test } from 'tap'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { openStageFor, refuseOne } from '../kit/output-stage.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
 import { until } from '../kit/until.ts'
@@ -57,27 +52,3 @@ for (const [signals, code] of [
   })
 }
 const NOT_OK = { ok: false }
-
-test('a start that fails exits as it should, with stderr blocked, gone, full or read late', async (t) => {
-  const directory = t.testdir({ 'bad.yaml': 'gatway: {}\n' })
-  const taken = createServer().listen(0, '127.0.0.1')
-  t.teardown(() => taken.close())
-  await once(taken, 'listening')
-  const stage = await openStageFor(t)
-  const admin = `listen.admin=127.0.0.1:${(taken.address() as AddressInfo).port}`
-  const starts = [
-    { code: 78, told: /gatway/, args: ['--config', join(directory, 'bad.yaml')] },
-    { code: 69, told: /EADDRINUSE/, args: ['--config', stage.configFile, '--set', admin] },
-  ]
-  for (const { code, told, args } of starts) {
-    const [blocked, gone, late] = [openPipe(t), openPipe(t), openPipe(t)]
-    blocked.fill()
-    late.fill()
-    const start = (stderr: number) => startSidecarProcess(['serve', ...args], { stderr }).exited
-    const ended = [blocked.writer, gone.writer, openFull(t)].map(start)
-    gone.closeReader()
-    ended.push(start(late.writer))
-    await late.startReading().until((text) => told.test(text) && text.endsWith('\n'))
-    for (const exit of await Promise.all(ended)) t.strictSame(exit, { code, signal: null })
-  }
-})

@@ -5,9 +5,9 @@ import { test, type Test } from 'tap'
 import type { SidecarProcessOptions } from '../demo/sidecar-process.ts'
 import { openStage } from '../demo/stage.ts'
 
-/** SIGHUP comes as soon as somebody listens for it: long before anything is served. */
+/** SIGHUP comes as soon as the sidecar listens for signals: long before anything is served. */
 const SIGHUP_AT_ONCE = `--import=data:text/javascript,${encodeURIComponent(
-  "process.on('newListener', (name) => name === 'SIGHUP' && setImmediate(() => process.kill(process.pid, name)))",
+  "process.on('newListener', (name) => name === 'SIGUSR1' && process.kill(process.pid, 'SIGHUP'))",
 )}`
 
 const openStageFor = async (

@@ -49,10 +49,10 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     writeAudit: (line) => audit.write(line),
     linesDropped: () => ({ audit: audit.lost, log: logOutput.lost }),
     async finish(ms) {
-      // The clock's waits keep no process alive.
-      const keepAlive = setTimeout(() => {}, ms)
+      // The clock's waits keep no process alive: with nothing else to do it would end here, with 0.
+      const keepAlive = setInterval(() => {}, ms)
       await Promise.all([audit.finish(ms), logOutput.finish(ms)])
-      clearTimeout(keepAlive)
+      clearInterval(keepAlive)
     },
     flush() {
       audit.flush()

@@ -83,8 +83,7 @@ export function filterSurface(
   allowedCommands: readonly string[],
 ): Surface & { readonly commands: string[]; readonly caps: string[] } {
   const { commands = [], caps = [], permissions, computerUse } = surface
-  const isEverything = allowedCommands.some((glob) => EVERYTHING.test(glob))
-  const isAllowed = isEverything ? () => true : allowanceOf(allowedCommands)
+  const { isEverything, isAllowed } = allowanceOf(allowedCommands)
   const allowed = commands.filter(isAllowed)
   const isLeft = (prefix: string) => allowed.some((command) => command.startsWith(prefix))
   const isCapable = (capability: string) =>
@@ -101,7 +100,7 @@ export function filterSurface(
 
 /** Whether the policy allows all of a surface. Without a list of commands nothing tells what it is. */
 export function isSurfaceAllowed(surface: Surface, allowedCommands: readonly string[]): boolean {
-  if (allowedCommands.some((glob) => EVERYTHING.test(glob))) return true
+  if (allowanceOf(allowedCommands).isEverything) return true
   if (surface.commands === undefined) return false
   return isDeepStrictEqual(filterSurface(surface, allowedCommands), filterSurface(surface, ['*']))
 }
@@ -112,17 +111,24 @@ const pickMembers = <T>(
 ): Record<string, T> =>
   Object.fromEntries(Object.entries(members).filter(([name]) => isPicked(name)))
 
-type Allowance = (command: string) => boolean
+type Allowance = {
+  /** Whether no name at all is refused. */
+  readonly isEverything: boolean
+  /** Whether a command matches one of the globs. */
+  readonly isAllowed: (command: string) => boolean
+}
 
 /** The policy hands out the same lists until the next reload: each is read once. */
 const allowances = new WeakMap<readonly string[], Allowance>()
 
-/** Whether a command matches one of the globs. */
 function allowanceOf(allowedCommands: readonly string[]): Allowance {
   const known = allowances.get(allowedCommands)
   if (known !== undefined) return known
+  const isEverything = allowedCommands.some((glob) => EVERYTHING.test(glob))
   const matchers = allowedCommands.map(globMatcher)
-  const allowance: Allowance = (command) => matchers.some((matches) => matches(command))
+  const isAllowed = (command: string) =>
+    isEverything || matchers.some((matches) => matches(command))
+  const allowance: Allowance = { isEverything, isAllowed }
   allowances.set(allowedCommands, allowance)
   return allowance
 }

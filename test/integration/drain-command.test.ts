@@ -1,12 +1,14 @@
 /** The `drain` command: the running sidecar sends its workers away and stays; nobody else can ask for it. */
 
 import { writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
 import { createServer, request, type RequestListener } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { test, type Test } from 'tap'
 import { run as drain } from '@openclaw-k8s/auth-sidecar/commands/drain.ts'
 import { PROOF_HEADER, proveDrain } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
 import { openStage } from '../demo/stage.ts'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -42,8 +44,16 @@ const settingsOf = (rig: Rig): readonly string[] => [
   WORKERS,
 ]
 
-const drainBy = (rig: Rig, set: readonly string[] = []) =>
-  runCommand(drain, { set: [...settingsOf(rig), ...set] })
+/** The command of the machine the sidecar runs on: both have the same time. */
+const drainBy = (rig: Rig, clock: Clock, set: readonly string[] = []) =>
+  runCommand(drain, { set: [...settingsOf(rig), ...set], clock })
+
+/** A proof nobody has used, made with the sidecar's own token unless told otherwise. */
+const proofFor = async (rig: Rig, clock: Pick<Clock, 'now'>, token?: string): Promise<string> =>
+  proveDrain(token ?? (await rig.readFile(rig.tokenFile)).trim(), {
+    nowMs: clock.now(),
+    nonce: randomBytes(16).toString('base64url'),
+  })
 
 /** Resolves when the sidecar has taken the request: whatever it does first has then been done. */
 const asked = async (rig: Rig, times = 1): Promise<void> => {
@@ -74,7 +84,7 @@ test('the command answers when the last stream is gone, and the process stays up
   const { clock, rig, token, open } = await drainingRig(t)
   const sockets = [await open(), await open()]
   let isOver = false
-  const outcome = drainBy(rig).finally(() => (isOver = true))
+  const outcome = drainBy(rig, clock).finally(() => (isOver = true))
   await asked(rig)
   await clock.advanceAsync(0)
   t.same(await closed(sockets[0]!), { code: 1012, reason: 'draining' })
@@ -100,7 +110,7 @@ test('the command answers when the last stream is gone, and the process stays up
 test('a signal after a drain stops at once, without a second window', async (t) => {
   const { clock, rig, open } = await drainingRig(t)
   await open()
-  const outcome = drainBy(rig)
+  const outcome = drainBy(rig, clock)
   await asked(rig)
   await clock.advanceAsync(0)
   t.match(await outcome, { exitCode: 0, stdout: 'drained: 1 stream closed\n' })
@@ -113,7 +123,7 @@ test('a signal after a drain stops at once, without a second window', async (t) 
 test('a signal joins a drain under way, and the command still gets its answer', async (t) => {
   const { clock, rig, open } = await drainingRig(t)
   const sockets = [await open(), await open()]
-  const outcome = drainBy(rig)
+  const outcome = drainBy(rig, clock)
   await asked(rig)
   await clock.advanceAsync(WINDOW_MS / 4)
   const stopped = rig.sidecar.drain()
@@ -129,7 +139,7 @@ test('a command joins the drain of a signal', async (t) => {
   const sockets = [await open(), await open()]
   const stopped = rig.sidecar.drain()
   await clock.advanceAsync(WINDOW_MS / 4)
-  const outcome = drainBy(rig)
+  const outcome = drainBy(rig, clock)
   await asked(rig)
   await clock.advanceAsync(WINDOW_MS / 4)
   await Promise.all(sockets.map(closed))
@@ -140,16 +150,16 @@ test('a command joins the drain of a signal', async (t) => {
 test('a second command joins the first, and a later one learns what that did', async (t) => {
   const { clock, rig, open } = await drainingRig(t)
   const sockets = [await open(), await open()]
-  const first = drainBy(rig)
+  const first = drainBy(rig, clock)
   await asked(rig, 1)
   await clock.advanceAsync(WINDOW_MS / 4)
-  const second = drainBy(rig)
+  const second = drainBy(rig, clock)
   await asked(rig, 2)
   await clock.advanceAsync(WINDOW_MS / 4)
   await Promise.all(sockets.map(closed))
   const same = { exitCode: 0, stdout: 'drained: 2 streams closed\n', stderr: '' }
   t.same(await Promise.all([first, second]), [same, same])
-  t.same(await drainBy(rig), same)
+  t.same(await drainBy(rig, clock), same)
   const begun = rig.log.filter((line) => line.includes('"msg":"draining"'))
   t.equal(begun.length, 1)
 })
@@ -159,7 +169,7 @@ test('a command that is killed does not end the drain', async (t) => {
   const sockets = [await open(), await open()]
   const sent = request(`${rig.adminUrl}/drain`, {
     method: 'POST',
-    headers: { [PROOF_HEADER]: proveDrain((await rig.readFile(rig.tokenFile)).trim()) },
+    headers: { [PROOF_HEADER]: await proofFor(rig, clock) },
   })
   sent.on('error', () => {}).end()
   await asked(rig)
@@ -179,7 +189,7 @@ test('with a window of 0s all are sent away in one go, each with its close', asy
   })
   const sockets = await Promise.all(Array.from({ length: streams }, open))
   const ends = Promise.all(sockets.map(closed))
-  const outcome = drainBy(rig, ['drain.window=0s'])
+  const outcome = drainBy(rig, clock, ['drain.window=0s'])
   await asked(rig)
   await clock.advanceAsync(100)
   t.ok((await ends).every(({ code, reason }) => code === 1012 && reason === 'draining'))
@@ -191,7 +201,7 @@ test('a worker that answers nothing holds the command up for no longer than the 
   const socket = await open()
   rig.gateway.connections.forEach((connection) => connection.pause())
   socket.pause()
-  const outcome = drainBy(rig)
+  const outcome = drainBy(rig, clock)
   await asked(rig)
   await clock.advanceAsync(WINDOW_MS + 5000)
   t.match(await outcome, { exitCode: 0, stdout: 'drained: 1 stream closed\n' })
@@ -199,20 +209,20 @@ test('a worker that answers nothing holds the command up for no longer than the 
 })
 
 test('nobody but the command of this very sidecar can ask for a drain', async (t) => {
-  const { rig, open } = await drainingRig(t, {
+  const { clock, rig, open } = await drainingRig(t, {
     isLocalAddress: (address) => address === '127.0.0.1',
   })
   const socket = await open()
   const { adminUrl } = rig
-  const proof = proveDrain((await rig.readFile(rig.tokenFile)).trim())
+  const proof = await proofFor(rig, clock)
   const worker = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
   const refused: readonly (readonly [who: string, how: Post])[] = [
     ['another pod, even with the proof', { proof, localAddress: '127.0.0.11' }],
     ['a page in the browser of who forwards the port, or a stranger through a mesh', {}],
-    ['who guesses', { proof: `${proof.slice(0, -1)}${proof.endsWith('A') ? 'B' : 'A'}` }],
+    ['who guesses', { proof: `${proof.slice(0, -2)}${proof.endsWith('AA') ? 'BA' : 'AA'}` }],
     ['who tries a short proof', { proof: 'a' }],
-    ['who tries an empty key', { proof: proveDrain('') }],
-    ['a worker with a token of its own', { proof: proveDrain(worker) }],
+    ['who tries an empty key', { proof: await proofFor(rig, clock, '') }],
+    ['a worker with a token of its own', { proof: await proofFor(rig, clock, worker) }],
   ]
   for (const [who, how] of refused) {
     const { status, text } = await call(adminUrl, how)
@@ -228,27 +238,72 @@ test('nobody but the command of this very sidecar can ask for a drain', async (t
 })
 
 test('an admin port on an address of the pod drains for who calls from that address', async (t) => {
-  const { rig } = await drainingRig(t, {
+  const { clock, rig } = await drainingRig(t, {
     set: ['listen.admin=127.0.0.9:0'],
     isLocalAddress: () => false,
   })
-  const proof = proveDrain((await rig.readFile(rig.tokenFile)).trim())
+  const proof = await proofFor(rig, clock)
   t.equal((await call(rig.adminUrl, { proof, localAddress: '127.0.0.8' })).status, 403)
   t.equal((await call(rig.adminUrl, { proof, localAddress: '127.0.0.9' })).status, 200)
 })
 
 test('without a token of its own a sidecar drains for nobody', async (t) => {
-  const { rig } = await drainingRig(t, {
+  const { clock, rig } = await drainingRig(t, {
     set: ['kubernetes.tokenFile=absent'],
   })
-  t.equal((await call(rig.adminUrl, { proof: proveDrain('') })).status, 403)
+  t.equal((await call(rig.adminUrl, { proof: await proofFor(rig, clock, '') })).status, 403)
+})
+
+test('a proof is good once, and only for as long as a request takes', async (t) => {
+  const { clock, rig } = await drainingRig(t)
+  const ask = async (proof: string) => (await call(rig.adminUrl, { proof })).status
+  const late = await proofFor(rig, clock)
+  await clock.advanceAsync(10_001)
+  t.equal(await ask(late), 403, 'too old')
+  const early = await proofFor(rig, new FakeClock(clock.now() + 10_001))
+  t.equal(await ask(early), 403, 'not of this time')
+  t.equal((await fetch(`${rig.adminUrl}/readyz`)).status, 200, 'neither began a drain')
+
+  const proof = await proofFor(rig, clock)
+  const [madeAt, nonce, mac] = proof.split('.')
+  for (const forged of [
+    `${clock.now() + 1}.${nonce}.${mac}`,
+    `${madeAt}.${nonce?.slice(1)}A.${mac}`,
+    `${madeAt}.${nonce}`,
+    `${madeAt}.${nonce}.${mac}.`,
+    `${madeAt}.${nonce}.${mac}=`,
+    `0${proof}`,
+    ` ${mac}`,
+  ]) {
+    t.equal(await ask(forged), 403, forged)
+  }
+  t.equal(await ask(proof), 200)
+  t.equal(await ask(proof), 403, 'a replay')
+  t.equal(await ask(await proofFor(rig, clock)), 200, 'another joins')
+})
+
+test('a flood of wrong proofs does not have our token read again and again', async (t) => {
+  const read: string[] = []
+  const { clock, rig } = await drainingRig(t, { onReadFile: (path) => void read.push(path) })
+  const countReads = () => read.filter((path) => path === rig.tokenFile).length
+  const flood = async () => {
+    const before = countReads()
+    for (let round = 0; round < 50; round += 1) {
+      const proof = await proofFor(rig, clock, 'wrong')
+      t.equal((await call(rig.adminUrl, { proof })).status, 403)
+    }
+    return countReads() - before
+  }
+  t.equal(await flood(), 5, 'a burst')
+  await clock.advanceAsync(1000)
+  t.equal(await flood(), 1, 'one a second')
 })
 
 test('a token that was rotated a moment ago proves as much', async (t) => {
-  const { rig } = await drainingRig(t)
+  const { clock, rig } = await drainingRig(t)
   await fetch(`${rig.adminUrl}/readyz`)
   writeFileSync(rig.tokenFile, rig.api.sidecarToken())
-  t.match(await drainBy(rig), { exitCode: 0, stdout: 'drained: 0 streams closed\n' })
+  t.match(await drainBy(rig, clock), { exitCode: 0, stdout: 'drained: 0 streams closed\n' })
 })
 
 test('a command line or configuration that is no good exits 64 or 78 and says why', async (t) => {
@@ -291,9 +346,9 @@ const drainAt = async (t: Test, listener: RequestListener, clock = new FakeClock
 }
 
 test('where no sidecar answers the command exits 69 and says what is there', async (t) => {
-  const { rig } = await drainingRig(t)
+  const { clock, rig } = await drainingRig(t)
   await rig.sidecar.stop()
-  const nobody = await drainBy(rig)
+  const nobody = await drainBy(rig, clock)
   t.match(nobody, { exitCode: 69, stdout: '' })
   t.match(nobody.stderr, /^Not drained: the sidecar at http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED/)
   t.match(await drainAt(t, (_request, response) => response.writeHead(404).end('no such page')), {

@@ -23,6 +23,8 @@ export type RigOptions = {
   readonly prepare?: (api: KubeApi) => void
   /** Stands in for loopback, since here every pod is on it. */
   readonly isLocalAddress?: (address: string) => boolean
+  /** Told of each file the running sidecar reads. */
+  readonly onReadFile?: (path: string) => void
 }
 
 type AuditRecord = Readonly<Record<string, unknown>> & { readonly event: string }
@@ -59,7 +61,10 @@ export const startRig = async (options: RigOptions = {}) => {
     clock,
     random: () => 0,
     env: {},
-    readFile: (path) => readFileSync(path, 'utf8'),
+    readFile(path) {
+      options.onReadFile?.(path)
+      return readFileSync(path, 'utf8')
+    },
     log: createLog('trace', { write: (line) => void log.push(line) }),
     writeAudit: (line) => void audit.push(JSON.parse(line) as AuditRecord),
     ...(options.isLocalAddress === undefined ? {} : { isLocalAddress: options.isLocalAddress }),

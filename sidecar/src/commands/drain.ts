@@ -1,5 +1,6 @@
 /** `drain`: has the running sidecar send its workers away, and waits until they are gone. */
 
+import { randomBytes } from 'node:crypto'
 import { localOriginOf } from '../config/addresses.ts'
 import { readProblem } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
@@ -21,9 +22,11 @@ export const run = (context: CommandContext): Promise<number> =>
   runCommandAsync(context, USAGE, async () => {
     const { config } = loadConfig(parseConfigArguments(context))
     const origin = findOrigin(config)
-    const headers = { [PROOF_HEADER]: proveDrain(readOwnToken(config, context)) }
     const deadlineMs = config.drain.window + SPARE_MS
     const { clock, stdout, stderr } = context
+    const nonce = randomBytes(16).toString('base64url')
+    const proof = proveDrain(readOwnToken(config, context), { nowMs: clock.now(), nonce })
+    const headers = { [PROOF_HEADER]: proof }
     try {
       const call = { origin, method: 'POST', path: '/drain', headers, deadlineMs, clock } as const
       const { streams } = readOutcome(await callAdmin(call))

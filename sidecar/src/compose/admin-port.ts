@@ -1,12 +1,13 @@
 /** Puts the admin port together: what readiness means, and what is served there. */
 
 import { ADMIN_CONNECTIONS_MAX, createAdminPort, type AdminPort } from '../edge/admin-port.ts'
-import { isDrainProof } from '../edge/drain-proof.ts'
+import { DrainProofs } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
+import { TokenBuckets } from '../token-buckets.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { readOpenFilesMax } from '../open-files.ts'
 import type { PeerErrors } from '../peer-errors.ts'
@@ -25,6 +26,8 @@ const GATEWAY_CHECK_RATE = { ratePerSecond: 10, burst: 100 }
 /** The admin port may take this share of the descriptors; a worker's stream takes two. */
 const ADMIN_DESCRIPTORS_SHARE = 1 / 16
 const ADMIN_CONNECTIONS_MIN = 4
+/** Reads of our token that wrong proofs may cause: each blocks the loop for milliseconds. */
+const REREADS = { ratePerSecond: 1, burst: 5 }
 
 type Parts = {
   readonly metrics: Metrics
@@ -44,6 +47,8 @@ export function composeAdminPort(
   { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
 ): AdminPort {
   const url = new URL(settings.config.gateway.url)
+  const proofs = new DrainProofs(clock)
+  const rereads = new TokenBuckets({ ...REREADS, clock })
   const unless = (isKnown: boolean, objection: string) =>
     isKnown || !settings.config.k8sTrust.enabled ? undefined : objection
   const { register } = metrics
@@ -80,8 +85,8 @@ export function composeAdminPort(
       isLocalAddress,
       // The command has just read a token that may have been rotated since we did.
       isProven: (proof) =>
-        isDrainProof(proof, credentials.token) ||
-        (credentials.reread() && isDrainProof(proof, credentials.token)),
+        proofs.accept(proof, credentials.token) ||
+        (rereads.take('') && credentials.reread() && proofs.accept(proof, credentials.token)),
     },
   })
 }

@@ -1,22 +1,58 @@
-/** How the `drain` command shows that it stands in the container of the sidecar it calls. */
+/** How the `drain` command shows that it runs in the container of the sidecar it calls. */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import type { Clock } from '../clock.ts'
 
 export const PROOF_HEADER = 'x-auth-sidecar-proof'
 
+export type ProofOptions = {
+  /** Wall time, in milliseconds. */
+  readonly nowMs: number
+  /** 16 random bytes in base64url: no two proofs share them. */
+  readonly nonce: string
+}
+
 const PURPOSE = 'openclaw-auth-sidecar drain'
+/** The command and the sidecar read the same clock, a request apart. */
+const VALID_MS = 10_000
+/** Nonces that are remembered. Only who knows the token can add one, and one drain is all there is. */
+const NONCES_MAX = 64
+const PROOF = /^([0-9]{1,16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})$/
 
 /**
  * Both read the sidecar's own token for the API server from the same file, which no other pod can
  * have and no other container needs. What is sent is a keyed hash: it shows that the token is
  * known, and does not tell it.
  */
-export const proveDrain = (ownToken: string): string =>
-  createHmac('sha256', ownToken).update(PURPOSE).digest('base64url')
+export const proveDrain = (ownToken: string, { nowMs, nonce }: ProofOptions): string =>
+  `${nowMs}.${nonce}.${macOf(ownToken, `${nowMs}.${nonce}`)}`
 
-/** Without a token of our own nobody can prove anything. */
-export function isDrainProof(proof: string, ownToken: string): boolean {
-  const shown = Buffer.from(proof)
-  const expected = Buffer.from(proveDrain(ownToken))
-  return ownToken !== '' && shown.length === expected.length && timingSafeEqual(shown, expected)
+/** Accepts each proof once, within its time: who overhears one cannot use it. */
+export class DrainProofs {
+  readonly #clock: Pick<Clock, 'now'>
+  readonly #nonces = new Set<string>()
+
+  constructor(clock: Pick<Clock, 'now'>) {
+    this.#clock = clock
+  }
+
+  /** Costs no more than a hash. Without a token of our own nobody can prove anything. */
+  accept(proof: string, ownToken: string): boolean {
+    const [, madeAt = '', nonce = '', mac = ''] = PROOF.exec(proof) ?? []
+    if (mac === '' || ownToken === '') return false
+    if (Math.abs(this.#clock.now() - Number(madeAt)) > VALID_MS) return false
+    const expected = Buffer.from(macOf(ownToken, `${madeAt}.${nonce}`))
+    if (!timingSafeEqual(Buffer.from(mac), expected) || this.#nonces.has(nonce)) return false
+    this.#remember(nonce)
+    return true
+  }
+
+  #remember(nonce: string): void {
+    this.#nonces.add(nonce)
+    const [oldest] = this.#nonces
+    if (this.#nonces.size > NONCES_MAX && oldest !== undefined) this.#nonces.delete(oldest)
+  }
 }
+
+const macOf = (ownToken: string, text: string): string =>
+  createHmac('sha256', ownToken).update(`${PURPOSE}|${text}`).digest('base64url')

@@ -4,6 +4,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { test } from 'tap'
 
+import { readConnectRequest } from '@openclaw-k8s/auth-sidecar/dialect/connect-request.ts'
+import { readConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/frames.ts'
 import {
   closeFrame,
   pingFrame,
@@ -246,4 +248,58 @@ test('a frame of our own takes the shortest length and the mask it is given', as
 
 test('two frames of ours towards a gateway have different masks', async (t) => {
   t.notSame(pingFrame({ masked }), pingFrame({ masked }))
+})
+
+test('a first message holds at most 3072 values, whatever they are', async (t) => {
+  const isStreamRead = (text: string) => readConnectRequest(text).ok
+  const isNodeRead = (text: string) => readConnect(text).ok
+  const stream = (more: string) =>
+    `{"type":"connect.request","authMode":"k8s-sa","saToken":"a","role":"node","more":${more}}`
+  const client = '"client":{"id":"node-host","mode":"node","version":"1","platform":"linux"}'
+  const node = (more: string) =>
+    `{"type":"req","id":"1","method":"connect","params":{"minProtocol":4,"maxProtocol":4,${client},"computerUse":${more}}}`
+  const list = (item: string, count: number) => `[${Array(count).fill(item).join(',')}]`
+  const members = (count: number) =>
+    `{${Array.from({ length: count }, (_, n) => `"m${n}":0`).join(',')}}`
+  for (const [isRead, wrap] of [
+    [isStreamRead, stream],
+    [isNodeRead, node],
+  ] as const) {
+    for (const most of [list('0', 3040), list('""', 3040), list('{}', 1500), members(3040)]) {
+      t.ok(isRead(wrap(most)), most.slice(0, 20))
+    }
+    const over = [list('0', 3073), list('""', 3073), list('{}', 1540), members(3073)]
+    for (const more of [...over, `${'['.repeat(3073)}${']'.repeat(3073)}`]) {
+      t.notOk(isRead(wrap(more)), more.slice(0, 20))
+    }
+  }
+})
+
+test('a member list of a node is refused for one bad item, at either end', async (t) => {
+  const params = {
+    minProtocol: 4,
+    maxProtocol: 4,
+    client: { id: 'node-host', mode: 'node', version: '1', platform: 'linux' },
+  }
+  const isRead = (more: object) =>
+    readConnect(
+      JSON.stringify({ type: 'req', id: '1', method: 'connect', params: { ...params, ...more } }),
+    ).ok
+  const good = Array<unknown>(20).fill('a')
+  for (const name of ['caps', 'commands', 'scopes']) {
+    t.ok(isRead({ [name]: good }), name)
+    t.ok(isRead({ [name]: [] }), name)
+    for (const bad of [0, null, {}, ['a'], 'x'.repeat(257)]) {
+      t.notOk(isRead({ [name]: [...good, bad] }), `${name} with ${JSON.stringify(bad)}`)
+      t.notOk(isRead({ [name]: [bad, ...good] }), `${name} with ${JSON.stringify(bad)}`)
+    }
+    t.notOk(isRead({ [name]: { length: 1, 0: 'a' } }), `${name} as an object`)
+    t.notOk(isRead({ [name]: 'a' }), `${name} as text`)
+  }
+  t.ok(isRead({ permissions: {} }))
+  t.ok(isRead({ permissions: { camera: true, location: false } }))
+  const faults = [{ camera: 1 }, { '': true }, { ['x'.repeat(257)]: true }, [], [true], null, 'a']
+  for (const permissions of faults) t.notOk(isRead({ permissions }), JSON.stringify(permissions))
+  const withPrototype = JSON.parse('{"permissions":{"__proto__":true}}') as object
+  t.notOk(isRead(withPrototype))
 })

@@ -2,6 +2,7 @@
 
 import * as z from 'zod'
 import { denied, granted, type Verdict } from '../../denial.ts'
+import { parseFirstJson } from '../first-json.ts'
 
 export const PROTOCOL = 4
 
@@ -12,17 +13,42 @@ const signedWord = word(128).transform((text) => text.trim())
 
 /** Characters of all commands together: each is held against every glob of the policy. */
 const COMMANDS_LENGTH_MAX = 8192
-/** Members of `permissions`; checked one by one they cost more than all the rest. */
+/** Members of `permissions`. */
 const PERMISSIONS_MAX = 256
 
-const commandList = z
-  .array(word(256))
-  .max(1024)
-  .refine((commands) => commands.join('').length <= COMMANDS_LENGTH_MAX)
+/**
+ * Checked as a whole, not item by item: zod makes an object of every fault, and hundreds of faults
+ * cost more than all the rest.
+ */
+const wordList = ({ countMax, lengthMin = 1, lengthMax = 256 }: ListLimits) =>
+  z.custom<readonly string[]>(
+    (value) =>
+      Array.isArray(value) &&
+      value.length <= countMax &&
+      value.every((item) => isWord(item, lengthMin, lengthMax)),
+  )
 
-const permissions = z
-  .custom<object>((value) => isObject(value) && Object.keys(value).length <= PERMISSIONS_MAX)
-  .pipe(z.record(word(256), z.boolean()))
+type ListLimits = {
+  readonly countMax: number
+  readonly lengthMin?: number
+  readonly lengthMax?: number
+}
+
+const isWord = (value: unknown, lengthMin: number, lengthMax: number): boolean =>
+  typeof value === 'string' && value.length >= lengthMin && value.length <= lengthMax
+
+const commandList = wordList({ countMax: 1024 }).refine(
+  (commands) => commands.join('').length <= COMMANDS_LENGTH_MAX,
+)
+
+const permissions = z.custom<Readonly<Record<string, boolean>>>((value) => {
+  if (!isObject(value) || Array.isArray(value) || Object.hasOwn(value, '__proto__')) return false
+  const entries = Object.entries(value)
+  return (
+    entries.length <= PERMISSIONS_MAX &&
+    entries.every(([name, allowed]) => isWord(name, 1, 256) && typeof allowed === 'boolean')
+  )
+})
 
 /** Levels of an object that is passed on as it is. */
 const DEPTH_MAX = 16
@@ -56,8 +82,8 @@ const CONNECT = z.object({
       timeZone: word(64).optional(),
     }),
     role: word(64).optional(),
-    scopes: z.array(z.string().max(256)).max(64).optional(),
-    caps: z.array(word(256)).max(256).optional(),
+    scopes: wordList({ countMax: 64, lengthMin: 0 }).optional(),
+    caps: wordList({ countMax: 256 }).optional(),
     commands: commandList.optional(),
     permissions: permissions.optional(),
     computerUse: z.unknown().refine(isPlain).optional(),
@@ -88,7 +114,7 @@ export type ConnectParams = ConnectRequest['params']
 
 /** Reads a worker's first frame. */
 export function readConnect(text: string): Verdict<ConnectRequest> {
-  const parsed = CONNECT.safeParse(parseJson(text))
+  const parsed = CONNECT.safeParse(parseFirstJson(text))
   return parsed.success ? granted(parsed.data) : denied('connect_malformed')
 }
 

@@ -191,6 +191,21 @@ test('a head of more than 16 KiB is refused, and one just below passes', async (
   passed.socket.destroy()
 })
 
+test('of the requests in a segment only the first is handled', async (t) => {
+  const refused = async () =>
+    [...(await rig.metrics())]
+      .filter(([name]) => name.startsWith('openclaw_k8s_upgrades_refused_total'))
+      .reduce((sum, [, count]) => sum + count, 0)
+  const heads = ['GET / HTTP/1.1', 'POST / HTTP/1.1\r\nContent-Length: 1', 'CONNECT a:1 HTTP/1.1']
+  for (const head of heads) {
+    const before = await refused()
+    const bytes = `${head}\r\nHost: x\r\n\r\n${head.startsWith('POST') ? 'x' : ''}`.repeat(500)
+    const { raw } = await rawUpgrade({ port: rig.port, localAddress: '127.0.0.11', bytes })
+    t.equal(raw.match(/HTTP\/1\.1 /g)?.length, 1)
+    t.equal(await refused(), before + 1, head)
+  }
+})
+
 test('a request pipelined behind a refused one is never answered', async (t) => {
   const before = rig.gateway.handshakes.length
   const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })

@@ -1,6 +1,11 @@
 /** The HTTP server under the worker port: refuses everything that is no upgrade. */
 
-import { createServer as createPlainServer, type IncomingMessage, type Server } from 'node:http'
+import {
+  createServer as createPlainServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+} from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -112,10 +117,12 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
     forceCloseConnections: true,
     return503OnClosing: false,
     schemaController: NO_SCHEMAS,
-    serverFactory: (handler) =>
-      tls === undefined
-        ? createPlainServer(limits, handler)
-        : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handler),
+    serverFactory: (handler) => {
+      const handleFirst = firstOfEach(handler)
+      return tls === undefined
+        ? createPlainServer(limits, handleFirst)
+        : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handleFirst)
+    },
     clientErrorHandler(error, socket) {
       // A peer that is gone asked for nothing: a probe of the port, a broken TLS handshake. One that
       // was answered already has a broken body behind its request.
@@ -137,6 +144,20 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
     replyRefusal(findObjection(request.raw) ?? 'upgrade_required', request, reply),
   )
   return app
+}
+
+/**
+ * Passes on the first request of a connection, whose answer closes it. Node reads every request of
+ * a segment, thousands of them, and would have each answered before the first answer is written.
+ */
+function firstOfEach(handler: RequestListener): RequestListener {
+  const answered = new WeakSet<Socket>()
+  return (request, response) => {
+    const { socket } = request
+    if (answered.has(socket)) return
+    answered.add(socket)
+    handler(request, response)
+  }
 }
 
 /**

@@ -128,7 +128,7 @@ export const CODES = {
   // The first frame.
   frame_malformed: denial(400, 1008, 'The first message is not a connect.request.'),
   frame_binary: denial(400, 1003, 'The first message must be text.'),
-  frame_too_large: denial(413, 1009, 'The first message is too large.'),
+  frame_too_large: denial(413, 1009, 'The first message is too large, or in too many frames.'),
 
   // The handshake of OpenClaw nodes.
   origin_not_allowed: denial(403, 1008, 'Browsers may not connect here.'),

@@ -18,6 +18,8 @@ export type FirstMessageOptions = {
   readonly masked: boolean
   /** Bytes read until the message is whole, with headers and control frames. */
   readonly bytesMax: number
+  /** Frames read until the message is whole, control frames included. By default what fits `bytesMax`. */
+  readonly framesMax?: number
 }
 
 /** `reply` is what the peer is owed, pongs and the answer to its close frame; often empty. */
@@ -56,6 +58,8 @@ export class FirstMessageReader {
   #payloadRead = 0
   /** Of this and all earlier frames, headers included. */
   #bytes = 0
+  /** Frames whose header was read whole. */
+  #frames = 0
   #isInMessage = false
   #message = EMPTY
   #messageBytes = 0
@@ -118,6 +122,7 @@ export class FirstMessageReader {
     if (orderFault !== undefined || !this.#isHeaderWhole) return orderFault
     const length = payloadBytes(this.#header, 0)
     if (length === UNLAWFUL) return 'framing_violation'
+    if (this.#frames >= (this.#options.framesMax ?? Infinity)) return 'frame_too_large'
     // The header alone decides: the sidecar neither waits for nor stores a frame over the limit.
     const bytes = this.#bytes + this.#headerBytes + length
     return bytes > this.#options.bytesMax ? 'frame_too_large' : undefined
@@ -134,6 +139,7 @@ export class FirstMessageReader {
     this.#payloadBytes = payloadBytes(this.#header, 0)
     this.#payloadRead = 0
     this.#bytes += this.#headerBytes + this.#payloadBytes
+    this.#frames += 1
   }
 
   /** Takes what `chunk` has of the payload, unmasked; returns where it goes on. */
@@ -166,10 +172,11 @@ export class FirstMessageReader {
   /** XORs the bytes in place; the mask goes on where the last chunk of the payload left off. */
   #unmask(target: Buffer, start: number, size: number): void {
     const maskAt = this.#headerBytes - 4
-    for (let n = 0; n < size; n += 1) {
-      const mask = this.#header.readUInt8(maskAt + ((this.#payloadRead + n) & 3))
-      target.writeUInt8(target.readUInt8(start + n) ^ mask, start + n)
+    const mask = Buffer.allocUnsafe(4)
+    for (let n = 0; n < 4; n += 1) {
+      mask.writeUInt8(this.#header.readUInt8(maskAt + ((this.#payloadRead + n) & 3)), n)
     }
+    xor(target.subarray(start, start + size), mask)
   }
 
   /** Acts on the frame that is whole now; `at` is where the next one begins in `chunk`. */
@@ -201,6 +208,25 @@ export class FirstMessageReader {
     }
     if (opcode === OPCODE.ping) this.#replies.push(pongFrame(payload, { masked }))
     return undefined
+  }
+}
+
+/** XORs `bytes` with the four of `mask`, over and over: four at a time where memory is aligned. */
+function xor(bytes: Buffer, mask: Buffer): void {
+  const { buffer, byteOffset, length } = bytes
+  const before = -byteOffset & 3
+  if (length < before + 4) return xorSingly(bytes, mask, 0, length)
+  xorSingly(bytes, mask, 0, before)
+  const words = new Int32Array(buffer, byteOffset + before, (length - before) >> 2)
+  const turned = Uint8Array.from(mask, (_, n) => mask.readUInt8((before + n) & 3))
+  const [word = 0] = new Int32Array(turned.buffer)
+  for (let n = 0; n < words.length; n += 1) words[n] = (words[n] ?? 0) ^ word
+  xorSingly(bytes, mask, before + 4 * words.length, length)
+}
+
+function xorSingly(bytes: Buffer, mask: Buffer, from: number, to: number): void {
+  for (let n = from; n < to; n += 1) {
+    bytes.writeUInt8(bytes.readUInt8(n) ^ mask.readUInt8(n & 3), n)
   }
 }
 

@@ -1,6 +1,7 @@
 /** From a worker to the gateway and back: bytes untouched, rules kept, every end told to both. */
 
 import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
 import tap, { test } from 'tap'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { closeOf, rawFrame, readFrames } from '../kit/raw-frames.ts'
@@ -242,6 +243,29 @@ test('bytes of a worker wait for its admission and then arrive whole and in orde
     frames.map(({ payload }) => payload.length),
     [3, 200_000, 5, 2],
   )
+})
+
+test('a worker that leaves while its token is reviewed frees its place at once', async (t) => {
+  const pending = async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets')
+  const leave: Record<string, (socket: Socket) => unknown> = {
+    'half-closed': (socket) => socket.end(),
+    'half-closed behind more bytes': (socket) => socket.end(rawFrame({ payload: 'more' })),
+    reset: (socket) => socket.resetAndDestroy(),
+  }
+  for (const [name, end] of Object.entries(leave)) {
+    rig.api.pauseReviews()
+    const lines = upgradeLines('/', [`Authorization: Bearer ${rig.mint({ pod })}`])
+    const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
+    socket.on('error', () => {}).resume()
+    socket.write(`${lines.join('\r\n')}\r\n\r\n`)
+    await rig.api.reviewArrived()
+    t.equal(await pending(), 1)
+    end(socket)
+    await until(async () => (await pending()) === 0)
+    t.equal(rig.api.reviewsHeld(), 1, `${name}: its review is still under way`)
+    rig.api.releaseReviews()
+    socket.destroy()
+  }
 })
 
 test('silent ends are pinged and live on, one that does not answer is closed', async (t) => {

@@ -163,13 +163,13 @@ const pong = (payload: string): string => `\u008a${String.fromCharCode(payload.l
 test('pings of a peer that reads nothing leave no more than two pongs waiting', async (t) => {
   const { socket, written, receive, take } = unreadSocket(t)
   const message = workerOf(socket, Buffer.alloc(0)).nextMessage()
-  for (let n = 0; n < 1000; n += 1) {
+  for (let n = 0; n < 200; n += 1) {
     await receive(rawFrame({ first: 0x89, payload: `ping ${n}` }))
   }
   t.same(written, [pong('ping 0')])
   t.equal(socket.writableLength, pong('ping 0').length, 'nothing is queued in the socket')
   await take()
-  t.same(written.slice(1), [pong('ping 999')], 'the most recent ping is answered')
+  t.same(written.slice(1), [pong('ping 199')], 'the most recent ping is answered')
   await take()
   await receive(rawFrame({ payload: 'hello' }))
   t.same(await message, granted('hello'), 'and the message is read all the same')
@@ -189,4 +189,94 @@ test('a peer that reads gets a pong for each ping, and one at the end before its
   t.same(await message, denied('worker_gone'))
   for (let n = 0; n < 3; n += 1) await take()
   t.same(written.slice(3), [pong('d'), pong('e'), '\u0088\u0000'])
+})
+
+test('a worker that ends its side while its admission is under way is gone at once', async (t) => {
+  const end = async (socket: Duplex) => {
+    socket.push(null)
+    await turn()
+  }
+  const shown = unreadSocket(t)
+  const early = workerOf(shown.socket, Buffer.from('early'))
+  const told: string[] = []
+  early.onGone = (code) => told.push(code)
+  await shown.receive(Buffer.from(' bytes'))
+  t.equal(early.gone, undefined)
+  t.equal(early.head.toString(), 'early bytes')
+  await end(shown.socket)
+  t.equal(early.gone, 'worker_gone', 'with its credential at the upgrade')
+  t.same(told, ['worker_gone'])
+  t.same(await early.nextMessage(), denied('worker_gone'), 'nothing is waited for any more')
+
+  const inBand = unreadSocket(t)
+  const later = workerOf(inBand.socket, Buffer.alloc(0))
+  const message = later.nextMessage()
+  await inBand.receive(Buffer.concat([rawFrame({ payload: 'hello' }), Buffer.from('rest')]))
+  t.same(await message, granted('hello'))
+  t.equal(later.gone, undefined)
+  await end(inBand.socket)
+  t.equal(later.gone, 'worker_gone', 'behind its first message')
+
+  const silent = unreadSocket(t)
+  const awaited = workerOf(silent.socket, Buffer.alloc(0)).nextMessage()
+  await end(silent.socket)
+  t.same(await awaited, denied('worker_gone'), 'instead of its first message')
+})
+
+test('what a worker sends before, between and behind two messages is released in order', async (t) => {
+  const { socket, receive } = unreadSocket(t)
+  const one = rawFrame({ payload: 'one' })
+  const two = rawFrame({ payload: 'two' })
+  const worker = workerOf(socket, one.subarray(0, 3))
+  await receive(one.subarray(3, 5))
+  const first = worker.nextMessage()
+  await receive(Buffer.concat([one.subarray(5), two.subarray(0, 2)]))
+  t.same(await first, granted('one'))
+  await receive(two.subarray(2, 4))
+  const second = worker.nextMessage()
+  await receive(Buffer.concat([two.subarray(4), Buffer.from('abc')]))
+  t.same(await second, granted('two'))
+  await receive(Buffer.from('def'))
+  t.equal(worker.release().toString(), 'abcdef')
+  t.equal(worker.head.length, 0, 'and nothing of it is kept')
+  await receive(Buffer.from('ghi'))
+  t.equal(String(socket.read()), 'ghi', 'the rest is in the socket')
+})
+
+test('a released worker has no listener left at its socket', async (t) => {
+  const { socket } = unreadSocket(t)
+  const events = ['data', 'end', 'close']
+  const before = events.map((event) => socket.listenerCount(event))
+  const worker = workerOf(socket, Buffer.alloc(0))
+  void worker.nextMessage()
+  worker.give('draining')
+  worker.release()
+  t.same(
+    events.map((event) => socket.listenerCount(event)),
+    before,
+  )
+})
+
+test('a first message may come in 256 frames, pings included, and in no more', async (t) => {
+  const start = rawFrame({ first: 0x01, payload: 'h' })
+  const middle = rawFrame({ first: 0x00, payload: 'e' })
+  const ping = rawFrame({ first: 0x89, payload: '' })
+  const last = rawFrame({ first: 0x80, payload: 'y' })
+  const read = (frames: readonly Buffer[]) => {
+    const { socket, receive } = unreadSocket(t)
+    const message = workerOf(socket, Buffer.alloc(0)).nextMessage()
+    void receive(Buffer.concat(frames))
+    return message
+  }
+  const repeat = (frame: Buffer, count: number) => Array.from({ length: count }, () => frame)
+  const text = `h${'e'.repeat(127)}y`
+  const most = [start, ...repeat(middle, 127), ...repeat(ping, 127), last]
+  t.equal(most.length, 256)
+  t.same(await read(most), granted(text))
+  for (const frame of [middle, ping]) {
+    t.same(await read([start, frame, ...most.slice(1)]), denied('frame_too_large'))
+    t.same(await read([start, ...repeat(frame, 256)]), denied('frame_too_large'))
+  }
+  t.same(await read(repeat(ping, 257)), denied('frame_too_large'))
+  t.same(await read([...repeat(ping, 255), rawFrame({ payload: 'hello' })]), granted('hello'))
 })

@@ -235,13 +235,13 @@ export class WorkerPort {
       durationMs: openedAt - visit.arrivedAt,
     }
     this.#pending.settle(socket)
-    worker.release()
+    const workerHead = worker.release()
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
     handshake.release(gateway)
     const stream = splice({
       worker: socket,
-      workerHead: worker.head,
+      workerHead,
       gateway: gateway.socket,
       // A TLS socket takes a turn of the loop for every write: it would hold what it was given.
       gatewayReader: this.#options.tls === undefined ? gateway.reader : undefined,

@@ -9,6 +9,7 @@ import type { WorkerSide } from '../dialect/dialect.ts'
 import { BoundedReplies } from '../tunnel/bounded-replies.ts'
 import { FirstMessageReader } from '../tunnel/first-message.ts'
 import { textFrame } from '../tunnel/frames.ts'
+import { EarlyBytes } from './early-bytes.ts'
 import { endOpened, refuseOpened, refuseUpgrade } from './refuse.ts'
 import type { UpgradeRequest } from './upgrade.ts'
 
@@ -27,10 +28,12 @@ export type WorkerOptions = {
 /** RFC 6455 §1.3. */
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
+/** Frames of a first message with the pings before it: each costs work, however few bytes it has. */
+const FIRST_FRAMES_MAX = 256
+const EMPTY = Buffer.alloc(0)
+
 export class Worker implements WorkerSide {
   readonly options: Omit<WorkerOptions, 'credential' | 'head'>
-  /** Bytes read from the socket that belong to the stream. */
-  head: Buffer
   /** Told once when the worker is gone or out of time, while its admission is under way. */
   onGone: (code: Code) => void = () => {}
   #token: string | undefined
@@ -38,15 +41,24 @@ export class Worker implements WorkerSide {
   #isOpen = false
   #isClosedByPeer = false
   #isAwaited = false
-  readonly #onClose = () => this.give('worker_gone')
+  readonly #early: EarlyBytes
+  readonly #onLeft = () => this.give('worker_gone')
 
   constructor({ credential, head, ...options }: WorkerOptions) {
     this.options = options
     this.#token = credential?.token
     // Node's `head` is a view of the whole request, token and all: a stream must not keep that.
-    this.head = Buffer.allocUnsafeSlow(head.length)
-    head.copy(this.head)
-    options.socket.once('close', this.#onClose)
+    const early = Buffer.allocUnsafeSlow(head.length)
+    head.copy(early)
+    options.socket.once('end', this.#onLeft)
+    options.socket.once('close', this.#onLeft)
+    this.#early = new EarlyBytes(options.socket)
+    this.#early.start(early)
+  }
+
+  /** Bytes read from the socket that belong to the stream. */
+  get head(): Buffer {
+    return this.#early.held
   }
 
   get address(): string {
@@ -115,45 +127,42 @@ export class Worker implements WorkerSide {
   }
 
   nextMessage(): Promise<Verdict<string>> {
+    if (this.#gone !== undefined) return Promise.resolve(denied(this.#gone))
     const { socket, preAuthFrameBytesMax } = this.options
-    const reader = new FirstMessageReader({ masked: true, bytesMax: preAuthFrameBytesMax })
+    const reader = new FirstMessageReader({
+      masked: true,
+      bytesMax: preAuthFrameBytesMax,
+      framesMax: FIRST_FRAMES_MAX,
+    })
     const replies = new BoundedReplies(socket)
     const { promise, resolve } = Promise.withResolvers<Verdict<string>>()
     this.#isAwaited = true
-    const settle = (verdict: Verdict<string>) => {
+    const settle = (verdict: Verdict<string>, rest: Buffer) => {
       this.#isAwaited = false
       socket.off('data', onData)
-      socket.off('end', onEnd)
-      socket.pause()
       this.onGone = () => {}
+      this.#early.start(rest)
       resolve(verdict)
     }
-    const onEnd = () => settle(denied('worker_gone'))
     const onData = (chunk: Buffer) => {
       const read = reader.push(chunk)
       if (read.kind === 'more') return replies.write(read.reply)
       replies.finish(read.reply)
       switch (read.kind) {
         case 'message':
-          this.head = read.rest
-          return settle(granted(read.text))
+          return settle(granted(read.text), read.rest)
         case 'violation':
-          return settle(denied(read.code))
+          return settle(denied(read.code), EMPTY)
         case 'closed':
           this.#isClosedByPeer = true
-          return settle(denied('worker_gone'))
+          return settle(denied('worker_gone'), EMPTY)
       }
     }
-    this.onGone = (code) => settle(denied(code))
-    if (this.#gone !== undefined) settle(denied(this.#gone))
-    else {
-      // What came with the upgrade is put back in front of what is still in the socket.
-      socket.unshift(this.head)
-      this.head = Buffer.alloc(0)
-      socket.on('end', onEnd)
-      socket.on('data', onData)
-      socket.resume()
-    }
+    this.onGone = (code) => settle(denied(code), EMPTY)
+    // What came with the upgrade is put back in front of what is still in the socket.
+    socket.unshift(this.#early.stop())
+    socket.on('data', onData)
+    socket.resume()
     return promise
   }
 
@@ -166,10 +175,12 @@ export class Worker implements WorkerSide {
     else refuseUpgrade(socket, code, { clock, random })
   }
 
-  /** The socket is somebody else's from here on. */
-  release(): void {
+  /** Hands the socket over, paused. Returns the bytes that come before what is still in it. */
+  release(): Buffer {
     this.onGone = () => {}
     this.#token = undefined
-    this.options.socket.off('close', this.#onClose)
+    this.options.socket.off('end', this.#onLeft)
+    this.options.socket.off('close', this.#onLeft)
+    return this.#early.stop()
   }
 }

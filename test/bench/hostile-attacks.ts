@@ -2,9 +2,10 @@
 
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { upgradeLines } from '../kit/raw-upgrade.ts'
-import type { HostileStage } from './hostile-stage.ts'
+import { rawFrame } from '../kit/raw-frames.ts'
+import { POD_ADDRESS, type HostileStage } from './hostile-stage.ts'
 
 type Sent = {
   readonly bytes: number
@@ -62,6 +63,50 @@ const beforeAuthentication =
     )
     await sleep(2000)
     return { bytes, connections: count }
+  }
+
+/** One pod's full share of handshakes, all with one good token. */
+const REVIEWED = PER_ADDRESS
+/** Long enough for all the bytes, and more streams than a pod has by default. */
+const SLOW_REVIEWS = ['limits.handshakeTimeout=2m', 'limits.streamsPerPod=64', 'review.timeout=30s']
+const SINGLE_BYTES = 30_000
+
+/**
+ * Introduces workers whose TokenReviews hang, and sends single bytes behind: one a turn, so that
+ * most of them are a segment, and a chunk, of their own.
+ */
+const duringAdmission =
+  (isInBand: boolean): Attack['run'] =>
+  async (stage) => {
+    stage.api.pauseReviews()
+    let bytes = 0
+    await Promise.all(
+      range(REVIEWED).map(async () => {
+        const token = stage.mint()
+        const socket = await stage.dial(stage.workerPort, POD_ADDRESS)
+        socket.setNoDelay(true).resume()
+        const lines = upgradeLines('/', isInBand ? [] : [`Authorization: Bearer ${token}`])
+        socket.write(`${lines.join('\r\n')}\r\n\r\n`)
+        if (isInBand) {
+          await once(socket, 'data')
+          const request = {
+            type: 'connect.request',
+            authMode: 'k8s-sa',
+            saToken: token,
+            role: 'node',
+          }
+          socket.write(rawFrame({ payload: JSON.stringify(request) }))
+        }
+        await sleep(200)
+        for (let at = 0; at < SINGLE_BYTES && socket.writable; at += 1) {
+          if (!socket.write('x')) await drained(socket)
+          await turn()
+          bytes += 1
+        }
+      }),
+    )
+    await sleep(1000)
+    return { bytes, connections: REVIEWED }
   }
 
 const frames = (first: number, next: number, payload: string, bytesMax: number): Buffer => {
@@ -153,6 +198,16 @@ export const ATTACKS: readonly Attack[] = [
   {
     name: 'pings before authentication, unread',
     run: beforeAuthentication(frames(0x89, 0x89, '', 65_000), { isRead: false }),
+  },
+  {
+    name: 'single bytes behind an upgrade',
+    run: duringAdmission(false),
+    set: SLOW_REVIEWS,
+  },
+  {
+    name: 'single bytes behind a first message',
+    run: duringAdmission(true),
+    set: SLOW_REVIEWS,
   },
   {
     name: 'heads of 2600 headers, whole',

@@ -25,7 +25,7 @@ const CGROUP = '/sys/fs/cgroup/memory'
 const MIB = 1024 * 1024
 /** In a container Node takes half of its memory for the heap. */
 const HEAP_SHARE = 0.5
-const POD_ADDRESS = '127.0.0.11'
+export const POD_ADDRESS = '127.0.0.11'
 const ECHO_EVERY_MS = 50
 const SAMPLE_EVERY_MS = 20
 const READY_TRIES_MAX = 200
@@ -71,7 +71,8 @@ export const startHostileStage = async (options: HostileStageOptions) => {
     ips: [POD_ADDRESS],
     nodeName: 'node-1',
   })
-  const token = api.mintToken({ pod, audiences: ['openclaw-gateway'] })
+  const mint = () => api.mintToken({ pod, audiences: ['openclaw-gateway'] })
+  const token = mint()
   const worker = { url: `ws://${workers}`, token, localAddress: POD_ADDRESS }
   const echo = await startEcho(worker)
   const rss = sampleRss(sidecar.pid)
@@ -81,6 +82,8 @@ export const startHostileStage = async (options: HostileStageOptions) => {
     api,
     sidecar,
     token,
+    /** Another token of the worker's pod. */
+    mint,
     rssMib: rss.now,
     workerPort: portOf(workers),
     adminPort: portOf(admin),
@@ -106,6 +109,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
       const isHeard = exit === undefined && (await hasHeardAll(`http://${admin}/metrics`))
       const outcome = await echo.stop()
       for (const socket of sockets) socket.destroy()
+      api.releaseReviews()
       await sleep(SETTLE_MS)
       const again = await connectWorker(worker).catch(() => undefined)
       if (again?.ok === true) again.socket.terminate()

@@ -3,6 +3,7 @@
 import { connect } from 'node:net'
 import tap, { test, type Test } from 'tap'
 import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines, type RawAnswer } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
 
@@ -220,4 +221,47 @@ test('a request pipelined behind a refused one is never answered', async (t) => 
   t.equal(text.match(/HTTP\/1\.1 /g)?.length, 1)
   t.match(text, /^HTTP\/1\.1 426 /)
   t.equal(rig.gateway.handshakes.length, before)
+})
+
+test('of a chunk with thousands of requests one is parsed, answered and counted', async (t) => {
+  const refusals = async () => {
+    const metrics = await rig.metrics()
+    return [...metrics]
+      .filter(([name]) => name.startsWith('openclaw_k8s_upgrades_refused_total'))
+      .reduce((sum, [, count]) => sum + count, 0)
+  }
+  const before = await refusals()
+  const get = 'GET / HTTP/1.1\r\n\r\n'
+  t.equal((await sendBytes(get.repeat(3000))).status, 426)
+  t.equal(await refusals(), before + 1)
+  const chunked = 'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n'
+  t.equal((await sendBytes(`${chunked}${'1\r\na\r\n'.repeat(9000)}`)).status, 405)
+  t.equal(await refusals(), before + 2)
+})
+
+test('bytes that came with the upgrade reach the gateway as they were sent', async (t) => {
+  const heads = 'GET / HTTP/1.1\r\n\r\n'.repeat(1000)
+  const request = {
+    type: 'connect.request',
+    authMode: 'k8s-sa',
+    saToken: rig.mint({ pod }),
+    role: 'node',
+  }
+  const shown = Buffer.from(`${bent([]).join('\r\n')}\r\n\r\n`)
+  const inBand = Buffer.concat([
+    Buffer.from(`${bent(['authorization']).join('\r\n')}\r\n\r\n`),
+    rawFrame({ payload: JSON.stringify(request) }),
+  ])
+  for (const start of [shown, inBand]) {
+    // A mask of zeros: the payload stands in the chunk as it is, and looks like requests.
+    const frame = rawFrame({ payload: heads, isMasked: false })
+    const masked = Buffer.concat([frame.subarray(0, 4), Buffer.alloc(4), frame.subarray(4)])
+    masked.writeUInt8(masked.readUInt8(1) | 0x80, 1)
+    const answer = await sendBytes(Buffer.concat([start, masked, rawFrame({ first: 0x88 })]))
+    t.equal(answer.status, 101)
+    const echo = (await readFrames(answer.socket)).find(
+      ({ payload }) => payload.toString() === heads,
+    )
+    t.ok(echo, 'the gateway has sent back what it was sent')
+  }
 })

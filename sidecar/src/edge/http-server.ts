@@ -15,6 +15,7 @@ import type { Clock } from '../clock.ts'
 import { CODES, type Code } from '../denial.ts'
 import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
+import { stopParserAfter } from './one-at-a-time.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
 import { HEADERS_MAX, findObjection } from './upgrade.ts'
 
@@ -50,17 +51,24 @@ const BACKLOG = 4096
 const TLS_DEFAULTS = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as const
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { headTimeoutMs, onRefused, onAcceptError, watchPeer } = options
+  const { headTimeoutMs, onRefused, onAcceptError, tls, watchPeer } = options
   const ignoreErrorsOf = (stream: Duplex) => {
     watchPeer(stream)
     stream.on('error', ignoreError)
   }
-  const app = createApp(options)
+  const answering = new WeakSet<Duplex>()
+  const app = createApp(options, answering)
   onServerError(app.server, onAcceptError)
 
   // Before any other listener: a socket must not emit an error that nobody listens for.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
+  app.server.prependListener('request', ({ socket }) => answering.add(socket))
+  // The first request of a connection is upgraded or refused: no other is read, and no body.
+  const readOn = new WeakMap<Socket, () => void>()
+  app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
+    readOn.set(socket, stopParserAfter(socket, 1)),
+  )
   // Where a request announces a body that has not arrived, Node passes a `Duplex` of its own instead
   // of the socket, and forwards the socket's errors to it. Such a request is always refused.
   const discard = (stream: Duplex) => {
@@ -84,14 +92,15 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   return {
     onUpgrade(receive) {
       app.server.on('upgrade', (request, stream, head) => {
+        readOn.get(request.socket)?.()
         if (stream !== request.socket) discard(stream)
         receive(request, head)
       })
     },
     server: app.server,
-    renewTls(tls) {
+    renewTls(renewed) {
       if (app.server instanceof TlsServer) {
-        app.server.setSecureContext({ ...TLS_DEFAULTS, ...tls })
+        app.server.setSecureContext({ ...TLS_DEFAULTS, ...renewed })
       }
     },
     listen: (host, port) => listenOn(app, { host, port, backlog: BACKLOG }),
@@ -99,7 +108,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 }
 
-function createApp({ tls, clock, random, onRefused }: HttpServerOptions): FastifyInstance {
+/** `answering` has the sockets whose request is about to be answered. */
+function createApp(
+  { tls, clock, random, onRefused }: HttpServerOptions,
+  answering: Pick<WeakSet<Duplex>, 'has'>,
+): FastifyInstance {
   const limits = {
     maxHeaderSize: HEAD_BYTES_MAX,
     connectionsCheckingInterval: 1000,
@@ -131,6 +144,8 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
         socket.destroy()
         return
       }
+      // What is unreadable stands behind a request whose answer ends the connection.
+      if (answering.has(socket)) return
       const code = codeOf(error)
       onRefused(code, socket)
       if (socket.writable) refuseUpgrade(socket, code, { clock, random })

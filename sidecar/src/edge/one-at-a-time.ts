@@ -53,13 +53,37 @@ export function oneAtATime(
  * A chunk may hold two thousand requests. Node would parse them all, and make an error for each
  * that is cut off: 50 ms of CPU. What comes after the first `requestsMax` is made unreadable, so
  * the parser stops there. The server's own listener must be there already: this one goes first.
+ * The returned function stops this and, while the chunk is being parsed, makes it readable again:
+ * what follows an upgrade is not HTTP.
  */
-export function stopParserAfter(socket: Socket, requestsMax: number): void {
-  socket.prependListener('data', (chunk: Buffer) => {
-    let at = 0
-    for (let n = 0; n < requestsMax && at !== -1; n += 1) at = chunk.indexOf(HEAD_END, at + 1)
-    if (at !== -1) chunk.fill(0, at + HEAD_END.length)
-  })
+export function stopParserAfter(socket: Socket, requestsMax: number): () => void {
+  let restore = () => {}
+  const hide = (chunk: Buffer) => {
+    const end = endOfHeads(chunk, requestsMax)
+    if (end === chunk.length) return
+    const rest = Buffer.from(chunk.subarray(end))
+    chunk.fill(0, end)
+    restore = () => void rest.copy(chunk, end)
+  }
+  // Node's listener has parsed the chunk by now. The copy must not wait for the next one.
+  const forget = () => {
+    restore = () => {}
+  }
+  socket.prependListener('data', hide).on('data', forget)
+  return () => {
+    socket.off('data', hide).off('data', forget)
+    restore()
+  }
+}
+
+/** Where the chunk's first `headsMax` heads are over; its length when it has fewer. */
+function endOfHeads(chunk: Buffer, headsMax: number): number {
+  let at = -1
+  for (let n = 0; n < headsMax; n += 1) {
+    at = chunk.indexOf(HEAD_END, at + 1)
+    if (at === -1) return chunk.length
+  }
+  return at + HEAD_END.length
 }
 
 /** The end of a head; a line feed alone would end a line, too. */

@@ -56,14 +56,12 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     watchPeer(stream)
     stream.on('error', ignoreError)
   }
-  const answering = new WeakSet<Duplex>()
-  const app = createApp(options, answering)
+  const app = createApp(options)
   onServerError(app.server, onAcceptError)
 
   // Before any other listener: a socket must not emit an error that nobody listens for.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
-  app.server.prependListener('request', ({ socket }) => answering.add(socket))
   // The first request of a connection is upgraded or refused: no other is read, and no body.
   const readOn = new WeakMap<Socket, () => void>()
   app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
@@ -108,11 +106,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 }
 
-/** `answering` has the sockets whose request is about to be answered. */
-function createApp(
-  { tls, clock, random, onRefused }: HttpServerOptions,
-  answering: Pick<WeakSet<Duplex>, 'has'>,
-): FastifyInstance {
+function createApp({ tls, clock, random, onRefused }: HttpServerOptions): FastifyInstance {
+  const answered = new WeakSet<Duplex>()
   const limits = {
     maxHeaderSize: HEAD_BYTES_MAX,
     connectionsCheckingInterval: 1000,
@@ -131,7 +126,7 @@ function createApp(
     return503OnClosing: false,
     schemaController: NO_SCHEMAS,
     serverFactory: (handler) => {
-      const handleFirst = firstOfEach(handler)
+      const handleFirst = firstOfEach(handler, answered)
       return tls === undefined
         ? createPlainServer(limits, handleFirst)
         : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handleFirst)
@@ -145,7 +140,7 @@ function createApp(
         return
       }
       // What is unreadable stands behind a request whose answer ends the connection.
-      if (answering.has(socket)) return
+      if (answered.has(socket)) return
       const code = codeOf(error)
       onRefused(code, socket)
       if (socket.writable) refuseUpgrade(socket, code, { clock, random })
@@ -165,8 +160,7 @@ function createApp(
  * Passes on the first request of a connection, whose answer closes it. Node reads every request of
  * a segment, thousands of them, and would have each answered before the first answer is written.
  */
-function firstOfEach(handler: RequestListener): RequestListener {
-  const answered = new WeakSet<Socket>()
+function firstOfEach(handler: RequestListener, answered: WeakSet<Duplex>): RequestListener {
   return (request, response) => {
     const { socket } = request
     if (answered.has(socket)) return

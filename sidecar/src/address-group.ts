@@ -9,6 +9,16 @@ const V6_PREFIX_GROUPS = 4
 /** A v4-mapped address is one host's, like the IPv4 address that it stands for. */
 const V4_MAPPED = /^::ffff:/i
 
+/**
+ * As `addressGroup`, but the address of a pod stands for itself: the cluster gave it to one worker,
+ * and all pods of a node, or of a whole zone, can be in one /64. None of them may use up the limits
+ * of the others.
+ */
+export const groupStrangers =
+  (isOfPod: (address: string) => boolean) =>
+  (address: string): string =>
+    isOfPod(address) ? address : addressGroup(address)
+
 /** Anything but an IPv6 address of its own network stands for itself. */
 export function addressGroup(address: string): string {
   if (isIP(address) !== 6 || V4_MAPPED.test(address)) return address

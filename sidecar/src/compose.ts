@@ -147,6 +147,7 @@ async function composeParts(config: Config, around: Surroundings) {
     binding,
     streams,
     dialect,
+    watch,
     watchPeer,
   })
   const sources: MetricSources = {

@@ -213,6 +213,7 @@ export const startSteppedLine = async (
     recorder: probe.watch('recorder', recorder),
     dialect: (worker) => probe.watch('handshake', dialect(worker)),
     watchPeer: () => {},
+    watch: { hasAddress: () => false },
   })
   let pods = 0
   /** Another pod each time, since none comes back. */

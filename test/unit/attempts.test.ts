@@ -3,7 +3,7 @@
 import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { test } from 'tap'
-import { addressGroup } from '@openclaw-k8s/auth-sidecar/address-group.ts'
+import { addressGroup, groupStrangers } from '@openclaw-k8s/auth-sidecar/address-group.ts'
 import type { Caller } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import { CODES, denied, granted, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Attempts } from '@openclaw-k8s/auth-sidecar/edge/attempts.ts'
@@ -14,6 +14,9 @@ import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const POD_ADDRESS = '10.0.0.11'
+/** Two pods whose node has one network. */
+const POD_ADDRESSES = ['2001:db8:1:2::11', '2001:db8:1:2::12']
+const groupOf = groupStrangers((address) => POD_ADDRESSES.includes(address))
 const CLAIMS = { podUid: 'pod-uid' } as Claims
 const SIGNED = { claimed: CLAIMS, isSigned: true } as const
 const BURST = 3
@@ -32,6 +35,7 @@ const setUp = () => {
     },
     recorder: { refused: ({ code }) => void recorded.push(code) },
     clock,
+    groupOf,
   })
   const fail = (code: Code, address: string, trail: Trail = {}, times = 1) => {
     for (let n = 0; n < times; n += 1) {
@@ -123,6 +127,22 @@ test('an IPv6 network has one budget, an IPv4 address its own', async (t) => {
   t.equal(attempts.mayStart('10.0.0.2'), true)
 })
 
+test('a pod does not pay for the others in its network, nor they for it', async (t) => {
+  const { attempts, fail } = setUp()
+  const [first = '', second = ''] = POD_ADDRESSES
+  const stranger = '2001:db8:1:2::13'
+  fail('token_expired', stranger, {}, BURST)
+  t.equal(attempts.mayStart(stranger), false)
+  t.equal(attempts.mayStart('2001:db8:1:2::14'), false, 'as any stranger of that network')
+  t.strictSame(
+    POD_ADDRESSES.map((address) => attempts.mayStart(address)),
+    [true, true],
+  )
+  fail('token_expired', first, {}, BURST)
+  t.equal(attempts.mayStart(first), false)
+  t.equal(attempts.mayStart(second), true)
+})
+
 test('every spelling of an IPv6 address is in the same network', async (t) => {
   const groups = [
     ['10.0.0.1', '10.0.0.1'],
@@ -163,7 +183,13 @@ const socketOf = (ends: Ends): Socket =>
 
 const setUpPending = (perAddressMax = 2, inAllMax = 100) => {
   const clock = new FakeClock()
-  const pending = new PendingSockets({ perAddressMax, inAllMax, handshakeTimeoutMs: 5000, clock })
+  const pending = new PendingSockets({
+    perAddressMax,
+    inAllMax,
+    handshakeTimeoutMs: 5000,
+    clock,
+    groupOf,
+  })
   const seen = { timeouts: 0, left: 0 }
   const accept = (socket: Socket) =>
     pending.accept(socket, {
@@ -219,6 +245,18 @@ test('an IPv6 network has few pending sockets, whatever addresses it uses', asyn
   t.ok(accept(socketOf({ remoteAddress: '::ffff:10.0.0.1' })))
   t.ok(accept(socketOf({ remoteAddress: '::ffff:10.0.0.2' })))
   t.equal(pending.addressCount, 4)
+})
+
+test('the pods of one IPv6 network have their pending sockets each', async (t) => {
+  const { accept, pending } = setUpPending(1)
+  const [first = '', second = ''] = POD_ADDRESSES
+  const addresses = ['2001:db8:1:2::1', first, second, first]
+  const sockets = addresses.map((remoteAddress, n) =>
+    socketOf({ remoteAddress, remotePort: n + 1 }),
+  )
+  t.strictSame(sockets.map(accept), [true, true, true, false])
+  for (const socket of sockets) socket.emit('close')
+  t.strictSame([pending.size, pending.addressCount], [0, 0])
 })
 
 test('whatever becomes of them, nothing of ten thousand sockets is left', async (t) => {

@@ -3,8 +3,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { scopesOf } from '@openclaw-k8s/auth-sidecar/compose/pods.ts'
-import { PodWatch, type Scope } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
+import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
 import { readAccount, readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import type { Scope } from '@openclaw-k8s/auth-sidecar/kube/scope.ts'
 import { Gone } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { FakeCollections } from '../kit/fake-collections.ts'
@@ -439,4 +440,25 @@ test('a namespace is believed by its own watches, and staleness is that of the w
   t.equal(watch.accountsSilentForMs('other'), Infinity, 'whose watch is down')
   t.equal(watch.accountsSilentForMs('ns'), 1500, 'those of another namespace are still heard')
   t.equal(watch.silentForMs('ns'), 1500)
+})
+
+test('the addresses that are known are those of the pods there are', async (t) => {
+  const { watch, objects, start, say, relist } = setUp(t)
+  objects.pods = [podOf('u', { ips: ['10.0.0.1', 'fd00::1'] })]
+  await start()
+  const known = () =>
+    ['10.0.0.1', 'fd00::1', 'fd00::2', 'fd00::3'].filter((address) => watch.hasAddress(address))
+  t.strictSame(known(), ['10.0.0.1', 'fd00::1'])
+  await say('MODIFIED', podOf('u', { ips: ['fd00::2'] }))
+  t.strictSame(known(), ['fd00::2'], 'an address that it lost belongs to no pod')
+  await say('ADDED', podOf('v', { name: 'b', ips: ['fd00::2', 'fd00::3'] }))
+  await say('DELETED', podOf('v', { name: 'b', ips: [] }))
+  t.strictSame(known(), ['fd00::2'], 'of two pods with one address the other is left')
+  await say('ADDED', podOf('w', { ips: ['fd00::3'] }))
+  t.strictSame(known(), ['fd00::3'], 'another pod under the name')
+  objects.pods = [podOf('x', { ips: ['fd00::1'] })]
+  await relist()
+  t.strictSame(known(), ['fd00::1'])
+  watch.watch([])
+  t.strictSame(known(), [], 'what is watched no more')
 })

@@ -1,6 +1,7 @@
 /** Puts the line together: precheck, policy, dialect, dialer, and the port in front of them. */
 
 import { randomBytes } from 'node:crypto'
+import { groupStrangers } from '../address-group.ts'
 import type { ClaimRules } from '../authn/claims.ts'
 import { createPrecheck } from '../authn/precheck.ts'
 import type { Voucher } from '../authn/voucher.ts'
@@ -9,6 +10,7 @@ import type { Dialect } from '../dialect/dialect.ts'
 import { Attempts } from '../edge/attempts.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
 import type { Jwks } from '../kube/jwks.ts'
+import type { PodWatch } from '../kube/pod-watch.ts'
 import type { Recorder } from '../observe/recorder.ts'
 import type { PeerErrors } from '../peer-errors.ts'
 import { TokenBuckets } from '../token-buckets.ts'
@@ -33,6 +35,7 @@ type Parts = {
   readonly recorder: Recorder
   readonly dialect: Dialect
   readonly watchPeer: PeerErrors['watch']
+  readonly watch: Pick<PodWatch, 'hasAddress'>
 }
 
 export function composeWorkerPort(
@@ -42,7 +45,8 @@ export function composeWorkerPort(
 ): WorkerPort {
   const { clock, random, readFile } = around
   const { limits } = settings.config
-  const { jwks, voucher, binding, streams, recorder, dialect, watchPeer } = parts
+  const { jwks, voucher, binding, streams, recorder, dialect, watch, watchPeer } = parts
+  const groupOf = groupStrangers((address) => watch.hasAddress(address))
   const buckets = (limit: { ratePerSecond: number; burst: number }) =>
     new TokenBuckets({ ...limit, clock })
   const precheck = createPrecheck({
@@ -69,7 +73,9 @@ export function composeWorkerPort(
       binding,
       recorder,
       clock,
+      groupOf,
     }),
+    groupOf,
     tls: readTls(settings.config, readFile),
     watchPeer,
     onAcceptError: createAcceptErrorLog('workers', around),

@@ -62,7 +62,7 @@ export const limits = z.strictObject({
   pendingPerAddress: count(1, 65_536)
     .default(32)
     .describe(
-      'Handshakes under way from one address, 1 to 65536. An IPv6 address counts as its /64. Default 32.',
+      "Handshakes under way from one address, 1 to 65536. An IPv6 address counts as its /64, unless it is a pod's. Default 32.",
     ),
   pending: count(1, 1_000_000)
     .default(2_000)
@@ -72,7 +72,7 @@ export const limits = z.strictObject({
   failuresPerAddress: rate({ min: 0, max: 100_000 })
     .prefault('20/s')
     .describe(
-      'Failed attempts a second of one address, or of one pod once its token is signed, 0/s to 100000/s, with bursts of five times as many; 0 turns the limit off. An IPv6 address counts as its /64. Default 20/s.',
+      "Failed attempts a second of one address, or of one pod once its token is signed, 0/s to 100000/s, with bursts of five times as many; 0 turns the limit off. An IPv6 address counts as its /64, unless it is a pod's. Default 20/s.",
     ),
   emptyFragments: count(0, 1_000_000)
     .default(1_000)

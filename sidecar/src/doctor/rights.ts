@@ -3,7 +3,7 @@
 import { scopesOf } from '../compose/pods.ts'
 import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
-import type { Scope } from '../kube/pod-watch.ts'
+import type { Scope } from '../kube/scope.ts'
 import { mendOf, reasonOf } from './explain.ts'
 import { fail, ok, type Finding } from './finding.ts'
 

@@ -1,7 +1,6 @@
 /** What failed attempts cost: the address they came from, or its pod once a signature holds. */
 
 import type { Socket } from 'node:net'
-import { addressGroup } from '../address-group.ts'
 import type { Caller, PodBinding } from '../authz/pod-binding.ts'
 import type { Clock } from '../clock.ts'
 import { isCharged, type Code } from '../denial.ts'
@@ -20,6 +19,8 @@ export type AttemptsOptions = {
   readonly binding: Pick<PodBinding, 'check'>
   readonly recorder: Pick<Recorder, 'refused'>
   readonly clock: Clock
+  /** What an address counts under. */
+  readonly groupOf: (address: string) => string
 }
 
 /** One attempt to get in; `address` is empty when the peer had gone before we looked. */
@@ -61,7 +62,8 @@ export class Attempts {
   }
 
   mayStart(address: string): boolean {
-    return this.#options.perAddress.has(addressGroup(address))
+    const { groupOf, perAddress } = this.#options
+    return perAddress.has(groupOf(address))
   }
 
   /** Whether the pod of a signed token may go on. */
@@ -95,10 +97,10 @@ export class Attempts {
    * that address: who stole it must not be able to lock its pod out.
    */
   #charge(address: string, { claimed, isSigned }: Readonly<Trail>): void {
-    const { perAddress, perPod } = this.#options
+    const { groupOf, perAddress, perPod } = this.#options
     if (isSigned === true && claimed !== undefined && this.#isOfPod({ claims: claimed, address })) {
       perPod.charge(claimed.podUid)
-    } else perAddress.charge(addressGroup(address))
+    } else perAddress.charge(groupOf(address))
   }
 
   #isOfPod(caller: Caller): boolean {

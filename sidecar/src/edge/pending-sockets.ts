@@ -1,7 +1,6 @@
 /** Sockets that have not proven anything yet: few per address, few in all, and none for long. */
 
 import type { Socket } from 'node:net'
-import { addressGroup } from '../address-group.ts'
 import type { Clock } from '../clock.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 
@@ -11,6 +10,8 @@ export type PendingSocketsOptions = {
   /** From the first byte of TCP to the admission, in milliseconds. */
   readonly handshakeTimeoutMs: number
   readonly clock: Clock
+  /** What an address counts under. */
+  readonly groupOf: (address: string) => string
 }
 
 export type PendingListeners = {
@@ -55,11 +56,11 @@ export class PendingSockets {
 
   /** Takes a socket in; false when there are too many, from its address or in all. */
   accept(socket: Socket, { onTimeout, onLeft }: PendingListeners): boolean {
-    const { perAddressMax, inAllMax, handshakeTimeoutMs, clock } = this.#options
+    const { perAddressMax, inAllMax, handshakeTimeoutMs, clock, groupOf } = this.#options
     const key = keyOf(socket)
     // The kernel may give the same ends away again before we hear that the older socket closed.
     this.#pending.get(key)?.onClose()
-    const group = addressGroup(normalizeAddress(socket.remoteAddress) ?? '')
+    const group = groupOf(normalizeAddress(socket.remoteAddress) ?? '')
     const count = this.#countOf.get(group) ?? 0
     if (this.#pending.size - this.#proven >= inAllMax || count >= perAddressMax) return false
     const pending: Pending = {

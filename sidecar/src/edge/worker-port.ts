@@ -29,6 +29,8 @@ export type WorkerPortOptions = {
   /** Where failed attempts are charged and recorded. */
   readonly attempts: Attempts
   readonly tls: TlsOptions | undefined
+  /** What an address counts under, where limits are per address. */
+  readonly groupOf: (address: string) => string
   /** Told of every socket at its accept. */
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
@@ -65,13 +67,14 @@ export class WorkerPort {
   #isDraining = false
 
   constructor(options: WorkerPortOptions) {
-    const { attempts, clock, limits, random, tls, watchPeer } = options
+    const { attempts, clock, groupOf, limits, random, tls, watchPeer } = options
     this.#options = options
     this.#pending = new PendingSockets({
       perAddressMax: limits.pendingPerAddress,
       inAllMax: limits.pending,
       handshakeTimeoutMs: limits.handshakeTimeoutMs,
       clock,
+      groupOf,
     })
     this.#http = createHttpServer({
       tls,

@@ -4,15 +4,11 @@ import { LRUCache } from 'lru-cache'
 import { entriesMax } from '../entries-max.ts'
 import type { Clock } from '../clock.ts'
 import type { KubeClient } from './client.ts'
+import { PodAddresses } from './pod-addresses.ts'
 import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
-import { Reflector, type Collection } from './reflector.ts'
+import { Reflector } from './reflector.ts'
+import { collectionOf, coveredBy, keyOf, type Covered, type Scope } from './scope.ts'
 import type { WatchClient } from './watch-stream.ts'
-
-/** What is watched: a ServiceAccount's pods in a namespace; `undefined` stands for all. */
-export type Scope = {
-  readonly namespace: string | undefined
-  readonly serviceAccount: string | undefined
-}
 
 export type PodWatchOptions = {
   readonly lists: Pick<KubeClient, 'request'>
@@ -43,6 +39,7 @@ type AnyReflector = Pick<Reflector<unknown>, 'isSynced' | 'staleForMs' | 'silent
 export class PodWatch {
   readonly #options: PodWatchOptions
   readonly #pods = new Map<string, WatchedPod>()
+  readonly #addresses = new PodAddresses()
   /** When each ending pod was first seen to end, on the steady clock. */
   readonly #endingSince = new Map<string, number>()
   readonly #accounts = new Map<string, WatchedAccount>()
@@ -118,6 +115,11 @@ export class PodWatch {
 
   find(podUid: string): WatchedPod | undefined {
     return this.#pods.get(podUid)
+  }
+
+  /** Whether a pod that is shown has this address. */
+  hasAddress(address: string): boolean {
+    return this.#addresses.has(address)
   }
 
   findAccount(namespace: string, name: string): WatchedAccount | undefined {
@@ -212,6 +214,7 @@ export class PodWatch {
     if (this.#gone.has(pod.uid)) return
     const before = this.#pods.get(pod.uid)
     this.#pods.set(pod.uid, pod)
+    this.#addresses.replace(before, pod)
     if (before !== undefined && isRebound(before, pod)) this.#options.onPodChanged(pod)
     if (isEnding(pod) && (before === undefined || !isEnding(before))) {
       this.#endingSince.set(pod.uid, this.#options.clock.monotonic())
@@ -221,6 +224,7 @@ export class PodWatch {
   }
 
   #removePod(pod: WatchedPod): void {
+    this.#addresses.replace(this.#pods.get(pod.uid), undefined)
     this.#pods.delete(pod.uid)
     this.#endingSince.delete(pod.uid)
     this.#gone.set(pod.uid, true)
@@ -259,6 +263,7 @@ export class PodWatch {
     const isLost = (item: Covered) => coveredBy(scope)(item) && !kept.some((covers) => covers(item))
     for (const [uid, pod] of this.#pods) {
       if (!isLost(pod)) continue
+      this.#addresses.replace(pod, undefined)
       this.#pods.delete(uid)
       this.#endingSince.delete(uid)
     }
@@ -288,30 +293,3 @@ const isRebound = (before: WatchedPod, after: WatchedPod): boolean =>
 /** Whether the pod is on its way out, or out. */
 const isEnding = ({ phase, terminationSeconds }: WatchedPod): boolean =>
   terminationSeconds !== undefined || phase === 'Succeeded' || phase === 'Failed'
-
-const keyOf = ({ namespace, serviceAccount }: Scope): string =>
-  `${namespace ?? '*'}/${serviceAccount ?? '*'}`
-
-type Covered = {
-  readonly namespace: string
-  readonly name: string
-  readonly serviceAccount?: string
-}
-
-const coveredBy =
-  (scope: Scope) =>
-  (item: Covered): boolean =>
-    (scope.namespace === undefined || scope.namespace === item.namespace) &&
-    (scope.serviceAccount === undefined ||
-      scope.serviceAccount === (item.serviceAccount ?? item.name))
-
-function collectionOf(resource: string, field: string, scope: Scope): Collection {
-  const { namespace, serviceAccount } = scope
-  return {
-    path:
-      namespace === undefined
-        ? `/api/v1/${resource}`
-        : `/api/v1/namespaces/${namespace}/${resource}`,
-    fieldSelector: serviceAccount === undefined ? undefined : `${field}=${serviceAccount}`,
-  }
-}

@@ -1,0 +1,36 @@
+/** A scope of the watch: which objects it covers, and how the API server is asked for them. */
+
+import type { Collection } from './reflector.ts'
+
+/** What is watched: a ServiceAccount's pods in a namespace; `undefined` stands for all. */
+export type Scope = {
+  readonly namespace: string | undefined
+  readonly serviceAccount: string | undefined
+}
+
+export const keyOf = ({ namespace, serviceAccount }: Scope): string =>
+  `${namespace ?? '*'}/${serviceAccount ?? '*'}`
+
+export type Covered = {
+  readonly namespace: string
+  readonly name: string
+  readonly serviceAccount?: string
+}
+
+export const coveredBy =
+  (scope: Scope) =>
+  (item: Covered): boolean =>
+    (scope.namespace === undefined || scope.namespace === item.namespace) &&
+    (scope.serviceAccount === undefined ||
+      scope.serviceAccount === (item.serviceAccount ?? item.name))
+
+export function collectionOf(resource: string, field: string, scope: Scope): Collection {
+  const { namespace, serviceAccount } = scope
+  return {
+    path:
+      namespace === undefined
+        ? `/api/v1/${resource}`
+        : `/api/v1/namespaces/${namespace}/${resource}`,
+    fieldSelector: serviceAccount === undefined ? undefined : `${field}=${serviceAccount}`,
+  }
+}

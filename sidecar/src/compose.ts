@@ -13,7 +13,6 @@ import { createReload } from './compose/reload.ts'
 import { composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
-import { PeerErrors } from './peer-errors.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
 import { Streams } from './tunnel/streams.ts'
 
@@ -39,19 +38,8 @@ export type Sidecar = {
 export async function compose(config: Config, around: Surroundings): Promise<Sidecar> {
   const { log } = around
   const parts = await composeParts(config, around)
-  const {
-    settings,
-    streams,
-    observed,
-    cluster,
-    pods,
-    authn,
-    signer,
-    openclaw,
-    workerPort,
-    peerErrors,
-  } = parts
-  const { metrics } = observed
+  const { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort } = parts
+  const { metrics, peerErrors } = observed
   const drainStreams = createDrain({ config, log, workerPort, streams })
   const adminPort = composeAdminPort(settings, around, {
     metrics,
@@ -103,7 +91,7 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
 
 /** Everything that works inside, put together and not yet started. */
 async function composeParts(config: Config, around: Surroundings) {
-  const { clock, log } = around
+  const { clock } = around
   const { limits } = config
   const settings = new Settings(config)
   const streams = new Streams({
@@ -115,14 +103,7 @@ async function composeParts(config: Config, around: Surroundings) {
   })
   const observed = composeObserve(settings, around, () => sources)
   const { metrics } = observed
-  const peerErrors = new PeerErrors({
-    clock,
-    onSurvived(err) {
-      metrics.uncaughtPeerErrors.inc()
-      log.error({ err, stack: err.stack }, 'an error of a socket had no listener: socket destroyed')
-    },
-  })
-  const watchPeer = peerErrors.watch
+  const watchPeer = observed.peerErrors.watch
   const cluster = composeCluster(config, around, metrics)
   const pods = composePods({
     settings,
@@ -160,16 +141,5 @@ async function composeParts(config: Config, around: Surroundings) {
     watchStaleMs,
     linesDropped: around.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
-  return {
-    settings,
-    streams,
-    observed,
-    cluster,
-    pods,
-    authn,
-    signer,
-    openclaw,
-    workerPort,
-    peerErrors,
-  }
+  return { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort }
 }

@@ -10,6 +10,12 @@ export type PeerErrorsOptions = {
   readonly onSurvived: (error: Error) => void
 }
 
+/**
+ * Listens for errors of a socket whose `close` tells what they mean. One for all sockets: a closure
+ * would keep what is around it for as long as its socket lives.
+ */
+export const ignoreError = (): void => {}
+
 /** Errors survived within `WINDOW_MS`. One more is a bug that must end the process. */
 const SURVIVED_MAX = 10
 const WINDOW_MS = 60_000

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
+import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import { connectWorker, nextMessage, openWorker } from '../kit/worker-client.ts'
 import type { Shipped } from './peers/shipped.ts'
 
@@ -37,17 +38,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
   const api = await startKubeApi()
   const gateway = await startGatewayStub()
   const { caFile, tokenFile } = await api.files(directory)
-  const settings = [
-    'listen.workers=127.0.0.1:0',
-    'listen.admin=127.0.0.1:0',
-    `gateway.url=${gateway.url}`,
-    'gateway.protocol=stream',
-    `kubernetes.apiServer=${api.url}`,
-    `kubernetes.caFile=${caFile}`,
-    `kubernetes.tokenFile=${tokenFile}`,
-    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
-    ...options.set,
-  ]
+  const settings = [...sidecarSettings({ gateway, api, caFile, tokenFile }), ...options.set]
   const { env, main } = options.shipped
   const heap = `--max-old-space-size=${options.memoryMib * HEAP_SHARE}`
   const sidecar = startSidecarProcess(

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
+import { sidecarSettings } from '../kit/sidecar-settings.ts'
 
 export type ProcessRigOptions = {
   readonly gateway?: GatewayStubOptions
@@ -27,17 +28,7 @@ export const startProcessRig = async (options: ProcessRigOptions = {}) => {
   const api = await startKubeApi()
   const gateway = await startGatewayStub(options.gateway)
   const { caFile, tokenFile } = await api.files(directory)
-  const settings = [
-    'listen.workers=127.0.0.1:0',
-    'listen.admin=127.0.0.1:0',
-    `gateway.url=${gateway.url}`,
-    'gateway.protocol=stream',
-    `kubernetes.apiServer=${api.url}`,
-    `kubernetes.caFile=${caFile}`,
-    `kubernetes.tokenFile=${tokenFile}`,
-    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
-    ...(options.set ?? []),
-  ]
+  const settings = [...sidecarSettings({ gateway, api, caFile, tokenFile }), ...(options.set ?? [])]
   const args = ['serve', ...settings.flatMap((each) => ['--set', each])]
   const sidecar = startSidecarProcess(args, {
     env: { NODE_OPTIONS },

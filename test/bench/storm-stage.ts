@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import type { Shipped } from './peers/shipped.ts'
 import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './storm-api.ts'
 import type { GarbageDone, GarbageRequest } from './storm-garbage.ts'
@@ -95,14 +96,7 @@ const startSidecar = (
   writeFileSync(secretFile, SECRET)
   writeFileSync(seedFile, SEED)
   const settings = [
-    'listen.workers=127.0.0.1:0',
-    'listen.admin=127.0.0.1:0',
-    `gateway.url=${gatewayUrl}`,
-    `gateway.protocol=${protocol}`,
-    `kubernetes.apiServer=${cluster.url}`,
-    `kubernetes.caFile=${cluster.caFile}`,
-    `kubernetes.tokenFile=${cluster.tokenFile}`,
-    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    ...sidecarSettings({ gateway: { url: gatewayUrl }, api: cluster, ...cluster, protocol }),
     ...(protocol === 'openclaw'
       ? [`gateway.auth.secretFile=${secretFile}`, `gateway.deviceSeedFile=${seedFile}`]
       : []),

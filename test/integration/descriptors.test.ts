@@ -9,6 +9,7 @@ import type { WebSocket } from 'ws'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
+import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import { AUDIENCE } from '../kit/rig.ts'
 import { until } from '../kit/until.ts'
 import { connectWorker, nextMessage } from '../kit/worker-client.ts'
@@ -19,14 +20,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
   const gateway = await startGatewayStub()
   const { caFile, tokenFile } = await api.files(directory)
   const settings = [
-    'listen.workers=127.0.0.1:0',
-    'listen.admin=127.0.0.1:0',
-    `gateway.url=${gateway.url}`,
-    'gateway.protocol=stream',
-    `kubernetes.apiServer=${api.url}`,
-    `kubernetes.caFile=${caFile}`,
-    `kubernetes.tokenFile=${tokenFile}`,
-    'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+    ...sidecarSettings({ gateway, api, caFile, tokenFile }),
     'limits.streamsPerPod=1024',
     'limits.pendingPerAddress=1024',
   ]

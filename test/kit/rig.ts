@@ -11,6 +11,7 @@ import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { startKubeApi, type KubeApi, type KubeApiOptions } from './kube-api.ts'
 import type { TokenRequest } from './kube-tokens.ts'
+import { sidecarSettings } from './sidecar-settings.ts'
 import { connectWorker, type WorkerOptions } from './worker-client.ts'
 
 export type RigOptions = {
@@ -42,17 +43,7 @@ export const startRig = async (options: RigOptions = {}) => {
   const { caFile, tokenFile } = await api.files(directory)
   const { config } = loadConfig({
     env: {},
-    flags: [
-      'listen.workers=127.0.0.1:0',
-      'listen.admin=127.0.0.1:0',
-      `gateway.url=${gateway.url}`,
-      'gateway.protocol=stream',
-      `kubernetes.apiServer=${api.url}`,
-      `kubernetes.caFile=${caFile}`,
-      `kubernetes.tokenFile=${tokenFile}`,
-      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
-      ...(options.set ?? []),
-    ],
+    flags: [...sidecarSettings({ gateway, api, caFile, tokenFile }), ...(options.set ?? [])],
     readFile: (path) => readFileSync(path, 'utf8'),
   })
   const audit: AuditRecord[] = []

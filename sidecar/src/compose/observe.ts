@@ -4,6 +4,7 @@ import { Audit } from '../observe/audit.ts'
 import type { Carried, MetricSources } from '../observe/metric-sources.ts'
 import { createMetrics } from '../observe/metrics.ts'
 import { createRecorder, type Recorder } from '../observe/recorder.ts'
+import { PeerErrors } from '../peer-errors.ts'
 import { TokenBuckets } from '../token-buckets.ts'
 import type { Settings } from './settings.ts'
 import type { Surroundings } from './surroundings.ts'
@@ -46,7 +47,14 @@ export function composeObserve(
     },
   }
   const carried = (live: Iterable<Carried>) => sumCarried([ended, ...live])
-  return { metrics, audit, recorder: counting, carried }
+  const peerErrors = new PeerErrors({
+    clock,
+    onSurvived(err) {
+      metrics.uncaughtPeerErrors.inc()
+      log.error({ err, stack: err.stack }, 'an error of a socket had no listener: socket destroyed')
+    },
+  })
+  return { metrics, audit, recorder: counting, carried, peerErrors }
 }
 
 const sumCarried = (all: Iterable<Carried>): Carried => {

@@ -1,6 +1,7 @@
 /** The admin port's connections: few in all, few per address, and idle ones make room for new ones. */
 
 import type { Socket } from 'node:net'
+import { ignoreError } from '../peer-errors.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 
 export type AdminConnectionsOptions = {
@@ -34,7 +35,6 @@ export class AdminConnections {
 
   /** Takes a connection in, at the cost of an idle one where there are too many. */
   accept(socket: Socket): void {
-    // An error means that the peer is gone, which `close` says as well.
     socket.on('error', ignoreError)
     const address = normalizeAddress(socket.remoteAddress) ?? ''
     if (!this.#makeRoom(address)) {
@@ -66,6 +66,3 @@ export class AdminConnections {
     return true
   }
 }
-
-/** One for all sockets. */
-const ignoreError = (): void => {}

@@ -13,6 +13,7 @@ import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Clock } from '../clock.ts'
 import { CODES, type Code } from '../denial.ts'
+import { ignoreError } from '../peer-errors.ts'
 import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
 import { stopParserAfter } from './one-at-a-time.ts'
@@ -168,12 +169,6 @@ function firstOfEach(handler: RequestListener, answered: WeakSet<Duplex>): Reque
     handler(request, response)
   }
 }
-
-/**
- * What an error means is told by the `close` that follows it. One for all streams: a closure would
- * keep what is around it for as long as its stream lives.
- */
-const ignoreError = (): void => {}
 
 function codeOf(error: Error & { code?: string }): Code {
   if (error.code === 'HPE_HEADER_OVERFLOW') return 'head_too_large'

@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 
 import type { Clock } from '../clock.ts'
 import { Fault } from '../fault.ts'
+import { ignoreError } from '../peer-errors.ts'
 import { endpointOf } from './address.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
@@ -75,9 +76,6 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
     stopReading()
   }
 }
-
-/** One for all sockets: made in place, it would keep the whole dial for as long as its socket lives. */
-const ignoreError = (): void => undefined
 
 type Outcome = {
   readonly options: DialOptions

@@ -1,5 +1,6 @@
 /** Deadlines that the injected clock holds, and waits that an abort cuts short. */
 
+import { asError } from './as-error.ts'
 import type { Clock } from './clock.ts'
 
 /** The time was up. Where that is a fault, the one who set the deadline says which. */
@@ -43,6 +44,3 @@ export function raceAbort<T>(promise: Promise<T> | T, signal: AbortSignal): Prom
       .finally(() => signal.removeEventListener('abort', onAbort))
   })
 }
-
-const asError = (reason: unknown): Error =>
-  reason instanceof Error ? reason : new Error(String(reason))

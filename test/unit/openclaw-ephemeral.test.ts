@@ -10,7 +10,11 @@ import {
   type PodName,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/device-key.ts'
 import type { DeviceRecord } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/devices.ts'
-import { Enrolment, type Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
+import {
+  Enrolment,
+  type EnrolmentOptions,
+  type Entrant,
+} from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
 import {
   EphemeralSessions,
   type EphemeralSessionsOptions,
@@ -35,6 +39,24 @@ const recordOf = (podName: string): DeviceRecord => ({
 const session = (podUid: string) => ({ podUid, allowedCommands: () => ['*'], revoke: () => {} })
 const settle = async () => {
   for (let turns = 0; turns < 8; turns += 1) await turn()
+}
+
+/** Of an enrolment whose gateway knows every device, and whose dial and clock are still to choose. */
+const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
+  places: new Places(1),
+  ephemeral: { keep: async () => {} },
+  devices: {
+    isEnrolled: async () => true,
+    list: async () => [],
+    note: () => {},
+    remove: async () => {},
+    mintBootstrapToken: async () => 'once',
+  },
+  surfaces: { check: () => {} },
+  readAuth: () => ({}),
+  handshakeTimeoutMs: 1000,
+  messageBytesMax: 1024,
+  onEnrolled: () => {},
 }
 
 const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
@@ -220,26 +242,19 @@ test('a session is cleared when every earlier one of the device is gone, whateve
 test('no device is asked about while its record may be on its way out', async (t) => {
   const asked: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
+  const { devices } = enrolmentOptions
   const enrolment = new Enrolment({
+    ...enrolmentOptions,
     dial: () => Promise.reject(new Fault('gateway_unreachable', 'no gateway here')),
-    places: new Places(1),
     ephemeral: { keep: () => promise },
     devices: {
+      ...devices,
       async isEnrolled(deviceId) {
         asked.push(deviceId)
         return true
       },
-      list: async () => [],
-      note: () => {},
-      remove: async () => {},
-      mintBootstrapToken: async () => 'once',
     },
-    surfaces: { check: () => {} },
-    readAuth: () => ({}),
-    handshakeTimeoutMs: 1000,
-    messageBytesMax: 1024,
     clock: new FakeClock(),
-    onEnrolled: () => {},
   })
   const device = deviceKeys(podNamed('a'))
   const reach = { signal: new AbortController().signal }
@@ -412,22 +427,9 @@ test('of what goes wrong in a handshake only a fault, a deadline or an abort is 
   const enter = (head: Buffer, allowedCommands: () => never, signal: AbortSignal) => {
     const socket = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
     const enrolment = new Enrolment({
+      ...enrolmentOptions,
       dial: async () => ({ socket: socket as Socket, head, subprotocol: undefined }),
-      places: new Places(1),
-      ephemeral: { keep: async () => {} },
-      devices: {
-        isEnrolled: async () => true,
-        list: async () => [],
-        note: () => {},
-        remove: async () => {},
-        mintBootstrapToken: async () => 'once',
-      },
-      surfaces: { check: () => {} },
-      readAuth: () => ({}),
-      handshakeTimeoutMs: 1000,
-      messageBytesMax: 1024,
       clock,
-      onEnrolled: () => {},
     })
     const reach = { signal, allowedCommands }
     const entrant = { device: deviceKeys(podNamed('a')), reach, request: { id: 'r' } }

@@ -1,6 +1,7 @@
 /** Standard output or error of a command that ends by itself: everything is written, or it says so. */
 
 import { fstatSync, writeFileSync } from 'node:fs'
+import { asError } from '../as-error.ts'
 
 type Stream = {
   readonly on: (event: 'error', listener: () => void) => unknown
@@ -63,6 +64,3 @@ export function openStandard(fd: 1 | 2): Stream {
     },
   }
 }
-
-const asError = (error: unknown): Error =>
-  error instanceof Error ? error : new Error(String(error))

@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../clock.ts'
+import { Tally } from '../tally.ts'
 import { normalizeAddress } from '../tunnel/address.ts'
 
 export type PendingSocketsOptions = {
@@ -38,7 +39,7 @@ type Pending = {
 export class PendingSockets {
   readonly #options: PendingSocketsOptions
   readonly #pending = new Map<string, Pending>()
-  readonly #countOf = new Map<string, number>()
+  readonly #tally = new Tally()
   #proven = 0
 
   constructor(options: PendingSocketsOptions) {
@@ -51,7 +52,7 @@ export class PendingSockets {
 
   /** Addresses, IPv6 networks counted as one, that have a pending socket. */
   get addressCount(): number {
-    return this.#countOf.size
+    return this.#tally.size
   }
 
   /** Takes a socket in; false when there are too many, from its address or in all. */
@@ -61,8 +62,8 @@ export class PendingSockets {
     // The kernel may give the same ends away again before we hear that the older socket closed.
     this.#pending.get(key)?.onClose()
     const group = groupOf(normalizeAddress(socket.remoteAddress) ?? '')
-    const count = this.#countOf.get(group) ?? 0
-    if (this.#pending.size - this.#proven >= inAllMax || count >= perAddressMax) return false
+    if (this.#pending.size - this.#proven >= inAllMax) return false
+    if (this.#tally.of(group) >= perAddressMax) return false
     const pending: Pending = {
       isProven: false,
       isAnswered: false,
@@ -76,7 +77,7 @@ export class PendingSockets {
       onTimeout,
     }
     this.#pending.set(key, pending)
-    this.#countOf.set(group, count + 1)
+    this.#tally.add(group)
     socket.on('close', pending.onClose)
     return true
   }
@@ -128,9 +129,7 @@ export class PendingSockets {
     pending.cancel()
     // As a listener of its socket it would live on, with all it holds.
     pending.socket.off('close', pending.onClose)
-    const count = (this.#countOf.get(pending.group) ?? 1) - 1
-    if (count === 0) this.#countOf.delete(pending.group)
-    else this.#countOf.set(pending.group, count)
+    this.#tally.remove(pending.group)
   }
 }
 

@@ -37,30 +37,21 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
         this.set(read())
       },
     })
-  const dropped = (name: string, help: string, read: () => LinesDropped) =>
+  const counter = (
+    name: string,
+    help: string,
+    label: string,
+    read: () => Readonly<Record<string, number>>,
+  ) =>
     new Counter({
       name: `openclaw_k8s_${name}`,
       help,
-      labelNames: ['output'],
+      labelNames: [label],
       registers,
       collect() {
-        const { audit, log } = read()
+        const counts = Object.entries(read())
         this.reset()
-        this.inc({ output: 'audit' }, audit)
-        this.inc({ output: 'log' }, log)
-      },
-    })
-  const carried = (name: string, help: string, read: (carried: Carried) => [number, number]) =>
-    new Counter({
-      name: `openclaw_k8s_${name}`,
-      help,
-      labelNames: ['direction'],
-      registers,
-      collect() {
-        const [up, down] = read(sources().carried())
-        this.reset()
-        this.inc({ direction: 'up' }, up)
-        this.inc({ direction: 'down' }, down)
+        for (const [value, count] of counts) this.inc({ [label]: value }, count)
       },
     })
 
@@ -80,19 +71,28 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     'How long the pod watch has been out of touch; 0 while it can be believed.',
     () => sources().watchStaleMs() / 1000,
   )
-  carried(
+  counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
-    ({ bytesUp, bytesDown }) => [bytesUp, bytesDown],
+    'direction',
+    () => {
+      const { bytesUp: up, bytesDown: down } = sources().carried()
+      return { up, down }
+    },
   )
-  carried(
+  counter(
     'stream_messages_total',
     'WebSocket messages relayed; up is from the worker to the gateway.',
-    ({ messagesUp, messagesDown }) => [messagesUp, messagesDown],
+    'direction',
+    () => {
+      const { messagesUp: up, messagesDown: down } = sources().carried()
+      return { up, down }
+    },
   )
-  dropped(
+  counter(
     'log_lines_dropped_total',
     'Lines that could not be written, by output: audit, standard output; log, standard error.',
+    'output',
     () => sources().linesDropped(),
   )
 }

@@ -11,7 +11,7 @@ import {
   isLawful,
   payloadBytes,
 } from './frame-header.ts'
-import { CONTROL_BYTES_MAX, closeReplyFrame, pongFrame } from './frames.ts'
+import { CONTROL_BYTES_MAX, applyMask, closeReplyFrame, pongFrame } from './frames.ts'
 
 export type FirstMessageOptions = {
   /** Whether the peer's frames must be masked: true for a worker, false for a gateway. */
@@ -176,7 +176,7 @@ export class FirstMessageReader {
     for (let n = 0; n < 4; n += 1) {
       mask.writeUInt8(this.#header.readUInt8(maskAt + ((this.#payloadRead + n) & 3)), n)
     }
-    xor(target.subarray(start, start + size), mask)
+    applyMask(target.subarray(start, start + size), mask)
   }
 
   /** Acts on the frame that is whole now; `at` is where the next one begins in `chunk`. */
@@ -208,25 +208,6 @@ export class FirstMessageReader {
     }
     if (opcode === OPCODE.ping) this.#replies.push(pongFrame(payload, { masked }))
     return undefined
-  }
-}
-
-/** XORs `bytes` with the four of `mask`, over and over: four at a time where memory is aligned. */
-function xor(bytes: Buffer, mask: Buffer): void {
-  const { buffer, byteOffset, length } = bytes
-  const before = -byteOffset & 3
-  if (length < before + 4) return xorSingly(bytes, mask, 0, length)
-  xorSingly(bytes, mask, 0, before)
-  const words = new Int32Array(buffer, byteOffset + before, (length - before) >> 2)
-  const turned = Uint8Array.from(mask, (_, n) => mask.readUInt8((before + n) & 3))
-  const [word = 0] = new Int32Array(turned.buffer)
-  for (let n = 0; n < words.length; n += 1) words[n] = (words[n] ?? 0) ^ word
-  xorSingly(bytes, mask, before + 4 * words.length, length)
-}
-
-function xorSingly(bytes: Buffer, mask: Buffer, from: number, to: number): void {
-  for (let n = from; n < to; n += 1) {
-    bytes.writeUInt8(bytes.readUInt8(n) ^ mask.readUInt8(n & 3), n)
   }
 }
 

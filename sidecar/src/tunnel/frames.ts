@@ -41,12 +41,25 @@ export function textFrame(text: string, masking: Masking): Buffer {
   return buildFrame(OPCODE.text, Buffer.from(text), masking)
 }
 
-/** XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). */
+/**
+ * XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). Four bytes at a
+ * time where memory is aligned.
+ */
 export function applyMask(payload: Buffer, mask: Buffer): void {
-  const [a = 0, b = 0, c = 0, d = 0] = mask
-  const key = [a, b, c, d]
-  for (let at = 0; at < payload.length; at += 1) {
-    payload[at] = (payload[at] ?? 0) ^ (key[at & 3] ?? 0)
+  const { buffer, byteOffset, length } = payload
+  const before = -byteOffset & 3
+  if (length < before + 4) return xorSingly(payload, mask, 0, length)
+  xorSingly(payload, mask, 0, before)
+  const words = new Int32Array(buffer, byteOffset + before, (length - before) >> 2)
+  const turned = Uint8Array.from(mask, (_, n) => mask.readUInt8((before + n) & 3))
+  const [word = 0] = new Int32Array(turned.buffer)
+  for (let n = 0; n < words.length; n += 1) words[n] = (words[n] ?? 0) ^ word
+  xorSingly(payload, mask, before + 4 * words.length, length)
+}
+
+function xorSingly(bytes: Buffer, mask: Buffer, from: number, to: number): void {
+  for (let n = from; n < to; n += 1) {
+    bytes.writeUInt8(bytes.readUInt8(n) ^ mask.readUInt8(n & 3), n)
   }
 }
 

@@ -280,8 +280,8 @@ export class Streams {
   /**
    * Revokes everything with `draining`, spread evenly over `windowMs` so that the workers do not
    * come back all at once, and resolves when the last one is gone. What is left `graceMs` after
-   * the window is destroyed. Nothing begins any more, not even for workers that were at the door. A second call
-   * waits for the first.
+   * the window is destroyed. Nothing begins any more, not even for workers that were at the door. A
+   * second call waits for the first.
    */
   drain(windowMs: number, graceMs: number): Promise<Drained> {
     this.#draining ??= this.#drainOnce(windowMs, graceMs)

@@ -64,8 +64,17 @@ const ask = (wire: Buffer, masked: boolean) =>
   askWs(wire, { masked, messageBytesMax: MESSAGE_BYTES_MAX, isUtf8Checked: false })
 
 /** What the scanner refuses and `ws` takes. Any other difference is a fault of one of them. */
-const whyStricter = (wire: Buffer, { out, violation }: Relayed): string | undefined => {
+const whyStricter = (
+  wire: Buffer,
+  masked: boolean,
+  { out, violation }: Relayed,
+): string | undefined => {
   if (violation === 'empty_fragments_exceeded') return 'too many empty fragments in a row'
+  // `ws` checks texts and close reasons, or neither. So it is asked about this close frame alone.
+  if (violation === 'invalid_utf8') {
+    const { objection } = askWs(wire.subarray(out.length), { masked, isUtf8Checked: true })
+    return objection === 'WS_ERR_INVALID_UTF8' ? 'a close reason that is not UTF-8' : undefined
+  }
   const marker = (wire[out.length + 1] ?? 0) & 0x7f
   const isLong = marker === 126 && wire.readUInt16BE(out.length + 2) < 126
   const isLonger = marker === 127 && wire.readBigUInt64BE(out.length + 2) < 65_536n
@@ -111,7 +120,8 @@ export const framesTarget = (subject: Relay = relay): Target =>
         const relayed = subject([Buffer.from(wire)], masked)
         if (relayed.violation === undefined) return
         ok(
-          ask(wire, masked).objection !== undefined || whyStricter(wire, relayed) !== undefined,
+          ask(wire, masked).objection !== undefined ||
+            whyStricter(wire, masked, relayed) !== undefined,
           `${relayed.violation} after ${relayed.out.length} bytes`,
         )
       },

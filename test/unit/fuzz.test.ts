@@ -60,6 +60,14 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
     }),
     'nothing is refused that ws takes, but for what is stricter by design',
   ],
+  'a scanner that finds every close reason broken': [
+    framesTarget((chunks, masked) => {
+      const relayed = relay(chunks, masked)
+      const isClose = relayed.out[0] === 0x88
+      return isClose ? { ...relayed, out: Buffer.alloc(0), violation: 'invalid_utf8' } : relayed
+    }),
+    'nothing is refused that ws takes, but for what is stricter by design',
+  ],
   'a scanner that stops after four frames': [
     framesTarget((chunks, masked) => {
       const relayed = relay(chunks, masked)

@@ -61,7 +61,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
   const sidecar = options.sidecar ?? { namespace: 'openclaw', serviceAccount: 'openclaw-gateway' }
   const store = new KubeStore()
   const workloads = createWorkloads(store, clock.now)
-  const keys = await KeyRing.create(options.algs ?? ['RS256', 'ES256'])
+  const keys = await KeyRing.shared(options.algs ?? ['RS256', 'ES256'])
   const issuer = options.issuer ?? DEFAULT_ISSUER
   const sidecarTokens = new Set<string>()
   const revokedTokens = new Set<string>()

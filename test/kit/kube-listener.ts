@@ -9,6 +9,16 @@ const SERVER_NAMES = ['localhost', '127.0.0.1', '::1', 'kubernetes.default.svc']
 /** As the real one's idle timeout, so that no test loses a race against a closing connection. */
 const KEEP_ALIVE_MS = 90_000
 
+const CERTIFICATE = { commonName: 'kube-apiserver', hosts: SERVER_NAMES }
+
+const createIdentity = async () => {
+  const authority = await createAuthority()
+  return { ca: authority.cert, certificate: await authority.issue(CERTIFICATE) }
+}
+
+/** Every listener of this process starts with the same one: making one is slow. */
+let firstIdentity: ReturnType<typeof createIdentity> | undefined
+
 type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void>
 
 export const createTlsServer = async (
@@ -16,10 +26,10 @@ export const createTlsServer = async (
   handle: Handler,
 ) => {
   const host = options.host ?? '127.0.0.1'
-  let authority = await createAuthority()
-  const certificate = { commonName: 'kube-apiserver', hosts: SERVER_NAMES }
+  firstIdentity ??= createIdentity()
+  let identity = await firstIdentity
   const server = createServer(
-    { ...(await authority.issue(certificate)), keepAliveTimeout: KEEP_ALIVE_MS },
+    { ...identity.certificate, keepAliveTimeout: KEEP_ALIVE_MS },
     (request, response) => {
       handle(request, response).catch(() => response.destroy())
     },
@@ -48,11 +58,11 @@ export const createTlsServer = async (
 
   const controls = {
     /** The CA certificate in PEM; another one after `rotateAuthority`. */
-    ca: (): string => authority.cert,
+    ca: (): string => identity.ca,
     /** Presents a certificate of a new CA from the next connection on. */
     rotateAuthority: async (): Promise<void> => {
-      authority = await createAuthority()
-      server.setSecureContext(await authority.issue(certificate))
+      identity = await createIdentity()
+      server.setSecureContext(identity.certificate)
     },
     /** Cuts every connection and keeps listening. */
     dropConnections: (): void => {

@@ -95,11 +95,19 @@ export const withBadSignature = (token: string, n: number): string => {
   return token.slice(0, dot) + signature.toString('base64url')
 }
 
+/** The first key of each algorithm, for every cluster of this process: making one is slow. */
+const firstKeys = new Map<SigningAlgorithm, Promise<SigningKey>>()
+const firstKey = async (alg: SigningAlgorithm): Promise<SigningKey> => {
+  const key = firstKeys.get(alg) ?? generateSigningKey(alg)
+  firstKeys.set(alg, key)
+  return key
+}
+const foreignKeys = new Map<SigningAlgorithm, SigningKey>()
+
 /** The keys a cluster signs with, and those it still accepts. */
 export class KeyRing {
   #accepted: readonly SigningKey[]
   #signing: readonly SigningKey[]
-  readonly #foreign = new Map<string, SigningKey>()
 
   constructor(keys: readonly SigningKey[]) {
     this.#accepted = keys
@@ -109,6 +117,11 @@ export class KeyRing {
   /** The first algorithm is the one tokens are signed with unless they ask for another. */
   static async create(algs: readonly SigningAlgorithm[]): Promise<KeyRing> {
     return new KeyRing(await Promise.all(algs.map(generateSigningKey)))
+  }
+
+  /** As `create`, but clusters of this process share these keys until they rotate theirs. */
+  static async shared(algs: readonly SigningAlgorithm[]): Promise<KeyRing> {
+    return new KeyRing(await Promise.all(algs.map(firstKey)))
   }
 
   get accepted(): readonly SigningKey[] {
@@ -131,8 +144,8 @@ export class KeyRing {
   }
 
   #foreignKey(alg: SigningAlgorithm): SigningKey {
-    const key = this.#foreign.get(alg) ?? generateSigningKeySync(alg)
-    this.#foreign.set(alg, key)
+    const key = foreignKeys.get(alg) ?? generateSigningKeySync(alg)
+    foreignKeys.set(alg, key)
     return key
   }
 }

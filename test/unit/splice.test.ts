@@ -50,15 +50,17 @@ async function socketPair(t: Test): Promise<{ peer: Socket; ours: Socket }> {
 /** Keeps what a peer is sent. */
 function collect(peer: Socket) {
   const chunks: Buffer[] = []
+  let total = 0
   let waiting: (() => void) | undefined
   peer.on('data', (chunk: Buffer) => {
     chunks.push(chunk)
+    total += chunk.length
     waiting?.()
   })
   return {
     bytes: () => Buffer.concat(chunks),
     async has(size: number): Promise<Buffer> {
-      while (Buffer.concat(chunks).length < size) {
+      while (total < size) {
         await new Promise<void>((resolve) => (waiting = resolve))
       }
       return Buffer.concat(chunks)

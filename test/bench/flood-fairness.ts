@@ -11,7 +11,7 @@ import { report, startProcessRig, type Finding } from './process-rig.ts'
 /** Bounded: generator, API server, gateway and sidecar share the machine's cores. */
 const RATE_PER_SECOND = Number(process.argv[2] ?? 500)
 /** Calm and flooded windows take turns, so that the machine's own moods meet both alike. */
-const ROUNDS = 6
+const ROUNDS = 20
 const WINDOW_MS = 2000
 const CALM_PODS = 32
 /** Longer than a short stream, which a pod is charged for. */
@@ -106,7 +106,11 @@ const medians = (windows: readonly (readonly number[])[]): Medians => {
   return { p50: of(0.5), p99: of(0.99) }
 }
 
+/** An attacker has a machine of its own. Here it yields the cores to the sidecar and its callers. */
 const generator = startChild([
+  '/usr/bin/nice',
+  '-n',
+  '19',
   process.execPath,
   fileURLToPath(new URL('flood-generator.ts', import.meta.url)),
 ])

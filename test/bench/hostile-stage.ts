@@ -26,6 +26,9 @@ const CGROUP = '/sys/fs/cgroup/memory'
 const MIB = 1024 * 1024
 /** In a container Node takes half of its memory for the heap. */
 const HEAP_SHARE = 0.5
+/** What Node makes of the memory of a container. */
+export const heapFlag = (memoryMib: number): string =>
+  `--max-old-space-size=${memoryMib * HEAP_SHARE}`
 export const POD_ADDRESS = '127.0.0.11'
 const ECHO_EVERY_MS = 50
 const SAMPLE_EVERY_MS = 20
@@ -40,12 +43,11 @@ export const startHostileStage = async (options: HostileStageOptions) => {
   const { caFile, tokenFile } = await api.files(directory)
   const settings = [...sidecarSettings({ gateway, api, caFile, tokenFile }), ...options.set]
   const { env, main } = options.shipped
-  const heap = `--max-old-space-size=${options.memoryMib * HEAP_SHARE}`
   const sidecar = startSidecarProcess(
     ['serve', ...settings.flatMap((setting) => ['--set', setting])],
     {
       main,
-      env: { ...env, NODE_OPTIONS: `${env['NODE_OPTIONS'] ?? ''} ${heap}` },
+      env: { ...env, NODE_OPTIONS: `${env['NODE_OPTIONS'] ?? ''} ${heapFlag(options.memoryMib)}` },
       ...(options.openFilesMax === undefined ? {} : { openFilesMax: options.openFilesMax }),
     },
   )
@@ -123,7 +125,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
 }
 
 /** The chart's limit, where this machine lets us set one; the heap is bounded in any case. */
-const joinCgroup = (pid: number, memoryMib: number): string | undefined => {
+export const joinCgroup = (pid: number, memoryMib: number): string | undefined => {
   const group = join(CGROUP, `auth-sidecar-hostile-${pid}`)
   try {
     mkdirSync(group)
@@ -138,7 +140,7 @@ const joinCgroup = (pid: number, memoryMib: number): string | undefined => {
 
 const portOf = (address: string): number => Number(address.split(':').at(-1))
 
-const isOk = (url: string): Promise<boolean> =>
+export const isOk = (url: string): Promise<boolean> =>
   fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }).then(
     ({ ok }) => ok,
     () => false,
@@ -159,7 +161,7 @@ const untilReady = async (url: string): Promise<void> => {
 }
 
 /** A stream that says something all the time and wants it back. */
-const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
+export const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
   const socket = await openWorker(worker)
   let sent = 0
   let answered = 0
@@ -191,7 +193,7 @@ const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
 }
 
 /** Resident memory as the kernel counts it (proc(5)), in MiB. */
-const sampleRss = (pid: number) => {
+export const sampleRss = (pid: number) => {
   const now = (): number => {
     try {
       const status = readFileSync(`/proc/${pid}/status`, 'utf8')

@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import { ATTACKS } from './hostile-attacks.ts'
+import { OUTPUT_CASES, nameOf, playOutputs } from './hostile-outputs.ts'
 import { startHostileStage } from './hostile-stage.ts'
 import { ship } from './peers/shipped.ts'
 
@@ -18,7 +19,8 @@ const { values: flags } = parseArgs({
 
 const shipped = ship(fileURLToPath(new URL('../..', import.meta.url)))
 const chosen = ATTACKS.filter(({ name }) => flags.only === undefined || name === flags.only)
-if (chosen.length === 0) throw new Error(`there is no attack ${flags.only}`)
+const outputs = OUTPUT_CASES.filter((each) => [undefined, nameOf(each)].includes(flags.only))
+if (chosen.length + outputs.length === 0) throw new Error(`there is no attack ${flags.only}`)
 
 const rows = [
   ['attack', 'sent', 'connections', 'RSS before / peak', 'probe', 'streams kept', 'exit'],
@@ -48,6 +50,20 @@ for (const { name, set = [], run, openFilesMax } of chosen) {
     isProbed ? 'ok' : 'BROKEN',
     isKept ? `yes, ${echo.answered} echoes, slowest ${echo.slowestMs.toFixed(0)} ms` : 'NO',
     exit ?? 'alive',
+  ])
+}
+
+for (const each of outputs) {
+  const seen = await playOutputs(each, { shipped, memoryMib: Number(flags.limit) })
+  holds &&= seen.holds
+  rows.push([
+    nameOf(each),
+    `${seen.refused} refusals`,
+    String(seen.refused + 1),
+    `${seen.rssBefore.toFixed(0)} / ${seen.peakMib.toFixed(0)} MiB`,
+    seen.isProbed ? `ok, ${seen.dropped} lines dropped` : 'BROKEN',
+    seen.isKept ? `yes, slowest echo ${seen.slowestMs.toFixed(0)} ms` : 'NO',
+    `${seen.exit} after ${seen.exitMs.toFixed(0)} ms`,
   ])
 }
 

@@ -23,7 +23,7 @@ export type StageOptions = Ports & {
   /** `path=value`, over the stage's own configuration. */
   readonly set?: readonly string[]
   /** Where the sidecar writes, and its environment; with a `stderr` the ports must not be 0. */
-  readonly process?: Pick<SidecarProcessOptions, 'stdout' | 'stderr' | 'env'>
+  readonly process?: Pick<SidecarProcessOptions, 'stdout' | 'stderr' | 'env' | 'main'>
 }
 
 export const AUDIENCE = 'openclaw-gateway'

@@ -5,10 +5,12 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from '
 import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Test } from 'tap'
+
+/** What closes everything in the end: a test, for one. */
+type Teardown = { readonly teardown: (end: () => void) => void }
 
 /** A named pipe with a reader and a writer, both of this process. */
-export const openPipe = (t: Test) => {
+export const openPipe = (t: Teardown) => {
   const directory = mkdtempSync(join(tmpdir(), 'pipe-'))
   const path = join(directory, 'pipe')
   execFileSync('mkfifo', [path])
@@ -48,7 +50,7 @@ export const openPipe = (t: Test) => {
 }
 
 /** A disk with no room left. */
-export const openFull = (t: Test): number => {
+export const openFull = (t: Teardown): number => {
   const full = openSync('/dev/full', 'w')
   t.teardown(() => closeSync(full))
   return full

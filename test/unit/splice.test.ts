@@ -47,20 +47,21 @@ async function socketPair(t: Test): Promise<{ peer: Socket; ours: Socket }> {
   return { peer, ours }
 }
 
+const sizeOf = (chunks: readonly Buffer[]): number =>
+  chunks.reduce((size, chunk) => size + chunk.length, 0)
+
 /** Keeps what a peer is sent. */
 function collect(peer: Socket) {
   const chunks: Buffer[] = []
-  let total = 0
   let waiting: (() => void) | undefined
   peer.on('data', (chunk: Buffer) => {
     chunks.push(chunk)
-    total += chunk.length
     waiting?.()
   })
   return {
     bytes: () => Buffer.concat(chunks),
     async has(size: number): Promise<Buffer> {
-      while (total < size) {
+      while (sizeOf(chunks) < size) {
         await new Promise<void>((resolve) => (waiting = resolve))
       }
       return Buffer.concat(chunks)

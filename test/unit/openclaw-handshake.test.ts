@@ -6,7 +6,7 @@ import { test } from 'tap'
 import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { createDeviceKeys } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/device-key.ts'
 import {
-  findProofFault,
+  findProofObjection,
   proofText,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/device-proof.ts'
 import {
@@ -59,9 +59,9 @@ test('the proofs of a real node and of a real handshake with a gateway hold', as
   ] as const) {
     const { payload } = SAMPLE[challenge] ?? { payload: CHALLENGE }
     const { params } = read(SAMPLE[connect])
-    t.equal(findProofFault(params, payload, payload.ts), undefined, connect)
+    t.equal(findProofObjection(params, payload, payload.ts), undefined, connect)
     const swapped = { ...params, auth: { token: 'another' } }
-    t.equal(findProofFault(swapped, payload, payload.ts), 'device_signature_invalid')
+    t.equal(findProofObjection(swapped, payload, payload.ts), 'device_signature_invalid')
   }
 })
 
@@ -317,7 +317,7 @@ test("the gateway's connect is rebuilt, signed by the pod's device, and holds no
     })
     const { id, params } = read(JSON.parse(text))
     t.equal(id, request.id)
-    t.equal(findProofFault(params, CHALLENGE, CHALLENGE.ts), undefined)
+    t.equal(findProofObjection(params, CHALLENGE, CHALLENGE.ts), undefined)
     t.equal(params.device?.id, device.id)
     t.strictSame(params.commands, ['system.which'])
     t.equal(params.pathEnv, '/usr/bin:/bin')

@@ -32,7 +32,7 @@ export function proofText(version: 'v2' | 'v3', signed: Signed): string {
 }
 
 /** Why the proof does not hold; `undefined` when it does. */
-export function findProofFault(
+export function findProofObjection(
   params: ConnectParams,
   challenge: Challenge,
   nowMs: number,

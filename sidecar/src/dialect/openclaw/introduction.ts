@@ -2,7 +2,7 @@
 
 import { denied, granted, type Code, type Verdict } from '../../denial.ts'
 import type { Introduction } from '../dialect.ts'
-import { findProofFault } from './device-proof.ts'
+import { findProofObjection } from './device-proof.ts'
 import { PROTOCOL, type Challenge, type ConnectParams } from './frames.ts'
 
 export type IntroductionTerms = {
@@ -26,7 +26,8 @@ export function judgeConnect(
   params: ConnectParams,
   terms: IntroductionTerms,
 ): Verdict<Introduction> {
-  const objection = findRoleFault(params) ?? findProofFault(params, terms.challenge, terms.nowMs)
+  const objection =
+    findRoleObjection(params) ?? findProofObjection(params, terms.challenge, terms.nowMs)
   if (objection !== undefined) return denied(objection)
   const { shownToken } = terms
   const token = params.auth?.token
@@ -38,7 +39,7 @@ export function judgeConnect(
   return granted({ token: credential, role: ROLE })
 }
 
-function findRoleFault(params: ConnectParams): Code | undefined {
+function findRoleObjection(params: ConnectParams): Code | undefined {
   const { minProtocol, maxProtocol, role, scopes, client } = params
   if (minProtocol > PROTOCOL || maxProtocol < PROTOCOL) return 'protocol_mismatch'
   if (role === undefined) return 'role_missing'

@@ -40,7 +40,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
   let hello = ''
   return {
     async introduce() {
-      const objection = findUpgradeFault(worker, options)
+      const objection = findUpgradeObjection(worker, options)
       if (objection !== undefined) return denied(objection)
       const challenge = { nonce: options.randomId(), ts: options.clock.now() }
       worker.open(undefined)
@@ -88,7 +88,10 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
 }
 
 /** What no `connect` could make good. */
-function findUpgradeFault(worker: WorkerSide, options: OpenClawDialectOptions): Code | undefined {
+function findUpgradeObjection(
+  worker: WorkerSide,
+  options: OpenClawDialectOptions,
+): Code | undefined {
   // To a browser's page the gateway answers differently than to a node; none has business here.
   if (worker.hasOrigin) return 'origin_not_allowed'
   if (options.isLocalAddress(worker.address)) return 'source_address_local'

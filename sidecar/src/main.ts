@@ -2,7 +2,7 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { systemClock } from './clock.ts'
+import { systemClock } from './lib/clock.ts'
 import { EXIT, type CommandContext } from './commands/command.ts'
 import { catchSignals } from './commands/signals.ts'
 import { openStandard, StandardStream } from './commands/standard-stream.ts'

@@ -1,7 +1,7 @@
 /** The sidecar of a storm of nodes: as `serve` runs it, but that pods on 127.0.0.0/8 are none of its own host's. */
 
 import { readFileSync } from 'node:fs'
-import { systemClock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'

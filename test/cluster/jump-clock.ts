@@ -1,6 +1,6 @@
 /** The machine's clock, whose steady side a test may push ahead; wall time stays what the cluster has. */
 
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 
 type Wait = { readonly due: number; readonly run: () => void; timer: NodeJS.Timeout }
 

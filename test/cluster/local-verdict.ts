@@ -12,7 +12,7 @@ import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.
 import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
 import { createLookups } from '@openclaw-k8s/auth-sidecar/kube/lookups.ts'
 import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
-import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import type { Ground } from './ground.ts'
 import { eventually } from '../kit/eventually.ts'
 import { settle } from './rig.ts'

@@ -3,7 +3,7 @@
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { WebSocket } from 'ws'
-import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/surroundings.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'

@@ -9,7 +9,7 @@ import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/opencl
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import type { Pod } from '../kit/kube-store.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import {
   positionsOf,

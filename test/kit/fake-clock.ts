@@ -1,7 +1,7 @@
 /** A clock that stands still until a test moves it. */
 
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 
 type Timer = { readonly due: number; readonly order: number; readonly run: () => void }
 

@@ -1,7 +1,7 @@
 /** The ways an API server misbehaves, on demand, and gates that hold its answers in flight. */
 
 import type { ServerResponse } from 'node:http'
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { json } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
 

@@ -1,6 +1,6 @@
 /** How much the embedded API server takes on: a rate, a time for each answer, and a queue that ends in 429. */
 
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { failure } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
 

@@ -1,7 +1,7 @@
 /** Lists and watches over the store, with the ways in which a watch goes wrong. */
 
 import type { ServerResponse } from 'node:http'
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { badRequest, failure, json, statusObject, tooOld } from './kube-status.ts'
 import type { Answer } from './kube-status.ts'
 import type { KubeEvent, KubeObject, KubeStore, Resource } from './kube-store.ts'

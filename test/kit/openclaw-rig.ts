@@ -3,7 +3,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { createDevice, openLightNode, type LightNodeOptions } from '../openclaw/light-node.ts'
 import { createAuthority } from './authority.ts'
 import { createPairedDevices, type PairedDevices } from './paired-devices.ts'

@@ -1,6 +1,6 @@
 /** Runs a command of the sidecar in this process, and keeps what it writes and how it ends. */
 
-import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/clock.ts'
+import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import type { CommandContext } from '@openclaw-k8s/auth-sidecar/commands/command.ts'
 import { readFileBounded } from '@openclaw-k8s/auth-sidecar/config/files.ts'
 

@@ -16,7 +16,7 @@ import type { OpenWatch } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import type { MetricSources } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import type { Recorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { createAssertionSigner } from '@openclaw-k8s/auth-sidecar/tunnel/assertion.ts'
 import {
   createGatewayDialer,

@@ -2,7 +2,7 @@
 
 import { test } from 'tap'
 
-import { localHostOf } from '@openclaw-k8s/auth-sidecar/tunnel/address.ts'
+import { localHostOf } from '@openclaw-k8s/auth-sidecar/lib/address.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import {
   buildUpstreamRequest,

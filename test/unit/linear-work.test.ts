@@ -5,7 +5,7 @@ import { holdsToken } from '@openclaw-k8s/auth-sidecar/authn/token-shape.ts'
 import { readConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/frames.ts'
 import { filterSurface } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { validateUpgrade, type RequestHead } from '@openclaw-k8s/auth-sidecar/edge/upgrade.ts'
-import { globMatcher } from '@openclaw-k8s/auth-sidecar/glob.ts'
+import { globMatcher } from '@openclaw-k8s/auth-sidecar/lib/glob.ts'
 import { judgeResponseHead } from '@openclaw-k8s/auth-sidecar/tunnel/response-head.ts'
 
 /** A small generator, so that every run tries the same cases. */

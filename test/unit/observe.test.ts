@@ -8,7 +8,7 @@ import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
 import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
-import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const CLAIMS: Claims = {

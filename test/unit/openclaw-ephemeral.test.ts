@@ -22,7 +22,7 @@ import {
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { Duplex } from 'node:stream'
 import { test } from 'tap'
-import { PeerErrors } from '@openclaw-k8s/auth-sidecar/peer-errors.ts'
+import { PeerErrors } from '@openclaw-k8s/auth-sidecar/lib/peer-errors.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const setUp = () => {

@@ -2,7 +2,7 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
-import { Places, type Leave } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { Places, type Leave } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 
 const setUp = (max: number) => {
   const places = new Places(max)

@@ -3,7 +3,7 @@
 import { test } from 'tap'
 import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const entry = (

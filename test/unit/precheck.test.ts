@@ -6,7 +6,7 @@ import { createLocalJWKSet } from 'jose'
 import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
 import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
-import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/token-buckets.ts'
+import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { KubeStore } from '../kit/kube-store.ts'
 import {

@@ -1,7 +1,7 @@
 /** Random bytes from a stock are as good as if each had been asked for by itself. */
 
 import { test } from 'tap'
-import { takeRandom } from '@openclaw-k8s/auth-sidecar/tunnel/random-stock.ts'
+import { takeRandom } from '@openclaw-k8s/auth-sidecar/lib/random-pool.ts'
 
 test('no random bytes are given out twice, and none are given short', async (t) => {
   const taken = Array.from({ length: 3000 }, (_, n) => takeRandom(n % 2 === 0 ? 16 : 4))

@@ -14,7 +14,7 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/places.ts'
+import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'

@@ -1,7 +1,7 @@
 /** The first half of the precheck: what an unverified token says, which may only refuse. */
 
 import * as z from 'zod'
-import { decodeBase64url } from '../base64url.ts'
+import { decodeBase64url } from '../lib/base64url.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import { parseStrictJson } from './strict-json.ts'

@@ -1,6 +1,6 @@
 /** Credential carriers: where a worker may show its token at the upgrade, at most one. */
 
-import { decodeBase64url } from '../base64url.ts'
+import { decodeBase64url } from '../lib/base64url.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 
 /** How a token is shown at the upgrade. */

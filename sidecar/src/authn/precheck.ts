@@ -1,10 +1,10 @@
 /** The precheck: everything about a token that can be decided without asking the API server. */
 
-import { addressGroup } from '../address-group.ts'
-import type { Clock } from '../clock.ts'
+import { addressGroup } from '../lib/address-group.ts'
+import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
-import type { TokenBuckets } from '../token-buckets.ts'
+import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { acceptToken } from './credential.ts'
 import { judgeClaims, readClaims, type ClaimRules } from './claims.ts'
 import { verifySignature, type KeySource, type SignatureState } from './signature.ts'

@@ -2,8 +2,8 @@
 
 import { createHmac, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../entries-max.ts'
-import type { Clock } from '../clock.ts'
+import { entriesMax } from '../lib/bounded-lru.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Denied, Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'

@@ -1,8 +1,8 @@
 /** The voucher: who stands for a proven signature, the cluster now, the cache, or our own check. */
 
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../entries-max.ts'
-import type { Clock } from '../clock.ts'
+import { entriesMax } from '../lib/bounded-lru.ts'
+import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'

@@ -1,7 +1,7 @@
 /** Live answers of the API server: one question at a time for each object, remembered for a moment. */
 
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 /** For how long an answer or the last word of a watch is believed, in milliseconds. */
 export const BELIEVED_MS_MAX = 2000

@@ -1,11 +1,11 @@
 /** Pod binding: a token is good only from the live pod it names, and from that pod's own address. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
-import { normalizeAddress } from '../tunnel/address.ts'
+import { normalizeAddress } from '../lib/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
 /** What is known of pods, as the watch tells it. */

@@ -1,7 +1,7 @@
 /** The allow-list: which ServiceAccounts may come in, and in which role. */
 
 import { denied, granted, type Verdict } from '../denial.ts'
-import { globMatcher } from '../glob.ts'
+import { globMatcher } from '../lib/glob.ts'
 import type { Identity } from '../identity.ts'
 
 /** One entry of the allow-list; `namespace` and `serviceAccount` are exact names or globs. */

@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util'
 import { ConfigError } from '../config/problems.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { LoadOptions } from '../config/load.ts'
 import type { Signals } from './signals.ts'

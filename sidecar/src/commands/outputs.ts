@@ -2,7 +2,7 @@
 
 import { constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { isatty } from 'node:tty'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { LineOutput } from '../observe/line-output.ts'
 import { createLog, type Log } from '../observe/log.ts'
 import type { LinesDropped } from '../observe/metric-sources.ts'

@@ -1,7 +1,7 @@
 /** Standard output or error of a command that ends by itself: everything is written, or it says so. */
 
 import { fstatSync, writeFileSync } from 'node:fs'
-import { asError } from '../as-error.ts'
+import { asError } from '../lib/errors.ts'
 
 type Stream = {
   readonly on: (event: 'error', listener: () => void) => unknown

@@ -1,6 +1,6 @@
 /** Logs connections that a port could not accept, once a second. */
 
-import { TokenBuckets } from '../token-buckets.ts'
+import { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Surroundings } from './surroundings.ts'
 
 const LOGS = { ratePerSecond: 1, burst: 1 }

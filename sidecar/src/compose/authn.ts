@@ -3,7 +3,7 @@
 import { reviewToken } from '../authn/token-review.ts'
 import { VerdictCache } from '../authn/verdict-cache.ts'
 import { Voucher } from '../authn/voucher.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Verdict } from '../denial.ts'
 import type { Claims, Identity } from '../identity.ts'
 import { Jwks } from '../kube/jwks.ts'

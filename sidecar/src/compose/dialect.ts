@@ -2,8 +2,8 @@
 
 import type { Dialect } from '../dialect/dialect.ts'
 import { createStreamDialect } from '../dialect/stream.ts'
-import type { PeerErrors } from '../peer-errors.ts'
-import { Places } from '../places.ts'
+import type { PeerErrors } from '../lib/peer-errors.ts'
+import { Places } from '../lib/semaphore.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
 import { composeOpenClaw, type OpenClaw, type OpenClawParts } from './openclaw.ts'

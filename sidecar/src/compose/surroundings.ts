@@ -1,6 +1,6 @@
 /** What a process gives the sidecar; everything that tests replace. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { LinesDropped } from '../observe/metric-sources.ts'
 

@@ -2,7 +2,7 @@
 
 import { watch, type FSWatcher } from 'node:fs'
 import { dirname } from 'node:path'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export type FileWatchOptions = {
   readonly files: readonly string[]

@@ -3,7 +3,7 @@
 import { denied, granted } from '../denial.ts'
 import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-request.ts'
 import { Fault } from '../fault.ts'
-import type { Places } from '../places.ts'
+import type { Places } from '../lib/semaphore.ts'
 import type { Dialled } from '../tunnel/dial.ts'
 import type { Caller, GatewayDialer, Reach } from '../tunnel/gateway-dialer.ts'
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'

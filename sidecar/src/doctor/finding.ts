@@ -1,6 +1,6 @@
 /** What an examination finds: one line for each thing it looked at, with the way to mend it. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { Loaded } from '../config/load.ts'
 

@@ -1,7 +1,7 @@
 /** Whether the cluster's signing keys can be had, and are those that workers' tokens are signed with. */
 
 import { verifySignature } from '../authn/signature.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { Jwks } from '../kube/jwks.ts'

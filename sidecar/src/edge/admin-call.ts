@@ -2,8 +2,8 @@
 
 import { once } from 'node:events'
 import { request, type IncomingMessage } from 'node:http'
-import type { Clock } from '../clock.ts'
-import { withDeadline } from '../deadline.ts'
+import type { Clock } from '../lib/clock.ts'
+import { withDeadline } from '../lib/deadline.ts'
 
 export type AdminCall = {
   readonly origin: string

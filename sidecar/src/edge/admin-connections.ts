@@ -1,8 +1,8 @@
 /** The admin port's connections: few in all, few per address, and idle ones make room for new ones. */
 
 import type { Socket } from 'node:net'
-import { ignoreError } from '../peer-errors.ts'
-import { normalizeAddress } from '../tunnel/address.ts'
+import { ignoreError } from '../lib/peer-errors.ts'
+import { normalizeAddress } from '../lib/address.ts'
 
 export type AdminConnectionsOptions = {
   readonly max: number

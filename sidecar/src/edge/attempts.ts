@@ -2,12 +2,12 @@
 
 import type { Socket } from 'node:net'
 import type { Caller, PodBinding } from '../authz/pod-binding.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { isCharged, type Code } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { Recorder, Trail } from '../observe/recorder.ts'
-import type { TokenBuckets } from '../token-buckets.ts'
-import { normalizeAddress } from '../tunnel/address.ts'
+import type { TokenBuckets } from '../lib/token-buckets.ts'
+import { normalizeAddress } from '../lib/address.ts'
 
 export type AttemptsOptions = {
   /** Failed attempts that an address may make before it is asked to wait. */

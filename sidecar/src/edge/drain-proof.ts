@@ -1,7 +1,7 @@
 /** How the `drain` command shows that it runs in the container of the sidecar it calls. */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export const PROOF_HEADER = 'x-auth-sidecar-proof'
 

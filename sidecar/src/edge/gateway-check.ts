@@ -1,8 +1,8 @@
 /** The readiness check of the gateway: whether something accepts a connection where it should be. */
 
 import { connect as netConnect } from 'node:net'
-import type { Clock } from '../clock.ts'
-import { endpointOf } from '../tunnel/address.ts'
+import type { Clock } from '../lib/clock.ts'
+import { endpointOf } from '../lib/address.ts'
 
 export type GatewayCheckOptions = {
   readonly url: URL

@@ -1,9 +1,9 @@
 /** Sockets that have not proven anything yet: few per address, few in all, and none for long. */
 
 import type { Socket } from 'node:net'
-import type { Clock } from '../clock.ts'
-import { Tally } from '../tally.ts'
-import { normalizeAddress } from '../tunnel/address.ts'
+import type { Clock } from '../lib/clock.ts'
+import { Tally } from '../lib/tally.ts'
+import { normalizeAddress } from '../lib/address.ts'
 
 export type PendingSocketsOptions = {
   readonly perAddressMax: number

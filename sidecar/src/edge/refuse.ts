@@ -2,7 +2,7 @@
 
 import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { CODES, isFault, type Code } from '../denial.ts'
 import { closeFrame, textFrame } from '../tunnel/frames.ts'
 

@@ -1,7 +1,7 @@
 /** Shares a costly answer: one in flight at a time, and only so many a second. */
 
-import type { Clock } from '../clock.ts'
-import { TokenBuckets } from '../token-buckets.ts'
+import type { Clock } from '../lib/clock.ts'
+import { TokenBuckets } from '../lib/token-buckets.ts'
 
 export type SharedAnswerOptions = {
   readonly clock: Clock

@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { Credential } from '../authn/credential.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { WorkerSide } from '../dialect/dialect.ts'
 import { BoundedReplies } from '../tunnel/bounded-replies.ts'

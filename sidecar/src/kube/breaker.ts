@@ -1,6 +1,6 @@
 /** The circuit breaker: spares an API server that failed several times in a row for a moment. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export type BreakerOptions = {
   readonly clock: Clock

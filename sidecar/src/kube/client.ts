@@ -3,10 +3,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { bulkhead, BulkheadRejectedError, type BulkheadPolicy } from 'cockatiel'
 import { Agent, type Dispatcher } from 'undici'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
-import { withDeadline } from '../deadline.ts'
+import { withDeadline } from '../lib/deadline.ts'
 import { Breaker } from './breaker.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 

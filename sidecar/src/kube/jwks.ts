@@ -1,7 +1,7 @@
 /** The cluster's signing keys and issuer, fetched from the API server itself. */
 
 import { createLocalJWKSet, type CompactVerifyGetKey, type JSONWebKeySet } from 'jose'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import type { KubeClient } from './client.ts'
 

@@ -1,6 +1,6 @@
 /** The sidecar's own token and CA for the API server, read again as the kubelet rotates them. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export type OwnCredentialsOptions = {
   readonly tokenFile: string

@@ -1,6 +1,6 @@
 /** The addresses of the pods that the watch shows. */
 
-import { Tally } from '../tally.ts'
+import { Tally } from '../lib/tally.ts'
 import type { WatchedPod } from './pod.ts'
 
 export class PodAddresses {

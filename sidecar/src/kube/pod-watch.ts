@@ -1,8 +1,8 @@
 /** The pod watch: which pods and ServiceAccounts live right now, and who has just gone. */
 
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../entries-max.ts'
-import type { Clock } from '../clock.ts'
+import { entriesMax } from '../lib/bounded-lru.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { KubeClient } from './client.ts'
 import { PodAddresses } from './pod-addresses.ts'
 import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'

@@ -1,6 +1,6 @@
 /** A reflector: lists a collection, watches it from there, and tells every change exactly once. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import type { KubeClient } from './client.ts'
 import { Gone, type WatchClient, type WatchEvent } from './watch-stream.ts'

@@ -1,7 +1,7 @@
 /** One open watch: the events of a Kubernetes watch request, line by line, until it ends. */
 
 import { Agent } from 'undici'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 

@@ -1,7 +1,7 @@
 /** The audit stream: a line for each admission and its end, and for refusals of one kind a second. */
 
-import { addressGroup } from '../address-group.ts'
-import type { Clock } from '../clock.ts'
+import { addressGroup } from '../lib/address-group.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export type AuditLine = Readonly<Record<string, unknown>> & {
   readonly event: 'k8s-auth-success' | 'k8s-auth-failed' | 'k8s-session-closed'

@@ -1,6 +1,6 @@
 /** A bounded queue of lines in front of a descriptor that may be full, blocked or broken. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 
 export type LineOutputOptions = {
   /** Writes without blocking; returns how many bytes were taken or throws the system's error. */

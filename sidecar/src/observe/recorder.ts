@@ -3,7 +3,7 @@
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
-import type { TokenBuckets } from '../token-buckets.ts'
+import type { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'

@@ -3,7 +3,7 @@
 import { generateKeyPair, randomUUID, sign as signBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import { exportJWK, type JSONWebKeySet } from 'jose'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Identity } from '../identity.ts'
 
 const ASSERTION_ISSUER = 'openclaw-auth-sidecar'

@@ -3,10 +3,10 @@
 import { connect as netConnect } from 'node:net'
 import type { Socket } from 'node:net'
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
-import { ignoreError } from '../peer-errors.ts'
-import { endpointOf } from './address.ts'
+import { ignoreError } from '../lib/peer-errors.ts'
+import { endpointOf } from '../lib/address.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
 import { judgeResponseHead } from './response-head.ts'

@@ -1,7 +1,7 @@
 /** Builds the frames the sidecar itself says: close, ping, pong and text. */
 
 import { OPCODE } from './frame-header.ts'
-import { takeRandom } from './random-stock.ts'
+import { takeRandom } from '../lib/random-pool.ts'
 
 /** `masked` towards the gateway, whose client we are; `mask` defaults to four random bytes. */
 export type Masking = { readonly masked: boolean; readonly mask?: Buffer }

@@ -1,12 +1,12 @@
 /** The gateway dialer: from a proven identity to an open WebSocket with the identity injected. */
 
 import type { Socket } from 'node:net'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
 import { dialGateway, type Dialled } from './dial.ts'
 import { buildUpstreamRequest } from './headers.ts'
-import { takeRandom } from './random-stock.ts'
+import { takeRandom } from '../lib/random-pool.ts'
 
 export type GatewayDialerOptions = {
   readonly url: URL

@@ -1,7 +1,7 @@
 /** Builds the request that asks the gateway for a stream: from an allow-list, never by copying. */
 
 import type { Identity } from '../identity.ts'
-import { normalizeAddress } from './address.ts'
+import { normalizeAddress } from '../lib/address.ts'
 
 /** Only this module can set it, so no dial can happen without the headers built here. */
 const built = Symbol('built by buildUpstreamRequest')

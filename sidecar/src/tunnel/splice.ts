@@ -2,7 +2,7 @@
 
 import type { Duplex } from 'node:stream'
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { CODES } from '../denial.ts'
 import type { Code } from '../denial.ts'
 import { Direction } from './direction.ts'

@@ -1,6 +1,6 @@
 /** The registry of pending admissions and live streams: caps, revocation, heartbeat, drain. */
 
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import { denied, granted, isFault, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { Counts } from './splice.ts'

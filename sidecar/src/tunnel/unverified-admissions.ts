@@ -1,7 +1,7 @@
 /** Admissions whose signature could not be checked: a pool that takes no place of a stream. */
 
-import { addressGroup } from '../address-group.ts'
-import { Tally } from '../tally.ts'
+import { addressGroup } from '../lib/address-group.ts'
+import { Tally } from '../lib/tally.ts'
 import type { Entry } from './streams.ts'
 
 /** In all, and of one address; the rate at which they may come is the precheck's to bound. */

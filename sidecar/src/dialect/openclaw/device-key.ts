@@ -2,7 +2,7 @@
 
 import { createHmac, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../../entries-max.ts'
+import { entriesMax } from '../../lib/bounded-lru.ts'
 import { deviceIdOf } from './device-proof.ts'
 
 /** Names a pod across its re-creations: a StatefulSet's pod keeps its device. */

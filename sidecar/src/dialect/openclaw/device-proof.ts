@@ -1,7 +1,7 @@
 /** The device proof of a `connect`: what is signed, and whether a worker's signature holds. */
 
 import { createHash, createPublicKey, verify } from 'node:crypto'
-import { decodeBase64url } from '../../base64url.ts'
+import { decodeBase64url } from '../../lib/base64url.ts'
 import type { Code } from '../../denial.ts'
 import type { Challenge, ConnectParams } from './frames.ts'
 

@@ -1,10 +1,10 @@
 /** Enrolment: gets a pod's device into the gateway, as one it knows or with a bootstrap token. */
 
 import type { Socket } from 'node:net'
-import type { Clock } from '../../clock.ts'
-import { DeadlineError, raceAbort, withDeadline } from '../../deadline.ts'
+import type { Clock } from '../../lib/clock.ts'
+import { DeadlineError, raceAbort, withDeadline } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
-import type { Places } from '../../places.ts'
+import type { Places } from '../../lib/semaphore.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
 import type { GrantedReach } from '../dialect.ts'
 import type { Device } from './device-key.ts'

@@ -1,7 +1,7 @@
 /** Ephemeral sessions: a device record goes with its pod, and no record of anybody else is touched. */
 
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Clock } from '../../clock.ts'
+import type { Clock } from '../../lib/clock.ts'
 import type { DeviceKeys, PodName } from './device-key.ts'
 import type { DeviceRecord, Devices } from './devices.ts'
 import type { Sessions } from './sessions.ts'

@@ -1,7 +1,7 @@
 /** The `connect` the gateway gets in place of the worker's: rebuilt, filtered and signed anew. */
 
 import { isDeepStrictEqual } from 'node:util'
-import { globMatcher } from '../../glob.ts'
+import { globMatcher } from '../../lib/glob.ts'
 import type { Identity } from '../../identity.ts'
 import type { Device } from './device-key.ts'
 import { proofText } from './device-proof.ts'

@@ -1,7 +1,7 @@
 /** The `openclaw` dialect: ends a node's handshake here and begins another one at the gateway. */
 
-import type { Clock } from '../../clock.ts'
-import { DeadlineError, withDeadline } from '../../deadline.ts'
+import type { Clock } from '../../lib/clock.ts'
+import { DeadlineError, withDeadline } from '../../lib/deadline.ts'
 import { denied, type Code } from '../../denial.ts'
 import { Fault } from '../../fault.ts'
 import type { Caller } from '../../tunnel/gateway-dialer.ts'

@@ -1,7 +1,7 @@
 /** The operator channel: one clean loopback connection to the gateway, kept up, for enrolment and removal. */
 
 import { randomUUID } from 'node:crypto'
-import type { Clock } from '../../clock.ts'
+import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { readEvent, readResponse, type EventFrame } from './frames.ts'
 import type { GatewayAuth } from './gateway-connect.ts'

@@ -1,7 +1,7 @@
 /** Command surfaces: what a known node newly offers is approved as far as the policy allows it. */
 
 import * as z from 'zod'
-import type { Clock } from '../../clock.ts'
+import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 import type { Sessions } from './sessions.ts'

@@ -1,6 +1,6 @@
 /** Deadlines that the injected clock holds, and waits that an abort cuts short. */
 
-import { asError } from './as-error.ts'
+import { asError } from './errors.ts'
 import type { Clock } from './clock.ts'
 
 /** The time was up. Where that is a fault, the one who set the deadline says which. */

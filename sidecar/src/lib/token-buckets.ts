@@ -1,7 +1,7 @@
 /** Token buckets by key: a rate with a burst, in bounded memory. */
 
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from './entries-max.ts'
+import { entriesMax } from './bounded-lru.ts'
 import type { Clock } from './clock.ts'
 
 type Bucket = { tokens: number; filledAt: number }

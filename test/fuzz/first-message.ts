@@ -3,7 +3,7 @@
 import { deepStrictEqual, ok, strictEqual } from 'node:assert/strict'
 import * as fc from 'fast-check'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
-import { FirstMessageReader } from '@openclaw-k8s/auth-sidecar/tunnel/first-message.ts'
+import { FirstMessageReader } from '@openclaw-k8s/auth-sidecar/websocket/first-message.ts'
 import { bytes, chunkSizes, closePayloadOf, cut, fixedBytes, frameOf, frames } from './bytes.ts'
 import { promiseOf, pureTarget, type Target } from './target.ts'
 import { askWs, type Opinion } from './ws-receiver.ts'

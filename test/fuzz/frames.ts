@@ -3,7 +3,7 @@
 import { deepStrictEqual, ok, strictEqual } from 'node:assert/strict'
 import * as fc from 'fast-check'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
-import { FrameScanner } from '@openclaw-k8s/auth-sidecar/tunnel/scanner.ts'
+import { FrameScanner } from '@openclaw-k8s/auth-sidecar/websocket/scanner.ts'
 import {
   chunkSizes,
   closePayloadOf,

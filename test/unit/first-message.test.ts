@@ -11,11 +11,11 @@ import {
   pingFrame,
   pongFrame,
   textFrame,
-} from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
+} from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
 import {
   FirstMessageReader,
   type FirstMessage,
-} from '@openclaw-k8s/auth-sidecar/tunnel/first-message.ts'
+} from '@openclaw-k8s/auth-sidecar/websocket/first-message.ts'
 
 const masked = true
 

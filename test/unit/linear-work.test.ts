@@ -6,7 +6,7 @@ import { readConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/frames.
 import { filterSurface } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { validateUpgrade, type RequestHead } from '@openclaw-k8s/auth-sidecar/edge/upgrade.ts'
 import { globMatcher } from '@openclaw-k8s/auth-sidecar/lib/glob.ts'
-import { judgeResponseHead } from '@openclaw-k8s/auth-sidecar/tunnel/response-head.ts'
+import { judgeResponseHead } from '@openclaw-k8s/auth-sidecar/websocket/response-head.ts'
 
 /** A small generator, so that every run tries the same cases. */
 function* pick(seed: number, parts: readonly string[], lengthMax: number): Generator<string> {

@@ -23,7 +23,7 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
-import { textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
+import { textFrame } from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const deviceKeys = createDeviceKeys('a-seed-of-more-than-sixteen-bytes')

@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { test } from 'tap'
 import { greetGateway } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-handshake.ts'
-import { closeFrame, pingFrame, textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
+import { closeFrame, pingFrame, textFrame } from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
 
 const CHALLENGE = {
   type: 'event',

@@ -6,8 +6,8 @@ import { Duplex } from 'node:stream'
 import * as ws from 'ws'
 
 import { Direction } from '@openclaw-k8s/auth-sidecar/tunnel/direction.ts'
-import { closeFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
-import { FrameScanner } from '@openclaw-k8s/auth-sidecar/tunnel/scanner.ts'
+import { closeFrame } from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
+import { FrameScanner } from '@openclaw-k8s/auth-sidecar/websocket/scanner.ts'
 
 const MAX = 70_000
 const EMPTY_MAX = 1000

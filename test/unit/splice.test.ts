@@ -11,7 +11,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { WebSocket, WebSocketServer } from 'ws'
 
 import { dialGateway } from '@openclaw-k8s/auth-sidecar/tunnel/dial.ts'
-import { closeFrame, pingFrame, textFrame } from '@openclaw-k8s/auth-sidecar/tunnel/frames.ts'
+import { closeFrame, pingFrame, textFrame } from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
 import { GatewayReader } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-reader.ts'
 import { buildUpstreamRequest } from '@openclaw-k8s/auth-sidecar/tunnel/headers.ts'
 import {

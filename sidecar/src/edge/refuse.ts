@@ -4,7 +4,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../lib/clock.ts'
 import { CODES, isFault, type Code } from '../denial.ts'
-import { closeFrame, textFrame } from '../tunnel/frames.ts'
+import { closeFrame, textFrame } from '../websocket/frames.ts'
 
 /** How long a refused peer may take to hang up before its socket is destroyed, in milliseconds. */
 const LINGER_MS = 2000

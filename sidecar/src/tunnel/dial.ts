@@ -9,7 +9,7 @@ import { ignoreError } from '../lib/peer-errors.ts'
 import { endpointOf } from '../lib/address.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
-import { judgeResponseHead } from './response-head.ts'
+import { judgeResponseHead } from '../websocket/response-head.ts'
 
 export type DialOptions = {
   /** A `ws:` URL; TLS is not spoken towards the gateway. */

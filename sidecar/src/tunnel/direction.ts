@@ -4,8 +4,8 @@ import type { Duplex } from 'node:stream'
 
 import { giveBack } from './chunk-memory.ts'
 import type { GatewayReader } from './gateway-reader.ts'
-import { FrameScanner } from './scanner.ts'
-import type { ScannerOptions, Violation } from './scanner.ts'
+import { FrameScanner } from '../websocket/scanner.ts'
+import type { ScannerOptions, Violation } from '../websocket/scanner.ts'
 
 export type DirectionOptions = ScannerOptions & {
   readonly source: Duplex

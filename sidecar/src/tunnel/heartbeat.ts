@@ -1,7 +1,7 @@
 /** Finds out which side of a stream has died without saying so. */
 
 import type { Direction } from './direction.ts'
-import { pingFrame } from './frames.ts'
+import { pingFrame } from '../websocket/frames.ts'
 
 /** Periods in a row a side may leave a ping unanswered. */
 const UNANSWERED_MAX = 2

@@ -6,10 +6,10 @@ import type { Clock } from '../lib/clock.ts'
 import { CODES } from '../denial.ts'
 import type { Code } from '../denial.ts'
 import { Direction } from './direction.ts'
-import { closeFrame } from './frames.ts'
+import { closeFrame } from '../websocket/frames.ts'
 import type { GatewayReader } from './gateway-reader.ts'
 import { Heartbeat } from './heartbeat.ts'
-import type { Violation } from './scanner.ts'
+import type { Violation } from '../websocket/scanner.ts'
 
 /** Up is from the worker to the gateway. Close frames and pings of our own are not counted. */
 export type Counts = {

@@ -2,9 +2,9 @@
 
 import { Fault } from '../../fault.ts'
 import type { Dialled } from '../../tunnel/dial.ts'
-import { BoundedReplies } from '../../tunnel/bounded-replies.ts'
-import { FirstMessageReader, type FirstMessage } from '../../tunnel/first-message.ts'
-import { textFrame } from '../../tunnel/frames.ts'
+import { BoundedReplies } from '../../websocket/bounded-replies.ts'
+import { FirstMessageReader, type FirstMessage } from '../../websocket/first-message.ts'
+import { textFrame } from '../../websocket/frames.ts'
 
 export class GatewayMessages {
   readonly #dialled: Dialled

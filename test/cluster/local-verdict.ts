@@ -1,7 +1,7 @@
 /** The sidecar's own verdict on a token while nobody can be asked: what `verify-locally` admits on. */
 
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
-import { Voucher } from '@openclaw-k8s/auth-sidecar/authn/voucher.ts'
+import { Voucher } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
 import { PodBinding } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'

@@ -2,7 +2,7 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
-import { findLifetimeEnd, type Life } from '@openclaw-k8s/auth-sidecar/authz/lifetime.ts'
+import { findLifetimeEnd, type Life } from '@openclaw-k8s/auth-sidecar/admissions/lifetime.ts'
 import { PodBinding, type BindingRules } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'

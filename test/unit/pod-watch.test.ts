@@ -2,7 +2,7 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
-import { scopesOf } from '@openclaw-k8s/auth-sidecar/compose/pods.ts'
+import { scopesOf } from '@openclaw-k8s/auth-sidecar/admissions/revocation.ts'
 import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
 import { readAccount, readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import type { Scope } from '@openclaw-k8s/auth-sidecar/kube/scope.ts'

@@ -3,8 +3,12 @@
 import { test } from 'tap'
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { step, type Event, type State } from '@openclaw-k8s/auth-sidecar/tunnel/lifecycle.ts'
-import { Streams, type Entry, type LiveStream } from '@openclaw-k8s/auth-sidecar/tunnel/streams.ts'
+import { step, type Event, type State } from '@openclaw-k8s/auth-sidecar/admissions/lifecycle.ts'
+import {
+  Streams,
+  type Entry,
+  type LiveStream,
+} from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const EVENTS: readonly Event[] = ['admit', 'revoke', 'finish']

@@ -1,7 +1,7 @@
 /** A voucher stands for a token only on a proof: of the cluster, of its memory, or of a signature. */
 
 import { test } from 'tap'
-import { Voucher, type VoucherRules } from '@openclaw-k8s/auth-sidecar/authn/voucher.ts'
+import { Voucher, type VoucherRules } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
 import { denied, granted, type Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'

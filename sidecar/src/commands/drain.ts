@@ -9,7 +9,7 @@ import type { Config } from '../config/schema.ts'
 import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
-import type { Drained } from '../tunnel/streams.ts'
+import type { Drained } from '../admissions/registry.ts'
 import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'

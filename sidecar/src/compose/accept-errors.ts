@@ -1,7 +1,7 @@
 /** Logs connections that a port could not accept, once a second. */
 
 import { TokenBuckets } from '../lib/token-buckets.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Surroundings } from './runtime.ts'
 
 const LOGS = { ratePerSecond: 1, burst: 1 }
 

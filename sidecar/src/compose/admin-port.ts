@@ -14,10 +14,10 @@ import type { PeerErrors } from '../lib/peer-errors.ts'
 import { isLoopback } from '../lib/address.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createAcceptErrorLog } from './accept-errors.ts'
-import type { Drain } from './drain.ts'
+import type { Drain } from '../admissions/drain.ts'
 import type { OpenClaw } from './openclaw.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 
 /** A render of the metrics takes about 3 ms of the loop. */
 const METRICS_RATE = { ratePerSecond: 10, burst: 100 }

@@ -2,15 +2,15 @@
 
 import { reviewToken } from '../authn/token-review.ts'
 import { VerdictCache } from '../authn/verdict-cache.ts'
-import { Voucher } from '../authn/voucher.ts'
+import { Voucher } from '../authn/authenticator.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Verdict } from '../denial.ts'
 import type { Claims, Identity } from '../identity.ts'
 import { Jwks } from '../kube/jwks.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Cluster } from './cluster.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 
 export type AuthnParts = {
   readonly settings: Settings

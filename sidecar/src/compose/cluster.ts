@@ -6,7 +6,7 @@ import { OwnCredentials } from '../kube/own-credentials.ts'
 import { WatchClient } from '../kube/watch-stream.ts'
 import type { Config } from '../config/schema.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Surroundings } from './runtime.ts'
 
 /** Requests under way and waiting, beside the TokenReviews, so that neither starves the other. */
 const KEYS = { concurrency: 2, queue: 16 }

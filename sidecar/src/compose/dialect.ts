@@ -7,8 +7,8 @@ import { Places } from '../lib/semaphore.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
 import { composeOpenClaw, type OpenClaw, type OpenClawParts } from './openclaw.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 
 /**
  * Handshakes under way at the gateway. It is one process, which more at once only slow down, until a

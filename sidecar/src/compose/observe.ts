@@ -6,8 +6,8 @@ import { createMetrics } from '../observe/metrics.ts'
 import { createRecorder, type Recorder } from '../observe/recorder.ts'
 import { PeerErrors } from '../lib/peer-errors.ts'
 import { TokenBuckets } from '../lib/token-buckets.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 
 /** Faults logged a second, for each code. */
 const FAULT_LOGS = { ratePerSecond: 1, burst: 10 }

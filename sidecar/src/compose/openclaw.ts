@@ -17,8 +17,8 @@ import type { Places } from '../lib/semaphore.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../lib/address.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 
 export type OpenClawParts = {
   readonly settings: Settings

@@ -4,9 +4,9 @@ import type { Config } from '../config/schema.ts'
 import type { WorkerPort } from '../edge/worker-port.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { OpenClaw } from './openclaw.ts'
-import type { Pods } from './pods.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Pods } from '../admissions/revocation.ts'
+import type { Settings } from './live-config.ts'
+import type { Surroundings } from './runtime.ts'
 import { readTls } from './tls.ts'
 
 type Parts = {

@@ -1,7 +1,7 @@
 /** The schema of keys, reviews and limits: how much of everything, and how long. */
 
 import * as z from 'zod'
-import { duration, hours, minutes, rate, seconds, size } from './durations.ts'
+import { duration, hours, minutes, rate, seconds, size } from './units.ts'
 
 const KIB = 1_024
 const MIB = 1_024 * KIB

@@ -1,7 +1,7 @@
 /** The schema of the trust in the cluster: who may enter, and for how long. */
 
 import * as z from 'zod'
-import { duration, hours, seconds } from './durations.ts'
+import { duration, hours, seconds } from './units.ts'
 import { credentialHeader, namePattern, words } from './names.ts'
 
 /** The longest wait a Node timer can hold is 2^31-1 ms; an option that becomes a timer is shorter. */

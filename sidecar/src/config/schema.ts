@@ -2,7 +2,7 @@
 
 import * as z from 'zod'
 import { address, apiServerUrl, gatewayUrl, publicHost } from './addresses.ts'
-import { duration, minutes } from './durations.ts'
+import { duration, minutes } from './units.ts'
 import { filePath, words } from './names.ts'
 import { addCrossFieldRules } from './rules.ts'
 import { jwks, limits, review } from './schema-limits.ts'

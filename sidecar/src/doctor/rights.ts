@@ -1,6 +1,6 @@
 /** Whether RBAC lets the sidecar do what it has to: review tokens, see pods and ServiceAccounts. */
 
-import { scopesOf } from '../compose/pods.ts'
+import { scopesOf } from '../admissions/revocation.ts'
 import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'

@@ -2,7 +2,7 @@
 
 import type { Precheck } from '../authn/precheck.ts'
 import type { SignatureState } from '../authn/signature.ts'
-import type { Vouched, Voucher } from '../authn/voucher.ts'
+import type { Vouched, Voucher } from '../authn/authenticator.ts'
 import type { Caller, PodBinding } from '../authz/pod-binding.ts'
 import type { Grant, Policy } from '../authz/policy.ts'
 import { raceAbort } from '../lib/deadline.ts'
@@ -11,7 +11,7 @@ import type { GatewaySide, Handshake } from '../dialect/dialect.ts'
 import { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
 import type { Trail } from '../observe/recorder.ts'
-import type { Entry, Streams } from '../tunnel/streams.ts'
+import type { Entry, Streams } from '../admissions/registry.ts'
 import type { Worker } from './worker.ts'
 
 /** The stages of the line that the edge does not own. */

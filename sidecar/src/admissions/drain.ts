@@ -3,7 +3,7 @@
 import type { Config } from '../config/schema.ts'
 import type { WorkerPort } from '../edge/worker-port.ts'
 import type { Log } from '../observe/log.ts'
-import type { Drained, Streams } from '../tunnel/streams.ts'
+import type { Drained, Streams } from './registry.ts'
 
 type Parts = {
   readonly config: Config

@@ -3,7 +3,7 @@
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, isFault, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
-import type { Counts } from './splice.ts'
+import type { Counts } from '../tunnel/splice.ts'
 import { step, type Effect, type Event, type State } from './lifecycle.ts'
 import { UnverifiedAdmissions } from './unverified-admissions.ts'
 

@@ -2,7 +2,7 @@
 
 import { addressGroup } from '../lib/address-group.ts'
 import { Tally } from '../lib/tally.ts'
-import type { Entry } from './streams.ts'
+import type { Entry } from './registry.ts'
 
 /** In all, and of one address; the rate at which they may come is the precheck's to bound. */
 const UNVERIFIED_MAX = 256

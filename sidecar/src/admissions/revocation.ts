@@ -1,6 +1,6 @@
 /** Puts the pods' side together: the watch, the binding, and what ends with a pod. */
 
-import { findLifetimeEnd } from '../authz/lifetime.ts'
+import { findLifetimeEnd } from './lifetime.ts'
 import { PodBinding } from '../authz/pod-binding.ts'
 import type { AllowedIdentity } from '../authz/policy.ts'
 import { isFault, type Code } from '../denial.ts'
@@ -8,10 +8,10 @@ import { createLookups } from '../kube/lookups.ts'
 import { PodWatch } from '../kube/pod-watch.ts'
 import type { WatchedPod } from '../kube/pod.ts'
 import type { Scope } from '../kube/scope.ts'
-import type { Entry, Streams } from '../tunnel/streams.ts'
-import type { Cluster } from './cluster.ts'
-import type { Settings } from './settings.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Entry, Streams } from './registry.ts'
+import type { Cluster } from '../compose/cluster.ts'
+import type { Settings } from '../compose/live-config.ts'
+import type { Surroundings } from '../compose/runtime.ts'
 
 export type PodParts = {
   readonly settings: Settings

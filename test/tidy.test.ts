@@ -152,14 +152,63 @@ test('each source file opens with one sentence that says what it answers for', a
   t.strictSame(silent, [])
 })
 
-test('no file of the sidecar is unimported', async (t) => {
-  const imported = new Set(
-    SIDECAR.flatMap((path) =>
-      [...read(path).matchAll(/(?:from |import\()'(\.[^']+\.ts)'/g)].map(([, target = '']) =>
-        join(dirname(path), target),
-      ),
-    ),
+/**
+ * The rooms of `sidecar/src`, from the entry down. A file imports from its own room and from tiers
+ * below; rooms of one tier are closed to each other. `vocabulary` is what lies in no room.
+ */
+const TIERS = [
+  ['main'],
+  ['commands'],
+  ['compose', 'doctor'],
+  ['config', 'edge'],
+  ['admissions'],
+  ['authn'],
+  ['authz'],
+  ['dialect'],
+  ['tunnel'],
+  ['websocket'],
+  ['kube'],
+  ['observe'],
+  ['lib'],
+  ['vocabulary'],
+]
+
+const roomOf = (path: string): string => {
+  const [first = '', second] = path.replace('sidecar/src/', '').split('/')
+  if (second !== undefined) return first
+  return ['main.ts', 'compose.ts'].includes(first) ? first.replace('.ts', '') : 'vocabulary'
+}
+
+const tierOf = (room: string): number => TIERS.findIndex((rooms) => rooms.includes(room))
+
+const listImports = () =>
+  SIDECAR.flatMap((path) =>
+    [...read(path).matchAll(/(?:from |import\()'(\.[^']+\.ts)'/g)].map(([, target = '']) => ({
+      path,
+      target: join(dirname(path), target),
+    })),
   )
+
+test('imports between the rooms go down, never up or across', async (t) => {
+  const wrong = listImports().filter(({ path, target }) => {
+    const [from, to] = [roomOf(path), roomOf(target)]
+    return from !== to && tierOf(from) >= tierOf(to)
+  })
+  t.strictSame(wrong, [])
+  const homeless = SIDECAR.filter((path) => tierOf(roomOf(path)) === -1)
+  t.strictSame(homeless, [], 'files in a room that has no tier')
+})
+
+test('the configuration knows no room but the leaves', async (t) => {
+  const known = ['config', 'lib', 'vocabulary']
+  const wrong = listImports().filter(
+    ({ path, target }) => roomOf(path) === 'config' && !known.includes(roomOf(target)),
+  )
+  t.strictSame(wrong, [])
+})
+
+test('no file of the sidecar is unimported', async (t) => {
+  const imported = new Set(listImports().map(({ target }) => target))
   const dead = SIDECAR.filter((path) => path !== 'sidecar/src/main.ts' && !imported.has(path))
   t.strictSame(dead, [])
 })

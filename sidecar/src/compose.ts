@@ -1,20 +1,16 @@
 /** Builds the sidecar from a `Config`: with its parts the only place that knows all rooms. */
 
+import { Drain } from './admissions/drain.ts'
 import { composeAdminPort } from './compose/admin-port.ts'
-import { composeAuthn } from './compose/authn.ts'
 import { composeCluster } from './compose/cluster.ts'
-import { composeDialect } from './compose/dialect.ts'
-import { createDrain } from './admissions/drain.ts'
+import { composeLine } from './compose/line.ts'
+import { createReload, LiveConfig } from './compose/live-config.ts'
 import { composeObserve } from './compose/observe.ts'
-import { composePods } from './admissions/revocation.ts'
-import { Settings } from './compose/live-config.ts'
-import type { Surroundings } from './compose/runtime.ts'
-import { createReload } from './compose/reload.ts'
-import { composeWorkerPort } from './compose/worker-port.ts'
+import type { Runtime } from './compose/runtime.ts'
+import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
-import { Streams } from './admissions/registry.ts'
 
 export type Sidecar = {
   /** Opens both ports and resolves with the addresses they got. */
@@ -35,19 +31,20 @@ export type Sidecar = {
   readonly stop: () => Promise<void>
 }
 
-export async function compose(config: Config, around: Surroundings): Promise<Sidecar> {
-  const { log } = around
-  const parts = await composeParts(config, around)
-  const { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort } = parts
+export async function compose(config: Config, runtime: Runtime): Promise<Sidecar> {
+  const { log } = runtime
+  const parts = await composeParts(config, runtime)
+  const { live, line, observed, cluster, openclaw, workerPort, signer } = parts
   const { metrics, peerErrors } = observed
-  const drainStreams = createDrain({ config, log, workerPort, streams })
-  const adminPort = composeAdminPort(settings, around, {
+  const { registry, watch, revocation, jwks } = line
+  const drain = new Drain({ windowMs: config.drain.window, log, workerPort, registry })
+  const adminPort = composeAdminPort(live, runtime, {
     metrics,
     signer,
-    jwks: authn.jwks,
-    watch: pods.watch,
+    jwks,
+    watch,
     openclaw,
-    drain: drainStreams,
+    drain,
     watchPeer: peerErrors.watch,
     credentials: cluster.credentials,
   })
@@ -55,10 +52,11 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
 
   const start = async () => {
     const admin = await adminPort.listen(config.listen.admin.host, config.listen.admin.port)
-    void authn.jwks.start()
-    pods.start()
+    void jwks.start()
+    live.announce()
+    revocation.start()
     openclaw?.start()
-    stopHeartbeat = streams.startHeartbeat(config.limits.idlePing)
+    stopHeartbeat = registry.startHeartbeat(config.limits.idlePing)
     const { host, port } = config.listen.workers
     const workers = await workerPort.listen(host, port)
     log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
@@ -68,78 +66,52 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
   const stop = async () => {
     isStopped = true
     stopHeartbeat()
-    authn.jwks.stop()
-    pods.stop()
+    jwks.stop()
+    revocation.stop()
+    watch.stop()
     openclaw?.stop()
-    streams.destroyAll()
+    registry.destroyAll()
     await Promise.all([workerPort.close(), adminPort.close(), cluster.close()])
     observed.audit.flush()
   }
-  const drain = async () => {
-    await drainStreams.run()
-    await stop()
+  const applyReload = createReload({ live, runtime, metrics, workerPort })
+  return {
+    start,
+    stop,
+    async drain() {
+      await drain.run()
+      await stop()
+    },
+    reload(load) {
+      // It would start the watches again, which nobody stops any more.
+      if (isStopped) log.info('not reloaded: the sidecar is stopping')
+      else applyReload(load)
+    },
+    survive: (error, origin) => peerErrors.survive(error, origin),
   }
-  const applyReload = createReload({ settings, around, metrics, workerPort, pods, openclaw })
-  const reload = (load: () => Config) => {
-    // It would start the watches again, which nobody stops any more.
-    if (isStopped) log.info('not reloaded: the sidecar is stopping')
-    else applyReload(load)
-  }
-  const survive: Sidecar['survive'] = (error, origin) => peerErrors.survive(error, origin)
-  return { start, drain, stop, reload, survive }
 }
 
 /** Everything that works inside, put together and not yet started. */
-async function composeParts(config: Config, around: Surroundings) {
-  const { clock } = around
-  const { limits } = config
-  const settings = new Settings(config)
-  const streams = new Streams({
-    streamsMax: limits.streams,
-    // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
-    streamsPerPodMax:
-      config.gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
-    clock,
-  })
-  const observed = composeObserve(settings, around, () => sources)
-  const { metrics } = observed
+async function composeParts(config: Config, runtime: Runtime) {
+  const live = new LiveConfig(config)
+  const observed = composeObserve(live, runtime, () => sources)
+  const { metrics, totals } = observed
   const watchPeer = observed.peerErrors.watch
-  const cluster = composeCluster(config, around, metrics)
-  const pods = composePods({
-    settings,
-    around,
-    cluster,
-    streams,
-    forgetPod(podUid) {
-      authn.verdicts.invalidatePod(podUid)
-      authn.voucher.forgetPod(podUid)
-    },
-    onPodGone: ({ namespace, serviceAccount, name, uid }) =>
-      openclaw?.podGone({ namespace, serviceAccount, podName: name }, uid),
-  })
-  const { watch, binding } = pods
-  const watchStaleMs = () => watch.staleForMs
-  const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
-  const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', clock)
-  const { dialect, openclaw } = composeDialect(settings, around, { signer, watch, watchPeer })
-  const workerPort = composeWorkerPort(settings, around, {
-    ...authn,
-    ...observed,
-    binding,
-    streams,
-    dialect,
-    watch,
-    watchPeer,
-  })
+  const cluster = composeCluster(config, runtime, metrics)
+  const line = composeLine({ live, runtime, cluster, metrics })
+  const { registry, verdicts, watch, jwks } = line
+  const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', runtime.clock)
+  const { dialect, openclaw } = composeDialect(live, runtime, { signer, watch, watchPeer })
+  const workerPort = composeWorkerPort(live, runtime, { ...line, ...observed, dialect, watchPeer })
   const sources: MetricSources = {
-    carried: () => observed.carried(streams.listCounts()),
-    streams: () => streams.size,
+    carried: () => totals.with(registry.listCounts()),
+    streams: () => registry.size,
     pendingSockets: () => workerPort.pendingCount,
-    cacheEntries: () => authn.verdicts.size,
-    jwksAgeMs: () => authn.jwks.ageMs,
+    cacheEntries: () => verdicts.size,
+    jwksAgeMs: () => jwks.ageMs,
     watchedPods: () => watch.size,
-    watchStaleMs,
-    linesDropped: around.linesDropped ?? (() => ({ audit: 0, log: 0 })),
+    watchStaleMs: () => watch.staleForMs,
+    linesDropped: runtime.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
-  return { settings, streams, observed, cluster, pods, authn, signer, openclaw, workerPort }
+  return { live, line, observed, cluster, openclaw, workerPort, signer }
 }

@@ -29,3 +29,21 @@ export type Identity = {
   /** The token's `exp`, in seconds since the epoch. */
   readonly expiresAt: number
 }
+
+/** Its user name in the cluster (Kubernetes, "Authenticating": service account tokens). */
+export const userNameOf = ({
+  namespace,
+  serviceAccount,
+}: Pick<Identity, 'namespace' | 'serviceAccount'>): string =>
+  `system:serviceaccount:${namespace}:${serviceAccount}`
+
+/** What a TokenReview would say of these claims. */
+export const identityOf = (claims: Claims): Identity => ({
+  namespace: claims.namespace,
+  serviceAccount: claims.serviceAccount,
+  podName: claims.podName,
+  podUid: claims.podUid,
+  nodeName: claims.nodeName,
+  credentialId: claims.tokenId,
+  expiresAt: claims.expiresAt,
+})

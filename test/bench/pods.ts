@@ -75,10 +75,6 @@ const measure = async (directory: string): Promise<void> => {
     watches,
     clock: systemClock,
     random: () => 0,
-    onPodGone() {},
-    onPodChanged() {},
-    onPodEnding() {},
-    onAccountGone() {},
     onFault() {
       faults += 1
     },

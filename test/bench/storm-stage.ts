@@ -81,7 +81,7 @@ export const startStormStage = async (options: StormStageOptions) => {
   }
 }
 
-type Surroundings = {
+type Runtime = {
   readonly directory: string
   readonly cluster: ClusterReady
   readonly gatewayUrl: string
@@ -89,7 +89,7 @@ type Surroundings = {
 
 const startSidecar = (
   { protocol, shipped, set }: StormStageOptions,
-  { directory, cluster, gatewayUrl }: Surroundings,
+  { directory, cluster, gatewayUrl }: Runtime,
 ) => {
   const secretFile = join(directory, 'gateway-token')
   const seedFile = join(directory, 'device-seed')

@@ -1,7 +1,7 @@
 /** The sidecar's own verdict on a token while nobody can be asked: what `verify-locally` admits on. */
 
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
-import { Voucher } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
+import { TokenAuthenticator } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
 import { PodBinding } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
@@ -21,8 +21,8 @@ export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
 
 /** Everything is the sidecar's, on the live watch; only the review always fails. */
 export const startLocalVerdict = async (ground: Ground, accounts: readonly string[]) => {
-  const { config, around } = await settle(ground, { accounts })
-  const { clock, random, readFile } = around
+  const { config, runtime } = await settle(ground, { accounts })
+  const { clock, random, readFile } = runtime
   const { apiServer, caFile = '', tokenFile = '' } = config.kubernetes
   const common = {
     apiServer: new URL(apiServer ?? ''),
@@ -44,17 +44,14 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
     refreshMs: 3_600_000,
     staleAfterMs: 3_600_000,
     deadlineMs: 5000,
-    onFetch() {},
+    onFetched() {},
+    onFailed() {},
   })
   const watch = new PodWatch({
     lists: client,
     watches,
     clock,
     random,
-    onPodGone() {},
-    onPodChanged() {},
-    onPodEnding() {},
-    onAccountGone() {},
     onFault() {},
   })
   const { k8sTrust } = config
@@ -74,8 +71,8 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
   const outage = async () => {
     throw new Fault('review_unavailable', 'an outage')
   }
-  const voucher = new Voucher({
-    verdicts: { find: outage },
+  const authenticator = new TokenAuthenticator({
+    verdicts: { find: outage, invalidatePod() {} },
     clock,
     rules: () => ({
       expiredTokenReconnectGraceMs: 0,
@@ -105,7 +102,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
         if (!claims.ok) return claims.code
         const signature = await precheck.verify(token, address)
         if (!signature.ok) return signature.code
-        const vouched = await voucher.vouch(token, claims.value, signature.value)
+        const vouched = await authenticator.authenticate(token, claims.value, signature.value)
         if (!vouched.ok) return vouched.code
         const bound = await binding.bind({ claims: claims.value, address }, true)
         return bound.ok ? 'ok' : bound.code

@@ -58,15 +58,15 @@ describe('rbac', () => {
   })
 
   test('the doctor finds everything with it, and what is missing where it was not granted', async () => {
-    const { config, around } = await settle(ground)
+    const { config, runtime } = await settle(ground)
     const examine = (allowed = config.k8sTrust.allowedIdentities) =>
       examineCluster({
         config: { ...config, k8sTrust: { ...config.k8sTrust, allowedIdentities: allowed } },
         warnings: [],
         explicitPaths: new Set(),
         env: {},
-        readFile: around.readFile,
-        clock: around.clock,
+        readFile: runtime.readFile,
+        clock: runtime.clock,
       })
     const found = await examine()
     assert.deepEqual(

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { WebSocket } from 'ws'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
-import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
+import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
@@ -61,7 +61,7 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
     readFile: (path) => readFileSync(path, 'utf8'),
   })
   const log: string[] = []
-  const around: Surroundings = {
+  const runtime: Runtime = {
     clock,
     random: Math.random,
     env: {},
@@ -70,14 +70,14 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
     writeAudit: () => {},
     version: { version: 'test' },
   }
-  return { config, around, log }
+  return { config, runtime, log }
 }
 
 export const startRig = async (ground: Ground, options: RigOptions = {}) => {
   const gateway = await startGatewayStub()
   const set = [`gateway.url=${gateway.url}`, ...(options.set ?? [])]
-  const { config, around, log } = await settle(ground, { ...options, set })
-  const sidecar = await compose(config, around)
+  const { config, runtime, log } = await settle(ground, { ...options, set })
+  const sidecar = await compose(config, runtime)
   const { workers, admin } = await sidecar.start()
   const url = `ws://${workers}`
   const stop = async () => {

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util'
 import { playRound, reasonOf, type Failure } from './round.ts'
 import type { Ground, Property, Target } from './target.ts'
 
-export type Surroundings = {
+export type Runtime = {
   readonly targets: readonly Target[]
   readonly write: (text: string) => void
   /** Milliseconds of a clock that only goes forward. */
@@ -68,21 +68,21 @@ export const readOptions = (argv: readonly string[]): FuzzOptions | undefined =>
 }
 
 /** Resolves with the exit code. */
-export const fuzz = async (options: FuzzOptions, around: Surroundings): Promise<number> => {
+export const fuzz = async (options: FuzzOptions, runtime: Runtime): Promise<number> => {
   const { target: name, seconds } = options
-  const targets = around.targets.filter((target) => name === undefined || target.name === name)
+  const targets = runtime.targets.filter((target) => name === undefined || target.name === name)
   if (targets.length === 0) {
-    around.write(`${USAGE}\nTargets: ${around.targets.map((target) => target.name).join(', ')}\n`)
+    runtime.write(`${USAGE}\nTargets: ${runtime.targets.map((target) => target.name).join(', ')}\n`)
     return EXIT.usage
   }
-  const baseSeed = options.seed ?? around.drawSeed()
-  around.write(`${targets.length} targets, ${seconds} s, seed ${baseSeed}\n`)
+  const baseSeed = options.seed ?? runtime.drawSeed()
+  runtime.write(`${targets.length} targets, ${seconds} s, seed ${baseSeed}\n`)
   let failed = 0
   for (const target of targets) {
     const sliceMs = (seconds * 1000) / targets.length
-    if (!(await fuzzTarget(target, { options, baseSeed, sliceMs, around }))) failed += 1
+    if (!(await fuzzTarget(target, { options, baseSeed, sliceMs, runtime }))) failed += 1
   }
-  around.write(`${targets.length - failed} passed, ${failed} failed, 0 skipped\n`)
+  runtime.write(`${targets.length - failed} passed, ${failed} failed, 0 skipped\n`)
   return failed === 0 ? EXIT.ok : EXIT.failed
 }
 
@@ -90,21 +90,21 @@ type Play = {
   readonly options: FuzzOptions
   readonly baseSeed: number
   readonly sliceMs: number
-  readonly around: Surroundings
+  readonly runtime: Runtime
 }
 
 /** Whether every promise of the target held. */
 const fuzzTarget = async (target: Target, play: Play): Promise<boolean> => {
-  const { around, options } = play
-  const startedAt = around.now()
+  const { runtime, options } = play
+  const startedAt = runtime.now()
   const ground = await target.open({ asProcess: true })
   const outcome = await playAndClose(ground, play)
-  const lasted = ((around.now() - startedAt) / 1000).toFixed(1)
+  const lasted = ((runtime.now() - startedAt) / 1000).toFixed(1)
   const summary = `${target.name}: ${outcome.inputs} inputs in ${lasted} s`
-  for (const failure of outcome.failures) around.write(describe(target.name, failure))
-  if (outcome.inputs === 0) around.write(`there is nothing to try of ${options.promise}\n`)
+  for (const failure of outcome.failures) runtime.write(describe(target.name, failure))
+  if (outcome.inputs === 0) runtime.write(`there is nothing to try of ${options.promise}\n`)
   const isOk = outcome.failures.length === 0 && outcome.inputs > 0
-  around.write(`${isOk ? 'ok' : 'not ok'} ${summary}\n`)
+  runtime.write(`${isOk ? 'ok' : 'not ok'} ${summary}\n`)
   return isOk
 }
 
@@ -123,9 +123,9 @@ type Outcome = {
 
 /** At least one round of each promise; one that broke is not tried again. */
 const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
-  const { around, baseSeed, options, sliceMs } = play
+  const { runtime, baseSeed, options, sliceMs } = play
   const { path, promise } = options
-  const until = around.now() + sliceMs
+  const until = runtime.now() + sliceMs
   const wanted = ground.properties.filter(
     (each) => promise === undefined || each.promise === promise,
   )
@@ -135,13 +135,13 @@ const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
     for (const property of left) {
       const seed = (baseSeed + round) % SEED_END
       const failure =
-        (await playRound(ground, property, { seed, path })) ?? uncaughtOf(property, seed, around)
+        (await playRound(ground, property, { seed, path })) ?? uncaughtOf(property, seed, runtime)
       outcome.inputs += path === undefined ? property.runs : 1
       if (failure === undefined) continue
       outcome.failures.push(failure)
       left = left.filter((each) => each !== property)
     }
-    if (path !== undefined || around.now() >= until) break
+    if (path !== undefined || runtime.now() >= until) break
   }
   return outcome
 }
@@ -149,7 +149,7 @@ const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
 const uncaughtOf = (
   { promise }: Property,
   seed: number,
-  { takeUncaught }: Surroundings,
+  { takeUncaught }: Runtime,
 ): Failure | undefined => {
   const [error] = takeUncaught()
   if (error === undefined) return undefined

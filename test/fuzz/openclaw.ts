@@ -17,7 +17,7 @@ import {
   gatewayConnectFrame,
   type GatewayConnectOptions,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
-import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/introduction.ts'
+import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { connectFrame } from '../openclaw/light-node.ts'
 import {

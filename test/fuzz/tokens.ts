@@ -131,7 +131,7 @@ const texts = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<Buffer> =>
         { weight: 2, arbitrary: fc.array(twin, { maxLength: 2 }) },
       ),
       exp: fc.option(number, { nil: undefined, freq: 3 }),
-      around: fc.constantFrom(
+      runtime: fc.constantFrom(
         ['', ''],
         ['', ''],
         ['', ''],
@@ -150,11 +150,11 @@ const texts = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<Buffer> =>
         { weight: 1, arbitrary: fc.array(mutation, { maxLength: 2 }) },
       ),
     })
-    .map(({ value: json, indent, twins, exp, around, quoted, mutations }) => {
+    .map(({ value: json, indent, twins, exp, runtime, quoted, mutations }) => {
       const plain = JSON.stringify(json, undefined, indent)
       const numbered = exp === undefined ? plain : plain.replace(/("exp": ?)\d+/, `$1${exp}`)
       const twinned = (twins as readonly Twin[]).reduce(withTwin, numbered)
-      const whole = Buffer.from(`${around[0]}${twinned}${around[1]}`)
+      const whole = Buffer.from(`${runtime[0]}${twinned}${runtime[1]}`)
       return mutate(quoted === undefined ? whole : behindQuote(whole, quoted), mutations)
     })
 

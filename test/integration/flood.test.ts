@@ -43,7 +43,8 @@ const startLine = async () => {
     refreshMs: 300_000,
     staleAfterMs: 600_000,
     deadlineMs: 5000,
-    onFetch: () => {},
+    onFetched: () => {},
+    onFailed: () => {},
   })
   const budget = new TokenBuckets({ ratePerSecond: 1, burst: 5, clock })
   const precheck = createPrecheck({

@@ -9,7 +9,7 @@ import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/opencl
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import type { Pod } from '../kit/kube-store.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
+import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import {
   positionsOf,
@@ -30,17 +30,17 @@ const inOpenClaw =
   (isEnrolled: boolean) =>
   ({ dial, clock, probe, onReload }: DialectParts) => {
     const sessions = new Sessions()
-    onReload(() => sessions.review())
+    onReload(() => sessions.policyChanged())
     const devices = probe.watch('devices', {
       isEnrolled: async () => isEnrolled,
       list: async () => [],
-      note: () => {},
+      markEnrolled: () => {},
       remove: async () => {},
       mintBootstrapToken: async () => 'bootstrap',
     })
     const enrolment = new Enrolment({
       dial,
-      places: probe.watch('places', new Places(1)),
+      handshakes: probe.watch('handshakes', new Semaphore(1)),
       devices,
       ephemeral: probe.watch('ephemeral', { keep: async () => {} }),
       surfaces: { check: () => {} },
@@ -120,8 +120,8 @@ const strikeAt = async (line: SteppedLine, { strike }: Strike, at: Position) => 
     strike(line, pod)
   })
   await untilClosed(line, closed)
-  const { outcomes, streams } = line
-  await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  const { outcomes, registry } = line
+  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
@@ -136,7 +136,7 @@ const calibrate = async (line: SteppedLine) => {
   const positions = positionsOf(line.probe)
   worker.terminate()
   await closed
-  await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+  await until(() => line.registry.size === 0 && gateway.connections.size === 0)
   return { steps, positions }
 }
 
@@ -184,8 +184,8 @@ for (const isEnrolled of [true, false]) {
       line.probe.arm(at, () => line.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
       await until(() => line.probe.hasFired && line.outcomes.length > 0)
       // What is revoked in the moment of its release is closed a moment later.
-      await until(() => line.streams.size === 0 || isSettled(line, told))
-      if (line.streams.size === 0) {
+      await until(() => line.registry.size === 0 || isSettled(line, told))
+      if (line.registry.size === 0) {
         const [first = '', last = ''] = line.outcomes
         const isClosed = first === 'admitted' && last === 'closed policy_changed'
         if (isClosed) ends.closed += 1
@@ -197,7 +197,7 @@ for (const isEnrolled of [true, false]) {
       }
       worker.terminate()
       await closed
-      await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+      await until(() => line.registry.size === 0 && gateway.connections.size === 0)
       line.allow(ACCOUNT)
     }
     t.ok(ends.filtered > 0 && ends.refused > 0 && ends.closed > 0, JSON.stringify(ends))
@@ -228,7 +228,7 @@ test('when a reload allows more at any moment, nobody is let in with what the ga
     else if (isInTime && !isWide) t.fail(`${place}: let in with less`)
     worker.terminate()
     await closed
-    await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+    await until(() => line.registry.size === 0 && gateway.connections.size === 0)
     t.strictSame(
       line.outcomes.slice(1).filter((each) => each.includes('policy_changed')),
       [],

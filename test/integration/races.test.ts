@@ -4,7 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import tap, { test } from 'tap'
 import { WebSocket } from 'ws'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { Streams } from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
+import { AdmissionRegistry } from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { Pod } from '../kit/kube-store.ts'
@@ -117,7 +117,7 @@ const calibrate = async (carrier: Carrier) => {
   const positions = positionsOf(line.probe)
   worker.terminate()
   await closed
-  await until(() => line.streams.size === 0)
+  await until(() => line.registry.size === 0)
   await line.stop()
   return { steps, positions }
 }
@@ -141,8 +141,8 @@ const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: 
     how.strike({ line, pod, worker })
   })
   await untilClosed(line, closed)
-  const { outcomes, streams } = line
-  await until(() => streams.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  const { outcomes, registry } = line
+  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
@@ -212,7 +212,7 @@ for (const [name, { set, code }] of Object.entries(RULES)) {
         if (outcome === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
         worker.terminate()
         await closed
-        await until(() => line.streams.size === 0 && gateway.connections.size === 0)
+        await until(() => line.registry.size === 0 && gateway.connections.size === 0)
         line.allow(ACCOUNT)
       }
       t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
@@ -221,8 +221,12 @@ for (const [name, { set, code }] of Object.entries(RULES)) {
 }
 
 test('a revocation that finds no stream yet closes it as soon as there is one', async (t) => {
-  const streams = new Streams({ streamsMax: 1, streamsPerPodMax: 1, clock: new FakeClock() })
-  const begun = streams.begin({ podUid: 'u' } as Claims, '127.0.0.11')
+  const registry = new AdmissionRegistry({
+    streamsMax: 1,
+    streamsPerPodMax: 1,
+    clock: new FakeClock(),
+  })
+  const begun = registry.begin({ podUid: 'u' } as Claims, '127.0.0.11')
   if (!begun.ok) throw new Error(begun.code)
   const entry = begun.value
   const closes: string[] = []
@@ -234,8 +238,6 @@ test('a revocation that finds no stream yet closes it as soon as there is one', 
       bytesDown: 0,
       messagesUp: 0,
       messagesDown: 0,
-      framesUp: 0,
-      framesDown: 0,
     },
     close: (code) => void closes.push(code),
     ping: nothing,

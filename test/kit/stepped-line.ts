@@ -1,12 +1,11 @@
 /** The whole line over a cluster in this process, whose every step can be counted and cut into. */
 
 import type { IncomingMessage } from 'node:http'
-import { composeAuthn } from '@openclaw-k8s/auth-sidecar/compose/authn.ts'
 import type { Cluster } from '@openclaw-k8s/auth-sidecar/compose/cluster.ts'
 import { composeObserve } from '@openclaw-k8s/auth-sidecar/compose/observe.ts'
-import { composePods } from '@openclaw-k8s/auth-sidecar/admissions/revocation.ts'
-import { Settings } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
-import type { Surroundings } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
+import { composeLine } from '@openclaw-k8s/auth-sidecar/compose/line.ts'
+import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
+import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { composeWorkerPort } from '@openclaw-k8s/auth-sidecar/compose/worker-port.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import type { Dialect } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
@@ -16,13 +15,12 @@ import type { OpenWatch } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import type { MetricSources } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import type { Recorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
+import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { createAssertionSigner } from '@openclaw-k8s/auth-sidecar/tunnel/assertion.ts'
 import {
   createGatewayDialer,
   type GatewayDialer,
 } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-dialer.ts'
-import { Streams } from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
 import { FakeClock } from './fake-clock.ts'
 import { FakeWatch } from './fake-collections.ts'
 import { answerCall, targetOf, type Backend } from './kube-routes.ts'
@@ -122,7 +120,7 @@ const inStream = ({ dial, probe }: DialectParts): Dialect =>
   createStreamDialect({
     inBandCredentials: true,
     dial,
-    places: probe.watch('places', new Places(1)),
+    handshakes: probe.watch('handshakes', new Semaphore(1)),
   })
 
 export const startSteppedLine = async (
@@ -151,8 +149,8 @@ export const startSteppedLine = async (
       ],
       readFile: () => '',
     }).config
-  const settings = new Settings(load('openclaw-worker'))
-  const around: Surroundings = {
+  const live = new LiveConfig(load('openclaw-worker'))
+  const runtime: Runtime = {
     clock,
     random: () => 0,
     env: {},
@@ -161,23 +159,10 @@ export const startSteppedLine = async (
     writeAudit: () => {},
     version: { version: 'test' },
   }
-  const streams = new Streams({ streamsMax: 10, streamsPerPodMax: 10, clock })
-  const observed = composeObserve(settings, around, () => ({}) as MetricSources)
+  const observed = composeObserve(live, runtime, () => ({}) as MetricSources)
   const cluster = inProcessCluster(store, keys, clock, probe) as unknown as Cluster
-  const watched = composePods({
-    settings,
-    around,
-    cluster,
-    streams,
-    forgetPod(podUid) {
-      authn.verdicts.invalidatePod(podUid)
-      authn.voucher.forgetPod(podUid)
-    },
-    onPodGone: () => {},
-  })
-  const watchStaleMs = () => watched.watch.staleForMs
-  const { metrics } = observed
-  const authn = composeAuthn({ settings, around, cluster, metrics, watchStaleMs })
+  const line = composeLine({ live, runtime, cluster, metrics: observed.metrics })
+  const { registry } = line
   const dial = createGatewayDialer({
     url: new URL(gatewayUrl),
     connectTimeoutMs: 5000,
@@ -197,19 +182,23 @@ export const startSteppedLine = async (
       },
     },
   })
-  let review = () => {}
-  const dialect = createDialect({ dial, clock, probe, onReload: (run) => (review = run) })
+  const dialect = createDialect({
+    dial,
+    clock,
+    probe,
+    onReload: (policyChanged) => live.subscribe({ policyChanged }),
+  })
   const recorder: Recorder = {
     refused: ({ code }) => void outcomes.push(`refused ${code}`),
     admitted: () => void outcomes.push('admitted'),
     closed: ({ code }) => void outcomes.push(`closed ${code}`),
     revoked: () => {},
   }
-  const workerPort = composeWorkerPort(settings, around, {
-    jwks: probe.watch('jwks', authn.jwks),
-    voucher: probe.watch('voucher', authn.voucher),
-    binding: probe.watch('binding', watched.binding),
-    streams: probe.watch('streams', streams),
+  const workerPort = composeWorkerPort(live, runtime, {
+    precheck: probe.watch('precheck', line.precheck),
+    authenticator: probe.watch('authenticator', line.authenticator),
+    binding: probe.watch('binding', line.binding),
+    registry: probe.watch('registry', registry),
     recorder: probe.watch('recorder', recorder),
     dialect: (worker) => probe.watch('handshake', dialect(worker)),
     watchPeer: () => {},
@@ -229,14 +218,15 @@ export const startSteppedLine = async (
     const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node-uid' }
     return { pod, token: mintToken(issuing, { pod }) }
   }
-  await authn.jwks.refresh()
-  watched.start()
+  await line.jwks.refresh()
+  live.announce()
+  line.revocation.start()
   const address = await workerPort.listen('127.0.0.1', 0)
   return {
     url: `ws://${address}`,
     clock,
     probe,
-    streams,
+    registry,
     outcomes,
     createPod,
     workloads,
@@ -244,17 +234,16 @@ export const startSteppedLine = async (
     removePod: (pod: Pod) => store.remove('pods', pod),
     /** Who may enter, from now on: a ServiceAccount, with what else its entry and `k8sTrust` say. */
     allow(entry: string, set: readonly string[] = []) {
-      settings.apply(load(entry, set))
-      watched.onPolicyChanged()
-      review()
+      live.apply(load(entry, set))
     },
     drain() {
       workerPort.startDraining()
-      void streams.drain(0, 5000)
+      void registry.drain(0, 5000)
       clock.advance(0)
     },
     async stop() {
-      watched.stop()
+      line.revocation.stop()
+      line.watch.stop()
       await workerPort.close()
     },
   }

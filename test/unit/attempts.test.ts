@@ -9,7 +9,7 @@ import { CODES, denied, granted, type Code } from '@openclaw-k8s/auth-sidecar/de
 import { Attempts } from '@openclaw-k8s/auth-sidecar/edge/attempts.ts'
 import { PendingSockets } from '@openclaw-k8s/auth-sidecar/edge/pending-sockets.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import type { Trail } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import type { AuthAttempt } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
@@ -37,9 +37,9 @@ const setUp = () => {
     clock,
     groupOf,
   })
-  const fail = (code: Code, address: string, trail: Trail = {}, times = 1) => {
+  const fail = (code: Code, address: string, attempt: AuthAttempt = {}, times = 1) => {
     for (let n = 0; n < times; n += 1) {
-      attempts.failed(code, { address, trail, arrivedAt: clock.monotonic() })
+      attempts.failed(code, { address, attempt, arrivedAt: clock.monotonic() })
     }
   }
   const mayContinue = (address = POD_ADDRESS) => attempts.mayContinue({ claims: CLAIMS, address })

@@ -64,7 +64,7 @@ const settle = async (clock: FakeClock, work: Promise<unknown>) => {
     })
   const isPending = () => !isDone
   for (let n = 0; isPending() && n < 100_000; n += 1) {
-    // Leave time to real I/O: time passes only while nothing else happens for a few turns.
+    // Release time to real I/O: time passes only while nothing else happens for a few turns.
     await clock.advanceAsync(n % 20 === 19 ? 50 : 0)
   }
   await done
@@ -334,7 +334,8 @@ const startJwks = () => {
     refreshMs: 300_000,
     staleAfterMs: 600_000,
     deadlineMs: 5000,
-    onFetch: (outcome) => void outcomes.push(outcome),
+    onFetched: () => void outcomes.push('ok'),
+    onFailed: () => void outcomes.push('failed'),
   })
   return { clock, paths, outcomes, state, jwks }
 }

@@ -8,6 +8,7 @@ import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
 import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
+import { RelaySum } from '@openclaw-k8s/auth-sidecar/lib/relay-totals.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
@@ -89,6 +90,7 @@ const setUp = (isEnabled = () => true, isReported = false) => {
     metrics,
     audit,
     log,
+    totals: new RelaySum(),
     isSourceUnenforced: () => isReported,
     faultLogs: new TokenBuckets({ ratePerSecond: 1, burst: 3, clock }),
   })
@@ -128,8 +130,8 @@ test('an admission and its end are one audit line each, in the original field na
 test('refusals of a pod after the signature become a line a second for each code, with who it was', async (t) => {
   const { recorder, lines, clock, series } = setUp()
   const refuse = (code: Code, claimed: Claims, address = '10.0.0.1') => {
-    const trail = { hasCredential: true, claimed, isSigned: true } as const
-    recorder.refused({ code, address, trail, durationMs: 1 })
+    const attempt = { hasCredential: true, claimed, isSigned: true } as const
+    recorder.refused({ code, address, attempt, durationMs: 1 })
   }
   const other = { ...CLAIMS, podUid: 'other-uid', podName: 'worker-b' }
   for (let n = 0; n < 1000; n += 1) {
@@ -159,7 +161,7 @@ test('refusals of a pod after the signature become a line a second for each code
 test('a line for several addresses of an IPv6 network says so', async (t) => {
   const { recorder, lines, audit } = setUp()
   const refuse = (address: string) =>
-    recorder.refused({ code: 'token_expired', address, trail: {}, durationMs: 1 })
+    recorder.refused({ code: 'token_expired', address, attempt: {}, durationMs: 1 })
   for (let n = 1; n < 100; n += 1) refuse(`2001:db8:1:2::${n}`)
   for (let n = 0; n < 9; n += 1) refuse('2001:db8:1:3::1')
   audit.flush()
@@ -175,8 +177,8 @@ test('a line for several addresses of an IPv6 network says so', async (t) => {
 test('what nobody has signed for stands under claimed, cut, and never as the subject', async (t) => {
   const { recorder, lines, audit } = setUp()
   const claimed = { ...CLAIMS, podName: 'p'.repeat(250) }
-  const trail = { hasCredential: true, claimed } as const
-  recorder.refused({ code: 'signature_invalid', address: '10.0.0.1', trail, durationMs: 1 })
+  const attempt = { hasCredential: true, claimed } as const
+  recorder.refused({ code: 'signature_invalid', address: '10.0.0.1', attempt, durationMs: 1 })
   t.equal(lines.length, 0, 'it waits for others like it')
   audit.flush()
   const { namespace, serviceAccount } = CLAIMS
@@ -188,7 +190,7 @@ test('what nobody has signed for stands under claimed, cut, and never as the sub
 test('a flood becomes a line per code and address a second, with its count', async (t) => {
   const { recorder, lines, clock } = setUp()
   const refuse = (code: Code, address: string) =>
-    recorder.refused({ code, address, trail: { hasCredential: true }, durationMs: 1 })
+    recorder.refused({ code, address, attempt: { hasCredential: true }, durationMs: 1 })
   for (let n = 0; n < 1000; n += 1) {
     refuse('token_expired', '10.0.0.1')
     refuse('token_malformed', '10.0.0.1')
@@ -215,7 +217,7 @@ test('the groups of a second are bounded, and nothing is lost from the count', a
   const total = 5000
   for (let n = 0; n < total; n += 1) {
     const address = `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`
-    recorder.refused({ code: 'token_expired', address, trail: {}, durationMs: 1 })
+    recorder.refused({ code: 'token_expired', address, attempt: {}, durationMs: 1 })
   }
   audit.flush()
   t.equal(lines.length, 1001)
@@ -229,7 +231,7 @@ test('the groups of a second are bounded, and nothing is lost from the count', a
 test('where the source address is not enforced, every line says so', async (t) => {
   const { recorder, lines, audit } = setUp(() => true, true)
   recorder.admitted(ADMITTED)
-  recorder.refused({ code: 'token_expired', address: 'x', trail: {}, durationMs: 1 })
+  recorder.refused({ code: 'token_expired', address: 'x', attempt: {}, durationMs: 1 })
   audit.flush()
   t.match(lines, [{ sourceAddress: 'report' }, { sourceAddress: 'report' }])
   const enforced = setUp()
@@ -240,7 +242,7 @@ test('where the source address is not enforced, every line says so', async (t) =
 test('a disabled audit writes nothing', async (t) => {
   const { recorder, lines, audit, clock } = setUp(() => false)
   recorder.admitted(ADMITTED)
-  recorder.refused({ code: 'token_expired', address: 'x', trail: {}, durationMs: 1 })
+  recorder.refused({ code: 'token_expired', address: 'x', attempt: {}, durationMs: 1 })
   audit.flush()
   t.equal(lines.length, 0)
   t.equal(clock.pending, 0)
@@ -297,18 +299,18 @@ test('attempts count those who showed a credential; the others are counted apart
   const { series, recorder, warnings } = setUp()
   const fault = new Fault('review_unavailable', 'down')
   recorder.admitted(ADMITTED)
-  recorder.refused({ code: 'upgrade_malformed', address: 'x', trail: {}, durationMs: 1 })
+  recorder.refused({ code: 'upgrade_malformed', address: 'x', attempt: {}, durationMs: 1 })
   recorder.refused({
     code: 'token_expired',
     address: 'x',
-    trail: { hasCredential: true },
+    attempt: { hasCredential: true },
     durationMs: 1,
   })
   t.equal(warnings.length, 0)
   recorder.refused({
     code: 'review_unavailable',
     address: 'x',
-    trail: { hasCredential: true, claimed: CLAIMS, isSigned: true, fault },
+    attempt: { hasCredential: true, claimed: CLAIMS, isSigned: true, fault },
     durationMs: 1,
   })
   t.equal(warnings.length, 1, 'a fault is logged')
@@ -327,9 +329,9 @@ test('no input of a client becomes a label or a new series', async (t) => {
   const before = [...(await series()).keys()]
   for (const code of Object.keys(CODES) as Code[]) {
     const claimed = { ...CLAIMS, namespace: 'evil-namespace', podName: 'evil-pod' }
-    const trail = { hasCredential: true, claimed, role: 'evil-role' } as const
-    recorder.refused({ code, address: '10.9.9.9', trail, durationMs: 1 })
-    recorder.refused({ code, address: '10.9.9.9', trail: { claimed }, durationMs: 1 })
+    const attempt = { hasCredential: true, claimed, role: 'evil-role' } as const
+    recorder.refused({ code, address: '10.9.9.9', attempt, durationMs: 1 })
+    recorder.refused({ code, address: '10.9.9.9', attempt: { claimed }, durationMs: 1 })
   }
   const after = [...(await series()).keys()]
   t.strictSame(after, before)
@@ -342,7 +344,7 @@ test('an outage is logged a few times a second, not once for each worker', async
     recorder.refused({
       code: 'review_unavailable',
       address: '127.0.0.1',
-      trail: { hasCredential: true, fault: new Fault('review_unavailable', 'down') },
+      attempt: { hasCredential: true, fault: new Fault('review_unavailable', 'down') },
       durationMs: 1,
     })
   for (let n = 0; n < 100; n += 1) refuse()

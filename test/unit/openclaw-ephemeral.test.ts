@@ -22,7 +22,8 @@ import {
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
+import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { textFrame } from '@openclaw-k8s/auth-sidecar/websocket/frames.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
@@ -37,18 +38,22 @@ const recordOf = (podName: string): DeviceRecord => ({
   displayName: podName,
 })
 const session = (podUid: string) => ({ podUid, allowedCommands: () => ['*'], revoke: () => {} })
+/** The pod as the watch shows it. */
+const watched = ({ podName: name, ...rest }: PodName, uid: string) =>
+  ({ ...rest, name, uid }) as WatchedPod
+
 const settle = async () => {
   for (let turns = 0; turns < 8; turns += 1) await turn()
 }
 
 /** Of an enrolment whose gateway knows every device, and whose dial and clock are still to choose. */
 const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
-  places: new Places(1),
+  handshakes: new Semaphore(1),
   ephemeral: { keep: async () => {} },
   devices: {
     isEnrolled: async () => true,
     list: async () => [],
-    note: () => {},
+    markEnrolled: () => {},
     remove: async () => {},
     mintBootstrapToken: async () => 'once',
   },
@@ -72,8 +77,10 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
     },
     sessions,
     deviceKeys,
-    livePods: () => state.live,
-    accounts: () => [{ namespace: 'openclaw', serviceAccount: 'worker' }],
+    pods: {
+      livePods: () => state.live,
+      accounts: () => [{ namespace: 'openclaw', serviceAccount: 'worker' }],
+    },
     isEnabled: () => true,
     clock,
     onRemoved: () => {},
@@ -87,7 +94,7 @@ test('the record of a pod goes with it, once its last session is over', async (t
   const { ephemeral, removed, sessions } = rig()
   const { id } = deviceKeys(podNamed('a'))
   const live = sessions.open(id, session('uid-1'))
-  ephemeral.podGone(podNamed('a'), 'uid-1')
+  ephemeral.podGone(watched(podNamed('a'), 'uid-1'))
   await settle()
   t.strictSame(removed, [], 'what is under way might enrol it again')
   live.abandon()
@@ -100,7 +107,7 @@ test('a pod created again under its name keeps its device', async (t) => {
   const { ephemeral, removed, sessions } = rig()
   const { id } = deviceKeys(podNamed('a'))
   sessions.open(id, session('uid-2'))
-  ephemeral.podGone(podNamed('a'), 'uid-1')
+  ephemeral.podGone(watched(podNamed('a'), 'uid-1'))
   await settle()
   t.strictSame(removed, [])
 })
@@ -118,7 +125,7 @@ test('a session that begins calls a waiting removal off, and waits for one under
     },
   })
   const names = ['a', 'b', 'c', 'd', 'e']
-  for (const name of names) ephemeral.podGone(podNamed(name), `uid-${name}`)
+  for (const name of names) ephemeral.podGone(watched(podNamed(name), `uid-${name}`))
   await settle()
   t.equal(removed.length, 4, 'four at once')
   await ephemeral.keep(deviceKeys(podNamed('e')).id)
@@ -148,7 +155,7 @@ test('a removal that fails is tried again until it is done', async (t) => {
       },
     },
   })
-  ephemeral.podGone(podNamed('a'), 'uid-1')
+  ephemeral.podGone(watched(podNamed('a'), 'uid-1'))
   await settle()
   t.equal(ephemeral.size, 1)
   await clock.advanceAsync(2000)
@@ -206,7 +213,7 @@ test('without ephemeral sessions every record stays', async (t) => {
   state.live = []
   state.records = [recordOf('a')]
   await ephemeral.reconcile()
-  ephemeral.podGone(podNamed('a'), 'uid-1')
+  ephemeral.podGone(watched(podNamed('a'), 'uid-1'))
   await settle()
   t.strictSame(removed, [])
 })
@@ -218,21 +225,21 @@ test('a session is cleared when every earlier one of the device is gone, whateve
     sessions.open('device', { ...session(name), revoke: (code) => revoked.push(`${name} ${code}`) })
   const first = open('first')
   const held = Object.assign(new EventEmitter(), { closed: false }) as unknown as Socket
-  first.hold(held)
+  first.bindSocket(held)
   const second = open('second')
   const third = open('third')
   t.strictSame(revoked, ['first displaced', 'second displaced'])
   let isCleared = false
   const clear = async () => {
-    await third.cleared
+    await third.predecessorsClosed
     isCleared = true
   }
-  const cleared = clear()
+  const predecessorsClosed = clear()
   second.abandon()
   await settle()
   t.notOk(isCleared, 'the second never waited for the first in vain')
   held.emit('close')
-  await cleared
+  await predecessorsClosed
   t.equal(sessions.find('device'), third)
   third.abandon()
   await settle()
@@ -257,8 +264,8 @@ test('no device is asked about while its record may be on its way out', async (t
     clock: new FakeClock(),
   })
   const device = deviceKeys(podNamed('a'))
-  const reach = { signal: new AbortController().signal }
-  const entered = enrolment.enter({ device, reach } as unknown as Entrant)
+  const context = { signal: new AbortController().signal }
+  const entered = enrolment.enter({ device, context } as unknown as Entrant)
   await settle()
   t.strictSame(asked, [])
   resolve()
@@ -380,7 +387,7 @@ test('a session ends when the policy leaves less than it offers, and for no othe
   const after = (...list: readonly string[]) => {
     allowed = list
     revoked.length = 0
-    sessions.review()
+    sessions.policyChanged()
     return [...revoked]
   }
   t.strictSame(after('camera.*', 'system.*', 'system.*'), [], 'in another order')
@@ -431,8 +438,8 @@ test('of what goes wrong in a handshake only a fault, a deadline or an abort is 
       dial: async () => ({ socket: socket as Socket, head, subprotocol: undefined }),
       clock,
     })
-    const reach = { signal, allowedCommands }
-    const entrant = { device: deviceKeys(podNamed('a')), reach, request: { id: 'r' } }
+    const context = { signal, allowedCommands }
+    const entrant = { device: deviceKeys(podNamed('a')), context, request: { id: 'r' } }
     const outcome = enrolment
       .enter(entrant as unknown as Entrant)
       .catch((error: unknown) => ({ error, isSocketGone: socket.destroyed }))

@@ -21,7 +21,7 @@ import {
   isSurfaceAllowed,
   type Surface,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
-import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/introduction.ts'
+import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import { reactionTo, refusalFrame } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/refusal.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
 

@@ -2,11 +2,11 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
-import { scopesOf } from '@openclaw-k8s/auth-sidecar/admissions/revocation.ts'
+import { scopesOf } from '@openclaw-k8s/auth-sidecar/authz/watch-scopes.ts'
 import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
 import { readAccount, readPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import type { Scope } from '@openclaw-k8s/auth-sidecar/kube/scope.ts'
-import { Gone } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
+import { RelistNeeded } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { FakeCollections } from '../kit/fake-collections.ts'
 
@@ -55,11 +55,13 @@ const setUp = (t: Test) => {
     watches: api.watches,
     clock,
     random: () => 0,
-    onPodGone: ({ uid }) => void told.push(`gone ${uid}`),
-    onPodChanged: ({ uid }) => void told.push(`changed ${uid}`),
-    onPodEnding: ({ uid }) => void told.push(`ending ${uid}`),
-    onAccountGone: ({ uid }) => void told.push(`account gone ${uid}`),
     onFault: () => {},
+  })
+  watch.subscribe({
+    podGone: ({ uid }) => void told.push(`gone ${uid}`),
+    podChanged: ({ uid }) => void told.push(`changed ${uid}`),
+    podEnding: ({ uid }) => void told.push(`ending ${uid}`),
+    accountGone: ({ uid }) => void told.push(`account gone ${uid}`),
   })
   t.teardown(() => watch.stop())
   const objects: {
@@ -84,7 +86,7 @@ const setUp = (t: Test) => {
   }
   /** Whatever is open is too old: everything is listed anew. */
   const relist = async () => {
-    for (const each of api.opened) each.fail(new Gone())
+    for (const each of api.opened) each.fail(new RelistNeeded())
     await turn()
     await clock.advanceAsync(100)
   }
@@ -143,14 +145,15 @@ test('pods and ServiceAccounts are asked for as narrowly as the allow-list permi
 
 test('the watches follow from the allow-list: exact names where there are few, else the whole', async (t) => {
   const allow = (...pairs: readonly (readonly [string, string])[]) =>
-    scopesOf(
-      pairs.map(([namespace, serviceAccount]) => ({
+    scopesOf({
+      enabled: true,
+      allowedIdentities: pairs.map(([namespace, serviceAccount]) => ({
         namespace,
         serviceAccount,
         allowedRoles: ['node'],
         allowedCommands: ['*'],
       })),
-    )
+    })
   t.strictSame(allow(), [])
   t.strictSame(allow(['a', 'x'], ['a', 'y'], ['b', 'x'], ['a', 'x']), [
     { namespace: 'a', serviceAccount: 'x' },
@@ -202,7 +205,7 @@ test('a list shows who went while nobody watched, in its own scope alone', async
   t.equal(watch.size, 3)
   objects.pods = [podOf('u2', { name: 'b' })]
   const held = api.hold()
-  api.opened.find(({ path }) => path.includes('/ns/pods'))?.fail(new Gone())
+  api.opened.find(({ path }) => path.includes('/ns/pods'))?.fail(new RelistNeeded())
   await clock.advanceAsync(100)
   t.strictSame(told, [], 'nothing is lost before the list is in')
   held.resolve(listOf(...objects.pods))

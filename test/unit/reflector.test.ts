@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
 import { Reflector } from '@openclaw-k8s/auth-sidecar/kube/reflector.ts'
-import { Gone, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
+import { RelistNeeded, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import type { WatchEvent } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { FakeCollections } from '../kit/fake-collections.ts'
@@ -90,12 +90,12 @@ test('a version that is too old is listed anew, whether it is said at once or on
   const { api, clock, told, run } = setUp(t)
   await run()
   api.answer({ items: [{ metadata: { name: 'c' } }], metadata: { resourceVersion: '30' } })
-  api.opened[0]?.fail(new Gone())
+  api.opened[0]?.fail(new RelistNeeded())
   await turn()
   await clock.advanceAsync(50)
   t.strictSame(told, ['=', '=c'])
   t.equal(queryOf(api.opened[1]?.path)['resourceVersion'], '30')
-  api.refuseWatches(new Gone())
+  api.refuseWatches(new RelistNeeded())
   api.opened[1]?.fail(new Error('cut'))
   await clock.advanceAsync(50)
   api.refuseWatches(undefined)
@@ -347,7 +347,7 @@ test('every other end of a watch is an error, and those that need a new list are
     )
     t.match((error as Error).message, message, name)
     t.equal(
-      error instanceof Gone,
+      error instanceof RelistNeeded,
       /^410|^no (JSON|event|type)/.test(name),
       `${name}: listed anew or not`,
     )

@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
-import { Settings } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
+import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/file-watch.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -112,7 +112,7 @@ const configOf = (...flags: readonly string[]) =>
   }).config
 
 test('a reload takes over the policy at once and names the sections that wait for a restart', async (t) => {
-  const settings = new Settings(configOf())
+  const settings = new LiveConfig(configOf())
   t.equal(settings.policy.isListed('a', 'b'), true)
   const waiting = settings.apply(
     configOf(

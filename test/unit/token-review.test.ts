@@ -3,8 +3,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'tap'
 import { decodeJwt } from 'jose'
-import { reviewToken } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
+import { createTokenReview } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import type { KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import { FakeClock } from '../kit/fake-clock.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 
 const SAMPLES = new URL('../kit/samples/tokenreview/', import.meta.url)
@@ -27,8 +29,19 @@ const CLAIMS: Claims = {
   nodeName: 'lab-node-1',
 }
 
-const review = async (answer: unknown, claims: Claims = CLAIMS) =>
-  reviewToken('the-token', claims, ['lab-aud'], async () => answer)
+/** Reviews the token by an API server that answers so. */
+const reviewBy = (answer: (request: KubeRequest) => unknown, claims: Claims = CLAIMS) => {
+  const review = createTokenReview({
+    client: { request: async (request) => ({ status: 201, body: answer(request) }) },
+    audiences: ['lab-aud'],
+    deadlineMs: 1000,
+    clock: new FakeClock(),
+    onReviewed: () => {},
+  })
+  return review('the-token', claims)
+}
+
+const review = async (answer: unknown, claims: Claims = CLAIMS) => reviewBy(() => answer, claims)
 
 /** The real good answer, bent. */
 const bent = (bend: (body: ReviewBody) => void): ReviewBody => {
@@ -43,8 +56,8 @@ const extra = (name: string, value: unknown) =>
   })
 
 test('the real API server is asked once, about our audiences, and believed', async (t) => {
-  const bodies: object[] = []
-  const verdict = await reviewToken('the-token', CLAIMS, ['lab-aud'], async (body) => {
+  const bodies: unknown[] = []
+  const verdict = await reviewBy(({ body }) => {
     bodies.push(body)
     return read('tr-valid.json')
   })
@@ -108,7 +121,7 @@ test('only a plain true without an error is an authentication', async (t) => {
 test('a reviewer that knows nothing of audiences is not believed, and not asked again', async (t) => {
   for (const audiences of [[], undefined, null, 'lab-aud', ['other'], ['lab'], { 0: 'lab-aud' }]) {
     let asked = 0
-    const verdict = await reviewToken('the-token', CLAIMS, ['lab-aud'], async () => {
+    const verdict = await reviewBy(() => {
       asked += 1
       return bent(({ status }) => Object.assign(status, { audiences }))
     })

@@ -14,7 +14,7 @@ import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.t
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
-import { Places } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
+import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
@@ -74,11 +74,11 @@ test('a dialect asks the worker for its token and keeps none of its own', async 
   const handshake = createStreamDialect({
     inBandCredentials: true,
     dial: () => Promise.reject(new Error('nobody dials here')),
-    places: new Places(1),
+    handshakes: new Semaphore(1),
   })(worker)
-  t.strictSame(await handshake.introduce(), granted({ token: TOKEN, role: 'node' }))
+  t.strictSame(await handshake.readCredential(), granted({ token: TOKEN, role: 'node' }))
   worker.release()
-  t.strictSame(await handshake.introduce(), { ok: false, code: 'credential_missing' })
+  t.strictSame(await handshake.readCredential(), { ok: false, code: 'credential_missing' })
 })
 
 test('a node that was let in leaves neither its connect nor the hello of the gateway behind', async (t) => {
@@ -118,9 +118,9 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
     randomId: () => 'nonce',
   })
   const handshake = dialect(worker)
-  t.ok((await handshake.introduce()).ok)
+  t.ok((await handshake.readCredential()).ok)
   t.type(handshake.refusalMessage('pod_deleted'), 'string')
-  const gateway = await handshake.reach({
+  const gateway = await handshake.connectGateway({
     identity: { podUid: 'uid' } as Identity,
     role: 'node',
     allowedCommands: () => [],
@@ -201,10 +201,10 @@ test('a worker that ends its side while its admission is under way is gone at on
   const told: string[] = []
   early.onGone = (code) => told.push(code)
   await shown.receive(Buffer.from(' bytes'))
-  t.equal(early.gone, undefined)
+  t.equal(early.abortCode, undefined)
   t.equal(early.head.toString(), 'early bytes')
   await end(shown.socket)
-  t.equal(early.gone, 'worker_gone', 'with its credential at the upgrade')
+  t.equal(early.abortCode, 'worker_gone', 'with its credential at the upgrade')
   t.same(told, ['worker_gone'])
   t.same(await early.nextMessage(), denied('worker_gone'), 'nothing is waited for any more')
 
@@ -213,9 +213,9 @@ test('a worker that ends its side while its admission is under way is gone at on
   const message = later.nextMessage()
   await inBand.receive(Buffer.concat([rawFrame({ payload: 'hello' }), Buffer.from('rest')]))
   t.same(await message, granted('hello'))
-  t.equal(later.gone, undefined)
+  t.equal(later.abortCode, undefined)
   await end(inBand.socket)
-  t.equal(later.gone, 'worker_gone', 'behind its first message')
+  t.equal(later.abortCode, 'worker_gone', 'behind its first message')
 
   const silent = unreadSocket(t)
   const awaited = workerOf(silent.socket, Buffer.alloc(0)).nextMessage()
@@ -249,7 +249,7 @@ test('a released worker has no listener left at its socket', async (t) => {
   const before = events.map((event) => socket.listenerCount(event))
   const worker = workerOf(socket, Buffer.alloc(0))
   void worker.nextMessage()
-  worker.give('draining')
+  worker.abort('draining')
   worker.release()
   t.same(
     events.map((event) => socket.listenerCount(event)),

@@ -1,35 +1,44 @@
 /** The drain: asked for by a signal or by the command, whichever comes first, and done once. */
 
-import type { Config } from '../config/schema.ts'
-import type { WorkerPort } from '../edge/worker-port.ts'
 import type { Log } from '../observe/log.ts'
-import type { Drained, Streams } from './registry.ts'
+import type { AdmissionRegistry, Drained } from './registry.ts'
 
-type Parts = {
-  readonly config: Config
+export type DrainOptions = {
+  /** The streams are closed spread over this time, in milliseconds. */
+  readonly windowMs: number
   readonly log: Log
-  readonly workerPort: Pick<WorkerPort, 'startDraining'>
-  readonly streams: Pick<Streams, 'drain' | 'size'>
+  /** Where workers come in: from the drain on each is asked to come back. */
+  readonly workerPort: { readonly startDraining: () => void }
+  readonly registry: Pick<AdmissionRegistry, 'drain' | 'size'>
 }
 
-export type Drain = {
-  readonly isUnderWay: () => boolean
-  /** Resolves when every stream is gone. A second call waits for the first; nothing undoes it. */
-  readonly run: () => Promise<Drained>
-}
-
-/** What is left so long after the window is cut off, in milliseconds. */
+/** What is left this long after the window is cut off, in milliseconds. */
 const DRAIN_GRACE_MS = 3000
 
-export function createDrain({ config, log, workerPort, streams }: Parts): Drain {
-  let drained: Promise<Drained> | undefined
-  const drainOnce = async () => {
-    const { window } = config.drain
+export class Drain {
+  readonly #options: DrainOptions
+  #drained: Promise<Drained> | undefined
+
+  constructor(options: DrainOptions) {
+    this.#options = options
+  }
+
+  get isUnderWay(): boolean {
+    return this.#drained !== undefined
+  }
+
+  /** Resolves when every stream is gone. A second call waits for the first; nothing undoes it. */
+  run(): Promise<Drained> {
+    this.#drained ??= this.#runOnce()
+    return this.#drained
+  }
+
+  async #runOnce(): Promise<Drained> {
+    const { log, registry, windowMs, workerPort } = this.#options
     workerPort.startDraining()
-    log.info({ streams: streams.size, windowMs: window }, 'draining')
-    const outcome = await streams.drain(window, DRAIN_GRACE_MS)
+    log.info({ streams: registry.size, windowMs }, 'draining')
+    const outcome = await registry.drain(windowMs, DRAIN_GRACE_MS)
     log.info(outcome, 'drained')
     return outcome
   }
-  return { isUnderWay: () => drained !== undefined, run: () => (drained ??= drainOnce()) }
 }

@@ -6,7 +6,7 @@ export type State = 'pending' | 'admitted' | 'closing' | 'gone'
  * `admit`: the line is at its end and asks to let the worker in. `revoke`: the right to be here
  * ended. `finish`: the sockets are gone, or the admission was given up.
  */
-export type Event = 'admit' | 'revoke' | 'finish'
+export type LifecycleEvent = 'admit' | 'revoke' | 'finish'
 
 /**
  * What the caller must do: `release` the worker into its stream, `refuse` it instead, `abort` the
@@ -20,7 +20,7 @@ type Step = readonly [next: State, effect: Effect]
  * Architecture invariant: no row leads from `closing` or `gone` to `release`. Whatever the order
  * of events, an admission that was revoked is never let in, and a stream that was revoked is closed.
  */
-const TABLE: { readonly [S in State]: { readonly [E in Event]: Step } } = {
+const TABLE: { readonly [S in State]: { readonly [E in LifecycleEvent]: Step } } = {
   pending: {
     admit: ['admitted', 'release'],
     revoke: ['closing', 'abort'],
@@ -44,4 +44,4 @@ const TABLE: { readonly [S in State]: { readonly [E in Event]: Step } } = {
 }
 
 /** The state after `event`, and what to do about it. */
-export const step = (state: State, event: Event): Step => TABLE[state][event]
+export const step = (state: State, event: LifecycleEvent): Step => TABLE[state][event]

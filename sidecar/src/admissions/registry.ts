@@ -1,21 +1,23 @@
 /** The registry of pending admissions and live streams: caps, revocation, heartbeat, drain. */
 
 import type { Clock } from '../lib/clock.ts'
-import { denied, granted, isFault, type Code, type Verdict } from '../denial.ts'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
+import { Fault } from '../fault.ts'
+import type { SignatureState } from '../authn/signature.ts'
 import type { Claims } from '../identity.ts'
-import type { Counts } from '../tunnel/splice.ts'
-import { step, type Effect, type Event, type State } from './lifecycle.ts'
+import type { RelayTotals } from '../lib/relay-totals.ts'
+import { Admission } from './admission.ts'
 import { UnverifiedAdmissions } from './unverified-admissions.ts'
 
-/** The part of a spliced stream the registry needs. */
-export type LiveStream = {
-  readonly counts: Counts
-  readonly close: (code: Code) => void
-  readonly destroy: () => void
-  readonly ping: () => void
+/** Who asks to be admitted: the claims of a token, and where it was shown. */
+export type AdmissionRequest = {
+  readonly claims: Claims
+  readonly address: string
+  /** An admission whose signature could not be checked waits in a pool of its own. */
+  readonly signature: SignatureState
 }
 
-export type StreamsOptions = {
+export type AdmissionRegistryOptions = {
   /** Pending admissions and live streams together, at most. */
   readonly streamsMax: number
   /** The same for one pod. */
@@ -29,169 +31,62 @@ export type Drained = {
   readonly streams: number
 }
 
-type EntryOptions = Pick<Entry, 'number' | 'claims' | 'address'> & { readonly clock: Clock }
-
-/** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
-const DENIED_MS_MAX = 900
-
-/** What the stream's own end does not excuse: a denial, or a policy that no longer allows it. */
-const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
-
-/**
- * One admission, from the check of the signature to the end of its stream. Times are of the steady
- * clock.
- */
-export class Entry {
-  readonly number: number
-  readonly claims: Claims
-  /** Where the worker connected from. */
-  readonly address: string
-  readonly #clock: Clock
-  #controller: AbortController | undefined
-  readonly #forget: () => void
-  #state: State = 'pending'
-  #code: Code = 'draining'
-  #admittedAt: number | undefined
-  #role: string | undefined
-  #revokedAt: number | undefined
-  #stream: LiveStream | undefined
-  #cancelDestroy: (() => void) | undefined
-
-  constructor({ number, claims, address, clock }: EntryOptions, forget: () => void) {
-    this.number = number
-    this.claims = claims
-    this.address = address
-    this.#clock = clock
-    this.#forget = forget
-  }
-
-  /** The role it was let in with; `undefined` before. */
-  get role(): string | undefined {
-    return this.#role
-  }
-
-  /** When it was let in; `undefined` before. */
-  get admittedAt(): number | undefined {
-    return this.#admittedAt
-  }
-
-  /** When its right to be here ended; `undefined` while it has it. */
-  get revokedAt(): number | undefined {
-    return this.#revokedAt
-  }
-
-  /** Aborts when the admission is revoked before it was let in. */
-  get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController()
-      if (this.isAborted) this.#controller.abort()
-    }
-    return this.#controller.signal
-  }
-
-  /** Whether it was revoked before it was let in. */
-  get isAborted(): boolean {
-    return this.#admittedAt === undefined && this.#revokedAt !== undefined
-  }
-
-  get state(): State {
-    return this.#state
-  }
-
-  /** Why it was revoked. */
-  get code(): Code {
-    return this.#code
-  }
-
-  /**
-   * The last, synchronous question of an admission: true lets the worker in, and the caller must
-   * then call `attach` in the same turn.
-   */
-  admit(role: string): boolean {
-    if (this.#take('admit') !== 'release') return false
-    this.#role = role
-    // Nobody is told by it any more.
-    this.#controller = undefined
-    this.#admittedAt = this.#clock.monotonic()
-    return true
-  }
-
-  attach(stream: LiveStream): void {
-    this.#stream = stream
-    // A revocation between the two found no stream to close.
-    if (this.#state === 'closing') stream.close(this.#code)
-  }
-
-  revoke(code: Code): void {
-    if (this.#state === 'pending' || this.#state === 'admitted') {
-      this.#code = code
-      this.#revokedAt = this.#clock.monotonic()
-    }
-    const effect = this.#take('revoke')
-    if (effect === 'abort') this.#controller?.abort()
-    if (effect !== 'close') return
-    this.#stream?.close(code)
-    // A frame under way may finish, and a slow reader may read its close: but not for long.
-    if (isVerdict(code))
-      this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
-  }
-
-  /** The sockets are gone, or the admission was given up. */
-  finish(): void {
-    this.#cancelDestroy?.()
-    if (this.#take('finish') === 'forget') this.#forget()
-  }
-
-  /** What its stream has carried so far; `undefined` before there is one. */
-  get counts(): Counts | undefined {
-    return this.#stream?.counts
-  }
-
-  ping(): void {
-    if (this.#state === 'admitted') this.#stream?.ping()
-  }
-
-  destroy(): void {
-    this.#stream?.destroy()
-  }
-
-  #take(event: Event): Effect {
-    const [next, effect] = step(this.#state, event)
-    this.#state = next
-    return effect
-  }
-}
-
 /** A drain gives each stream so much of the loop's time, in milliseconds, however short its window. */
 const DRAINED_MS_MIN = 0.2
 /** The heartbeat visits the streams in this many slices a period, so that pings do not come in bursts. */
 const HEARTBEAT_SLICES = 20
 
-export class Streams {
-  readonly #options: StreamsOptions
-  readonly #entries = new Set<Entry>()
-  readonly #entriesOfPod = new Map<string, Set<Entry>>()
+export class AdmissionRegistry {
+  readonly #options: AdmissionRegistryOptions
+  readonly #admissions = new Set<Admission>()
+  readonly #admissionsOfPod = new Map<string, Set<Admission>>()
   readonly #unverified = new UnverifiedAdmissions()
   #begun = 0
   #draining: Promise<Drained> | undefined
   #onEmpty: (() => void) | undefined
 
-  constructor(options: StreamsOptions) {
+  constructor(options: AdmissionRegistryOptions) {
     this.#options = options
   }
 
   /** Pending admissions and live streams; those nobody has vouched for yet are not among them. */
   get size(): number {
-    return this.#entries.size
+    return this.#admissions.size
   }
 
   /** What the live streams have carried so far. */
-  *listCounts(): Iterable<Counts> {
-    for (const { counts } of this.#entries) if (counts !== undefined) yield counts
+  *listCounts(): Iterable<RelayTotals> {
+    for (const { counts } of this.#admissions) if (counts !== undefined) yield counts
   }
 
-  /** Registers an admission whose signature holds. From here on it can be revoked. */
-  begin(claims: Claims, address: string): Verdict<Entry> {
+  /**
+   * Runs one admission: `work` asks what is left to ask and lets the worker in. From here on the
+   * admission can be revoked, which aborts its `signal`; what that makes `work` throw becomes the
+   * code of the revocation. It is over at once unless `work` let the worker in.
+   */
+  async run<T>(
+    { claims, address, signature }: AdmissionRequest,
+    work: (admission: Admission) => Promise<Verdict<T>>,
+  ): Promise<Verdict<T>> {
+    const begun =
+      signature === 'verified' ? this.begin(claims, address) : this.beginUnverified(claims, address)
+    if (!begun.ok) return begun
+    const admission = begun.value
+    let outcome: Verdict<T> | undefined
+    try {
+      outcome = await work(admission)
+      return outcome
+    } catch (error) {
+      const isOfAbort = error instanceof Fault || error === admission.signal.reason
+      if (admission.isAborted && isOfAbort) return denied(admission.code)
+      throw error
+    } finally {
+      if (outcome?.ok !== true) admission.finish()
+    }
+  }
+
+  /** Registers an admission whose signature holds. */
+  begin(claims: Claims, address: string): Verdict<Admission> {
     const full = this.#findFull(claims)
     if (full !== undefined) return denied(full)
     return granted(this.#count(this.#create(claims, address)))
@@ -201,79 +96,80 @@ export class Streams {
    * Registers an admission whose signature nobody could check. It can be revoked like any other,
    * but takes no place of a stream, nor of the pod it names: anybody can name one.
    */
-  beginUnverified(claims: Claims, address: string): Verdict<Entry> {
+  beginUnverified(claims: Claims, address: string): Verdict<Admission> {
     if (this.#draining !== undefined) return denied('draining')
     if (!this.#unverified.hasRoom(address)) return denied('keys_unavailable')
-    const entry = this.#create(claims, address)
-    this.#unverified.add(entry)
-    return granted(entry)
+    const admission = this.#create(claims, address)
+    this.#unverified.add(admission)
+    return granted(admission)
   }
 
   /** The cluster has proven the claims of an unverified admission: it takes its places now. */
-  confirm(entry: Entry): Verdict<Entry> {
-    const full = this.#findFull(entry.claims)
+  confirm(admission: Admission): Verdict<Admission> {
+    const full = this.#findFull(admission.claims)
     if (full !== undefined) return denied(full)
-    this.#unverified.delete(entry)
-    return granted(this.#count(entry))
+    this.#unverified.delete(admission)
+    return granted(this.#count(admission))
   }
 
   #findFull({ podUid }: Claims): Code | undefined {
     const { streamsMax, streamsPerPodMax } = this.#options
     if (this.#draining !== undefined) return 'draining'
-    if (this.#entries.size >= streamsMax) return 'too_many_streams'
-    const ofPod = this.#entriesOfPod.get(podUid)?.size ?? 0
+    if (this.#admissions.size >= streamsMax) return 'too_many_streams'
+    const ofPod = this.#admissionsOfPod.get(podUid)?.size ?? 0
     return ofPod >= streamsPerPodMax ? 'too_many_streams_of_pod' : undefined
   }
 
-  #create(claims: Claims, address: string): Entry {
+  #create(claims: Claims, address: string): Admission {
     this.#begun += 1
     const { clock } = this.#options
-    const entry: Entry = new Entry({ number: this.#begun, claims, address, clock }, () =>
-      this.#forget(entry),
+    const admission: Admission = new Admission(
+      { number: this.#begun, claims, address, clock },
+      () => this.#forget(admission),
     )
-    return entry
+    return admission
   }
 
-  #count(entry: Entry): Entry {
-    const { podUid } = entry.claims
-    const ofPod = this.#entriesOfPod.get(podUid) ?? new Set<Entry>()
-    this.#entriesOfPod.set(podUid, ofPod.add(entry))
-    this.#entries.add(entry)
-    return entry
+  #count(admission: Admission): Admission {
+    const { podUid } = admission.claims
+    const ofPod = this.#admissionsOfPod.get(podUid) ?? new Set<Admission>()
+    this.#admissionsOfPod.set(podUid, ofPod.add(admission))
+    this.#admissions.add(admission)
+    return admission
   }
 
   /** Of a pod, or of all: what may still become a stream, and what is one. */
-  *#list(podUid?: string): Iterable<Entry> {
-    yield* podUid === undefined ? this.#entries : (this.#entriesOfPod.get(podUid) ?? [])
-    for (const entry of this.#unverified) {
-      if (podUid === undefined || entry.claims.podUid === podUid) yield entry
+  *#list(podUid?: string): Iterable<Admission> {
+    yield* podUid === undefined ? this.#admissions : (this.#admissionsOfPod.get(podUid) ?? [])
+    for (const admission of this.#unverified) {
+      if (podUid === undefined || admission.claims.podUid === podUid) yield admission
     }
   }
 
   revokePod(podUid: string, code: Code): void {
-    for (const entry of this.#list(podUid)) entry.revoke(code)
+    for (const admission of this.#list(podUid)) admission.revoke(code)
   }
 
   /** Aborts the admissions of a pod that are still under way; its streams go on. */
   revokePending(podUid: string, code: Code): void {
-    for (const entry of this.#list(podUid)) {
-      if (entry.state === 'pending') entry.revoke(code)
+    for (const admission of this.#list(podUid)) {
+      if (admission.state === 'pending') admission.revoke(code)
     }
   }
 
   /** Asks of a pod's entries why they should end, and ends those that have to. */
-  reviewPod(podUid: string, findEnd: (entry: Entry) => Code | undefined): void {
-    for (const entry of this.#entriesOfPod.get(podUid) ?? []) {
-      const code = findEnd(entry)
-      if (code !== undefined) entry.revoke(code)
+  reviewPod(podUid: string, findEnd: (admission: Admission) => Code | undefined): void {
+    for (const admission of this.#admissionsOfPod.get(podUid) ?? []) {
+      const code = findEnd(admission)
+      if (code !== undefined) admission.revoke(code)
     }
   }
 
   /** Asks of every entry why it should end, and ends those that have to. */
-  review(findEnd: (entry: Entry) => Code | undefined): void {
-    for (const entry of this.#list()) {
-      const code = findEnd(entry)
-      if (code !== undefined) entry.revoke(code)
+  review(findEnd: (admission: Admission) => Code | undefined): void {
+    for (const admission of this.#list()) {
+      const code = findEnd(admission)
+      if (code !== undefined) admission.revoke(code)
     }
   }
 
@@ -290,10 +186,10 @@ export class Streams {
 
   async #drainOnce(windowMs: number, graceMs: number): Promise<Drained> {
     const { clock } = this.#options
-    const entries = [...this.#list()]
-    const spreadMs = Math.max(windowMs, entries.length * DRAINED_MS_MIN)
-    const cancels = entries.map((entry, index) =>
-      clock.after((spreadMs * index) / entries.length, () => entry.revoke('draining')),
+    const admissions = [...this.#list()]
+    const spreadMs = Math.max(windowMs, admissions.length * DRAINED_MS_MIN)
+    const cancels = admissions.map((admission, index) =>
+      clock.after((spreadMs * index) / admissions.length, () => admission.revoke('draining')),
     )
     cancels.push(clock.after(spreadMs + graceMs, () => this.destroyAll()))
     await new Promise<void>((resolve) => {
@@ -301,14 +197,14 @@ export class Streams {
       if (this.#isEmpty) resolve()
     })
     for (const cancel of cancels) cancel()
-    return { streams: entries.filter(({ admittedAt }) => admittedAt !== undefined).length }
+    return { streams: admissions.filter(({ admittedAt }) => admittedAt !== undefined).length }
   }
 
   /** Drops all sockets at once, without close frames, and aborts what is under way. */
   destroyAll(): void {
-    for (const entry of this.#list()) {
-      entry.revoke('draining')
-      entry.destroy()
+    for (const admission of this.#list()) {
+      admission.revoke('draining')
+      admission.destroy()
     }
   }
 
@@ -318,8 +214,8 @@ export class Streams {
     let cancel = () => {}
     let slice = 0
     const beat = () => {
-      for (const entry of this.#entries) {
-        if (entry.number % HEARTBEAT_SLICES === slice) entry.ping()
+      for (const admission of this.#admissions) {
+        if (admission.number % HEARTBEAT_SLICES === slice) admission.ping()
       }
       slice = (slice + 1) % HEARTBEAT_SLICES
       cancel = clock.after(idleMs / HEARTBEAT_SLICES, beat)
@@ -329,15 +225,15 @@ export class Streams {
   }
 
   get #isEmpty(): boolean {
-    return this.#entries.size + this.#unverified.size === 0
+    return this.#admissions.size + this.#unverified.size === 0
   }
 
-  #forget(entry: Entry): void {
-    this.#unverified.delete(entry)
-    const { podUid } = entry.claims
-    const ofPod = this.#entriesOfPod.get(podUid)
-    if (this.#entries.delete(entry)) ofPod?.delete(entry)
-    if (ofPod?.size === 0) this.#entriesOfPod.delete(podUid)
+  #forget(admission: Admission): void {
+    this.#unverified.delete(admission)
+    const { podUid } = admission.claims
+    const ofPod = this.#admissionsOfPod.get(podUid)
+    if (this.#admissions.delete(admission)) ofPod?.delete(admission)
+    if (ofPod?.size === 0) this.#admissionsOfPod.delete(podUid)
     if (this.#isEmpty) this.#onEmpty?.()
   }
 }

@@ -2,39 +2,39 @@
 
 import { addressGroup } from '../lib/address-group.ts'
 import { Tally } from '../lib/tally.ts'
-import type { Entry } from './registry.ts'
+import type { Admission } from './admission.ts'
 
 /** In all, and of one address; the rate at which they may come is the precheck's to bound. */
 const UNVERIFIED_MAX = 256
 const UNVERIFIED_PER_ADDRESS_MAX = 8
 
-export class UnverifiedAdmissions implements Iterable<Entry> {
-  readonly #entries = new Set<Entry>()
+export class UnverifiedAdmissions implements Iterable<Admission> {
+  readonly #admissions = new Set<Admission>()
   readonly #tally = new Tally()
 
   get size(): number {
-    return this.#entries.size
+    return this.#admissions.size
   }
 
-  [Symbol.iterator](): Iterator<Entry> {
-    return this.#entries.values()
+  [Symbol.iterator](): Iterator<Admission> {
+    return this.#admissions.values()
   }
 
-  has(entry: Entry): boolean {
-    return this.#entries.has(entry)
+  has(admission: Admission): boolean {
+    return this.#admissions.has(admission)
   }
 
   hasRoom(address: string): boolean {
     const count = this.#tally.of(addressGroup(address))
-    return this.#entries.size < UNVERIFIED_MAX && count < UNVERIFIED_PER_ADDRESS_MAX
+    return this.#admissions.size < UNVERIFIED_MAX && count < UNVERIFIED_PER_ADDRESS_MAX
   }
 
-  add(entry: Entry): void {
-    this.#entries.add(entry)
-    this.#tally.add(addressGroup(entry.address))
+  add(admission: Admission): void {
+    this.#admissions.add(admission)
+    this.#tally.add(addressGroup(admission.address))
   }
 
-  delete(entry: Entry): void {
-    if (this.#entries.delete(entry)) this.#tally.remove(addressGroup(entry.address))
+  delete(admission: Admission): void {
+    if (this.#admissions.delete(admission)) this.#tally.remove(addressGroup(admission.address))
   }
 }

@@ -3,7 +3,7 @@
 import * as z from 'zod'
 import { decodeBase64url } from '../lib/base64url.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
-import type { Claims } from '../identity.ts'
+import { userNameOf, type Claims } from '../identity.ts'
 import { parseStrictJson } from './strict-json.ts'
 
 export type ClaimRules = {
@@ -128,7 +128,7 @@ function parseClaims(payload: object | undefined): Verdict<Claims> {
   const issuedAt = iat ?? nbf
   if (issuedAt === undefined) return denied('token_malformed')
   const { namespace, serviceaccount, pod, node } = bound
-  if (sub !== `system:serviceaccount:${namespace}:${serviceaccount.name}`) {
+  if (sub !== userNameOf({ namespace, serviceAccount: serviceaccount.name })) {
     return denied('token_malformed')
   }
   if (pod === undefined) return denied('token_not_pod_bound')

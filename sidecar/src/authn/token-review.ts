@@ -2,29 +2,69 @@
 
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
-import type { Claims, Identity } from '../identity.ts'
+import { identityOf, userNameOf, type Claims, type Identity } from '../identity.ts'
+import type { KubeClient, KubeRequest } from '../kube/client.ts'
+import type { Clock } from '../lib/clock.ts'
 
-/** Posts a TokenReview and returns the body of the API server's 2xx answer, or throws a `Fault`. */
-export type PostReview = (body: object) => Promise<unknown>
+/** How a TokenReview ended: `fault` where nobody could say. */
+type ReviewOutcome = 'authenticated' | 'rejected' | 'fault'
+
+export type TokenReviewOptions = {
+  readonly client: Pick<KubeClient, 'request'>
+  readonly audiences: readonly string[]
+  /** For one review with its retry, in milliseconds. */
+  readonly deadlineMs: number
+  readonly clock: Clock
+  readonly onReviewed: (outcome: ReviewOutcome, seconds: number) => void
+}
+
+export type ReviewToken = (token: string, claims: Claims) => Promise<Verdict<Identity>>
 
 const EXTRA = 'authentication.kubernetes.io/'
 const CREDENTIAL_ID_PREFIX = 'JTI='
 
-/**
- * Reviews `token` for `audiences` (authentication.k8s.io/v1). It is asked once and never without
- * audiences: the API server's own audience would then be accepted.
- */
-export async function reviewToken(
+/** The request for a review (authentication.k8s.io/v1), never without audiences. */
+export const reviewRequest = (
   token: string,
-  claims: Claims,
   audiences: readonly string[],
-  post: PostReview,
-): Promise<Verdict<Identity>> {
-  const answer = await post({
+  deadlineMs: number,
+): KubeRequest => ({
+  method: 'POST',
+  path: '/apis/authentication.k8s.io/v1/tokenreviews',
+  body: {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'TokenReview',
     spec: { token, audiences },
-  })
+  },
+  deadlineMs,
+})
+
+/** Reviews tokens, and tells how long each review took. A review throws `Fault` without an answer. */
+export function createTokenReview(options: TokenReviewOptions): ReviewToken {
+  const { client, audiences, deadlineMs, clock, onReviewed } = options
+  return async (token, claims) => {
+    const startedAt = clock.monotonic()
+    let outcome: ReviewOutcome = 'fault'
+    try {
+      const { body } = await client.request(reviewRequest(token, audiences, deadlineMs))
+      const verdict = readReview(body, claims, audiences)
+      outcome = verdict.ok ? 'authenticated' : 'rejected'
+      return verdict
+    } finally {
+      onReviewed(outcome, (clock.monotonic() - startedAt) / 1000)
+    }
+  }
+}
+
+/**
+ * What the body of a 2xx answer says about the token of these claims. It has to name one of the
+ * audiences: without them the API server's own would be accepted.
+ */
+function readReview(
+  answer: unknown,
+  claims: Claims,
+  audiences: readonly string[],
+): Verdict<Identity> {
   const status = member(answer, 'status')
   if (member(answer, 'kind') !== 'TokenReview' || status === undefined) {
     throw new Fault(
@@ -37,8 +77,8 @@ export async function reviewToken(
     return denied('review_rejected')
   }
   // An authenticator that knows nothing of audiences answers with an empty list.
-  const vouched = member(status, 'audiences')
-  if (!Array.isArray(vouched) || !audiences.some((audience) => vouched.includes(audience))) {
+  const named = member(status, 'audiences')
+  if (!Array.isArray(named) || !audiences.some((audience) => named.includes(audience))) {
     return denied('review_audience_mismatch')
   }
   return readIdentity(member(status, 'user'), claims)
@@ -52,21 +92,16 @@ function readIdentity(user: unknown, claims: Claims): Verdict<Identity> {
   const expectedId =
     claims.tokenId === undefined ? undefined : `${CREDENTIAL_ID_PREFIX}${claims.tokenId}`
   const agrees =
-    member(user, 'username') ===
-      `system:serviceaccount:${claims.namespace}:${claims.serviceAccount}` &&
+    member(user, 'username') === userNameOf(claims) &&
     single(extra, 'pod-name') === claims.podName &&
     single(extra, 'pod-uid') === claims.podUid &&
     (nodeName === undefined || nodeName === claims.nodeName) &&
     (credentialId === undefined || credentialId === expectedId)
   if (!agrees) return denied('review_identity_mismatch')
   return granted({
-    namespace: claims.namespace,
-    serviceAccount: claims.serviceAccount,
-    podName: claims.podName,
-    podUid: claims.podUid,
+    ...identityOf(claims),
     nodeName,
     credentialId: credentialId === undefined ? undefined : claims.tokenId,
-    expiresAt: claims.expiresAt,
   })
 }
 

@@ -2,7 +2,7 @@
 
 import { createHmac, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../lib/bounded-lru.ts'
+import { boundedLru } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Denied, Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -22,6 +22,15 @@ export type VerdictCacheOptions = {
   readonly clock: Clock
   readonly onOutcome: (outcome: CacheOutcome) => void
 }
+
+/** Without a current pod watch a verdict is believed for no longer than this, in milliseconds. */
+const TTL_WITHOUT_WATCH_MS = 10_000
+/** The API server ends each watch after a while; the next one follows within this, in milliseconds. */
+const RECONNECT_MS_MAX = 2000
+
+/** How long a good verdict may be believed beside a watch that has been down for `watchStaleMs`. */
+export const verdictTtl = (cacheTtlMs: number, watchStaleMs: number): number =>
+  watchStaleMs <= RECONNECT_MS_MAX ? cacheTtlMs : Math.min(cacheTtlMs, TTL_WITHOUT_WATCH_MS)
 
 type Good = Extract<Verdict<Identity>, { ok: true }>
 type Kept = { readonly verdict: Good; readonly keptAt: number }
@@ -50,14 +59,14 @@ export class VerdictCache {
     this.#audiences = JSON.stringify(options.audiences)
     const perf = { now: () => options.clock.monotonic() }
     this.#good = new LRUCache({
-      ...entriesMax(options.entriesMax),
+      ...boundedLru(options.entriesMax),
       ttl: 1,
       ttlResolution: 0,
       perf,
       dispose: ({ verdict }, key) => this.#unindex(verdict.value.podUid, key),
     })
     this.#bad = new LRUCache({
-      ...entriesMax(options.entriesMax),
+      ...boundedLru(options.entriesMax),
       ttl: 1,
       ttlResolution: 0,
       perf,

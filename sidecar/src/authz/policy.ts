@@ -19,6 +19,8 @@ type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
 export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }
 
 export type Policy = {
+  /** Whether anybody may be let in. */
+  readonly isEnabled: boolean
   readonly isListed: (namespace: string, serviceAccount: string) => boolean
   /** Decides the role: the one asked for, or the only one there is. */
   readonly authorize: (subject: Subject, role: string | undefined) => Verdict<Grant>
@@ -40,6 +42,7 @@ export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = tr
       .map((rule) => rule.entry)
 
   return {
+    isEnabled,
     isListed: (namespace, serviceAccount) => listMatching(namespace, serviceAccount).length > 0,
 
     authorize({ namespace, serviceAccount }, asked) {

@@ -13,11 +13,11 @@ import { readOpenFilesMax } from '../lib/open-files.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
 import { isLoopback } from '../lib/address.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
-import { createAcceptErrorLog } from './accept-errors.ts'
+import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import type { Drain } from '../admissions/drain.ts'
 import type { OpenClaw } from './openclaw.ts'
-import type { Settings } from './live-config.ts'
-import type { Surroundings } from './runtime.ts'
+import type { LiveConfig } from './live-config.ts'
+import type { Runtime } from './runtime.ts'
 
 /** A render of the metrics takes about 3 ms of the loop. */
 const METRICS_RATE = { ratePerSecond: 10, burst: 100 }
@@ -42,15 +42,15 @@ type Parts = {
 
 /** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function composeAdminPort(
-  settings: Settings,
-  { clock, log, version, readFile, isLocalAddress = isLoopback }: Surroundings,
+  live: LiveConfig,
+  { clock, log, version, readFile, isLocalAddress = isLoopback }: Runtime,
   { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
 ): AdminPort {
-  const url = new URL(settings.config.gateway.url)
+  const url = new URL(live.config.gateway.url)
   const proofs = new DrainProofs(clock)
   const rereads = new TokenBuckets({ ...REREADS, clock })
   const unless = (isKnown: boolean, objection: string) =>
-    isKnown || !settings.config.k8sTrust.enabled ? undefined : objection
+    isKnown || !live.config.k8sTrust.enabled ? undefined : objection
   const { register } = metrics
   const renderMetrics = async () => ({
     contentType: register.contentType,
@@ -63,7 +63,7 @@ export function composeAdminPort(
     onAcceptError: createAcceptErrorLog('admin', { clock, log }),
     renderMetrics: shareAnswer(renderMetrics, { clock, ...METRICS_RATE }),
     checks: [
-      { name: 'serving', check: () => (drain.isUnderWay() ? 'draining' : undefined) },
+      { name: 'serving', check: () => (drain.isUnderWay ? 'draining' : undefined) },
       {
         name: 'jwks',
         check: () => unless(jwks.ageMs !== undefined, 'no signing keys were fetched yet'),

@@ -6,7 +6,7 @@ import { OwnCredentials } from '../kube/own-credentials.ts'
 import { WatchClient } from '../kube/watch-stream.ts'
 import type { Config } from '../config/schema.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { Surroundings } from './runtime.ts'
+import type { Runtime } from './runtime.ts'
 
 /** Requests under way and waiting, beside the TokenReviews, so that neither starves the other. */
 const KEYS = { concurrency: 2, queue: 16 }
@@ -20,8 +20,8 @@ const WORKER_QUEUE_MS = 60_000
 
 export type Cluster = ReturnType<typeof composeCluster>
 
-export function composeCluster(config: Config, around: Surroundings, metrics: Metrics) {
-  const { clock, env, log, readFile } = around
+export function composeCluster(config: Config, runtime: Runtime, metrics: Metrics) {
+  const { clock, env, log, readFile } = runtime
   const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
   const credentials = new OwnCredentials({ tokenFile, caFile, readFile, clock })
   const common = {

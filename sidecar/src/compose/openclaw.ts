@@ -1,60 +1,59 @@
 /** Puts the `openclaw` dialect together: device keys, operator channel, enrolment, ephemeral sessions. */
 
 import { randomUUID } from 'node:crypto'
-import type { Config } from '../config/schema.ts'
 import type { Dialect } from '../dialect/dialect.ts'
-import { createDeviceKeys, type DeviceKeys, type PodName } from '../dialect/openclaw/device-key.ts'
+import { createDeviceKeys, type DeviceKeys } from '../dialect/openclaw/device-key.ts'
 import { Devices } from '../dialect/openclaw/devices.ts'
 import { Enrolment } from '../dialect/openclaw/enrolment.ts'
 import { EphemeralSessions } from '../dialect/openclaw/ephemeral-sessions.ts'
 import type { GatewayAuth } from '../dialect/openclaw/gateway-connect.ts'
+import { GatewaySecret } from '../dialect/openclaw/gateway-secret.ts'
+import { KnownPods } from '../dialect/openclaw/known-pods.ts'
 import { createOpenClawDialect } from '../dialect/openclaw/openclaw.ts'
 import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
-import { Fault } from '../fault.ts'
-import type { Places } from '../lib/semaphore.ts'
+import type { Semaphore } from '../lib/semaphore.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../lib/address.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
-import type { Settings } from './live-config.ts'
-import type { Surroundings } from './runtime.ts'
+import type { LiveConfig } from './live-config.ts'
+import type { Runtime } from './runtime.ts'
 
 export type OpenClawParts = {
-  readonly settings: Settings
-  readonly around: Surroundings
+  readonly live: LiveConfig
+  readonly runtime: Runtime
   readonly dial: GatewayDialer
-  readonly places: Places
-  readonly watch: Pick<PodWatch, 'isSynced' | 'staleForMs' | 'listPods' | 'listAccounts'>
+  /** Handshakes under way at the gateway. */
+  readonly handshakes: Semaphore
+  readonly watch: PodWatch
 }
 
 export type OpenClaw = {
   readonly dialect: Dialect
   readonly start: () => void
   readonly stop: () => void
-  /** Every session has to be allowed what it offers. */
-  readonly onPolicyChanged: () => void
-  /** The pod's object is gone, or its name belongs to another. */
-  readonly podGone: (pod: PodName, podUid: string) => void
   /** What keeps workers out beside the gateway itself; `undefined` when nothing does. */
   readonly findObjection: () => string | undefined
 }
 
 export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
-  const { settings, around, dial, places } = parts
-  const { gateway, k8sTrust, limits } = settings.config
-  const { clock, log, readFile } = around
-  const secrets = readSecrets(settings.config, readFile)
+  const { live, runtime, dial, handshakes, watch } = parts
+  const { gateway, k8sTrust, limits } = live.config
+  const { clock, log, readFile } = runtime
+  const secret = new GatewaySecret({ ...gateway.auth, readFile })
   const deviceKeys = createDeviceKeys(readFile(gateway.deviceSeedFile))
-  const operator = composeOperator(parts, deviceKeys, secrets.asOperator)
+  const operator = composeOperator(parts, deviceKeys, () => secret.asOperator())
   const { channel, devices, ephemeral, sessions, surfaces } = operator
+  watch.subscribe(ephemeral)
+  live.subscribe(sessions)
   const enrolment = new Enrolment({
     dial,
-    places,
+    handshakes,
     devices,
     ephemeral,
     surfaces,
-    readAuth: secrets.asWorker,
+    readAuth: () => secret.asWorker(),
     handshakeTimeoutMs: gateway.connectTimeout,
     messageBytesMax: limits.messageBytes,
     clock,
@@ -63,7 +62,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   return {
     dialect: createOpenClawDialect({
       inBandCredentials: k8sTrust.inBandCredentials,
-      isLocalAddress: around.isLocalAddress ?? isLoopback,
+      isLocalAddress: runtime.isLocalAddress ?? isLoopback,
       deviceKeys,
       sessions,
       enrolment,
@@ -76,20 +75,18 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
       ephemeral.stop()
       channel.stop()
     },
-    onPolicyChanged: () => sessions.review(),
-    podGone: (pod, podUid) => ephemeral.podGone(pod, podUid),
-    findObjection: () => (channel.isReady ? undefined : 'the operator channel is down'),
+    findObjection: () => channel.findObjection(),
   }
 }
 
 /** What goes over the operator channel, and what has to be done when it comes up. */
 function composeOperator(
-  { settings, around, watch }: OpenClawParts,
+  { live, runtime, watch }: OpenClawParts,
   deviceKeys: DeviceKeys,
   readAuth: () => GatewayAuth,
 ) {
-  const { gateway, k8sTrust, limits } = settings.config
-  const { clock, log, random, version } = around
+  const { gateway, k8sTrust, limits } = live.config
+  const { clock, log, random, version } = runtime
   const sessions = new Sessions()
   const channel = new OperatorChannel({
     url: new URL(gateway.url),
@@ -116,8 +113,10 @@ function composeOperator(
     devices,
     sessions,
     deviceKeys,
-    livePods: () => listLivePods(watch),
-    accounts: () => listAccounts(settings, watch),
+    pods: new KnownPods({
+      watch,
+      allowedIdentities: () => live.config.k8sTrust.allowedIdentities,
+    }),
     isEnabled: () => k8sTrust.ephemeralSessions,
     clock,
     onRemoved: (deviceId, podName) => log.info({ deviceId, podName }, 'a device was removed'),
@@ -131,56 +130,4 @@ function composeOperator(
     onFault,
   })
   return { channel, devices, ephemeral, sessions, surfaces }
-}
-
-/**
- * The gateway's own secret, read anew each time, since it may be rotated. Behind a trusted proxy
- * only its owner shows it: a worker's connection is vouched for by its headers.
- */
-function readSecrets({ gateway }: Config, readFile: (path: string) => string) {
-  const { mode, secretFile } = gateway.auth
-  const read = (): string => {
-    let secret: string
-    try {
-      secret = readFile(secretFile).trim()
-    } catch (cause) {
-      throw new Fault('operator_unavailable', "the gateway's secret cannot be read", { cause })
-    }
-    if (secret === '') throw new Fault('operator_unavailable', "the gateway's secret is empty")
-    return secret
-  }
-  const show = (): GatewayAuth => (mode === 'token' ? { token: read() } : { password: read() })
-  return {
-    asOperator: show,
-    asWorker: (): GatewayAuth => (mode === 'trusted-proxy' ? {} : show()),
-  }
-}
-
-/** A pod that ended will not dial again, although its object may stay for days. */
-const ENDED = new Set(['Succeeded', 'Failed'])
-
-/** `undefined` unless the watch shows every pod there is. */
-function listLivePods(watch: OpenClawParts['watch']): readonly PodName[] | undefined {
-  if (!watch.isSynced || watch.staleForMs > 0) return undefined
-  return [...watch.listPods()]
-    .filter(({ phase }) => !ENDED.has(phase))
-    .map(({ namespace, serviceAccount, name }) => ({ namespace, serviceAccount, podName: name }))
-}
-
-/** Those the cluster has, and those the allow-list names although they are gone. */
-function listAccounts({ config }: Settings, watch: OpenClawParts['watch']) {
-  const watched = [...watch.listAccounts()].map(({ namespace, name }) => ({
-    namespace,
-    serviceAccount: name,
-  }))
-  const listed = config.k8sTrust.allowedIdentities.filter(
-    ({ namespace, serviceAccount }) => !/[*?]/.test(namespace + serviceAccount),
-  )
-  const byName = new Map(
-    [...watched, ...listed].map(({ namespace, serviceAccount }) => [
-      `${namespace}/${serviceAccount}`,
-      { namespace, serviceAccount },
-    ]),
-  )
-  return [...byName.values()]
 }

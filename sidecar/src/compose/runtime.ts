@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { LinesDropped } from '../observe/metric-sources.ts'
 
-export type Surroundings = {
+export type Runtime = {
   readonly clock: Clock
   /** From 0 to 1. */
   readonly random: () => number

@@ -1,67 +1,89 @@
-/** Puts the line together: precheck, policy, dialect, dialer, and the port in front of them. */
+/** Puts the worker port together: the way to the gateway, the dialect, and the port in front. */
 
 import { randomBytes } from 'node:crypto'
-import { groupStrangers } from '../lib/address-group.ts'
-import type { ClaimRules } from '../authn/claims.ts'
-import { createPrecheck } from '../authn/precheck.ts'
-import type { Voucher } from '../authn/authenticator.ts'
-import type { PodBinding } from '../authz/pod-binding.ts'
+import { createStreamDialect } from '../dialect/stream.ts'
 import type { Dialect } from '../dialect/dialect.ts'
+import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import { Attempts } from '../edge/attempts.ts'
+import { readTls } from '../edge/tls.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
-import type { Jwks } from '../kube/jwks.ts'
-import type { PodWatch } from '../kube/pod-watch.ts'
-import type { Recorder } from '../observe/recorder.ts'
+import { groupStrangers } from '../lib/address-group.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
-import { TokenBuckets } from '../lib/token-buckets.ts'
-import type { Streams } from '../admissions/registry.ts'
-import type { Settings } from './live-config.ts'
-import { createAcceptErrorLog } from './accept-errors.ts'
-import type { Surroundings } from './runtime.ts'
-import { readTls } from './tls.ts'
+import { Semaphore } from '../lib/semaphore.ts'
+import { TokenBuckets, type BucketLimit } from '../lib/token-buckets.ts'
+import type { Recorder } from '../observe/recorder.ts'
+import type { AssertionSigner } from '../tunnel/assertion.ts'
+import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
+import type { Line } from './line.ts'
+import type { LiveConfig } from './live-config.ts'
+import { composeOpenClaw, type OpenClaw } from './openclaw.ts'
+import type { Runtime } from './runtime.ts'
 
-/** TokenReviews a second that may be spent on tokens whose signature cannot be checked. */
-const UNVERIFIED_PER_ADDRESS = { ratePerSecond: 1, burst: 5 }
-const UNVERIFIED_IN_ALL = { ratePerSecond: 20, burst: 50 }
+/**
+ * Handshakes under way at the gateway. It is one process, which more at once only slow down, until a
+ * herd runs out of time as a whole and none of it gets in; a node's handshake is all computation.
+ */
+const GATEWAY_HANDSHAKES_MAX = { stream: 64, openclaw: 8 }
 const FAILURE_BURST_FACTOR = 5
 /** A pod may have this many times fewer short streams than failures. */
 const SHORT_STREAM_DIVISOR = 10
 
-type Parts = {
-  readonly jwks: Jwks
-  readonly voucher: Voucher
-  readonly binding: PodBinding
-  readonly streams: Streams
+type DialectParts = {
+  readonly signer: AssertionSigner
+  readonly watch: Line['watch']
+  /** Told of each socket to the gateway before it connects. */
+  readonly watchPeer: PeerErrors['watch']
+}
+
+export type ComposedDialect = {
+  readonly dialect: Dialect
+  /** What goes with the `openclaw` protocol alone. */
+  readonly openclaw: OpenClaw | undefined
+}
+
+export function composeDialect(
+  live: LiveConfig,
+  runtime: Runtime,
+  { signer, watch, watchPeer }: DialectParts,
+): ComposedDialect {
+  const { gateway, k8sTrust, listen } = live.config
+  const handshakes = new Semaphore(GATEWAY_HANDSHAKES_MAX[gateway.protocol])
+  const dial = createGatewayDialer({
+    url: new URL(gateway.url),
+    connectTimeoutMs: gateway.connectTimeout,
+    workerProto: listen.tls === undefined ? 'http' : 'https',
+    signer,
+    clock: runtime.clock,
+    watchPeer,
+  })
+  if (gateway.protocol === 'openclaw') {
+    const openclaw = composeOpenClaw({ live, runtime, dial, handshakes, watch })
+    return { dialect: openclaw.dialect, openclaw }
+  }
+  const { inBandCredentials } = k8sTrust
+  return {
+    dialect: createStreamDialect({ inBandCredentials, dial, handshakes }),
+    openclaw: undefined,
+  }
+}
+
+type Parts = Pick<Line, 'precheck' | 'authenticator' | 'binding' | 'registry'> & {
   readonly recorder: Recorder
   readonly dialect: Dialect
   readonly watchPeer: PeerErrors['watch']
-  readonly watch: Pick<PodWatch, 'hasAddress'>
+  readonly watch: Pick<Line['watch'], 'hasAddress'>
 }
 
-export function composeWorkerPort(
-  settings: Settings,
-  around: Surroundings,
-  parts: Parts,
-): WorkerPort {
-  const { clock, random, readFile } = around
-  const { limits } = settings.config
-  const { jwks, voucher, binding, streams, recorder, dialect, watch, watchPeer } = parts
+export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Parts): WorkerPort {
+  const { clock, random, readFile } = runtime
+  const { limits } = live.config
+  const { precheck, authenticator, binding, registry, recorder, dialect, watch, watchPeer } = parts
   const groupOf = groupStrangers((address) => watch.hasAddress(address))
-  const buckets = (limit: { ratePerSecond: number; burst: number }) =>
-    new TokenBuckets({ ...limit, clock })
-  const precheck = createPrecheck({
-    rules: () => claimRulesOf(settings, jwks),
-    keys: jwks,
-    clock,
-    unverifiedBudget: {
-      perAddress: buckets(UNVERIFIED_PER_ADDRESS),
-      inAll: buckets(UNVERIFIED_IN_ALL),
-    },
-  })
+  const buckets = (limit: BucketLimit) => new TokenBuckets({ ...limit, clock })
   const rate = limits.failuresPerAddress
   const failures = { ratePerSecond: rate, burst: rate * FAILURE_BURST_FACTOR }
   return new WorkerPort({
-    line: { precheck, streams, voucher, binding, policy: () => settings.policy },
+    stages: { precheck, registry, authenticator, binding, policy: () => live.policy },
     dialect,
     recorder,
     clock,
@@ -76,24 +98,13 @@ export function composeWorkerPort(
       groupOf,
     }),
     groupOf,
-    tls: readTls(settings.config, readFile),
+    tls: readTls(live.config.listen.tls, readFile),
     watchPeer,
-    onAcceptError: createAcceptErrorLog('workers', around),
-    isTrustEnabled: () => settings.config.k8sTrust.enabled,
-    publicHost: settings.config.listen.publicHost,
-    credentialHeader: () => settings.config.k8sTrust.credentialHeader,
+    onAcceptError: createAcceptErrorLog('workers', runtime),
+    isTrustEnabled: () => live.config.k8sTrust.enabled,
+    publicHost: live.config.listen.publicHost,
+    credentialHeader: () => live.config.k8sTrust.credentialHeader,
     streamIdPrefix: randomBytes(4).toString('hex'),
     limits: { ...limits, handshakeTimeoutMs: limits.handshakeTimeout },
   })
-}
-
-function claimRulesOf({ config, policy }: Settings, jwks: Jwks): ClaimRules {
-  const { kubernetes, k8sTrust } = config
-  return {
-    issuers: () => kubernetes.issuers ?? (jwks.issuer === undefined ? undefined : [jwks.issuer]),
-    audiences: k8sTrust.audiences,
-    maxTokenLifetimeMs: k8sTrust.maxTokenLifetime,
-    expiryGraceMs: k8sTrust.expiredTokenReconnectGrace,
-    isListed: policy.isListed,
-  }
 }

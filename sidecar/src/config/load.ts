@@ -85,7 +85,7 @@ function placeFindings(findings: readonly Finding[], layers: Layers): readonly P
   return [...seen.values()]
 }
 
-/** Places a finding on our form of the document: perhaps an override's, else the file's. */
+/** Semaphore a finding on our form of the document: perhaps an override's, else the file's. */
 function settle(finding: Finding, layers: Layers): Problem {
   const override = layers.overrides.findLast(({ path }) =>
     path.every((part, index) => finding.path[index] === part),
@@ -95,7 +95,7 @@ function settle(finding: Finding, layers: Layers): Problem {
   return place({ ...finding, path }, layers)
 }
 
-/** Places a finding on the document as it was written. */
+/** Semaphore a finding on the document as it was written. */
 const place = (finding: Finding, { document }: Layers): Problem =>
   problemAt(finding, finding.path, document?.locate(finding.path, finding.at))
 

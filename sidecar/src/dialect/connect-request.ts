@@ -2,7 +2,7 @@
 
 import * as z from 'zod'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
-import type { Introduction } from './dialect.ts'
+import type { PresentedCredential } from './dialect.ts'
 import { parseFirstJson } from './first-json.ts'
 
 /** What a worker without a header credential must send first; other members are ignored. */
@@ -16,7 +16,7 @@ const CONNECT_REQUEST = z.object({
 })
 
 /** Reads the frame. Its role is required, and checked where the policy is. */
-export function readConnectRequest(text: string): Verdict<Introduction> {
+export function readConnectRequest(text: string): Verdict<PresentedCredential> {
   const parsed = CONNECT_REQUEST.safeParse(parseFirstJson(text))
   if (!parsed.success) return denied('frame_malformed')
   const { saToken, role, scopes } = parsed.data

@@ -1,8 +1,8 @@
 /** What a dialect is: how a worker introduces itself and how the gateway is reached for it. */
 
 import type { Code, Verdict } from '../denial.ts'
-import type { Dialled } from '../tunnel/dial.ts'
-import type { Caller, Reach } from '../tunnel/gateway-dialer.ts'
+import type { GatewayConnection } from '../tunnel/dial.ts'
+import type { Caller, DialContext } from '../tunnel/gateway-dialer.ts'
 
 /** A worker in its handshake, as far as a dialect may see and move it. */
 export type WorkerSide = Caller & {
@@ -20,16 +20,13 @@ export type WorkerSide = Caller & {
 }
 
 /** What a worker says of itself; nothing of it is proven. */
-export type Introduction = {
+export type PresentedCredential = {
   readonly token: string
   readonly role: string | undefined
 }
 
-/** The gateway's end of an admitted stream, its own handshake done. */
-export type GatewaySide = Dialled
-
 /** What the gateway is reached for. */
-export type GrantedReach = Reach & {
+export type GrantedDialContext = DialContext & {
   /** The commands that the policy in force allows. Asked each time: it may be reloaded. */
   readonly allowedCommands: () => readonly string[]
   /** Ends this admission, or the stream it became. */
@@ -38,13 +35,13 @@ export type GrantedReach = Reach & {
 
 /** One worker's way through a dialect, in this order. */
 export type Handshake = {
-  readonly introduce: () => Promise<Verdict<Introduction>>
+  readonly readCredential: () => Promise<Verdict<PresentedCredential>>
   /** Dials the gateway and does the handshake there. Throws `Fault`. */
-  readonly reach: (reach: GrantedReach) => Promise<GatewaySide>
+  readonly connectGateway: (context: GrantedDialContext) => Promise<GatewayConnection>
   /** Why what the gateway was told of the worker does not hold any more. Synchronous. */
   readonly findObjection: () => Code | undefined
   /** Tells the worker that it is in; bytes flow from here on. Synchronous: nothing may come between. */
-  readonly release: (gateway: GatewaySide) => void
+  readonly release: (gateway: GatewayConnection) => void
   /** The message a refused worker gets on its open WebSocket ahead of the close frame. */
   readonly refusalMessage: (code: Code) => string | undefined
 }

@@ -3,9 +3,9 @@
 import { denied, granted } from '../denial.ts'
 import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-request.ts'
 import { Fault } from '../fault.ts'
-import type { Places } from '../lib/semaphore.ts'
-import type { Dialled } from '../tunnel/dial.ts'
-import type { Caller, GatewayDialer, Reach } from '../tunnel/gateway-dialer.ts'
+import type { Semaphore } from '../lib/semaphore.ts'
+import type { GatewayConnection } from '../tunnel/dial.ts'
+import type { Caller, GatewayDialer, DialContext } from '../tunnel/gateway-dialer.ts'
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'
 
 export type StreamDialectOptions = {
@@ -13,7 +13,7 @@ export type StreamDialectOptions = {
   readonly inBandCredentials: boolean
   readonly dial: GatewayDialer
   /** Those who may be at the gateway's door at once. */
-  readonly places: Pick<Places, 'take'>
+  readonly handshakes: Pick<Semaphore, 'acquire'>
 }
 
 export function createStreamDialect(options: StreamDialectOptions): Dialect {
@@ -24,11 +24,11 @@ export function createStreamDialect(options: StreamDialectOptions): Dialect {
 /** The worker waits for its 101 until the gateway has given ours. */
 function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
-    async introduce() {
+    async readCredential() {
       const { role, token } = worker
       return token === undefined ? denied('credential_missing') : granted({ token, role })
     },
-    reach: (reach) => dialInTurn(worker, reach, options),
+    connectGateway: (context) => dialInTurn(worker, context, options),
     findObjection: () => undefined,
     release: (gateway) => worker.open(gateway.subprotocol),
     refusalMessage: () => undefined,
@@ -38,16 +38,16 @@ function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake
 /** The `connect.request` is consumed: the gateway sees what comes after it. */
 function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
-    async introduce() {
+    async readCredential() {
       if (!options.inBandCredentials) return denied('credential_missing')
       worker.open(worker.subprotocols[0])
       const message = await worker.nextMessage()
       return message.ok ? readConnectRequest(message.value) : message
     },
-    async reach(reach) {
+    async connectGateway(context) {
       // The worker was promised the first with the 101, before the gateway could be asked.
       const subprotocols = worker.subprotocols.slice(0, 1)
-      const gateway = await dialInTurn(callerOf(worker, subprotocols), reach, options)
+      const gateway = await dialInTurn(callerOf(worker, subprotocols), context, options)
       if (gateway.subprotocol === subprotocols[0]) return gateway
       gateway.socket.destroy()
       throw new Fault('gateway_refused', 'The gateway did not choose the subprotocol.')
@@ -66,9 +66,9 @@ const callerOf = (
 /** A herd waits here, under its own time, instead of running out of the gateway's all at once. */
 async function dialInTurn(
   caller: Caller,
-  reach: Reach,
-  { dial, places }: StreamDialectOptions,
-): Promise<Dialled> {
-  const leave = await places.take(reach.signal)
-  return dial(caller, reach).finally(leave)
+  context: DialContext,
+  { dial, handshakes }: StreamDialectOptions,
+): Promise<GatewayConnection> {
+  const release = await handshakes.acquire(context.signal)
+  return dial(caller, context).finally(release)
 }

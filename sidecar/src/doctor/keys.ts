@@ -28,7 +28,8 @@ export async function examineKeys(asking: Asking): Promise<readonly Finding[]> {
     refreshMs: Infinity,
     staleAfterMs: Infinity,
     deadlineMs,
-    onFetch: (_outcome, error) => (fault = error),
+    onFetched: () => {},
+    onFailed: (error) => (fault = error),
   })
   await jwks.refresh()
   const { issuer } = jwks

@@ -1,5 +1,6 @@
 /** Whether the API server really reviews tokens: by our own, which is at hand. */
 
+import { reviewRequest } from '../authn/token-review.ts'
 import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { mendOf, reasonOf } from './explain.ts'
@@ -12,19 +13,12 @@ type Asking = {
   readonly token: string
 }
 
-const PATH = '/apis/authentication.k8s.io/v1/tokenreviews'
-
 /** Asked as for a worker. That our token is for another audience is an answer as good as any. */
 export async function examineReviews(asking: Asking): Promise<readonly Finding[]> {
   const { client, config, deadlineMs, token } = asking
   const { audiences } = config.k8sTrust
-  const body = {
-    apiVersion: 'authentication.k8s.io/v1',
-    kind: 'TokenReview',
-    spec: { token, audiences },
-  }
   try {
-    const answer = await client.request({ method: 'POST', path: PATH, body, deadlineMs })
+    const answer = await client.request(reviewRequest(token, audiences, deadlineMs))
     const { kind, status } = (answer.body ?? {}) as Review
     if (kind !== 'TokenReview' || typeof status !== 'object' || status === null) {
       const mend = 'Ask again; else see what stands between this pod and the API server.'

@@ -1,6 +1,6 @@
 /** Whether RBAC lets the sidecar do what it has to: review tokens, see pods and ServiceAccounts. */
 
-import { scopesOf } from '../admissions/revocation.ts'
+import { scopesOf } from '../authz/watch-scopes.ts'
 import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'
@@ -33,8 +33,7 @@ const NAMED_MAX = 5
 
 export async function examineRights(asking: Asking): Promise<readonly Finding[]> {
   const { client, config, deadlineMs } = asking
-  const { enabled, allowedIdentities } = config.k8sTrust
-  const rights = enabled ? scopesOf(allowedIdentities).flatMap(rightsIn) : []
+  const rights = scopesOf(config.k8sTrust).flatMap(rightsIn)
   // Several ServiceAccounts of a namespace need the same pods.
   const needed = new Map([REVIEW, ...rights].map((right) => [JSON.stringify(right), right]))
   try {

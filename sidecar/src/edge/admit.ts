@@ -1,212 +1,200 @@
 /** The line: everything a worker has to pass, in order, before a byte of it reaches the gateway. */
 
+import type { Admission } from '../admissions/admission.ts'
+import type { AdmissionRegistry } from '../admissions/registry.ts'
+import type { Source, TokenAuthenticator } from '../authn/authenticator.ts'
 import type { Precheck } from '../authn/precheck.ts'
 import type { SignatureState } from '../authn/signature.ts'
-import type { Vouched, Voucher } from '../authn/authenticator.ts'
-import type { Caller, PodBinding } from '../authz/pod-binding.ts'
+import type { PodBinding } from '../authz/pod-binding.ts'
 import type { Grant, Policy } from '../authz/policy.ts'
-import { raceAbort } from '../lib/deadline.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
-import type { GatewaySide, Handshake } from '../dialect/dialect.ts'
+import type { Handshake } from '../dialect/dialect.ts'
 import { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
-import type { Trail } from '../observe/recorder.ts'
-import type { Entry, Streams } from '../admissions/registry.ts'
+import { raceAbort } from '../lib/deadline.ts'
+import type { AuthAttempt } from '../observe/recorder.ts'
+import type { GatewayConnection } from '../tunnel/dial.ts'
 import type { Worker } from './worker.ts'
 
 /** The stages of the line that the edge does not own. */
-export type Line = {
+export type Stages = {
   readonly precheck: Precheck
-  readonly streams: Streams
+  readonly registry: Pick<AdmissionRegistry, 'run' | 'confirm'>
   /** The verdict cache and the TokenReview behind it. */
-  readonly voucher: Pick<Voucher, 'vouch' | 'isStanding'>
+  readonly authenticator: Pick<TokenAuthenticator, 'authenticate' | 'isStanding'>
   readonly binding: Pick<PodBinding, 'bind' | 'check' | 'findGone'>
   /** As configured now: it may be reloaded while an admission is under way. */
   readonly policy: () => Policy
 }
 
-export type Admission = {
-  readonly entry: Entry
+export type Admitted = {
+  readonly admission: Admission
   readonly identity: Identity
   readonly grant: Grant
-  readonly gateway: GatewaySide
+  readonly gateway: GatewayConnection
 }
 
 /** One worker at the beginning of the line. */
-export type Arrival = {
+export type AdmitRequest = {
   readonly worker: Worker
   readonly handshake: Handshake
-  readonly line: Line
-  readonly trail: Trail
+  readonly stages: Stages
+  readonly attempt: AuthAttempt
   /** Whether the pod of a signed token may try once more. */
   readonly mayContinue: (claims: Claims) => boolean
   /** Told once the worker counts as a stream, on a token the cluster has signed. */
   readonly onProven: () => void
   /** Lets the worker into its stream. Called once, in the turn of the last question. */
-  readonly release: (admission: Admission) => void
+  readonly release: (admitted: Admitted) => void
 }
 
 /**
  * Leads a worker through the line. Every stage may only refuse or pass on: whatever was not proven
  * to admit, denies. A `Fault` becomes its retryable code here and nowhere else.
  */
-export async function admit(arrival: Arrival): Promise<Verdict<Admission>> {
-  const { worker, handshake, trail } = arrival
+export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
+  const { worker, handshake, stages, attempt } = request
+  const { address } = worker
   try {
-    // What is shown at the upgrade is proven before the WebSocket opens.
-    const early = worker.token === undefined ? undefined : await precheck(worker.token, arrival)
+    // What is shown at the upgrade is checked before the WebSocket opens.
+    const early = worker.token === undefined ? undefined : await precheck(worker.token, request)
     if (early?.ok === false) return early
 
-    const introduction = await handshake.introduce()
-    if (!introduction.ok) return introduction
-    const { token, role } = introduction.value
+    const presented = await handshake.readCredential()
+    if (!presented.ok) return presented
+    const { token, role } = presented.value
     if (token !== (worker.token ?? token)) return denied('credential_mismatch')
 
-    const prechecked = early ?? (await precheck(token, arrival))
-    if (!prechecked.ok) return prechecked
-    const { signature } = prechecked.value
+    const checked = early ?? (await precheck(token, request))
+    if (!checked.ok) return checked
+    const { claims, signature } = checked.value
 
-    const entry = register(prechecked.value, arrival)
-    if (!entry.ok) return entry
-    return await admitPrechecked({ ...arrival, token, role, signature, entry: entry.value })
+    // From here on a revocation cuts short any of these waits.
+    return await stages.registry.run({ claims, address, signature }, async (admission) => {
+      const { signal } = admission
+      const gone = begin(admission, signature, request)
+      if (gone !== undefined) return denied(gone)
+
+      const authenticated = await raceAbort(
+        stages.authenticator.authenticate(token, claims, signature),
+        signal,
+      )
+      if (!authenticated.ok) return authenticated
+      const { identity, source } = authenticated.value
+      attempt.identity = identity
+      const unproven = signature === 'verified' ? undefined : confirm(admission, request)
+      if (unproven !== undefined) return denied(unproven)
+
+      const caller = { claims, address }
+      const bound = await raceAbort(
+        stages.binding.bind(caller, OUTAGE_TOLERATED.has(source)),
+        signal,
+      )
+      if (!bound.ok) return bound
+
+      const authorized = stages.policy().authorize(identity, role)
+      if (!authorized.ok) return authorized
+      const grant = authorized.value
+      attempt.role = grant.role
+
+      const gateway = await handshake.connectGateway({
+        identity,
+        role: grant.role,
+        allowedCommands: commandsInForce(stages, identity, grant.role),
+        signal,
+        revoke: (code) => admission.revoke(code),
+      })
+
+      // Nothing may be awaited between these last questions and the release.
+      const objection = findLateObjection(request, { claims, identity, source, grant })
+      if (objection !== undefined || !admission.admit(grant.role)) {
+        gateway.socket.destroy()
+        return denied(objection ?? admission.code)
+      }
+      const admitted = { admission, identity, grant, gateway }
+      request.release(admitted)
+      return granted(admitted)
+    })
   } catch (error) {
     if (!(error instanceof Fault)) throw error
-    trail.fault = error
+    attempt.fault = error
     return denied(error.code)
   }
 }
+
+/** Verdicts that count while the API server cannot be asked about the pod. */
+const OUTAGE_TOLERATED: ReadonlySet<Source> = new Set(['cache', 'local'])
 
 type Prechecked = { readonly claims: Claims; readonly signature: SignatureState }
 
 /** Shape, claims, signature: everything that costs the API server nothing. */
 async function precheck(
   token: string,
-  { worker, line, trail, mayContinue }: Arrival,
+  { worker, stages, attempt, mayContinue }: AdmitRequest,
 ): Promise<Verdict<Prechecked>> {
-  trail.hasCredential = true
-  const claims = line.precheck.read(token)
+  attempt.hasCredential = true
+  const claims = stages.precheck.read(token)
   if (!claims.ok) return claims
-  trail.claimed = claims.value
+  attempt.claimed = claims.value
 
-  const signature = await line.precheck.verify(token, worker.address, claims.value)
+  const signature = await stages.precheck.verify(token, worker.address, claims.value)
   if (!signature.ok) return signature
   if (signature.value === 'verified') {
-    trail.isSigned = true
+    attempt.isSigned = true
     if (!mayContinue(claims.value)) return denied('rate_limited')
   }
   return granted({ claims: claims.value, signature: signature.value })
 }
 
-const register = ({ claims, signature }: Prechecked, { line, worker }: Arrival): Verdict<Entry> =>
-  signature === 'verified'
-    ? line.streams.begin(claims, worker.address)
-    : line.streams.beginUnverified(claims, worker.address)
-
-type Begun = Arrival & {
-  readonly token: string
-  readonly role: string | undefined
-  readonly signature: SignatureState
-  readonly entry: Entry
-}
-
-/** The rest of the line, which a revocation of `entry` cuts short at any of its waits. */
-async function admitPrechecked(begun: Begun): Promise<Verdict<Admission>> {
-  const { worker, entry, signature } = begun
-  if (signature === 'verified') begun.onProven()
-  worker.onGone = (code) => entry.revoke(code)
-  let admission: Verdict<Admission> | undefined
-  try {
-    if (worker.gone !== undefined) return denied(worker.gone)
-    admission = await proveAndReach(begun)
-    return admission
-  } catch (error) {
-    const isOfAbort = error instanceof Fault || error === entry.signal.reason
-    if (entry.isAborted && isOfAbort) return denied(entry.code)
-    throw error
-  } finally {
-    if (admission?.ok !== true) entry.finish()
-  }
-}
-
-async function proveAndReach(begun: Begun): Promise<Verdict<Admission>> {
-  const { worker, handshake, line, trail, token, role, signature, entry } = begun
-  const { signal, claims } = entry
-  const caller = { claims, address: worker.address }
-
-  const gone = line.binding.findGone(claims)
-  if (gone !== undefined) return denied(gone)
-
-  const vouched = await raceAbort(line.voucher.vouch(token, claims, signature), signal)
-  if (!vouched.ok) return vouched
-  const { identity, by } = vouched.value
-  trail.identity = identity
-  const unproven = signature === 'verified' ? undefined : prove(begun)
-  if (unproven !== undefined) return denied(unproven)
-
-  const isOutageTolerated = by === 'cache' || by === 'local'
-  const bound = await raceAbort(line.binding.bind(caller, isOutageTolerated), signal)
-  if (!bound.ok) return bound
-
-  const grant = line.policy().authorize(identity, role)
-  if (!grant.ok) return grant
-  trail.role = grant.value.role
-
-  const revoke = (code: Code) => entry.revoke(code)
-  const allowedCommands = commandsInForce(line, identity, grant.value.role)
-  const gateway = await handshake.reach({
-    identity,
-    ...grant.value,
-    allowedCommands,
-    signal,
-    revoke,
-  })
-
-  // Nothing may be awaited between these last questions and the release.
-  const objection = findLateObjection(begun, { caller, identity, by, grant: grant.value })
-  if (objection !== undefined || !entry.admit(grant.value.role)) {
-    gateway.socket.destroy()
-    return denied(objection ?? entry.code)
-  }
-  const admission = { entry, identity, grant: grant.value, gateway }
-  begun.release(admission)
-  return granted(admission)
+/** Ties the worker to its admission; says what is known already to be gone. */
+function begin(
+  admission: Admission,
+  signature: SignatureState,
+  { worker, stages, onProven }: AdmitRequest,
+): Code | undefined {
+  if (signature === 'verified') onProven()
+  worker.onGone = (code) => admission.revoke(code)
+  return worker.abortCode ?? stages.binding.findGone(admission.claims)
 }
 
 /** The cluster has said what our keys could not: from here on it is as if the signature held. */
-function prove({ entry, line, trail, mayContinue, onProven }: Begun): Code | undefined {
-  trail.isSigned = true
-  if (!mayContinue(entry.claims)) return 'rate_limited'
-  const counted = line.streams.confirm(entry)
-  if (!counted.ok) return counted.code
+function confirm(
+  admission: Admission,
+  { stages, attempt, mayContinue, onProven }: AdmitRequest,
+): Code | undefined {
+  attempt.isSigned = true
+  if (!mayContinue(admission.claims)) return 'rate_limited'
+  const confirmed = stages.registry.confirm(admission)
+  if (!confirmed.ok) return confirmed.code
   onProven()
   return undefined
 }
 
 /** Nothing is allowed to those whom the policy in force refuses. */
-function commandsInForce(line: Line, identity: Identity, role: string) {
+function commandsInForce({ policy }: Stages, identity: Identity, role: string) {
   return (): readonly string[] => {
-    const grant = line.policy().authorize(identity, role)
+    const grant = policy().authorize(identity, role)
     return grant.ok ? grant.value.allowedCommands : []
   }
 }
 
 type Proven = {
-  readonly caller: Caller
+  readonly claims: Claims
   readonly identity: Identity
-  readonly by: Vouched['by']
+  readonly source: Source
   readonly grant: Grant
 }
 
-/** What may have changed while the gateway was reached: the rules, the pod, the policy. */
+/** What may have changed while the gateway was connected to: the rules, the pod, the policy. */
 function findLateObjection(
-  { line, handshake }: Arrival,
-  { caller, identity, by, grant }: Proven,
+  { worker, stages, handshake }: AdmitRequest,
+  { claims, identity, source, grant }: Proven,
 ): Code | undefined {
-  const judged = line.precheck.judge(caller.claims)
+  const judged = stages.precheck.judge(claims)
   if (!judged.ok) return judged.code
-  if (!line.voucher.isStanding(by)) return 'review_unavailable'
-  const bound = line.binding.check(caller)
+  if (!stages.authenticator.isStanding(source)) return 'review_unavailable'
+  const bound = stages.binding.check({ claims, address: worker.address })
   if (!bound.ok) return bound.code
-  const renewed = line.policy().authorize(identity, grant.role)
+  const renewed = stages.policy().authorize(identity, grant.role)
   return renewed.ok ? handshake.findObjection() : renewed.code
 }

@@ -5,7 +5,7 @@ import type { Caller, PodBinding } from '../authz/pod-binding.ts'
 import type { Clock } from '../lib/clock.ts'
 import { isCharged, type Code } from '../denial.ts'
 import type { Claims } from '../identity.ts'
-import type { Recorder, Trail } from '../observe/recorder.ts'
+import type { Recorder, AuthAttempt } from '../observe/recorder.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
@@ -26,7 +26,7 @@ export type AttemptsOptions = {
 /** One attempt to get in; `address` is empty when the peer had gone before we looked. */
 export type Visit = {
   readonly address: string
-  readonly trail: Trail
+  readonly attempt: AuthAttempt
   readonly arrivedAt: number
 }
 
@@ -74,13 +74,13 @@ export class Attempts {
   }
 
   /** Charges and records an attempt that ended with `code`. */
-  failed(code: Code, { address, trail, arrivedAt }: Visit): void {
+  failed(code: Code, { address, attempt, arrivedAt }: Visit): void {
     // There is nobody to attribute it to.
     if (address === '') return
     const { clock, recorder } = this.#options
-    if (isCharged(code)) this.#charge(address, trail)
-    if (CREDENTIAL_CODES.includes(code)) trail.hasCredential = true
-    recorder.refused({ code, address, trail, durationMs: clock.monotonic() - arrivedAt })
+    if (isCharged(code)) this.#charge(address, attempt)
+    if (CREDENTIAL_CODES.includes(code)) attempt.hasCredential = true
+    recorder.refused({ code, address, attempt, durationMs: clock.monotonic() - arrivedAt })
   }
 
   /**
@@ -96,7 +96,7 @@ export class Attempts {
    * Pods may share an address, so a pod pays for itself. A token shown from elsewhere is charged to
    * that address: who stole it must not be able to lock its pod out.
    */
-  #charge(address: string, { claimed, isSigned }: Readonly<Trail>): void {
+  #charge(address: string, { claimed, isSigned }: Readonly<AuthAttempt>): void {
     const { groupOf, perAddress, perPod } = this.#options
     if (isSigned === true && claimed !== undefined && this.#isOfPod({ claims: claimed, address })) {
       perPod.charge(claimed.podUid)
@@ -110,6 +110,6 @@ export class Attempts {
 
 export const visitOf = (socket: Socket, clock: Clock): Visit => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',
-  trail: {},
+  attempt: {},
   arrivedAt: clock.monotonic(),
 })

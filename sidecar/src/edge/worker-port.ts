@@ -12,7 +12,7 @@ import type { Dialect, Handshake } from '../dialect/dialect.ts'
 import type { Recorder } from '../observe/recorder.ts'
 import { localHostOf } from '../lib/address.ts'
 import { splice } from '../tunnel/splice.ts'
-import { admit, type Admission, type Line } from './admit.ts'
+import { admit, type Admitted, type Stages } from './admit.ts'
 import { visitOf, type Attempts, type Visit } from './attempts.ts'
 import { createHttpServer, type HttpServer } from './http-server.ts'
 import { PendingSockets } from './pending-sockets.ts'
@@ -21,7 +21,7 @@ import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
 import { Worker, type WorkerOptions } from './worker.ts'
 
 export type WorkerPortOptions = {
-  readonly line: Line
+  readonly stages: Stages
   readonly dialect: Dialect
   readonly recorder: Recorder
   readonly clock: Clock
@@ -177,26 +177,26 @@ export class WorkerPort {
   async #lead(worker: Worker, visit: Visit): Promise<void> {
     const { attempts } = this.#options
     const { socket, address } = worker.options
-    this.#pending.onTimeout(socket, () => worker.give(this.#timeoutOf(worker, visit)))
+    this.#pending.onTimeout(socket, () => worker.abort(this.#timeoutOf(worker, visit)))
     const handshake = this.#options.dialect(worker)
-    const admission = await admit({
+    const verdict = await admit({
       worker,
       handshake,
-      line: this.#options.line,
-      trail: visit.trail,
+      stages: this.#options.stages,
+      attempt: visit.attempt,
       mayContinue: (claims) => attempts.mayContinue({ claims, address }),
       onProven: () => this.#pending.prove(socket),
       release: (admitted) => this.#release(worker, handshake, admitted, visit),
     })
-    if (admission.ok) return
-    attempts.failed(admission.code, visit)
-    worker.refuse(admission.code, handshake.refusalMessage(admission.code))
+    if (verdict.ok) return
+    attempts.failed(verdict.code, visit)
+    worker.refuse(verdict.code, handshake.refusalMessage(verdict.code))
   }
 
   /** Unless the worker is waited for, the time that passes once it has shown its credential is ours. */
-  #timeoutOf(worker: Worker, { trail }: Visit): Code {
+  #timeoutOf(worker: Worker, { attempt }: Visit): Code {
     if (this.#isDraining) return 'draining'
-    const isOurs = trail.hasCredential === true && !worker.isAwaited
+    const isOurs = attempt.hasCredential === true && !worker.isReading
     return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 
@@ -225,13 +225,13 @@ export class WorkerPort {
   }
 
   /** Synchronous from the last question of the line to the first relayed byte. */
-  #release(worker: Worker, handshake: Handshake, admission: Admission, visit: Visit): void {
+  #release(worker: Worker, handshake: Handshake, admitted: Admitted, visit: Visit): void {
     const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
-    const { entry, identity, grant, gateway } = admission
+    const { admission, identity, grant, gateway } = admitted
     const { socket } = worker.options
     const openedAt = clock.monotonic()
-    const admitted = {
-      streamId: `${streamIdPrefix}-${entry.number}`,
+    const session = {
+      streamId: `${streamIdPrefix}-${admission.number}`,
       address: visit.address,
       identity,
       role: grant.role,
@@ -254,17 +254,17 @@ export class WorkerPort {
       gatewayGoneDelayMs: () => random() * GATEWAY_GONE_SPREAD_MS,
       clock,
       onClose: ({ code, counts }) => {
-        entry.finish()
-        if (entry.revokedAt !== undefined) {
-          recorder.revoked(clock.monotonic() - entry.revokedAt)
+        admission.finish()
+        if (admission.revokedAt !== undefined) {
+          recorder.revoked(clock.monotonic() - admission.revokedAt)
         }
         const durationMs = clock.monotonic() - openedAt
-        attempts.ended(code, durationMs, entry.claims)
-        recorder.closed({ ...admitted, code, counts, durationMs })
+        attempts.ended(code, durationMs, admission.claims)
+        recorder.closed({ ...session, code, counts, durationMs })
       },
     })
-    entry.attach(stream)
-    recorder.admitted(admitted)
+    admission.attach(stream)
+    recorder.admitted(session)
   }
 
   #turnAway(socket: Socket, code: Code, visit: Visit): void {

@@ -37,12 +37,12 @@ export class Worker implements WorkerSide {
   /** Told once when the worker is gone or out of time, while its admission is under way. */
   onGone: (code: Code) => void = () => {}
   #token: string | undefined
-  #gone: Code | undefined
+  #abortCode: Code | undefined
   #isOpen = false
   #isClosedByPeer = false
-  #isAwaited = false
+  #isReading = false
   readonly #early: EarlyBytes
-  readonly #onLeft = () => this.give('worker_gone')
+  readonly #onLeft = () => this.abort('worker_gone')
 
   constructor({ credential, head, ...options }: WorkerOptions) {
     this.options = options
@@ -95,19 +95,19 @@ export class Worker implements WorkerSide {
   }
 
   /** Whether it is the worker's turn to send its message. */
-  get isAwaited(): boolean {
-    return this.#isAwaited
+  get isReading(): boolean {
+    return this.#isReading
   }
 
   /** Why nothing can come of this worker any more. */
-  get gone(): Code | undefined {
-    return this.#gone
+  get abortCode(): Code | undefined {
+    return this.#abortCode
   }
 
   /** Gives the worker up; the first code counts. */
-  give(code: Code): void {
-    if (this.#gone !== undefined) return
-    this.#gone = code
+  abort(code: Code): void {
+    if (this.#abortCode !== undefined) return
+    this.#abortCode = code
     this.onGone(code)
   }
 
@@ -127,7 +127,7 @@ export class Worker implements WorkerSide {
   }
 
   nextMessage(): Promise<Verdict<string>> {
-    if (this.#gone !== undefined) return Promise.resolve(denied(this.#gone))
+    if (this.#abortCode !== undefined) return Promise.resolve(denied(this.#abortCode))
     const { socket, preAuthFrameBytesMax } = this.options
     const reader = new FirstMessageReader({
       masked: true,
@@ -136,9 +136,9 @@ export class Worker implements WorkerSide {
     })
     const replies = new BoundedReplies(socket)
     const { promise, resolve } = Promise.withResolvers<Verdict<string>>()
-    this.#isAwaited = true
+    this.#isReading = true
     const settle = (verdict: Verdict<string>, rest: Buffer) => {
-      this.#isAwaited = false
+      this.#isReading = false
       socket.off('data', onData)
       this.onGone = () => {}
       this.#early.start(rest)

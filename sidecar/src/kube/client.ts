@@ -1,12 +1,13 @@
 /** The API client: bounded, deadlined requests to the API server under our own credential. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { bulkhead, BulkheadRejectedError, type BulkheadPolicy } from 'cockatiel'
-import { Agent, type Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import { withDeadline } from '../lib/deadline.ts'
+import { Semaphore, type Release } from '../lib/semaphore.ts'
+import { ClusterAgent } from './agents.ts'
 import { Breaker } from './breaker.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
@@ -46,7 +47,7 @@ export type KubeAnswer = {
 
 /** An answer longer than this is a fault, in bytes. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
-/** The share of the deadline the first try may use, so that a dead connection leaves time for another. */
+/** The share of the deadline the first try may use: a dead connection leaves time for another. */
 const FIRST_TRY_SHARE = 0.6
 /** The API server serves its signing keys under a media type of their own, and 406 to any other. */
 const ACCEPTED = 'application/json, application/jwk-set+json'
@@ -54,17 +55,28 @@ const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
 
 /** The API server answered, but with something that is worth a second try. */
-class Unfit extends Error {}
+class UnexpectedStatus extends Error {}
 
 export class KubeClient {
   readonly #options: KubeClientOptions
-  readonly #bulkhead: BulkheadPolicy
+  readonly #semaphore: Semaphore
   readonly #breaker: Breaker
-  #kept: { readonly ca: string; readonly pool: Agent; readonly single: Agent } | undefined
+  /** Keeps its connections. */
+  readonly #pool: ClusterAgent
+  /** A new connection for each request, as for the second try. */
+  readonly #single: ClusterAgent
 
   constructor(options: KubeClientOptions) {
     this.#options = options
-    this.#bulkhead = bulkhead(options.concurrency, options.queue)
+    const { concurrency, credentials, faultCode, queue } = options
+    const common = { maxResponseSize: ANSWER_BYTES_MAX }
+    this.#semaphore = new Semaphore(concurrency, queue)
+    this.#pool = new ClusterAgent({
+      credentials,
+      faultCode,
+      agent: { ...common, connections: concurrency, pipelining: 1 },
+    })
+    this.#single = new ClusterAgent({ credentials, faultCode, agent: { ...common, pipelining: 0 } })
     this.#breaker = new Breaker({
       clock: options.clock,
       failuresMax: BREAKER_FAILURES,
@@ -75,14 +87,15 @@ export class KubeClient {
 
   /**
    * Resolves with the API server's 2xx or 404 answer. Everything else throws a `Fault`: nobody
-   * could say. HTTP/1.1 alone: an early 401 resets an HTTP/2 stream and loses the body.
+   * could say. With a `queueMs` the wait has a deadline of its own, which is longer than the
+   * request's: a herd waits for its turn, and each request still has its whole time.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
     const { clock, faultCode, queueMs } = this.#options
     const { deadlineMs } = request
     const lateAfter = clock.monotonic() + deadlineMs * (1 - FIRST_TRY_SHARE)
-    const run = async (leave: () => void, signal: AbortSignal) => {
-      // A request whose wait has eaten its deadline says nothing of the API server when it is late.
+    const run = async (release: Release, signal: AbortSignal) => {
+      // A request that spent its deadline queueing proves nothing about the API server.
       const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
       try {
         return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
@@ -91,17 +104,19 @@ export class KubeClient {
         await nextTurn()
         throw error
       } finally {
-        leave()
+        release()
       }
     }
     try {
       if (queueMs === undefined) {
         return await withDeadline(clock, deadlineMs, async (signal) =>
-          run(await this.#takePlace(signal), signal),
+          run(await this.#semaphore.acquire(signal), signal),
         )
       }
-      const leave = await withDeadline(clock, queueMs, (signal) => this.#takePlace(signal))
-      return await withDeadline(clock, deadlineMs, (signal) => run(leave, signal))
+      const release = await withDeadline(clock, queueMs, (signal) =>
+        this.#semaphore.acquire(signal),
+      )
+      return await withDeadline(clock, deadlineMs, (signal) => run(release, signal))
     } catch (error) {
       if (error instanceof Fault) throw error
       throw new Fault(faultCode, describe(request, error), { cause: error })
@@ -109,16 +124,7 @@ export class KubeClient {
   }
 
   async close(): Promise<void> {
-    await this.#kept?.pool.destroy()
-    await this.#kept?.single.destroy()
-  }
-
-  /** Waits for a place among the requests under way; what it resolves with gives the place back. */
-  #takePlace(signal: AbortSignal): Promise<() => void> {
-    const { promise, resolve, reject } = Promise.withResolvers<() => void>()
-    const stay = () => new Promise<void>((leave) => resolve(leave))
-    this.#bulkhead.execute(stay, signal).catch(reject)
-    return promise
+    await Promise.all([this.#pool.close(), this.#single.close()])
   }
 
   async #tryTwice(request: KubeRequest, signal: AbortSignal): Promise<KubeAnswer> {
@@ -128,12 +134,12 @@ export class KubeClient {
       return await withDeadline(
         clock,
         request.deadlineMs * FIRST_TRY_SHARE,
-        (first) => this.#send(request, this.#agents().pool, first),
+        (first) => this.#send(request, this.#pool.get(), first),
         signal,
       )
     } catch (error) {
       if (error instanceof Fault || signal.aborted) throw error
-      return this.#send(request, this.#agents().single, signal)
+      return this.#send(request, this.#single.get(), signal)
     }
   }
 
@@ -164,7 +170,7 @@ export class KubeClient {
     }
     await answer.body.dump({ limit: 65_536, signal })
     if (status === 401 || status === 403) return this.#onRefused(request, status, token, signal)
-    throw new Unfit(`HTTP ${status}`)
+    throw new UnexpectedStatus(`HTTP ${status}`)
   }
 
   /** The API server does not know us: perhaps our token was rotated a moment ago. */
@@ -175,8 +181,8 @@ export class KubeClient {
     signal: AbortSignal,
   ): Promise<KubeAnswer> {
     const { credentials } = this.#options
-    if (credentials.token !== token || credentials.reread()) {
-      return this.#send(request, this.#agents().pool, signal)
+    if (credentials.isRotated(token)) {
+      return this.#send(request, this.#pool.get(), signal)
     }
     this.#options.onOwnCredentialRefused(status)
     throw new Fault(
@@ -184,39 +190,9 @@ export class KubeClient {
       `The API server answered ${status} to our own credential at ${request.path}.`,
     )
   }
-
-  /** Connections are made anew when the CA was rotated. */
-  #agents() {
-    const { ca } = this.#options.credentials
-    if (this.#kept?.ca === ca) return this.#kept
-    // Without one, Node would trust every public authority.
-    if (ca === '')
-      throw new Fault(this.#options.faultCode, 'The CA of the API server is not there.')
-    const old = this.#kept
-    const common = {
-      connect: { ca, allowH2: false },
-      allowH2: false,
-      maxResponseSize: ANSWER_BYTES_MAX,
-      // The deadlines above are the only ones: these would count from another start.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-    }
-    this.#kept = {
-      ca,
-      pool: new Agent({ ...common, connections: this.#options.concurrency, pipelining: 1 }),
-      single: new Agent({ ...common, pipelining: 0 }),
-    }
-    for (const agent of [old?.pool, old?.single]) agent?.close().catch(() => {})
-    return this.#kept
-  }
 }
 
 function describe(request: KubeRequest, error: unknown): string {
-  const reason =
-    error instanceof BulkheadRejectedError
-      ? 'too many requests are waiting'
-      : error instanceof Error
-        ? error.message || error.name
-        : String(error)
+  const reason = error instanceof Error ? error.message || error.name : String(error)
   return `${request.method} ${request.path} to the API server failed: ${reason}`
 }

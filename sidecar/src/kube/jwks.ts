@@ -15,7 +15,8 @@ export type JwksOptions = {
   /** How long keys serve that cannot be fetched again, in milliseconds. */
   readonly staleAfterMs: number
   readonly deadlineMs: number
-  readonly onFetch: (outcome: 'ok' | 'failed', error?: unknown) => void
+  readonly onFetched: () => void
+  readonly onFailed: (error: unknown) => void
 }
 
 type Keys = { readonly select: CompactVerifyGetKey; readonly issuer: string; readonly at: number }
@@ -82,11 +83,11 @@ export class Jwks {
     this.#flight = this.#load()
       .then((keys) => {
         this.#keys = keys
-        this.#options.onFetch('ok')
+        this.#options.onFetched()
         return 'refreshed' as const
       })
       .catch((error: unknown) => {
-        this.#options.onFetch('failed', error)
+        this.#options.onFailed(error)
         return 'failed' as const
       })
       .finally(() => {

@@ -42,6 +42,11 @@ export class OwnCredentials {
     return this.#token !== before
   }
 
+  /** Whether `used`, which the API server refused, was rotated meanwhile; reads the files to know. */
+  isRotated(used: string): boolean {
+    return this.token !== used || this.reread()
+  }
+
   #readIfStale(): void {
     if (this.#options.clock.monotonic() - this.#readAt >= REREAD_AFTER_MS) this.reread()
   }

@@ -1,7 +1,7 @@
-/** The pod watch: which pods and ServiceAccounts live right now, and who has just gone. */
+/** The pod watch: an informer of pods and ServiceAccounts that says who lives and who has just gone. */
 
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../lib/bounded-lru.ts'
+import { boundedLru } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { KubeClient } from './client.ts'
 import { PodAddresses } from './pod-addresses.ts'
@@ -15,14 +15,18 @@ export type PodWatchOptions = {
   readonly watches: Pick<WatchClient, 'open'>
   readonly clock: Clock
   readonly random: () => number
-  /** The pod's object is gone, or its name belongs to another. */
-  readonly onPodGone: (pod: WatchedPod) => void
-  /** The pod lost an address, or what else its streams were let in by has changed. */
-  readonly onPodChanged: (pod: WatchedPod) => void
-  /** The pod is being deleted, or has ended: nobody new may come from it. */
-  readonly onPodEnding: (pod: WatchedPod) => void
-  readonly onAccountGone: (account: WatchedAccount) => void
   readonly onFault: (error: unknown) => void
+}
+
+/** Who is told of pods and ServiceAccounts (client-go: a handler of an informer). */
+export type PodListener = {
+  /** The pod's object is gone, or its name belongs to another. */
+  readonly podGone?: (pod: WatchedPod) => void
+  /** The pod lost an address, or what else its streams were let in by has changed. */
+  readonly podChanged?: (pod: WatchedPod) => void
+  /** The pod is being deleted, or has ended: nobody new may come from it. */
+  readonly podEnding?: (pod: WatchedPod) => void
+  readonly accountGone?: (account: WatchedAccount) => void
 }
 
 /** How long a pod that went is remembered, so that its tokens are refused at once. */
@@ -46,15 +50,21 @@ export class PodWatch {
   readonly #gone: LRUCache<string, true>
   readonly #waiters = new Map<string, Set<() => void>>()
   readonly #watched = new Map<string, Watched>()
+  readonly #listeners: PodListener[] = []
 
   constructor(options: PodWatchOptions) {
     this.#options = options
     this.#gone = new LRUCache({
-      ...entriesMax(GONE_MAX),
+      ...boundedLru(GONE_MAX),
       ttl: GONE_TTL_MS,
       ttlResolution: 0,
       perf: { now: () => options.clock.monotonic() },
     })
+  }
+
+  /** Tells `listener` of everything from now on, after those that listen already. */
+  subscribe(listener: PodListener): void {
+    this.#listeners.push(listener)
   }
 
   /** Pods in memory. */
@@ -215,10 +225,11 @@ export class PodWatch {
     const before = this.#pods.get(pod.uid)
     this.#pods.set(pod.uid, pod)
     this.#addresses.replace(before, pod)
-    if (before !== undefined && isRebound(before, pod)) this.#options.onPodChanged(pod)
+    if (before !== undefined && isRebound(before, pod))
+      this.#tell((listener) => listener.podChanged?.(pod))
     if (isEnding(pod) && (before === undefined || !isEnding(before))) {
       this.#endingSince.set(pod.uid, this.#options.clock.monotonic())
-      this.#options.onPodEnding(pod)
+      this.#tell((listener) => listener.podEnding?.(pod))
     }
     for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
   }
@@ -228,7 +239,7 @@ export class PodWatch {
     this.#pods.delete(pod.uid)
     this.#endingSince.delete(pod.uid)
     this.#gone.set(pod.uid, true)
-    this.#options.onPodGone(pod)
+    this.#tell((listener) => listener.podGone?.(pod))
     for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
   }
 
@@ -251,7 +262,7 @@ export class PodWatch {
     const key = `${account.namespace}/${account.name}`
     if (this.#accounts.get(key)?.uid === account.uid) this.#accounts.delete(key)
     this.#gone.set(account.uid, true)
-    this.#options.onAccountGone(account)
+    this.#tell((listener) => listener.accountGone?.(account))
   }
 
   /**
@@ -268,6 +279,10 @@ export class PodWatch {
       this.#endingSince.delete(uid)
     }
     for (const [key, account] of this.#accounts) if (isLost(account)) this.#accounts.delete(key)
+  }
+
+  #tell(tell: (listener: PodListener) => void): void {
+    for (const listener of this.#listeners) tell(listener)
   }
 
   #map<R>(read: (reflector: AnyReflector) => R): R[] {

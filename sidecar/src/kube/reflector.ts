@@ -3,7 +3,7 @@
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import type { KubeClient } from './client.ts'
-import { Gone, type WatchClient, type WatchEvent } from './watch-stream.ts'
+import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
 
 export type Collection = {
   /** As in `/api/v1/namespaces/openclaw/pods`. */
@@ -91,7 +91,7 @@ export class Reflector<T> {
       } catch (error) {
         this.#lose()
         if (signal.aborted) return
-        if (error instanceof Gone) this.#version = undefined
+        if (error instanceof RelistNeeded) this.#version = undefined
         this.#options.onFault(error)
         await this.#backOff()
       }
@@ -175,7 +175,7 @@ export class Reflector<T> {
     try {
       this.#take(event)
     } catch (cause) {
-      throw new Gone('a watch event was not understood', { cause })
+      throw new RelistNeeded('a watch event was not understood', { cause })
     }
   }
 

@@ -1,11 +1,11 @@
 /** One open watch: the events of a Kubernetes watch request, line by line, until it ends. */
 
-import { Agent } from 'undici'
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
+import { ClusterAgent } from './agents.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
-/** One line of a watch (Kubernetes API concepts, «Efficient detection of changes»). */
+/** One line of a watch (Kubernetes API concepts, "Efficient detection of changes"). */
 export type WatchEvent = { readonly type: string; readonly object: unknown }
 
 export type WatchClientOptions = {
@@ -33,10 +33,16 @@ const NEWLINE = 0x0a
 /** Watches have connections of their own, under no deadline but the caller's signal. */
 export class WatchClient {
   readonly #options: WatchClientOptions
-  #kept: { readonly ca: string; readonly agent: Agent } | undefined
+  readonly #agent: ClusterAgent
 
   constructor(options: WatchClientOptions) {
     this.#options = options
+    this.#agent = new ClusterAgent({
+      credentials: options.credentials,
+      faultCode: 'pod_unconfirmed',
+      agent: { pipelining: 0 },
+      connect: { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS },
+    })
   }
 
   /** Yields events until the API server ends the watch; throws on any other end. */
@@ -47,7 +53,8 @@ export class WatchClient {
       opening.abort(new Error(`no answer within ${OPEN_DEADLINE_MS} ms`)),
     )
     const token = credentials.token
-    const answer = await this.#agent()
+    const answer = await this.#agent
+      .get()
       .request({
         origin: apiServer.origin,
         path,
@@ -63,9 +70,9 @@ export class WatchClient {
     const { statusCode: status, body } = answer
     if (status !== 200) {
       body.on('error', () => {}).destroy()
-      if (status === 410) throw new Gone()
+      if (status === 410) throw new RelistNeeded()
       // A token that was rotated meanwhile is tried with the next watch.
-      const isRotated = status === 401 && (credentials.token !== token || credentials.reread())
+      const isRotated = status === 401 && credentials.isRotated(token)
       if (!isRotated && (status === 401 || status === 403)) onOwnCredentialRefused(status)
       throw new Fault('pod_unconfirmed', `GET ${path} answered ${status}.`)
     }
@@ -74,38 +81,15 @@ export class WatchClient {
   }
 
   async close(): Promise<void> {
-    await this.#kept?.agent.destroy()
-  }
-
-  #agent(): Agent {
-    const { ca } = this.#options.credentials
-    if (this.#kept?.ca !== ca) {
-      this.#kept?.agent.close().catch(() => {})
-      // Without one, Node would trust every public authority.
-      if (ca === '') throw new Fault('pod_unconfirmed', 'The CA of the API server is not there.')
-      const agent = new Agent({
-        connect: {
-          ca,
-          allowH2: false,
-          keepAlive: true,
-          keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
-        },
-        allowH2: false,
-        pipelining: 0,
-        headersTimeout: 0,
-        bodyTimeout: 0,
-      })
-      this.#kept = { ca, agent }
-    }
-    return this.#kept.agent
+    await this.#agent.close()
   }
 }
 
 /** The watch cannot go on from the version it has: list again. */
-export class Gone extends Error {
+export class RelistNeeded extends Error {
   constructor(message = 'the resource version is too old', options?: ErrorOptions) {
     super(message, options)
-    this.name = 'Gone'
+    this.name = 'RelistNeeded'
   }
 }
 
@@ -133,19 +117,19 @@ function parseJson(line: Buffer): unknown {
   try {
     return JSON.parse(line.toString('utf8'))
   } catch (cause) {
-    throw new Gone('a watch line is no JSON', { cause })
+    throw new RelistNeeded('a watch line is no JSON', { cause })
   }
 }
 
 function parseEvent(line: Buffer): WatchEvent {
   const event = parseJson(line)
   if (typeof event !== 'object' || event === null || !('type' in event) || !('object' in event)) {
-    throw new Gone('a watch line is no event')
+    throw new RelistNeeded('a watch line is no event')
   }
   const { type, object } = event
-  if (typeof type !== 'string') throw new Gone('a watch line is no event')
+  if (typeof type !== 'string') throw new RelistNeeded('a watch line is no event')
   if (type !== 'ERROR') return { type, object }
   const code = (object as { code?: unknown } | null)?.code
-  if (code === 410) throw new Gone()
+  if (code === 410) throw new RelistNeeded()
   throw new Error(`the watch ended with an error ${JSON.stringify(code)}`)
 }

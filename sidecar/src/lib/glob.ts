@@ -3,6 +3,9 @@
 /** No wildcard stands for one of these: a name with a line break in it matches no glob. */
 const LINE_BREAK = /[\n\r\u2028\u2029]/
 
+/** Whether the text has a wildcard. */
+export const isGlob = (text: string): boolean => /[*?]/.test(text)
+
 /**
  * A pattern without wildcards is exact. Names come from strangers, so a match takes at most
  * `pattern.length * name.length` steps: each literal between two `*` is looked for once, from left
@@ -10,7 +13,7 @@ const LINE_BREAK = /[\n\r\u2028\u2029]/
  */
 export function globMatcher(pattern: string): (name: string) => boolean {
   const literals = pattern.split(/\*+/)
-  if (literals.length === 1 && !pattern.includes('?')) return (name) => name === pattern
+  if (!isGlob(pattern)) return (name) => name === pattern
   const [first = '', ...middle] = literals
   const last = middle.pop()
   return (name) => {

@@ -1,56 +1,70 @@
-/** Places: so many may be at it at once, and the rest wait in line. */
+/** A FIFO semaphore: at most `max` holders at a time, and the others wait for their turn. */
 
-/** Whoever has a place gives it back by calling this, once. */
-export type Leave = () => void
+/** Ends a hold. Calling it again changes nothing. */
+export type Release = () => void
 
-/** The line is as long as its callers let it grow; each bounds how many there are of them. */
-export class Places {
+/** As many wait already as may. */
+class QueueFullError extends Error {
+  constructor() {
+    super('too many requests are waiting')
+    this.name = 'QueueFullError'
+  }
+}
+
+export class Semaphore {
   readonly #max: number
-  readonly #line = new Set<() => void>()
-  #taken = 0
+  readonly #queueMax: number
+  readonly #queue = new Set<() => void>()
+  #held = 0
 
-  constructor(max: number) {
+  /** Without a `queueMax` its callers bound the queue. */
+  constructor(max: number, queueMax = Infinity) {
     this.#max = max
+    this.#queueMax = queueMax
   }
 
-  /** Those that wait. */
+  /** Callers that wait. */
   get waiting(): number {
-    return this.#line.size
+    return this.#queue.size
   }
 
-  /** Resolves in order of asking; rejects with the signal's reason when it aborts before that. */
-  take(signal: AbortSignal): Promise<Leave> {
+  /**
+   * Resolves in order of asking. Rejects with the signal's reason when it aborts before that, and
+   * with a `QueueFullError` where the queue is full.
+   */
+  acquire(signal: AbortSignal): Promise<Release> {
     if (signal.aborted) return Promise.reject(signal.reason as Error)
-    if (this.#taken < this.#max) {
-      this.#taken += 1
-      return Promise.resolve(this.#leaveOnce())
+    if (this.#held < this.#max) {
+      this.#held += 1
+      return Promise.resolve(this.#releaseOnce())
     }
-    const { promise, resolve, reject } = Promise.withResolvers<Leave>()
+    if (this.#queue.size >= this.#queueMax) return Promise.reject(new QueueFullError())
+    const { promise, resolve, reject } = Promise.withResolvers<Release>()
     const enter = () => {
       signal.removeEventListener('abort', giveUp)
-      resolve(this.#leaveOnce())
+      resolve(this.#releaseOnce())
     }
     const giveUp = () => {
-      this.#line.delete(enter)
+      this.#queue.delete(enter)
       reject(signal.reason as Error)
     }
-    this.#line.add(enter)
+    this.#queue.add(enter)
     signal.addEventListener('abort', giveUp, { once: true })
     return promise
   }
 
-  /** A place that is given back goes to the next in line: it is never free in between. */
-  #leaveOnce(): Leave {
-    let hasLeft = false
+  /** A hold passes straight to the next in the queue: it is never free in between. */
+  #releaseOnce(): Release {
+    let isReleased = false
     return () => {
-      if (hasLeft) return
-      hasLeft = true
-      const [next] = this.#line
+      if (isReleased) return
+      isReleased = true
+      const [next] = this.#queue
       if (next === undefined) {
-        this.#taken -= 1
+        this.#held -= 1
         return
       }
-      this.#line.delete(next)
+      this.#queue.delete(next)
       next()
     }
   }

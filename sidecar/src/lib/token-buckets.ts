@@ -1,16 +1,19 @@
 /** Token buckets by key: a rate with a burst, in bounded memory. */
 
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from './bounded-lru.ts'
+import { boundedLru } from './bounded-lru.ts'
 import type { Clock } from './clock.ts'
 
 type Bucket = { tokens: number; filledAt: number }
 
-export type TokenBucketsOptions = {
+export type BucketLimit = {
   /** Tokens that come back per second; 0 switches the limit off. */
   readonly ratePerSecond: number
   /** The most a bucket can hold, and what a new one starts with. */
   readonly burst: number
+}
+
+export type TokenBucketsOptions = BucketLimit & {
   /**
    * The most keys that are remembered; the least recently used one is forgotten. Default 10,000.
    * A caller with more keys than that can have a key forgotten, but has a burst for each of them
@@ -26,7 +29,7 @@ export class TokenBuckets {
 
   constructor(options: TokenBucketsOptions) {
     this.#options = options
-    this.#buckets = new LRUCache(entriesMax(options.keysMax ?? 10_000))
+    this.#buckets = new LRUCache(boundedLru(options.keysMax ?? 10_000))
   }
 
   /** Whether a token is left, without taking it. */

@@ -1,21 +1,14 @@
 /** Metrics that are read when somebody scrapes, not when they change. */
 
 import { Counter, Gauge, type Registry } from 'prom-client'
-
-/** Totals of relayed streams; up is from the worker to the gateway. */
-export type Carried = {
-  readonly bytesUp: number
-  readonly bytesDown: number
-  readonly messagesUp: number
-  readonly messagesDown: number
-}
+import type { RelayTotals } from '../lib/relay-totals.ts'
 
 /** Lines that could not be written since the start, by output. */
 export type LinesDropped = { readonly audit: number; readonly log: number }
 
 export type MetricSources = {
   /** What all streams have carried since the start, the ended ones included. */
-  readonly carried: () => Carried
+  readonly carried: () => RelayTotals
   readonly streams: () => number
   readonly pendingSockets: () => number
   readonly cacheEntries: () => number

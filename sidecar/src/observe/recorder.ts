@@ -3,13 +3,14 @@
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
 import type { Claims, Identity } from '../identity.ts'
+import type { RelaySum, RelayTotals } from '../lib/relay-totals.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
 
 /** What became known of a worker on its way, for the audit line: claimed until proven. */
-export type Trail = {
+export type AuthAttempt = {
   /** A credential was found. */
   hasCredential?: true
   claimed?: Claims
@@ -23,7 +24,7 @@ export type Trail = {
 type Refused = {
   readonly code: Code
   readonly address: string
-  readonly trail: Readonly<Trail>
+  readonly attempt: Readonly<AuthAttempt>
   readonly durationMs: number
 }
 
@@ -37,12 +38,7 @@ type Admitted = {
 
 type Closed = Admitted & {
   readonly code: Code | 'completed'
-  readonly counts: {
-    readonly bytesUp: number
-    readonly bytesDown: number
-    readonly messagesUp: number
-    readonly messagesDown: number
-  }
+  readonly counts: RelayTotals
 }
 
 export type Recorder = {
@@ -60,6 +56,8 @@ export type RecorderOptions = {
   readonly log: Log
   /** How many faults of a code may be logged: an outage must not flood the log. */
   readonly faultLogs: TokenBuckets
+  /** Told of every stream that ended. */
+  readonly totals: Pick<RelaySum, 'add'>
   /** Source addresses are only reported; every line then says so. */
   readonly isSourceUnenforced: () => boolean
 }
@@ -72,19 +70,19 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const sourceOf = (remoteIp: string) =>
     options.isSourceUnenforced() ? { remoteIp, sourceAddress: 'report' } : { remoteIp }
   return {
-    refused({ code, address, trail, durationMs }) {
-      if (trail.hasCredential === true) {
+    refused({ code, address, attempt, durationMs }) {
+      if (attempt.hasCredential === true) {
         metrics.authAttempts.inc({ result: 'failed' })
         metrics.authFailures.inc({ kind: kindOf(code), code })
         metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
       } else metrics.upgradesRefused.inc({ code })
-      if (trail.fault !== undefined && faultLogs.take(code)) {
-        log.warn({ code, address, err: trail.fault }, 'admission fault')
+      if (attempt.fault !== undefined && faultLogs.take(code)) {
+        log.warn({ code, address, err: attempt.fault }, 'admission fault')
       }
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address) } as const
-      const { isSigned, claimed } = trail
+      const { isSigned, claimed } = attempt
       const podUid = isSigned === true ? claimed?.podUid : undefined
-      const who = podUid === undefined ? claimedOf(trail) : subjectOf(trail)
+      const who = podUid === undefined ? claimedOf(attempt) : subjectOf(attempt)
       audit.aggregate({ code, address, podUid }, { ...line, ...who })
     },
 
@@ -105,6 +103,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     closed({ streamId, address, identity, role, code, counts, durationMs }) {
       metrics.sessionsActive.dec({ namespace: identity.namespace })
       metrics.streamCloses.inc({ code })
+      options.totals.add(counts)
       metrics.streamSeconds.observe(durationMs / 1000)
       audit.write({
         event: 'k8s-session-closed',
@@ -121,7 +120,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 }
 
 /** Who it was about, in the original field names; `displayName` is the verified pod name. */
-function subjectOf({ claimed, identity, role }: Readonly<Trail>) {
+function subjectOf({ claimed, identity, role }: Readonly<AuthAttempt>) {
   const subject = identity ?? claimed
   return {
     namespace: subject?.namespace,
@@ -135,7 +134,7 @@ function subjectOf({ claimed, identity, role }: Readonly<Trail>) {
   }
 }
 
-function claimedOf({ claimed }: Readonly<Trail>) {
+function claimedOf({ claimed }: Readonly<AuthAttempt>) {
   if (claimed === undefined) return {}
   const { namespace, serviceAccount, podName } = claimed
   return {

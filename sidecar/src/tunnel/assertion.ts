@@ -4,7 +4,7 @@ import { generateKeyPair, randomUUID, sign as signBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import { exportJWK, type JSONWebKeySet } from 'jose'
 import type { Clock } from '../lib/clock.ts'
-import type { Identity } from '../identity.ts'
+import { userNameOf, type Identity } from '../identity.ts'
 
 const ASSERTION_ISSUER = 'openclaw-auth-sidecar'
 /** Seconds an assertion may be used after it was made. */
@@ -51,7 +51,7 @@ function claimsOf(identity: Identity, { role, audience, nowS }: Claiming) {
       ...(credentialId === undefined ? {} : { credentialId }),
     },
     iss: ASSERTION_ISSUER,
-    sub: `system:serviceaccount:${namespace}:${serviceAccount}`,
+    sub: userNameOf({ namespace, serviceAccount }),
     aud: audience,
     jti: randomUUID(),
     iat: nowS,

@@ -26,7 +26,7 @@ export type DialOptions = {
   readonly watchPeer?: ((socket: Socket) => void) | undefined
 }
 
-export type Dialled = {
+export type GatewayConnection = {
   /** Paused, half-open allowed, and its errors already minded. */
   readonly socket: Socket
   /** Reads the socket, whoever takes what it says. */
@@ -45,7 +45,7 @@ const HEAD_END = '\r\n\r\n'
  * when the answer is not a perfect 101, or with the signal's reason. The socket is then destroyed,
  * and nothing the gateway said has gone anywhere.
  */
-export async function dialGateway(options: DialOptions): Promise<Dialled> {
+export async function dialGateway(options: DialOptions): Promise<GatewayConnection> {
   const { url, signal, timeoutMs, clock, connect = netConnect } = options
   if (url.protocol !== 'ws:') throw new Error('the gateway is dialled over ws: only')
   signal?.throwIfAborted()
@@ -57,7 +57,7 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
   options.watchPeer?.(socket)
   // It stays for good: an error may come before the splice listens, and must not end the process.
   socket.on('error', ignoreError)
-  const { promise, resolve, reject } = Promise.withResolvers<Dialled>()
+  const { promise, resolve, reject } = Promise.withResolvers<GatewayConnection>()
   const abort = (): void => reject(signal?.reason)
   const cancelDeadline = clock.after(timeoutMs, () => {
     reject(new Fault('gateway_unreachable', `the gateway did not answer within ${timeoutMs} ms`))
@@ -79,12 +79,15 @@ export async function dialGateway(options: DialOptions): Promise<Dialled> {
 
 type Outcome = {
   readonly options: DialOptions
-  readonly resolve: (dialled: Dialled) => void
+  readonly resolve: (dialled: GatewayConnection) => void
   readonly reject: (reason: unknown) => void
 }
 
 /** Settles the outcome by what the socket says; the returned function stops listening. */
-function readAnswer(dialled: Pick<Dialled, 'socket' | 'reader'>, outcome: Outcome): () => void {
+function readAnswer(
+  dialled: Pick<GatewayConnection, 'socket' | 'reader'>,
+  outcome: Outcome,
+): () => void {
   const { socket } = dialled
   let read = Buffer.alloc(0)
   const onData = (chunk: Buffer): void => {
@@ -116,7 +119,7 @@ function readAnswer(dialled: Pick<Dialled, 'socket' | 'reader'>, outcome: Outcom
 type Reading = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
 
 function settle(
-  dialled: Pick<Dialled, 'socket' | 'reader'>,
+  dialled: Pick<GatewayConnection, 'socket' | 'reader'>,
   { read, end, outcome }: Reading,
 ): void {
   const { request, subprotocols } = outcome.options

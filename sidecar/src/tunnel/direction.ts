@@ -2,7 +2,6 @@
 
 import type { Duplex } from 'node:stream'
 
-import { giveBack } from './chunk-memory.ts'
 import type { GatewayReader } from './gateway-reader.ts'
 import { FrameScanner } from '../websocket/scanner.ts'
 import type { ScannerOptions, Violation } from '../websocket/scanner.ts'
@@ -110,7 +109,7 @@ export class Direction {
   readonly #onData = (chunk: Buffer): void => {
     this.take(chunk, chunk.length)
     const { sink } = this
-    if (sink.writableLength === 0) giveBack(chunk)
+    if (sink.writableLength === 0) releaseChunk(chunk)
     else if (sink.writableNeedDrain) this.#unwritten = chunk
   }
 
@@ -124,7 +123,8 @@ export class Direction {
   }
 
   readonly #onDrain = (): void => {
-    if (this.#unwritten !== undefined && this.sink.writableLength === 0) giveBack(this.#unwritten)
+    if (this.#unwritten !== undefined && this.sink.writableLength === 0)
+      releaseChunk(this.#unwritten)
     this.#unwritten = undefined
     this.#reader?.drained()
     if (!this.#isPaused) return
@@ -163,4 +163,13 @@ export class Direction {
     this.#isPaused = false
     this.#source.resume()
   }
+}
+
+/**
+ * Gives the memory of `chunk` back at once, and leaves it empty. One that is only a part of its
+ * memory shares it with others, as those of Node's own pool do, and is left alone.
+ */
+function releaseChunk(chunk: Buffer): void {
+  const { buffer, byteLength } = chunk
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0)
 }

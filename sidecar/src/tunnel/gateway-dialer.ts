@@ -4,9 +4,9 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
-import { dialGateway, type Dialled } from './dial.ts'
+import { dialGateway, type GatewayConnection } from './dial.ts'
 import { buildUpstreamRequest } from './headers.ts'
-import { takeRandom } from '../lib/random-pool.ts'
+import { randomPool } from '../lib/random-pool.ts'
 
 export type GatewayDialerOptions = {
   readonly url: URL
@@ -32,14 +32,14 @@ export type Caller = {
   readonly subprotocols: readonly string[]
 }
 
-export type Reach = {
+export type DialContext = {
   readonly identity: Identity
   readonly role: string
   readonly signal: AbortSignal
 }
 
 /** Throws a `Fault` when the gateway cannot be reached or does not take the stream. */
-export type GatewayDialer = (caller: Caller, reach: Reach) => Promise<Dialled>
+export type GatewayDialer = (caller: Caller, context: DialContext) => Promise<GatewayConnection>
 
 export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {
   const { url, connectTimeoutMs, workerProto, signer, clock, watchPeer } = options
@@ -55,7 +55,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       identity,
       role,
       assertion: await signer.sign(identity, role),
-      key: takeRandom(16).toString('base64'),
+      key: randomPool.take(16).toString('base64'),
     })
     const { subprotocols } = caller
     return dialGateway({

@@ -1,6 +1,6 @@
 /** Builds the request that asks the gateway for a stream: from an allow-list, never by copying. */
 
-import type { Identity } from '../identity.ts'
+import { userNameOf, type Identity } from '../identity.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
 /** Only this module can set it, so no dial can happen without the headers built here. */
@@ -88,7 +88,7 @@ function identityFields(options: UpstreamRequestOptions): readonly Field[] {
     ['X-Forwarded-For', canonicalAddress(workerAddress)],
     ['X-Forwarded-Host', forwardedHost],
     ['X-Forwarded-Proto', workerProto],
-    ['X-Forwarded-User', `system:serviceaccount:${namespace}:${serviceAccount}`],
+    ['X-Forwarded-User', userNameOf({ namespace, serviceAccount })],
     ['X-OpenClaw-K8s-Namespace', namespace],
     ['X-OpenClaw-K8s-Service-Account', serviceAccount],
     ['X-OpenClaw-K8s-Pod-Name', identity.podName],

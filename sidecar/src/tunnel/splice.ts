@@ -1,25 +1,18 @@
 /** Joins a worker's socket and a gateway's socket into one stream that can be closed cleanly. */
 
 import type { Duplex } from 'node:stream'
-
 import type { Clock } from '../lib/clock.ts'
-import { CODES } from '../denial.ts'
-import type { Code } from '../denial.ts'
+import { CODES, type Code } from '../denial.ts'
+import { ignoreError } from '../lib/peer-errors.ts'
+import type { RelayTotals } from '../lib/relay-totals.ts'
 import { Direction } from './direction.ts'
 import { closeFrame } from '../websocket/frames.ts'
 import type { GatewayReader } from './gateway-reader.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Violation } from '../websocket/scanner.ts'
 
-/** Up is from the worker to the gateway. Close frames and pings of our own are not counted. */
-export type Counts = {
-  readonly bytesUp: number
-  readonly bytesDown: number
-  readonly messagesUp: number
-  readonly messagesDown: number
-  readonly framesUp: number
-  readonly framesDown: number
-}
+/** Close frames and pings of our own are not counted. */
+type Counts = RelayTotals & { readonly framesUp: number; readonly framesDown: number }
 
 export type Summary = {
   /** Why the stream ended; `completed` when the peers closed it themselves. */
@@ -260,9 +253,6 @@ class SplicedStream implements Stream {
     this.#reportClose({ code: this.#code ?? 'completed', counts: this.counts })
   }
 }
-
-/** What an error means is told by the `close` that follows it. */
-const ignoreError = (): void => undefined
 
 const closeOf = (code: Code, masked: boolean): Buffer =>
   closeFrame({ code: CODES[code].close, reason: code, masked })

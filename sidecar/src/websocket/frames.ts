@@ -1,7 +1,7 @@
 /** Builds the frames the sidecar itself says: close, ping, pong and text. */
 
 import { OPCODE } from './frame-header.ts'
-import { takeRandom } from '../lib/random-pool.ts'
+import { randomPool } from '../lib/random-pool.ts'
 
 /** `masked` towards the gateway, whose client we are; `mask` defaults to four random bytes. */
 export type Masking = { readonly masked: boolean; readonly mask?: Buffer }
@@ -84,7 +84,7 @@ function buildFrame(opcode: number, payload: Buffer, { masked, mask }: Masking):
   if (extension === 8) frame.writeBigUInt64BE(BigInt(length), 2)
   payload.copy(frame, payloadAt)
   if (!masked) return frame
-  const key = mask ?? takeRandom(4)
+  const key = mask ?? randomPool.take(4)
   key.copy(frame, maskAt)
   applyMask(frame.subarray(payloadAt), key)
   return frame

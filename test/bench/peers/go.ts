@@ -3,7 +3,7 @@
 import { startChild } from '../child.ts'
 import { buildGo, findGo } from '../go-programs.ts'
 import { processTree } from '../processes.ts'
-import type { Absent, Peer, RunningPeer, Surroundings } from './peer.ts'
+import type { Absent, Peer, RunningPeer, Runtime } from './peer.ts'
 
 export const goPeers = (): readonly (Peer | Absent)[] => {
   const version = findGo()
@@ -26,14 +26,12 @@ export const goPeers = (): readonly (Peer | Absent)[] => {
 }
 
 /** Answers 200 to a request with a good token and 401 to any other, for a proxy that asks before it forwards. */
-export const startAuthEndpoint = async (surroundings: Surroundings): Promise<RunningPeer> =>
+export const startAuthEndpoint = async (surroundings: Runtime): Promise<RunningPeer> =>
   start(reviewFlags(surroundings), { ...surroundings, tls: undefined })
 
-const forwardFlags = ({ upstream }: Surroundings): readonly string[] => [
-  `-upstream=http://${upstream}`,
-]
+const forwardFlags = ({ upstream }: Runtime): readonly string[] => [`-upstream=http://${upstream}`]
 
-const reviewFlags = ({ cluster }: Surroundings): readonly string[] => [
+const reviewFlags = ({ cluster }: Runtime): readonly string[] => [
   `-api-server=${cluster.url}`,
   `-ca-file=${cluster.caFile}`,
   `-token-file=${cluster.tokenFile}`,
@@ -41,7 +39,7 @@ const reviewFlags = ({ cluster }: Surroundings): readonly string[] => [
 
 const start = async (
   flags: readonly string[],
-  { tls }: Pick<Surroundings, 'tls'>,
+  { tls }: Pick<Runtime, 'tls'>,
 ): Promise<RunningPeer> => {
   const tlsFlags =
     tls === undefined ? [] : [`-tls-cert-file=${tls.certFile}`, `-tls-key-file=${tls.keyFile}`]

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { startChild } from '../child.ts'
 import { accepting, freePort } from '../ports.ts'
 import { openFilesMax, processTree } from '../processes.ts'
-import type { Absent, Peer, Surroundings } from './peer.ts'
+import type { Absent, Peer, Runtime } from './peer.ts'
 
 /** What of the open files is no connection. */
 const OTHER_FILES = 100
@@ -39,7 +39,7 @@ const findVersion = (): string | undefined => {
   }
 }
 
-const start = async (surroundings: Surroundings, tuning: string) => {
+const start = async (surroundings: Runtime, tuning: string) => {
   const port = await freePort()
   const file = join(surroundings.directory, 'haproxy.cfg')
   writeFileSync(file, configure(surroundings, port, tuning))
@@ -49,7 +49,7 @@ const start = async (surroundings: Surroundings, tuning: string) => {
   return { address, pids: () => processTree(child.pid), stop: child.stop }
 }
 
-const configure = ({ upstream, tls }: Surroundings, port: number, tuning: string): string => `
+const configure = ({ upstream, tls }: Runtime, port: number, tuning: string): string => `
 global
   nbthread 1
   maxconn ${Math.floor((Math.min(openFilesMax(), 65_536) - OTHER_FILES) / 2)}

@@ -8,7 +8,7 @@ import { findGo } from '../go-programs.ts'
 import { openFilesMax, processTree } from '../processes.ts'
 import { accepting, freePort } from '../ports.ts'
 import { startAuthEndpoint } from './go.ts'
-import type { Absent, Peer, Surroundings } from './peer.ts'
+import type { Absent, Peer, Runtime } from './peer.ts'
 
 const AUTH_REQUEST_MODULE = '--with-http_auth_request_module'
 /**
@@ -68,7 +68,7 @@ const describe = (): string | undefined => {
 }
 
 const start = async (
-  surroundings: Surroundings,
+  surroundings: Runtime,
   how: { readonly hasLargeBuffers: boolean; readonly asks: boolean },
 ) => {
   const { directory } = surroundings
@@ -92,7 +92,7 @@ const start = async (
 }
 
 const configure = (
-  { upstream, directory, tls }: Surroundings,
+  { upstream, directory, tls }: Runtime,
   { port, hasLargeBuffers, authEndpoint }: Settings,
 ): string => {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']

@@ -3,7 +3,7 @@
 import type { Cluster, TlsFiles } from '../cluster.ts'
 import type { SectionName } from '../options.ts'
 
-export type Surroundings = {
+export type Runtime = {
   readonly cluster: Cluster
   /** Where the gateway's stand-in listens, as host:port. */
   readonly upstream: string
@@ -28,7 +28,7 @@ export type Peer = {
   readonly sections?: readonly SectionName[]
   /** It lets in whoever comes, so that a token costs it nothing and a bad one is not refused. */
   readonly asksNobody?: boolean
-  readonly start: (surroundings: Surroundings) => Promise<RunningPeer>
+  readonly start: (surroundings: Runtime) => Promise<RunningPeer>
 }
 
 /** One that cannot take part here, and why. */

@@ -4,7 +4,7 @@ import { basename, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { startChild } from '../child.ts'
 import { processTree } from '../processes.ts'
-import type { Peer, RunningPeer, Surroundings } from './peer.ts'
+import type { Peer, RunningPeer, Runtime } from './peer.ts'
 import { ship, type Shipped } from './shipped.ts'
 
 const HERE = fileURLToPath(new URL('../../..', import.meta.url))
@@ -40,7 +40,7 @@ const sidecarOf = (checkout: string, flags: readonly string[], name: string): Pe
 const start = async (
   { main, env }: Shipped,
   flags: readonly string[],
-  { cluster, upstream, directory, tls }: Surroundings,
+  { cluster, upstream, directory, tls }: Runtime,
 ): Promise<RunningPeer> => {
   const settings = [
     'listen.workers=127.0.0.1:0',

@@ -2,7 +2,7 @@
 
 import { createHmac, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { entriesMax } from '../../lib/bounded-lru.ts'
+import { boundedLru } from '../../lib/bounded-lru.ts'
 import { deviceIdOf } from './device-proof.ts'
 
 /** Names a pod across its re-creations: a StatefulSet's pod keeps its device. */
@@ -34,7 +34,7 @@ export function createDeviceKeys(seed: string): DeviceKeys {
   if (Buffer.byteLength(secret) < SEED_BYTES_MIN) {
     throw new Error(`the device seed is shorter than ${SEED_BYTES_MIN} bytes`)
   }
-  const devices = new LRUCache<string, Device>(entriesMax(DEVICES_MAX))
+  const devices = new LRUCache<string, Device>(boundedLru(DEVICES_MAX))
   return ({ namespace, serviceAccount, podName }) => {
     // None of the three can hold a slash, so no two pods share a text.
     const text = `${namespace}/${serviceAccount}/${podName}`

@@ -60,7 +60,7 @@ export class Devices {
   }
 
   /** The gateway has just let the device in. */
-  note(deviceId: string): void {
+  markEnrolled(deviceId: string): void {
     this.#enrolled.add(deviceId)
   }
 

@@ -4,9 +4,9 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../../lib/clock.ts'
 import { DeadlineError, raceAbort, withDeadline } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
-import type { Places } from '../../lib/semaphore.ts'
+import type { Semaphore } from '../../lib/semaphore.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
-import type { GrantedReach } from '../dialect.ts'
+import type { GrantedDialContext } from '../dialect.ts'
 import type { Device } from './device-key.ts'
 import type { Devices } from './devices.ts'
 import type { EphemeralSessions } from './ephemeral-sessions.ts'
@@ -23,8 +23,11 @@ import type { Surfaces } from './surfaces.ts'
 export type EnrolmentOptions = {
   readonly dial: GatewayDialer
   /** Those who may be at the gateway's door at once. */
-  readonly places: Pick<Places, 'take'>
-  readonly devices: Pick<Devices, 'isEnrolled' | 'list' | 'note' | 'remove' | 'mintBootstrapToken'>
+  readonly handshakes: Pick<Semaphore, 'acquire'>
+  readonly devices: Pick<
+    Devices,
+    'isEnrolled' | 'list' | 'markEnrolled' | 'remove' | 'mintBootstrapToken'
+  >
   readonly ephemeral: Pick<EphemeralSessions, 'keep'>
   readonly surfaces: Pick<Surfaces, 'check'>
   /** What vouches for a device the gateway knows. Throws a `Fault` when it cannot be read. */
@@ -41,7 +44,7 @@ export type Entrant = {
   readonly caller: Caller
   /** The worker's own `connect`. */
   readonly request: ConnectRequest
-  readonly reach: GrantedReach
+  readonly context: GrantedDialContext
   readonly device: Device
   /** Told what the gateway is about to be offered. */
   readonly onOffer: (surface: Surface) => void
@@ -67,8 +70,8 @@ export class Enrolment {
    * Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway.
    */
   async enter(entrant: Entrant): Promise<Welcome> {
-    const leave = await this.#options.places.take(entrant.reach.signal)
-    return this.#enterInTurn(entrant).finally(leave)
+    const release = await this.#options.handshakes.acquire(entrant.context.signal)
+    return this.#enterInTurn(entrant).finally(release)
   }
 
   async #enterInTurn(entrant: Entrant): Promise<Welcome> {
@@ -78,7 +81,7 @@ export class Enrolment {
       } catch (error) {
         const isChanged = error instanceof ConnectRefused && error.reason === PAIRING_CHANGED
         if (!isChanged || again > CHANGED_RETRIES_MAX) throw error
-        await this.#pause(CHANGED_PAUSE_MS * again, entrant.reach.signal)
+        await this.#pause(CHANGED_PAUSE_MS * again, entrant.context.signal)
       }
     }
   }
@@ -117,27 +120,27 @@ export class Enrolment {
 
   async #enrol(entrant: Entrant): Promise<Welcome> {
     const { devices, onEnrolled } = this.#options
-    const { device, reach } = entrant
+    const { device, context } = entrant
     const bootstrapToken = await devices.mintBootstrapToken()
     const welcome = await this.#greet(entrant, { bootstrapToken })
-    devices.note(device.id)
-    onEnrolled(device.id, reach.identity.podName)
+    devices.markEnrolled(device.id)
+    onEnrolled(device.id, context.identity.podName)
     return welcome
   }
 
   async #greet(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
     const { clock, dial, handshakeTimeoutMs, messageBytesMax } = this.#options
-    const { caller, device, onOffer, reach, request } = entrant
-    const { identity, signal } = reach
+    const { caller, device, onOffer, context, request } = entrant
+    const { identity, signal } = context
     signal.throwIfAborted()
-    const dialled = await dial(caller, reach)
+    const dialled = await dial(caller, context)
     try {
       const greeting = greetGateway({
         dialled,
         requestId: request.id,
         messageBytesMax,
         connectFrame(challenge) {
-          const allowedCommands = reach.allowedCommands()
+          const allowedCommands = context.allowedCommands()
           onOffer(filterSurface(request.params, allowedCommands))
           return gatewayConnectFrame({
             request,

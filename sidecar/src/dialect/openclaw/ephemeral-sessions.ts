@@ -2,18 +2,18 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Clock } from '../../lib/clock.ts'
-import type { DeviceKeys, PodName } from './device-key.ts'
+import type { PodListener } from '../../kube/pod-watch.ts'
+import type { WatchedPod } from '../../kube/pod.ts'
+import type { DeviceKeys } from './device-key.ts'
 import type { DeviceRecord, Devices } from './devices.ts'
+import type { KnownPods } from './known-pods.ts'
 import type { Sessions } from './sessions.ts'
 
 export type EphemeralSessionsOptions = {
   readonly devices: Pick<Devices, 'list' | 'remove'>
   readonly sessions: Pick<Sessions, 'find'>
   readonly deviceKeys: DeviceKeys
-  /** Every pod that may still run; `undefined` while that is not known. */
-  readonly livePods: () => readonly PodName[] | undefined
-  /** Every ServiceAccount whose pods may have enrolled. */
-  readonly accounts: () => readonly Pick<PodName, 'namespace' | 'serviceAccount'>[]
+  readonly pods: Pick<KnownPods, 'livePods' | 'accounts'>
   readonly isEnabled: () => boolean
   readonly clock: Clock
   readonly onRemoved: (deviceId: string, podName: string) => void
@@ -37,7 +37,7 @@ type Removal = {
   running: Promise<void> | undefined
 }
 
-export class EphemeralSessions {
+export class EphemeralSessions implements PodListener {
   readonly #options: EphemeralSessionsOptions
   readonly #removals = new Map<string, Removal>()
   #underWay = 0
@@ -56,12 +56,13 @@ export class EphemeralSessions {
   }
 
   /** The pod is gone for good: its record is removed once its last session is over. */
-  podGone(pod: PodName, podUid: string): void {
+  podGone({ namespace, serviceAccount, name, uid: podUid }: WatchedPod): void {
     if (!this.#options.isEnabled()) return
+    const pod = { namespace, serviceAccount, podName: name }
     const { id } = this.#options.deviceKeys(pod)
     const session = this.#options.sessions.find(id)
     // What was enrolled in a session's last moment would outlive a removal that came too early.
-    const over = session?.podUid === podUid ? session.over : Promise.resolve()
+    const over = session?.podUid === podUid ? session.closed : Promise.resolve()
     void over.then(() => this.#queue(id, { podName: pod.podName, podUid }))
   }
 
@@ -87,8 +88,8 @@ export class EphemeralSessions {
         this.#reconciling = undefined
         if (this.#isStopped) return
         this.#cancelReconcile()
-        const { clock, livePods } = this.#options
-        const waitMs = livePods() === undefined ? UNKNOWN_MS : RECONCILE_MS
+        const { clock, pods } = this.#options
+        const waitMs = pods.livePods() === undefined ? UNKNOWN_MS : RECONCILE_MS
         this.#cancelReconcile = clock.after(waitMs, () => void this.reconcile())
       })
     return this.#reconciling
@@ -102,11 +103,11 @@ export class EphemeralSessions {
   }
 
   async #reconcile(): Promise<void> {
-    const { devices, deviceKeys, isEnabled, livePods } = this.#options
-    if (!isEnabled() || livePods() === undefined) return
+    const { devices, deviceKeys, isEnabled, pods } = this.#options
+    if (!isEnabled() || pods.livePods() === undefined) return
     const records = await devices.list()
     // Asked again after the list: a pod that enrolled meanwhile is among them.
-    const live = livePods() ?? []
+    const live = pods.livePods() ?? []
     const kept = new Set<string>()
     for (const [index, pod] of live.entries()) {
       kept.add(deviceKeys(pod).id)
@@ -118,9 +119,9 @@ export class EphemeralSessions {
   }
 
   async #judge({ deviceId, displayName: podName }: DeviceRecord): Promise<void> {
-    const { accounts, deviceKeys } = this.#options
+    const { deviceKeys, pods } = this.#options
     if (podName === undefined) return
-    for (const [index, account] of accounts().entries()) {
+    for (const [index, account] of pods.accounts().entries()) {
       if (index % DERIVED_AT_ONCE_MAX === 0) await turn()
       if (deviceKeys({ ...account, podName }).id !== deviceId) continue
       return this.#queue(deviceId, { podName, podUid: undefined })

@@ -153,13 +153,13 @@ const RESPONSE = z.object({
   error: ERROR.optional().catch(undefined),
 })
 
-export type Response = z.output<typeof RESPONSE>
+export type ResponseFrame = z.output<typeof RESPONSE>
 
-export const readResponse = (text: string): Response | undefined =>
+export const readResponse = (text: string): ResponseFrame | undefined =>
   RESPONSE.safeParse(parseJson(text)).data
 
 /** The finest code of a refusal; for our log, never for a worker. */
-export const refusalCodeOf = ({ error }: Response): string =>
+export const refusalCodeOf = ({ error }: ResponseFrame): string =>
   error?.details?.code || error?.code || 'UNKNOWN'
 
 const EVENT = z.object({

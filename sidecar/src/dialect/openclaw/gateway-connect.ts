@@ -2,7 +2,7 @@
 
 import { isDeepStrictEqual } from 'node:util'
 import { globMatcher } from '../../lib/glob.ts'
-import type { Identity } from '../../identity.ts'
+import { userNameOf, type Identity } from '../../identity.ts'
 import type { Device } from './device-key.ts'
 import { proofText } from './device-proof.ts'
 import { PROTOCOL, type Challenge, type ConnectParams, type ConnectRequest } from './frames.ts'
@@ -48,7 +48,7 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
     client: {
       ...client,
       displayName: podName,
-      instanceId: `system:serviceaccount:${namespace}:${serviceAccount}/${podName}`,
+      instanceId: `${userNameOf({ namespace, serviceAccount })}/${podName}`,
     },
     role: 'node',
     scopes: [],

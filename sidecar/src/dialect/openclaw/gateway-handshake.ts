@@ -2,7 +2,7 @@
 
 import * as z from 'zod'
 import { Fault } from '../../fault.ts'
-import type { Dialled } from '../../tunnel/dial.ts'
+import type { GatewayConnection } from '../../tunnel/dial.ts'
 import { readChallenge, readResponse, refusalCodeOf, type Challenge } from './frames.ts'
 import { GatewayMessages } from './gateway-messages.ts'
 
@@ -18,13 +18,13 @@ export class ConnectRefused extends Fault {
 
 export type Welcome = {
   /** Its socket stands right behind the hello. */
-  readonly gateway: Dialled
+  readonly gateway: GatewayConnection
   /** What the worker may see of the hello. */
   readonly hello: string
 }
 
 export type GatewayHandshakeOptions = {
-  readonly dialled: Dialled
+  readonly dialled: GatewayConnection
   readonly requestId: string
   readonly connectFrame: (challenge: Challenge) => string
   /** The hello lists every node there is, so it may be as large as any message. */

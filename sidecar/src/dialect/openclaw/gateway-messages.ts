@@ -1,25 +1,25 @@
 /** The text messages of a gateway that was dialled, one by one, until its bytes are relayed. */
 
 import { Fault } from '../../fault.ts'
-import type { Dialled } from '../../tunnel/dial.ts'
+import type { GatewayConnection } from '../../tunnel/dial.ts'
 import { BoundedReplies } from '../../websocket/bounded-replies.ts'
 import { FirstMessageReader, type FirstMessage } from '../../websocket/first-message.ts'
 import { textFrame } from '../../websocket/frames.ts'
 
 export class GatewayMessages {
-  readonly #dialled: Dialled
+  readonly #dialled: GatewayConnection
   readonly #bytesMax: number
   #head: Buffer
 
   /** `bytesMax` bounds each message with whatever control frames come before it. */
-  constructor(dialled: Dialled, bytesMax: number) {
+  constructor(dialled: GatewayConnection, bytesMax: number) {
     this.#dialled = dialled
     this.#bytesMax = bytesMax
     this.#head = dialled.head
   }
 
   /** The gateway with what it said after the last message. Its socket is paused. */
-  get rest(): Dialled {
+  get rest(): GatewayConnection {
     return { ...this.#dialled, head: this.#head }
   }
 

@@ -5,12 +5,12 @@ import { DeadlineError, withDeadline } from '../../lib/deadline.ts'
 import { denied, type Code } from '../../denial.ts'
 import { Fault } from '../../fault.ts'
 import type { Caller } from '../../tunnel/gateway-dialer.ts'
-import type { Dialect, GrantedReach, Handshake, WorkerSide } from '../dialect.ts'
+import type { Dialect, GrantedDialContext, Handshake, WorkerSide } from '../dialect.ts'
 import type { Device, DeviceKeys } from './device-key.ts'
 import type { Enrolment } from './enrolment.ts'
 import { challengeFrame, readConnect, type ConnectRequest } from './frames.ts'
 import type { Welcome } from './gateway-handshake.ts'
-import { judgeConnect } from './introduction.ts'
+import { judgeConnect } from './presented-credential.ts'
 import { refusalFrame } from './refusal.ts'
 import type { Session, Sessions } from './sessions.ts'
 
@@ -28,7 +28,7 @@ export type OpenClawDialectOptions = {
 }
 
 /** How long the session before may take to leave the gateway, in milliseconds: longer than any close. */
-const CLEARED_MS_MAX = 8000
+const PREDECESSORS_MS_MAX = 8000
 
 export function createOpenClawDialect(options: OpenClawDialectOptions): Dialect {
   return (worker) => handshakeOf(worker, options)
@@ -39,7 +39,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
   let session: Session | undefined
   let hello = ''
   return {
-    async introduce() {
+    async readCredential() {
       const objection = findUpgradeObjection(worker, options)
       if (objection !== undefined) return denied(objection)
       const challenge = { nonce: options.randomId(), ts: options.clock.now() }
@@ -57,15 +57,15 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
       })
     },
 
-    async reach(reach) {
+    async connectGateway(context) {
       if (request === undefined)
         throw new Error('a worker is reached for before it introduced itself')
-      const { allowedCommands, identity, revoke } = reach
+      const { allowedCommands, identity, revoke } = context
       const device = options.deviceKeys(identity)
       // Displaces the pod's session before.
       const { podUid } = identity
       session = options.sessions.open(device.id, { podUid, allowedCommands, revoke })
-      const welcome = await enterGateway({ worker, request, reach, device, session, options })
+      const welcome = await enterGateway({ worker, request, context, device, session, options })
       hello = welcome.hello
       return welcome.gateway
     },
@@ -102,7 +102,7 @@ function findUpgradeObjection(
 type Entering = {
   readonly worker: WorkerSide
   readonly request: ConnectRequest
-  readonly reach: GrantedReach
+  readonly context: GrantedDialContext
   readonly device: Device
   readonly session: Session
   readonly options: OpenClawDialectOptions
@@ -110,18 +110,18 @@ type Entering = {
 
 /** Waits until the gateway has seen the pod's session before go, and enters. */
 async function enterGateway(entering: Entering): Promise<Welcome> {
-  const { worker, request, reach, device, session, options } = entering
+  const { worker, request, context, device, session, options } = entering
   const { clock, enrolment } = options
   try {
-    await awaitCleared(session, clock, reach.signal)
+    await awaitCleared(session, clock, context.signal)
     const welcome = await enrolment.enter({
       caller: callerOf(worker),
       request,
-      reach,
+      context,
       device,
       onOffer: (surface) => session.offer(surface),
     })
-    session.hold(welcome.gateway.socket)
+    session.bindSocket(welcome.gateway.socket)
     return welcome
   } catch (error) {
     session.abandon()
@@ -131,7 +131,7 @@ async function enterGateway(entering: Entering): Promise<Welcome> {
 
 async function awaitCleared(session: Session, clock: Clock, signal: AbortSignal): Promise<void> {
   try {
-    await withDeadline(clock, CLEARED_MS_MAX, () => session.cleared, signal)
+    await withDeadline(clock, PREDECESSORS_MS_MAX, () => session.predecessorsClosed, signal)
   } catch (cause) {
     signal.throwIfAborted()
     if (!(cause instanceof DeadlineError)) throw cause

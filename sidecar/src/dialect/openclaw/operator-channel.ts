@@ -66,6 +66,11 @@ export class OperatorChannel {
     return this.#isReady
   }
 
+  /** What keeps workers out now, in words. */
+  findObjection(): string | undefined {
+    return this.#isReady ? undefined : 'the operator channel is down'
+  }
+
   start(): void {
     this.#connect()
   }

@@ -18,9 +18,9 @@ export class Session {
   readonly podUid: string
   readonly allowedCommands: () => readonly string[]
   /** Settles when every earlier session of the device is gone. */
-  readonly cleared: Promise<unknown>
+  readonly predecessorsClosed: Promise<unknown>
   /** Settles when this one and every earlier one is gone. */
-  readonly over: Promise<unknown>
+  readonly closed: Promise<unknown>
   readonly revoke: (code: Code) => void
   readonly #end: () => void
   /** What the gateway is told that the node offers; `undefined` before it is. */
@@ -28,14 +28,14 @@ export class Session {
   /** What the gateway was asked to approve since then. */
   #approved: Surface = { commands: [] }
 
-  constructor(options: SessionOptions, cleared: Promise<unknown>) {
+  constructor(options: SessionOptions, predecessorsClosed: Promise<unknown>) {
     const { promise, resolve } = Promise.withResolvers<undefined>()
     this.podUid = options.podUid
     this.allowedCommands = options.allowedCommands
     this.revoke = options.revoke
-    this.cleared = cleared
+    this.predecessorsClosed = predecessorsClosed
     this.#end = () => resolve(undefined)
-    this.over = Promise.all([cleared, promise])
+    this.closed = Promise.all([predecessorsClosed, promise])
   }
 
   /** The gateway is told next that the node offers this, and no more. */
@@ -73,7 +73,7 @@ export class Session {
   }
 
   /** The gateway took it: from now on it lasts as long as this socket. */
-  hold(socket: Socket): void {
+  bindSocket(socket: Socket): void {
     if (socket.closed) this.#end()
     else socket.once('close', this.#end)
   }
@@ -91,11 +91,11 @@ export class Sessions {
   /**
    * Opens the device's next session, which displaces the one before it. The gateway leaves a node
    * unlisted when an older connection of it ends after a newer one began, so the caller has to
-   * wait for `cleared` before it dials.
+   * wait for `predecessorsClosed` before it dials.
    */
   open(deviceId: string, options: SessionOptions): Session {
     const before = this.#newest.get(deviceId)
-    const session = new Session(options, before?.over ?? Promise.resolve())
+    const session = new Session(options, before?.closed ?? Promise.resolve())
     this.#newest.set(deviceId, session)
     void this.#forget(deviceId, session)
     before?.revoke('displaced')
@@ -103,12 +103,12 @@ export class Sessions {
   }
 
   async #forget(deviceId: string, session: Session): Promise<void> {
-    await session.over
+    await session.closed
     if (this.#newest.get(deviceId) === session) this.#newest.delete(deviceId)
   }
 
-  /** The policy changed: every session has to be allowed what it offers. */
-  review(): void {
+  /** Every session has to be allowed what it offers. */
+  policyChanged(): void {
     for (const session of this.#newest.values()) session.review()
   }
 

@@ -1,13 +1,14 @@
 /** Logs connections that a port could not accept, once a second. */
 
 import { TokenBuckets } from '../lib/token-buckets.ts'
-import type { Surroundings } from './runtime.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../observe/log.ts'
 
 const LOGS = { ratePerSecond: 1, burst: 1 }
 
 export function createAcceptErrorLog(
   port: 'workers' | 'admin',
-  { clock, log }: Pick<Surroundings, 'clock' | 'log'>,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
 ): (error: Error) => void {
   const budget = new TokenBuckets({ ...LOGS, keysMax: 1, clock })
   return (err) => {

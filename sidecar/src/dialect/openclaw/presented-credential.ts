@@ -1,7 +1,7 @@
 /** The gate for a worker's `connect`: what may be said there, decided before anybody is asked. */
 
 import { denied, granted, type Code, type Verdict } from '../../denial.ts'
-import type { Introduction } from '../dialect.ts'
+import type { PresentedCredential } from '../dialect.ts'
 import { findProofObjection } from './device-proof.ts'
 import { PROTOCOL, type Challenge, type ConnectParams } from './frames.ts'
 
@@ -25,7 +25,7 @@ const ROLE = 'node'
 export function judgeConnect(
   params: ConnectParams,
   terms: IntroductionTerms,
-): Verdict<Introduction> {
+): Verdict<PresentedCredential> {
   const objection =
     findRoleObjection(params) ?? findProofObjection(params, terms.challenge, terms.nowMs)
   if (objection !== undefined) return denied(objection)

@@ -3,21 +3,22 @@
 import { test } from 'tap'
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { step, type Event, type State } from '@openclaw-k8s/auth-sidecar/admissions/lifecycle.ts'
 import {
-  Streams,
-  type Entry,
-  type LiveStream,
-} from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
+  step,
+  type LifecycleEvent,
+  type State,
+} from '@openclaw-k8s/auth-sidecar/admissions/lifecycle.ts'
+import type { Admission, LiveStream } from '@openclaw-k8s/auth-sidecar/admissions/admission.ts'
+import { AdmissionRegistry } from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
-const EVENTS: readonly Event[] = ['admit', 'revoke', 'finish']
+const EVENTS: readonly LifecycleEvent[] = ['admit', 'revoke', 'finish']
 const LENGTH_MAX = 6
 
 /** Every sequence of events of up to six, 1,092 of them. */
-const sequences = (): readonly (readonly Event[])[] => {
-  const all: (readonly Event[])[] = []
-  let last: (readonly Event[])[] = [[]]
+const sequences = (): readonly (readonly LifecycleEvent[])[] => {
+  const all: (readonly LifecycleEvent[])[] = []
+  let last: (readonly LifecycleEvent[])[] = [[]]
   for (let length = 1; length <= LENGTH_MAX; length += 1) {
     last = last.flatMap((sequence) => EVENTS.map((event) => [...sequence, event]))
     all.push(...last)
@@ -25,7 +26,7 @@ const sequences = (): readonly (readonly Event[])[] => {
   return all
 }
 
-const run = (events: readonly Event[]) => {
+const run = (events: readonly LifecycleEvent[]) => {
   let state: State = 'pending'
   return events.map((event) => {
     const [next, effect] = step(state, event)
@@ -39,8 +40,13 @@ const claimsOf = (podUid: string) => ({ podUid }) as unknown as Claims
 
 const setUp = (limits: { streamsMax?: number; streamsPerPodMax?: number } = {}) => {
   const clock = new FakeClock()
-  const streams = new Streams({ streamsMax: 1000, streamsPerPodMax: 1000, ...limits, clock })
-  const begin = (podUid: string): Entry => {
+  const streams = new AdmissionRegistry({
+    streamsMax: 1000,
+    streamsPerPodMax: 1000,
+    ...limits,
+    clock,
+  })
+  const begin = (podUid: string): Admission => {
     const verdict = streams.begin(claimsOf(podUid), ADDRESS)
     if (!verdict.ok) throw new Error(verdict.code)
     return verdict.value
@@ -56,8 +62,6 @@ const fakeStream = () => {
       bytesDown: 2,
       messagesUp: 3,
       messagesDown: 4,
-      framesUp: 5,
-      framesDown: 6,
     },
     close: (code) => void seen.closes.push(code),
     ping: () => void (seen.pings += 1),
@@ -91,15 +95,15 @@ test('whatever the order of events, nothing is released after a revocation or an
 test('the same holds of an entry, its signal and its stream', async (t) => {
   for (const events of sequences()) {
     const { streams, begin } = setUp()
-    const entry = begin('pod')
+    const admission = begin('pod')
     const { seen, stream } = fakeStream()
     let released = 0
     for (const event of events) {
-      if (event === 'revoke') entry.revoke('draining')
-      else if (event === 'finish') entry.finish()
-      else if (entry.admit('node')) {
+      if (event === 'revoke') admission.revoke('draining')
+      else if (event === 'finish') admission.finish()
+      else if (admission.admit('node')) {
         released += 1
-        entry.attach(stream)
+        admission.attach(stream)
       }
     }
     const name = events.join(' ')
@@ -109,20 +113,20 @@ test('the same holds of an entry, its signal and its stream', async (t) => {
     const isClosed = mayEnter && over !== -1 && events[over] === 'revoke'
     if (seen.closes.length !== (isClosed ? 1 : 0)) t.fail(`${name}: closed`)
     const isAborted = over === 0 && events[0] === 'revoke'
-    if (entry.signal.aborted !== isAborted) t.fail(`${name}: aborted`)
+    if (admission.signal.aborted !== isAborted) t.fail(`${name}: aborted`)
     if (streams.size !== (events.includes('finish') ? 0 : 1)) t.fail(`${name}: size`)
   }
 })
 
 test('the first reason for a revocation is the one that is told', async (t) => {
   const { begin } = setUp()
-  const entry = begin('pod')
+  const admission = begin('pod')
   const { seen, stream } = fakeStream()
-  entry.admit('node')
-  entry.attach(stream)
-  entry.revoke('review_rejected')
-  entry.revoke('draining')
-  t.equal(entry.code, 'review_rejected')
+  admission.admit('node')
+  admission.attach(stream)
+  admission.revoke('review_rejected')
+  admission.revoke('draining')
+  t.equal(admission.code, 'review_rejected')
   t.strictSame(seen.closes, ['review_rejected'])
 })
 
@@ -173,7 +177,11 @@ test('a review ends the entries it finds a reason for, and a pending one can be 
   t.strictSame([live.state, other.state], ['closing', 'pending'])
 })
 
-const beginUnverified = (streams: Streams, podUid: string, address = ADDRESS): Entry => {
+const beginUnverified = (
+  streams: AdmissionRegistry,
+  podUid: string,
+  address = ADDRESS,
+): Admission => {
   const verdict = streams.beginUnverified(claimsOf(podUid), address)
   if (!verdict.ok) throw new Error(verdict.code)
   return verdict.value
@@ -198,7 +206,7 @@ test('once it is confirmed it takes them, and is refused where there are none', 
   t.strictSame(streams.begin(claimsOf('a'), ADDRESS), refused)
   begin('b')
   t.strictSame(streams.confirm(second), { ok: false, code: 'too_many_streams' })
-  for (const entry of [second, first]) entry.finish()
+  for (const admission of [second, first]) admission.finish()
   t.equal(streams.size, 1)
   t.equal(streams.begin(claimsOf('a'), ADDRESS).ok, true)
 })
@@ -224,7 +232,7 @@ test('a revocation reaches unverified admissions too: by pod, by review, by drai
   const { clock, streams } = setUp()
   const [byPod, byPending, byReview, byDrain] = ['a', 'b', 'c', 'd'].map((podUid) =>
     beginUnverified(streams, podUid),
-  ) as [Entry, Entry, Entry, Entry]
+  ) as [Admission, Admission, Admission, Admission]
   streams.revokePod('a', 'pod_deleted')
   streams.revokePending('b', 'pod_terminating')
   streams.review(({ claims }) => (claims.podUid === 'c' ? 'identity_not_allowed' : undefined))
@@ -243,7 +251,7 @@ test('a revocation reaches unverified admissions too: by pod, by review, by drai
   )
   t.strictSame(streams.beginUnverified(claimsOf('a'), ADDRESS), { ok: false, code: 'draining' })
   t.equal(isDrained, false, 'the drain waits for them')
-  for (const entry of [byPod, byPending, byReview, byDrain]) entry.finish()
+  for (const admission of [byPod, byPending, byReview, byDrain]) admission.finish()
   await drained
   t.equal(isDrained, true)
 })
@@ -267,13 +275,13 @@ test('only streams count as having carried something', async (t) => {
 const openObedient = ({ clock, begin }: ReturnType<typeof setUp>, count: number) => {
   const closedAt: number[] = []
   for (let n = 0; n < count; n += 1) {
-    const entry = begin(`pod-${n}`)
-    entry.admit('node')
-    entry.attach({
+    const admission = begin(`pod-${n}`)
+    admission.admit('node')
+    admission.attach({
       ...fakeStream().stream,
       close: () => {
         closedAt.push(clock.monotonic())
-        entry.finish()
+        admission.finish()
       },
     })
   }
@@ -345,9 +353,9 @@ test('the heartbeat pings every live stream once a period, in slices', async (t)
   const { streams, clock, begin } = setUp()
   const pings: number[] = []
   for (let n = 0; n < 40; n += 1) {
-    const entry = begin(`pod-${n}`)
-    entry.admit('node')
-    entry.attach({ ...fakeStream().stream, ping: () => void pings.push(clock.monotonic()) })
+    const admission = begin(`pod-${n}`)
+    admission.admit('node')
+    admission.attach({ ...fakeStream().stream, ping: () => void pings.push(clock.monotonic()) })
   }
   const { seen, stream } = fakeStream()
   begin('pending').attach(stream)

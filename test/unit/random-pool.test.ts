@@ -1,10 +1,10 @@
 /** Random bytes from a stock are as good as if each had been asked for by itself. */
 
 import { test } from 'tap'
-import { takeRandom } from '@openclaw-k8s/auth-sidecar/lib/random-pool.ts'
+import { randomPool } from '@openclaw-k8s/auth-sidecar/lib/random-pool.ts'
 
 test('no random bytes are given out twice, and none are given short', async (t) => {
-  const taken = Array.from({ length: 3000 }, (_, n) => takeRandom(n % 2 === 0 ? 16 : 4))
+  const taken = Array.from({ length: 3000 }, (_, n) => randomPool.take(n % 2 === 0 ? 16 : 4))
   t.ok(
     taken.every(({ length }, n) => length === (n % 2 === 0 ? 16 : 4)),
     'over the end of several stocks',

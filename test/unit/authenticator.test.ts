@@ -1,15 +1,20 @@
-/** A voucher stands for a token only on a proof: of the cluster, of its memory, or of a signature. */
+/** A token is good only on a proof: of the cluster, of a cached verdict, or of a signature. */
 
 import { test } from 'tap'
-import { Voucher, type VoucherRules } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
+import {
+  TokenAuthenticator,
+  type AuthenticationRules,
+} from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
 import { denied, granted, type Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const HOUR_MS = 3_600_000
+const podOf = (uid: string) => ({ uid }) as WatchedPod
 
-const setUp = (rules: Partial<VoucherRules> = {}) => {
+const setUp = (rules: Partial<AuthenticationRules> = {}) => {
   const clock = new FakeClock(1_000_000)
   clock.advance(1)
   const claims: Claims = {
@@ -37,12 +42,13 @@ const setUp = (rules: Partial<VoucherRules> = {}) => {
   }
   const world = { staleMs: 0, finds: 0 }
   let answer: () => Promise<Verdict<Identity>> | Verdict<Identity> = async () => granted(identity)
-  const voucher = new Voucher({
+  const authenticator = new TokenAuthenticator({
     verdicts: {
       find: () => {
         world.finds += 1
         return answer()
       },
+      invalidatePod: () => {},
     },
     clock,
     rules: () => ({
@@ -56,18 +62,24 @@ const setUp = (rules: Partial<VoucherRules> = {}) => {
   })
   const answers = (next: typeof answer) => void (answer = next)
   const expire = (afterMs = 0) => clock.advance(claims.expiresAt * 1000 - clock.now() + afterMs)
-  return { clock, claims, identity, world, voucher, answers, expire }
+  return { clock, claims, identity, world, authenticator, answers, expire }
 }
 
 const outage = () => Promise.reject(new Fault('review_unavailable', 'down'))
 
 test('the cluster speaks first, and who spoke is known', async (t) => {
-  const { voucher, claims, identity, answers } = setUp()
-  t.strictSame(await voucher.vouch('t', claims, 'verified'), granted({ identity, by: 'review' }))
+  const { authenticator, claims, identity, answers } = setUp()
+  t.strictSame(
+    await authenticator.authenticate('t', claims, 'verified'),
+    granted({ identity, source: 'review' }),
+  )
   answers(() => granted(identity))
-  t.strictSame(await voucher.vouch('t', claims, 'unavailable'), granted({ identity, by: 'cache' }))
+  t.strictSame(
+    await authenticator.authenticate('t', claims, 'unavailable'),
+    granted({ identity, source: 'cache' }),
+  )
   answers(() => denied('review_rejected'))
-  t.strictSame(await voucher.vouch('t', claims, 'verified'), denied('review_rejected'))
+  t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('review_rejected'))
 })
 
 test('a local verdict needs to be chosen, a verified signature, an outage, and a watch not long lost', async (t) => {
@@ -77,41 +89,47 @@ test('a local verdict needs to be chosen, a verified signature, an outage, and a
     readonly staleMs?: number
     readonly fail?: () => Promise<Verdict<Identity>>
   }
-  const vouch = async (
-    rules: Partial<VoucherRules>,
+  const authenticate = async (
+    rules: Partial<AuthenticationRules>,
     { signature = 'verified', staleMs = 0, fail = outage }: Circumstances = {},
   ) => {
-    const { voucher, claims, world, answers } = setUp(rules)
+    const { authenticator, claims, world, answers } = setUp(rules)
     world.staleMs = staleMs
     answers(fail)
-    return voucher.vouch('t', claims, signature).then(
-      (verdict) => (verdict.ok ? verdict.value.by : verdict.code),
+    return authenticator.authenticate('t', claims, signature).then(
+      (verdict) => (verdict.ok ? verdict.value.source : verdict.code),
       (error: unknown) => (error instanceof Fault ? error.code : error),
     )
   }
-  t.equal(await vouch(local), 'local')
-  t.equal(await vouch(local, { staleMs: 300_000 }), 'local')
-  t.equal(await vouch(local, { staleMs: 300_001 }), 'review_unavailable')
-  t.equal(await vouch(local, { signature: 'unavailable' }), 'review_unavailable')
-  t.equal(await vouch({ onApiOutage: 'refuse' }), 'review_unavailable')
+  t.equal(await authenticate(local), 'local')
+  t.equal(await authenticate(local, { staleMs: 300_000 }), 'local')
+  t.equal(await authenticate(local, { staleMs: 300_001 }), 'review_unavailable')
+  t.equal(await authenticate(local, { signature: 'unavailable' }), 'review_unavailable')
+  t.equal(await authenticate({ onApiOutage: 'refuse' }), 'review_unavailable')
   const refused = () => Promise.reject(new Fault('own_credential_refused', 'RBAC'))
-  t.equal(await vouch(local, { fail: refused }), 'own_credential_refused')
+  t.equal(await authenticate(local, { fail: refused }), 'own_credential_refused')
   const bug = new Error('bug')
-  t.equal(await vouch(local, { fail: () => Promise.reject(bug) }), bug)
-  t.equal(await vouch(local, { fail: async () => denied('review_rejected') }), 'review_rejected')
+  t.equal(await authenticate(local, { fail: () => Promise.reject(bug) }), bug)
+  t.equal(
+    await authenticate(local, { fail: async () => denied('review_rejected') }),
+    'review_rejected',
+  )
 })
 
 test('a local verdict says what the review would have said', async (t) => {
-  const { voucher, claims, identity, answers } = setUp({ onApiOutage: 'verify-locally' })
+  const { authenticator, claims, identity, answers } = setUp({ onApiOutage: 'verify-locally' })
   answers(outage)
-  t.strictSame(await voucher.vouch('t', claims, 'verified'), granted({ identity, by: 'local' }))
+  t.strictSame(
+    await authenticator.authenticate('t', claims, 'verified'),
+    granted({ identity, source: 'local' }),
+  )
 })
 
 test('an expired token is told at once, without a question, unless it is remembered', async (t) => {
-  const { voucher, claims, world, expire } = setUp()
-  await voucher.vouch('t', claims, 'verified')
+  const { authenticator, claims, world, expire } = setUp()
+  await authenticator.authenticate('t', claims, 'verified')
   expire()
-  t.strictSame(await voucher.vouch('t', claims, 'verified'), denied('token_expired'))
+  t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('token_expired'))
   t.equal(world.finds, 1)
 })
 
@@ -119,36 +137,42 @@ test('a remembered token counts for its grace, verified, for its own pod, and to
   const grace = { expiredTokenReconnectGraceMs: 600_000 }
   const remember = async () => {
     const parts = setUp(grace)
-    await parts.voucher.vouch('t', parts.claims, 'verified')
+    await parts.authenticator.authenticate('t', parts.claims, 'verified')
     parts.expire()
     return parts
   }
   const good = await remember()
   const { identity } = good
-  const byMemory = granted({ identity, by: 'memory' })
-  t.strictSame(await good.voucher.vouch('t', good.claims, 'verified'), byMemory)
+  const byMemory = granted({ identity, source: 'memory' })
+  t.strictSame(await good.authenticator.authenticate('t', good.claims, 'verified'), byMemory)
   t.equal(good.world.finds, 1, 'without a question: the cluster would say no')
   t.strictSame(
-    await good.voucher.vouch('t', good.claims, 'unavailable'),
+    await good.authenticator.authenticate('t', good.claims, 'unavailable'),
     denied('token_expired'),
     'not without its signature',
   )
   for (const other of [{ tokenId: 'other' }, { tokenId: undefined }, { podUid: 'v' }]) {
     t.strictSame(
-      await good.voucher.vouch('t', { ...good.claims, ...other }, 'verified'),
+      await good.authenticator.authenticate('t', { ...good.claims, ...other }, 'verified'),
       denied('token_expired'),
     )
   }
   good.clock.advance(599_999)
-  t.strictSame(await good.voucher.vouch('t', good.claims, 'verified'), byMemory)
+  t.strictSame(await good.authenticator.authenticate('t', good.claims, 'verified'), byMemory)
   good.clock.advance(2)
-  t.strictSame(await good.voucher.vouch('t', good.claims, 'verified'), denied('token_expired'))
+  t.strictSame(
+    await good.authenticator.authenticate('t', good.claims, 'verified'),
+    denied('token_expired'),
+  )
 
   const gone = await remember()
-  gone.voucher.forgetPod('another')
-  t.strictSame(await gone.voucher.vouch('t', gone.claims, 'verified'), byMemory)
-  gone.voucher.forgetPod('u')
-  t.strictSame(await gone.voucher.vouch('t', gone.claims, 'verified'), denied('token_expired'))
+  gone.authenticator.podGone(podOf('another'))
+  t.strictSame(await gone.authenticator.authenticate('t', gone.claims, 'verified'), byMemory)
+  gone.authenticator.podGone(podOf('u'))
+  t.strictSame(
+    await gone.authenticator.authenticate('t', gone.claims, 'verified'),
+    denied('token_expired'),
+  )
 })
 
 test('only what the cluster has vouched for is remembered', async (t) => {
@@ -158,20 +182,21 @@ test('only what the cluster has vouched for is remembered', async (t) => {
   const local = setUp(grace)
   local.answers(outage)
   const unseen = setUp(grace)
-  for (const parts of [refused, local]) await parts.voucher.vouch('t', parts.claims, 'verified')
-  for (const { expire, voucher, claims } of [refused, local, unseen]) {
+  for (const parts of [refused, local])
+    await parts.authenticator.authenticate('t', parts.claims, 'verified')
+  for (const { expire, authenticator, claims } of [refused, local, unseen]) {
     expire()
-    t.strictSame(await voucher.vouch('t', claims, 'verified'), denied('token_expired'))
+    t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('token_expired'))
   }
 })
 
 test('a local verdict stands only as long as the rules in force would give it', async (t) => {
   for (const by of ['review', 'cache', 'memory'] as const) {
-    t.equal(setUp().voucher.isStanding(by), true, `${by} needs no outage rule`)
+    t.equal(setUp().authenticator.isStanding(by), true, `${by} needs no outage rule`)
   }
-  t.equal(setUp().voucher.isStanding('local'), false, 'a reload has switched it off')
-  const { voucher, world } = setUp({ onApiOutage: 'verify-locally' })
-  t.equal(voucher.isStanding('local'), true)
+  t.equal(setUp().authenticator.isStanding('local'), false, 'a reload has switched it off')
+  const { authenticator, world } = setUp({ onApiOutage: 'verify-locally' })
+  t.equal(authenticator.isStanding('local'), true)
   world.staleMs = 300_001
-  t.equal(voucher.isStanding('local'), false, 'the watch was lost for too long meanwhile')
+  t.equal(authenticator.isStanding('local'), false, 'the watch was lost for too long meanwhile')
 })

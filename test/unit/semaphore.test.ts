@@ -1,16 +1,16 @@
-/** So many are at it at once, the rest in order of asking, and who gives up holds nobody up. */
+/** At most `max` hold it, the rest wait in order, and a caller that gives up delays nobody. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
-import { Places, type Leave } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
+import { Semaphore, type Release } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 
 const setUp = (max: number) => {
-  const places = new Places(max)
-  const inside = new Map<string, Leave>()
+  const semaphore = new Semaphore(max)
+  const inside = new Map<string, Release>()
   const order: string[] = []
   const ask = (name: string, controller = new AbortController()) => {
     const enter = async () => {
-      inside.set(name, await places.take(controller.signal))
+      inside.set(name, await semaphore.acquire(controller.signal))
       order.push(name)
     }
     return { taken: enter(), abort: () => controller.abort(new Error(`${name} is gone`)) }
@@ -20,15 +20,15 @@ const setUp = (max: number) => {
     inside.delete(name)
     await turn()
   }
-  return { places, inside, order, ask, leave }
+  return { semaphore, inside, order, ask, leave }
 }
 
 test('no more are inside than there are places, and they come in as they asked', async (t) => {
-  const { places, inside, order, ask, leave } = setUp(2)
+  const { semaphore, inside, order, ask, leave } = setUp(2)
   for (const name of ['a', 'b', 'c', 'd', 'e']) void ask(name).taken
   await turn()
   t.strictSame([...inside.keys()], ['a', 'b'])
-  t.equal(places.waiting, 3)
+  t.equal(semaphore.waiting, 3)
   for (const name of ['b', 'a', 'd', 'c', 'e']) {
     await leave(name)
     t.ok(inside.size <= 2)
@@ -40,13 +40,13 @@ test('no more are inside than there are places, and they come in as they asked',
 })
 
 test('who gives up in line is passed over, and who gives back twice makes no second place', async (t) => {
-  const { places, inside, ask, leave } = setUp(1)
+  const { semaphore, inside, ask, leave } = setUp(1)
   await ask('a').taken
   const gone = ask('b')
   void ask('c').taken
   gone.abort()
   await t.rejects(gone.taken, { message: 'b is gone' })
-  t.equal(places.waiting, 1)
+  t.equal(semaphore.waiting, 1)
   const twice = inside.get('a')
   await leave('a')
   twice?.()
@@ -58,16 +58,18 @@ test('who gives up in line is passed over, and who gives back twice makes no sec
 })
 
 test('who is gone before asking takes no place', async (t) => {
-  const places = new Places(1)
-  await t.rejects(places.take(AbortSignal.abort(new Error('too late'))), { message: 'too late' })
-  const leave = await places.take(new AbortController().signal)
+  const semaphore = new Semaphore(1)
+  await t.rejects(semaphore.acquire(AbortSignal.abort(new Error('too late'))), {
+    message: 'too late',
+  })
+  const leave = await semaphore.acquire(new AbortController().signal)
   const controller = new AbortController()
-  const waiting = places.take(controller.signal)
+  const waiting = semaphore.acquire(controller.signal)
   leave()
   const entered = await waiting
   controller.abort(new Error('after it came in'))
-  const third = places.take(new AbortController().signal)
-  t.equal(places.waiting, 1, 'an abort gives no place back: leaving does')
+  const third = semaphore.acquire(new AbortController().signal)
+  t.equal(semaphore.waiting, 1, 'an abort gives no place back: leaving does')
   entered()
   t.type(await third, 'function')
 })

@@ -1,0 +1,147 @@
+/** One admission, from the check of its signature to the end of its stream. */
+
+import { isFault, type Code } from '../denial.ts'
+import type { Claims } from '../identity.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { RelayTotals } from '../lib/relay-totals.ts'
+import { step, type Effect, type LifecycleEvent, type State } from './lifecycle.ts'
+
+/** The part of a spliced stream the registry needs. */
+export type LiveStream = {
+  readonly counts: RelayTotals
+  readonly close: (code: Code) => void
+  readonly destroy: () => void
+  readonly ping: () => void
+}
+
+export type AdmissionOptions = Pick<Admission, 'number' | 'claims' | 'address'> & {
+  readonly clock: Clock
+}
+
+/** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
+const DENIED_MS_MAX = 900
+
+/** What the stream's own end does not excuse: a denial, or a policy that no longer allows it. */
+const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
+
+/** Times are of the steady clock. */
+export class Admission {
+  readonly number: number
+  readonly claims: Claims
+  /** Where the worker connected from. */
+  readonly address: string
+  readonly #clock: Clock
+  #controller: AbortController | undefined
+  readonly #forget: () => void
+  #state: State = 'pending'
+  #code: Code = 'draining'
+  #admittedAt: number | undefined
+  #role: string | undefined
+  #revokedAt: number | undefined
+  #stream: LiveStream | undefined
+  #cancelDestroy: (() => void) | undefined
+
+  constructor({ number, claims, address, clock }: AdmissionOptions, forget: () => void) {
+    this.number = number
+    this.claims = claims
+    this.address = address
+    this.#clock = clock
+    this.#forget = forget
+  }
+
+  /** The role it was let in with; `undefined` before. */
+  get role(): string | undefined {
+    return this.#role
+  }
+
+  /** When it was let in; `undefined` before. */
+  get admittedAt(): number | undefined {
+    return this.#admittedAt
+  }
+
+  /** When its right to be here ended; `undefined` while it has it. */
+  get revokedAt(): number | undefined {
+    return this.#revokedAt
+  }
+
+  /** Aborts when the admission is revoked before it was let in. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.isAborted) this.#controller.abort()
+    }
+    return this.#controller.signal
+  }
+
+  /** Whether it was revoked before it was let in. */
+  get isAborted(): boolean {
+    return this.#admittedAt === undefined && this.#revokedAt !== undefined
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  /** Why it was revoked. */
+  get code(): Code {
+    return this.#code
+  }
+
+  /**
+   * The last, synchronous question of an admission: true lets the worker in, and the caller must
+   * then call `attach` in the same turn.
+   */
+  admit(role: string): boolean {
+    if (this.#take('admit') !== 'release') return false
+    this.#role = role
+    // Nobody is told by it any more.
+    this.#controller = undefined
+    this.#admittedAt = this.#clock.monotonic()
+    return true
+  }
+
+  attach(stream: LiveStream): void {
+    this.#stream = stream
+    // A revocation between the two found no stream to close.
+    if (this.#state === 'closing') stream.close(this.#code)
+  }
+
+  revoke(code: Code): void {
+    if (this.#state === 'pending' || this.#state === 'admitted') {
+      this.#code = code
+      this.#revokedAt = this.#clock.monotonic()
+    }
+    const effect = this.#take('revoke')
+    if (effect === 'abort') this.#controller?.abort()
+    if (effect !== 'close') return
+    this.#stream?.close(code)
+    // A frame under way may finish, and a slow reader may read its close: but not for long.
+    if (isVerdict(code))
+      this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
+  }
+
+  /** The sockets are gone, or the admission was given up. */
+  finish(): void {
+    this.#cancelDestroy?.()
+    if (this.#take('finish') === 'forget') this.#forget()
+  }
+
+  /** What its stream has carried so far; `undefined` before there is one. */
+  get counts(): RelayTotals | undefined {
+    return this.#stream?.counts
+  }
+
+  ping(): void {
+    if (this.#state === 'admitted') this.#stream?.ping()
+  }
+
+  destroy(): void {
+    this.#stream?.destroy()
+  }
+
+  #take(event: LifecycleEvent): Effect {
+    const [next, effect] = step(this.#state, event)
+    this.#state = next
+    return effect
+  }
+}

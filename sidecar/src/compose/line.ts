@@ -1,0 +1,124 @@
+/** Puts the line together: who proves a token, what binds it to its pod, who is in and until when. */
+
+import { AdmissionRegistry } from '../admissions/registry.ts'
+import { Revocation } from '../admissions/revocation.ts'
+import { TokenAuthenticator } from '../authn/authenticator.ts'
+import { createPrecheck } from '../authn/precheck.ts'
+import { createTokenReview } from '../authn/token-review.ts'
+import { VerdictCache, verdictTtl } from '../authn/verdict-cache.ts'
+import { PodBinding } from '../authz/pod-binding.ts'
+import { scopesOf } from '../authz/watch-scopes.ts'
+import { Jwks } from '../kube/jwks.ts'
+import { createLookups } from '../kube/lookups.ts'
+import { PodWatch } from '../kube/pod-watch.ts'
+import { TokenBuckets } from '../lib/token-buckets.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import type { Cluster } from './cluster.ts'
+import type { LiveConfig } from './live-config.ts'
+import type { Runtime } from './runtime.ts'
+
+/** TokenReviews a second that may be spent on tokens whose signature cannot be checked. */
+const UNVERIFIED_PER_ADDRESS = { ratePerSecond: 1, burst: 5 }
+const UNVERIFIED_IN_ALL = { ratePerSecond: 20, burst: 50 }
+const JWKS_DEADLINE_MS = 5000
+
+type Parts = {
+  readonly live: LiveConfig
+  readonly runtime: Runtime
+  readonly cluster: Cluster
+  readonly metrics: Metrics
+}
+
+export type Line = ReturnType<typeof composeLine>
+
+export function composeLine({ live, runtime, cluster, metrics }: Parts) {
+  const { clock, random, log } = runtime
+  const { limits, gateway } = live.config
+  const registry = new AdmissionRegistry({
+    streamsMax: limits.streams,
+    // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
+    streamsPerPodMax:
+      gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
+    clock,
+  })
+  const watch = new PodWatch({
+    lists: cluster.lists,
+    watches: cluster.watches,
+    clock,
+    random,
+    onFault: (err) => log.warn({ err }, 'a watch was interrupted'),
+  })
+  const binding = new PodBinding({
+    pods: watch,
+    rules: () => live.config.k8sTrust,
+    clock,
+    ...createLookups(cluster.pods, live.config.review.timeout),
+  })
+  const revocation = new Revocation({
+    registry,
+    watch,
+    binding,
+    rules: () => live.lifetimeRules,
+    policy: () => live.policy,
+    clock,
+  })
+  const tokens = composeTokens({ live, runtime, cluster, metrics }, watch)
+  // A verdict must be gone before its streams are, or their workers would be back on it.
+  watch.subscribe(tokens.authenticator)
+  watch.subscribe(revocation)
+  live.subscribe({ policyChanged: () => watch.watch(scopesOf(live.config.k8sTrust)) })
+  live.subscribe(revocation)
+  return { ...tokens, registry, watch, binding, revocation }
+}
+
+/** Everything that is asked about a token. */
+function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWatch) {
+  const { clock, log } = runtime
+  const { review, jwks: keys, k8sTrust } = live.config
+  const watchStaleMs = () => watch.staleForMs
+  const jwks = new Jwks({
+    client: cluster.keys,
+    clock,
+    cooldownMs: keys.cooldown,
+    refreshMs: keys.refresh,
+    staleAfterMs: keys.staleAfter,
+    deadlineMs: JWKS_DEADLINE_MS,
+    onFetched: () => metrics.jwksFetches.inc({ outcome: 'ok' }),
+    onFailed(err) {
+      metrics.jwksFetches.inc({ outcome: 'failed' })
+      log.warn({ err }, 'the signing keys could not be fetched')
+    },
+  })
+  const precheck = createPrecheck({
+    rules: () => live.claimRulesFor(jwks.issuer),
+    keys: jwks,
+    clock,
+    unverifiedBudget: {
+      perAddress: new TokenBuckets({ ...UNVERIFIED_PER_ADDRESS, clock }),
+      inAll: new TokenBuckets({ ...UNVERIFIED_IN_ALL, clock }),
+    },
+  })
+  const verdicts = new VerdictCache({
+    audiences: k8sTrust.audiences,
+    ttlMs: () => verdictTtl(review.cacheTtl, watchStaleMs()),
+    negativeTtlMs: review.negativeTtl,
+    entriesMax: review.cacheEntries,
+    review: createTokenReview({
+      client: cluster.reviews,
+      audiences: k8sTrust.audiences,
+      deadlineMs: review.timeout,
+      clock,
+      onReviewed: (outcome, seconds) => metrics.reviewSeconds.observe({ outcome }, seconds),
+    }),
+    clock,
+    onOutcome: (outcome) => metrics.verdictLookups.inc({ outcome }),
+  })
+  const authenticator = new TokenAuthenticator({
+    verdicts,
+    clock,
+    rules: () => live.authenticationRules,
+    watchStaleMs,
+    entriesMax: review.cacheEntries,
+  })
+  return { jwks, precheck, verdicts, authenticator }
+}

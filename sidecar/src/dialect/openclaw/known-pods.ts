@@ -1,0 +1,52 @@
+/** Whose devices may be at the gateway: the pods that live, and the ServiceAccounts they may have. */
+
+import type { PodWatch } from '../../kube/pod-watch.ts'
+import { isGlob } from '../../lib/glob.ts'
+import type { PodName } from './device-key.ts'
+
+type Account = Pick<PodName, 'namespace' | 'serviceAccount'>
+
+export type KnownPodsOptions = {
+  readonly watch: Pick<PodWatch, 'isSynced' | 'staleForMs' | 'listPods' | 'listAccounts'>
+  /** As configured now. */
+  readonly allowedIdentities: () => readonly Account[]
+}
+
+/** A pod in one of these phases will not dial again, although its object may stay for days. */
+const ENDED = new Set(['Succeeded', 'Failed'])
+
+export class KnownPods {
+  readonly #options: KnownPodsOptions
+
+  constructor(options: KnownPodsOptions) {
+    this.#options = options
+  }
+
+  /** `undefined` unless the watch shows every pod there is. */
+  livePods(): readonly PodName[] | undefined {
+    const { watch } = this.#options
+    if (!watch.isSynced || watch.staleForMs > 0) return undefined
+    return [...watch.listPods()]
+      .filter(({ phase }) => !ENDED.has(phase))
+      .map(({ namespace, serviceAccount, name }) => ({ namespace, serviceAccount, podName: name }))
+  }
+
+  /** Those the cluster has, and those the allow-list names although they are gone. */
+  accounts(): readonly Account[] {
+    const { watch, allowedIdentities } = this.#options
+    const watched = [...watch.listAccounts()].map(({ namespace, name }) => ({
+      namespace,
+      serviceAccount: name,
+    }))
+    const listed = allowedIdentities().filter(
+      ({ namespace, serviceAccount }) => !isGlob(namespace + serviceAccount),
+    )
+    const byName = new Map(
+      [...watched, ...listed].map(({ namespace, serviceAccount }) => [
+        `${namespace}/${serviceAccount}`,
+        { namespace, serviceAccount },
+      ]),
+    )
+    return [...byName.values()]
+  }
+}

@@ -1,0 +1,48 @@
+/** The connections to the API server: agents that trust the cluster's CA alone. */
+
+import { Agent } from 'undici'
+import type { Code } from '../denial.ts'
+import { Fault } from '../fault.ts'
+import type { OwnCredentials } from './own-credentials.ts'
+
+export type ClusterAgentOptions = {
+  readonly credentials: Pick<OwnCredentials, 'ca'>
+  /** The fault that it is to have no CA. */
+  readonly faultCode: Code
+  /** As undici takes them. HTTP/1.1 alone: an early 401 resets an HTTP/2 stream and loses the body. */
+  readonly agent: Agent.Options
+  readonly connect?: { readonly keepAlive: true; readonly keepAliveInitialDelay: number }
+}
+
+/** One agent, replaced when the CA rotates: connections under the old CA finish and close. */
+export class ClusterAgent {
+  readonly #options: ClusterAgentOptions
+  #current: { readonly ca: string; readonly agent: Agent } | undefined
+
+  constructor(options: ClusterAgentOptions) {
+    this.#options = options
+  }
+
+  /** Throws a `Fault` while there is no CA: without one, Node would trust every public authority. */
+  get(): Agent {
+    const { credentials, faultCode, agent: options, connect } = this.#options
+    const { ca } = credentials
+    if (this.#current?.ca === ca) return this.#current.agent
+    if (ca === '') throw new Fault(faultCode, 'The CA of the API server is not there.')
+    this.#current?.agent.close().catch(() => {})
+    const agent = new Agent({
+      ...options,
+      connect: { ...connect, ca, allowH2: false },
+      allowH2: false,
+      // The callers' deadlines are the only ones: these would count from another start.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+    })
+    this.#current = { ca, agent }
+    return agent
+  }
+
+  async close(): Promise<void> {
+    await this.#current?.agent.destroy()
+  }
+}

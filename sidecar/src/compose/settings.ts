@@ -4,7 +4,7 @@ import { createPolicy, type Policy } from '../authz/policy.ts'
 import type { Config } from '../config/schema.ts'
 
 /** Options of `k8sTrust` that take effect at once; everything else takes effect at the next start. */
-const RELOADED = [
+export const RELOADED = [
   'enabled',
   'allowedIdentities',
   'auditLog',

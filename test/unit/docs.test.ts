@@ -77,6 +77,32 @@ test('every value of the chart that is named or set exists', async (t) => {
   )
 })
 
+test('every command in the sidecar of a pod is one that its image has', async (t) => {
+  const others = [
+    'CONTRIBUTING.md',
+    'charts/openclaw/README.md',
+    'charts/openclaw/templates/NOTES.txt',
+    '.github/ISSUE_TEMPLATE/bug_report.yml',
+  ].map((path) => ({ path, text: read(path) }))
+  const calls = [...documents, ...others].flatMap(({ path, text }) =>
+    [...text.matchAll(/\bexec\b[^\n]* -c auth-sidecar --\s+(?:\\\s+)?(\S+)/g)].map(
+      ([, program = '']) => ({ path, program }),
+    ),
+  )
+  t.ok(calls.some(({ path }) => path === 'README.md'))
+  t.strictSame(
+    calls.filter(({ program }) => program !== 'auth-sidecar'),
+    [],
+  )
+})
+
+test('the light and the dark picture differ in their colors alone', async (t) => {
+  const [light, dark] = ['light', 'dark'].map((name) => read(`docs/line-${name}.svg`))
+  t.not(light, dark)
+  const uncolored = (svg = '') => svg.replaceAll(/#[0-9a-f]{6}\b/g, '#')
+  t.equal(uncolored(light), uncolored(dark))
+})
+
 test('the documents quote in the way of the language they are written in', async (t) => {
   const quoting = [...documents, { path: 'CONTRIBUTING.md', text: read('CONTRIBUTING.md') }]
   t.strictSame(

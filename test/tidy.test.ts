@@ -18,7 +18,7 @@ import {
   selectorsIn,
 } from './kit/observability-files.ts'
 import { renderValuesSchema } from './tools/values-schema.ts'
-import { fillTables, listMetrics } from './tools/readme-tables.ts'
+import { fillTables, listMetrics } from './tools/reference-tables.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CODE_LINES_MAX = 250
@@ -43,7 +43,6 @@ const SIDECAR = SOURCES.filter((path) => path.startsWith('sidecar/src/'))
 const TESTS = SOURCES.filter((path) => path.endsWith('.test.ts') && path !== 'test/tidy.test.ts')
 
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
-const README = read('README.md')
 
 test('every code is shown by a test', async (t) => {
   const tests = TESTS.map(read).join('\n')
@@ -51,9 +50,10 @@ test('every code is shown by a test', async (t) => {
   t.strictSame(unshown, [], 'codes without a test')
 })
 
-test("the README's tables are what the code says", async (t) => {
-  // `node test/tools/readme-tables.ts` writes them anew.
-  t.equal(README, fillTables(README))
+test("the reference's tables are what the code says", async (t) => {
+  // `node test/tools/reference-tables.ts` writes them again.
+  const reference = read('docs/reference.md')
+  t.equal(reference, fillTables(reference))
 })
 
 test("the chart's schema is what its values and the code say", async (t) => {
@@ -62,12 +62,13 @@ test("the chart's schema is what its values and the code say", async (t) => {
   t.equal(read('charts/openclaw/values.schema.json'), renderValuesSchema(values))
 })
 
-test('every metric the README speaks of exists', async (t) => {
+test('every metric the documents speak of exists', async (t) => {
   const known = listMetrics().map(({ name }) => name)
-  const named = README.match(/openclaw_k8s_[a-z_]+/g) ?? []
+  const documents = FILES.filter((path) => path.endsWith('.md'))
+  const named = documents.flatMap((path) => read(path).match(/openclaw_k8s_[a-z_]+/g) ?? [])
   const unknown = named.filter((name) => !known.includes(name.replace(/_(bucket|sum|count)$/, '')))
   t.strictSame(unknown, [])
-  t.ok(known.length > 0)
+  t.ok(known.length > 0 && named.length > 0)
 })
 
 const RUNBOOK = readRunbook()

@@ -16,7 +16,11 @@ const documents = [
     .filter((path) => path.endsWith('.md'))
     .map((path) => join('docs', path)),
 ].map((path) => ({ path, text: read(path) }))
-const kubernetes = read('docs/kubernetes.md')
+/** Pages that set values of the chart; in the others `--set` is the sidecar's own flag. */
+const pages = documents
+  .filter(({ path }) => !/^docs\/(reference\.md|performance\/)/.test(path))
+  .map(({ text }) => text)
+  .join('\n')
 
 /** What a pattern's first group finds in any of the documents, and where. */
 const findAll = (pattern: RegExp) =>
@@ -44,12 +48,16 @@ test('every file of the tests that is named exists', async (t) => {
 })
 
 test('every proof in a table of attacks is a test of that name in that file', async (t) => {
-  const tables = `${kubernetes}\n${read('SECURITY.md')}`
-  const proofs = [...tables.matchAll(/`(test\/[^`]+)`((?:,? «[^»]+»)+)/g)].flatMap(
-    ([, file = '', names = '']) =>
-      [...names.matchAll(/«([^»]+)»/g)].map(([, name = '']) => ({ file, name })),
-  )
-  t.ok(proofs.length > 0)
+  const tables = ['docs/security.md', 'SECURITY.md'].map((path) => {
+    const proofs = [...read(path).matchAll(/`(test\/[^`]+)`((?:,? "[^"]+")+)/g)]
+    t.ok(proofs.length > 0, path)
+    return proofs
+  })
+  const proofs = tables
+    .flat()
+    .flatMap(([, file = '', names = '']) =>
+      [...names.matchAll(/"([^"]+)"/g)].map(([, name = '']) => ({ file, name })),
+    )
   t.strictSame(
     proofs.filter(({ file, name }) => !existsSync(join(ROOT, file)) || !read(file).includes(name)),
     [],
@@ -58,13 +66,47 @@ test('every proof in a table of attacks is a test of that name in that file', as
 
 test('every value of the chart that is named or set exists', async (t) => {
   const values = parseDocument(read('charts/openclaw/values.yaml'))
-  const section = /^### Helm values$([^]*?)^#{2,3} /m.exec(kubernetes)?.[1] ?? ''
+  const section = /^### Helm values$([^]*?)^#{2,3} /m.exec(read('docs/install.md'))?.[1] ?? ''
   const firstCells = [...section.matchAll(/^\| (`.+?) \|/gm)].map(([, cell]) => cell).join()
   const named = [...firstCells.matchAll(/`([\w.]+)`/g)].map(([, key = '']) => key)
-  const set = [...kubernetes.matchAll(/--set[ =]([\w.]+)=/g)].map(([, key = '']) => key)
+  const set = [...pages.matchAll(/--set[ =]([\w.]+)=/g)].map(([, key = '']) => key)
   t.ok(named.length > 0 && set.length > 0)
   t.strictSame(
     [...named, ...set].filter((key) => !values.hasIn(key.split('.'))),
+    [],
+  )
+})
+
+test('every command in the sidecar of a pod is one that its image has', async (t) => {
+  const others = [
+    'CONTRIBUTING.md',
+    'charts/openclaw/README.md',
+    'charts/openclaw/templates/NOTES.txt',
+    '.github/ISSUE_TEMPLATE/bug_report.yml',
+  ].map((path) => ({ path, text: read(path) }))
+  const calls = [...documents, ...others].flatMap(({ path, text }) =>
+    [...text.matchAll(/\bexec\b[^\n]* -c auth-sidecar --\s+(?:\\\s+)?(\S+)/g)].map(
+      ([, program = '']) => ({ path, program }),
+    ),
+  )
+  t.ok(calls.some(({ path }) => path === 'README.md'))
+  t.strictSame(
+    calls.filter(({ program }) => program !== 'auth-sidecar'),
+    [],
+  )
+})
+
+test('the light and the dark picture differ in their colors alone', async (t) => {
+  const [light, dark] = ['light', 'dark'].map((name) => read(`docs/line-${name}.svg`))
+  t.not(light, dark)
+  const uncolored = (svg = '') => svg.replaceAll(/#[0-9a-f]{6}\b/g, '#')
+  t.equal(uncolored(light), uncolored(dark))
+})
+
+test('the documents quote in the way of the language they are written in', async (t) => {
+  const quoting = [...documents, { path: 'CONTRIBUTING.md', text: read('CONTRIBUTING.md') }]
+  t.strictSame(
+    quoting.filter(({ text }) => /[«»]/.test(text)).map(({ path }) => path),
     [],
   )
 })

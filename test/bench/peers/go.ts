@@ -12,22 +12,21 @@ export const goPeers = (): readonly (Peer | Absent)[] => {
     {
       name: 'go',
       about: `httputil.ReverseProxy of ${version}, TokenReview cache`,
-      start: (surroundings) =>
-        start([...forwardFlags(surroundings), ...reviewFlags(surroundings)], surroundings),
+      start: (runtime) => start([...forwardFlags(runtime), ...reviewFlags(runtime)], runtime),
     },
     {
       name: 'go-unauthenticated',
       about: `httputil.ReverseProxy of ${version}, asks nobody`,
       sections: ['handshakes'],
       asksNobody: true,
-      start: (surroundings) => start(forwardFlags(surroundings), surroundings),
+      start: (runtime) => start(forwardFlags(runtime), runtime),
     },
   ]
 }
 
 /** Answers 200 to a request with a good token and 401 to any other, for a proxy that asks before it forwards. */
-export const startAuthEndpoint = async (surroundings: Runtime): Promise<RunningPeer> =>
-  start(reviewFlags(surroundings), { ...surroundings, tls: undefined })
+export const startAuthEndpoint = async (runtime: Runtime): Promise<RunningPeer> =>
+  start(reviewFlags(runtime), { ...runtime, tls: undefined })
 
 const forwardFlags = ({ upstream }: Runtime): readonly string[] => [`-upstream=http://${upstream}`]
 

@@ -19,13 +19,13 @@ export const haproxyPeers = (): readonly (Peer | Absent)[] => {
       name: 'haproxy',
       about: `HAProxy ${version}, one thread, default buffers of 16 KiB; asks nobody`,
       asksNobody: true,
-      start: (surroundings) => start(surroundings, ''),
+      start: (runtime) => start(runtime, ''),
     },
     {
       name: 'haproxy-64k',
       about: `HAProxy ${version}, one thread, tune.bufsize 65536`,
       sections: ['echo', 'streams', 'idle'],
-      start: (surroundings) => start(surroundings, 'tune.bufsize 65536'),
+      start: (runtime) => start(runtime, 'tune.bufsize 65536'),
     },
   ]
 }
@@ -39,10 +39,10 @@ const findVersion = (): string | undefined => {
   }
 }
 
-const start = async (surroundings: Runtime, tuning: string) => {
+const start = async (runtime: Runtime, tuning: string) => {
   const port = await freePort()
-  const file = join(surroundings.directory, 'haproxy.cfg')
-  writeFileSync(file, configure(surroundings, port, tuning))
+  const file = join(runtime.directory, 'haproxy.cfg')
+  writeFileSync(file, configure(runtime, port, tuning))
   const child = startChild(['haproxy', '-f', file, '-db', '-q'])
   const address = `127.0.0.1:${port}`
   await accepting(address)

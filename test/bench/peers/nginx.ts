@@ -33,13 +33,13 @@ export const nginxPeers = (): readonly (Peer | Absent)[] => {
       name: 'nginx',
       about: `nginx ${version}, one worker, default buffers; asks nobody`,
       asksNobody: true,
-      start: (surroundings) => start(surroundings, { hasLargeBuffers: false, asks: false }),
+      start: (runtime) => start(runtime, { hasLargeBuffers: false, asks: false }),
     },
     {
       name: 'nginx-64k',
       about: `nginx ${version}, one worker, proxy_buffer_size 64k`,
       sections: ['echo', 'streams', 'idle'],
-      start: (surroundings) => start(surroundings, { hasLargeBuffers: true, asks: false }),
+      start: (runtime) => start(runtime, { hasLargeBuffers: true, asks: false }),
     },
     nginxAuth(version, built),
   ]
@@ -55,7 +55,7 @@ const nginxAuth = (version: string, built: string): Peer | Absent => {
     name,
     about: `nginx ${version}, auth_request to a Go endpoint with a TokenReview cache, CPU of both`,
     sections: ['handshakes'],
-    start: (surroundings) => start(surroundings, { hasLargeBuffers: false, asks: true }),
+    start: (runtime) => start(runtime, { hasLargeBuffers: false, asks: true }),
   }
 }
 
@@ -68,16 +68,16 @@ const describe = (): string | undefined => {
 }
 
 const start = async (
-  surroundings: Runtime,
+  runtime: Runtime,
   how: { readonly hasLargeBuffers: boolean; readonly asks: boolean },
 ) => {
-  const { directory } = surroundings
-  const endpoint = how.asks ? await startAuthEndpoint(surroundings) : undefined
+  const { directory } = runtime
+  const endpoint = how.asks ? await startAuthEndpoint(runtime) : undefined
   const port = await freePort()
   const file = join(directory, 'nginx.conf')
   const { hasLargeBuffers } = how
   const authEndpoint = endpoint?.address
-  writeFileSync(file, configure(surroundings, { port, hasLargeBuffers, authEndpoint }))
+  writeFileSync(file, configure(runtime, { port, hasLargeBuffers, authEndpoint }))
   const child = startChild(['nginx', '-p', directory, '-e', 'stderr', '-c', file])
   const address = `127.0.0.1:${port}`
   await accepting(address)

@@ -28,7 +28,7 @@ export type Peer = {
   readonly sections?: readonly SectionName[]
   /** It lets in whoever comes, so that a token costs it nothing and a bad one is not refused. */
   readonly asksNobody?: boolean
-  readonly start: (surroundings: Runtime) => Promise<RunningPeer>
+  readonly start: (runtime: Runtime) => Promise<RunningPeer>
 }
 
 /** One that cannot take part here, and why. */

@@ -33,7 +33,7 @@ const sidecarOf = (checkout: string, flags: readonly string[], name: string): Pe
   return {
     name,
     about: `${shipped.about}, ${[node, ...flags].join(' ')}, protocol stream, all checks on`,
-    start: (surroundings) => start(shipped, flags, surroundings),
+    start: (runtime) => start(shipped, flags, runtime),
   }
 }
 

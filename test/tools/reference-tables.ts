@@ -1,6 +1,7 @@
-/** The tables of the README that are read off the code; run as a program it writes them in place. */
+/** The tables of docs/reference.md that come from the code; run as a program it writes them in place. */
 
 import { readFile, writeFile } from 'node:fs/promises'
+import { RELOADED } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
@@ -11,7 +12,7 @@ type SchemaNode = {
   readonly items?: SchemaNode
 }
 
-const README = new URL('../../README.md', import.meta.url)
+const REFERENCE = new URL('../../docs/reference.md', import.meta.url)
 
 const row = (...cells: readonly string[]): string =>
   `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`
@@ -19,7 +20,7 @@ const row = (...cells: readonly string[]): string =>
 const table = (head: readonly string[], rows: readonly string[]): string =>
   [row(...head), `|${'---|'.repeat(head.length)}`, ...rows].join('\n')
 
-/** Every option that takes a value; the sections around them are no options. */
+/** Every option that takes a value, without the sections around them. */
 function* listOptions(node: SchemaNode, path: string): Generator<[path: string, text: string]> {
   const children = Object.entries(node.properties ?? node.items?.properties ?? {})
   if (children.length === 0 || node.items !== undefined) yield [path, node.description ?? '']
@@ -27,11 +28,17 @@ function* listOptions(node: SchemaNode, path: string): Generator<[path: string, 
   for (const [key, child] of children) yield* listOptions(child, `${prefix}${key}`)
 }
 
+/** A part of an option takes effect with the whole: `allowedIdentities[].namespace` is reloaded too. */
+const takesEffect = (path: string): string => {
+  const isReloaded = RELOADED.some((name) => /^k8sTrust\.(\w+)/.exec(path)?.[1] === name)
+  return isReloaded ? 'at once' : 'restart'
+}
+
 const options = (): string =>
   table(
-    ['option', 'what it is'],
+    ['option', 'what it is', 'takes effect'],
     [...listOptions(jsonSchema() as SchemaNode, '')].map(([path, text]) =>
-      row(`\`${path}\``, text),
+      row(`\`${path}\``, text, takesEffect(path)),
     ),
   )
 
@@ -68,17 +75,17 @@ const metrics = (): string =>
 
 const TABLES = { options, codes, metrics }
 
-/** The README with each table between its markers as the code has it now. */
-export const fillTables = (readme: string): string => {
-  let text = readme
+/** The page with each table between its markers as the code has it now. */
+export const fillTables = (page: string): string => {
+  let text = page
   for (const [name, render] of Object.entries(TABLES)) {
     const [start, end] = [`<!-- ${name}: generated -->`, `<!-- /${name} -->`]
     const [before, rest] = text.split(start)
     const after = rest?.split(end)[1]
-    if (after === undefined) throw new Error(`the README has no place for the ${name}`)
+    if (after === undefined) throw new Error(`docs/reference.md has no place for the ${name}`)
     text = `${before}${start}\n${render()}\n${end}${after}`
   }
   return text
 }
 
-if (import.meta.main) await writeFile(README, fillTables(await readFile(README, 'utf8')))
+if (import.meta.main) await writeFile(REFERENCE, fillTables(await readFile(REFERENCE, 'utf8')))

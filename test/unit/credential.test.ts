@@ -1,16 +1,16 @@
 /** A worker shows at most one credential, in one of four places, and only something token-shaped is looked at. */
 
 import { test } from 'tap'
+import { BEARER_SUBPROTOCOL } from '@openclaw-k8s/auth-sidecar/websocket/bearer-subprotocol.ts'
 import {
   acceptToken,
   findCredential,
-  SUBPROTOCOL_PREFIX,
   TOKEN_BYTES_MAX,
 } from '@openclaw-k8s/auth-sidecar/authn/credential.ts'
 
 const HEADER = 'X-OpenClaw-SA-Token'
 const TOKEN = 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln'
-const offer = (token: string) => `${SUBPROTOCOL_PREFIX}${Buffer.from(token).toString('base64url')}`
+const offer = (token: string) => `${BEARER_SUBPROTOCOL}${Buffer.from(token).toString('base64url')}`
 const find = (...rawHeaders: string[]) => findCredential(rawHeaders, HEADER)
 
 test('a token is found in each of its four places, whatever the case of the name', async (t) => {
@@ -57,13 +57,13 @@ test('what is shown but is no token is refused', async (t) => {
     ['Authorization', `Bearer "${TOKEN}"`],
     [HEADER, ''],
     [HEADER, 'tokén'],
-    ['Sec-WebSocket-Protocol', SUBPROTOCOL_PREFIX],
-    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}a+b/`],
+    ['Sec-WebSocket-Protocol', BEARER_SUBPROTOCOL],
+    ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}a+b/`],
     ['Sec-WebSocket-Protocol', offer('a\r\nX-Injected: 1')],
     // The same byte as in `YQ`, in another spelling; then a length no bytes have.
-    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YR`],
-    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YWFhY`],
-    ['Sec-WebSocket-Protocol', `${SUBPROTOCOL_PREFIX}YQ==`],
+    ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YR`],
+    ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YWFhY`],
+    ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YQ==`],
   ]
   for (const [name, value] of values) {
     t.strictSame(find(name, value), { ok: false, code: 'credential_malformed' }, `${name} ${value}`)

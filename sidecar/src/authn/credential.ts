@@ -1,5 +1,6 @@
 /** Credential carriers: where a worker may show its token at the upgrade, at most one. */
 
+import { BEARER_SUBPROTOCOL, isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { decodeBase64url } from '../lib/base64url.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 
@@ -11,16 +12,9 @@ export type Credential = { readonly token: string }
 /** The longest token that is looked at, in bytes. */
 export const TOKEN_BYTES_MAX = 8 * 1024
 
-/** Kubernetes' own way to send a token as a WebSocket subprotocol: base64url without padding. */
-export const SUBPROTOCOL_PREFIX = 'base64url.bearer.authorization.k8s.io.'
-
 const CF_ACCESS_HEADER = 'cf-access-client-secret'
 const BEARER = /^bearer +(\S+)$/i
 const TOKEN = /^[A-Za-z0-9\-._~+/]+=*$/
-
-/** Whether a subprotocol carries a token; in any case of letters, as a gateway might read it. */
-export const isCredentialOffer = (offer: string): boolean =>
-  offer.toLowerCase().startsWith(SUBPROTOCOL_PREFIX)
 
 type Shown = { readonly value: string; readonly carrier: Carrier }
 
@@ -65,8 +59,8 @@ const listSubprotocolTokens = (value: string): readonly Shown[] =>
   value
     .split(',')
     .map((offer) => offer.trim())
-    .filter(isCredentialOffer)
-    .map((offer) => ({ value: offer.slice(SUBPROTOCOL_PREFIX.length), carrier: 'subprotocol' }))
+    .filter(isBearerSubprotocol)
+    .map((offer) => ({ value: offer.slice(BEARER_SUBPROTOCOL.length), carrier: 'subprotocol' }))
 
 function readToken({ value, carrier }: Shown): Verdict<Credential> {
   const token = acceptToken(extract(value, carrier))

@@ -1,7 +1,8 @@
 /** The addresses in the configuration: where we listen, and the URLs of gateway and API server. */
 
-import { BlockList, isIP } from 'node:net'
+import { isIP } from 'node:net'
 import * as z from 'zod'
+import { isLoopback } from '../lib/address.ts'
 
 /** Where a port listens. `host` is without the brackets of IPv6; port 0 lets the system choose. */
 export type Address = { readonly host: string; readonly port: number }
@@ -10,10 +11,6 @@ const ADDRESS_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{
 const HOST_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?$/
 const URL_LENGTH_MAX = 2_048
 const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
-
-const loopback = new BlockList()
-loopback.addSubnet('127.0.0.0', 8, 'ipv4')
-loopback.addAddress('::1', 'ipv6')
 
 /** A codec of `host:port` and an `Address`. */
 export const address = () =>
@@ -64,8 +61,7 @@ export const apiServerUrl = () =>
 export function isLoopbackHost(host: string): boolean {
   if (host === 'localhost') return true
   const bare = host.replace(/^\[|\]$/g, '')
-  const family = isIP(bare)
-  return family !== 0 && loopback.check(bare, family === 6 ? 'ipv6' : 'ipv4')
+  return isIP(bare) !== 0 && isLoopback(bare)
 }
 
 /** Whether a host stands for every address of the machine. */
@@ -78,9 +74,6 @@ export function localOriginOf({ host, port }: Address): string | undefined {
   const dialled = isWildcardHost(host) ? '127.0.0.1' : host
   return `http://${isIP(dialled) === 6 ? `[${dialled}]` : dialled}:${port}`
 }
-
-/** The port a ws:// URL dials. */
-export const portOf = (url: URL): number => (url.port === '' ? 80 : Number(url.port))
 
 function addressFault(name: string, parsed: Address): string | undefined {
   if (parsed.port > 65_535) return 'The port is out of range: 0 to 65535.'

@@ -1,7 +1,8 @@
 /** Rules between options: what each allows alone and no two allow together. */
 
 import type { RefinementCtx } from 'zod'
-import { isLoopbackHost, isWildcardHost, portOf } from './addresses.ts'
+import { endpointOf } from '../lib/address.ts'
+import { isLoopbackHost, isWildcardHost } from './addresses.ts'
 import type { Address } from './addresses.ts'
 
 type Ruled = {
@@ -47,7 +48,7 @@ function checkGateway({ gateway, listen }: Ruled, refuse: Refuse): void {
   }
   if (!isLocal && !isWildcardHost(url.hostname)) return
   for (const name of ['workers', 'admin'] as const) {
-    if (listen[name].port !== portOf(url)) continue
+    if (listen[name].port !== endpointOf(url).port) continue
     refuse(
       ['gateway', 'url'],
       `The gateway has the port of listen.${name}: the sidecar would dial itself.`,

@@ -1,7 +1,7 @@
 /** Upgrade validation: what may become a WebSocket (RFC 6455 §4.2.1), and nothing looser. */
 
 import type { IncomingMessage } from 'node:http'
-import { isCredentialOffer } from '../authn/credential.ts'
+import { isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { holdsToken } from '../authn/token-shape.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 
@@ -50,7 +50,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   if (offers === undefined) return denied('upgrade_malformed')
   return granted({
     key,
-    subprotocols: offers.filter((offer) => !isCredentialOffer(offer)),
+    subprotocols: offers.filter((offer) => !isBearerSubprotocol(offer)),
     // A repeated one names no role there is, rather than none.
     role: request.headersDistinct['x-openclaw-role']?.join(', '),
     hasOrigin: request.headersDistinct['origin'] !== undefined,
@@ -96,7 +96,7 @@ function listOffers(request: RequestHead): readonly string[] | undefined {
 }
 
 const isOffer = (offer: string): boolean =>
-  HTTP_TOKEN.test(offer) && (offer.length <= OFFER_LENGTH_MAX || isCredentialOffer(offer))
+  HTTP_TOKEN.test(offer) && (offer.length <= OFFER_LENGTH_MAX || isBearerSubprotocol(offer))
 
 /** The value of a header that stands exactly once. */
 function single({ headersDistinct }: RequestHead, name: string): string | undefined {

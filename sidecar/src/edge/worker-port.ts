@@ -176,7 +176,7 @@ export class WorkerPort {
 
   async #lead(worker: Worker, visit: Visit): Promise<void> {
     const { attempts } = this.#options
-    const { socket, address } = worker.options
+    const { socket, address } = worker
     this.#pending.onTimeout(socket, () => worker.abort(this.#timeoutOf(worker, visit)))
     const handshake = this.#options.dialect(worker)
     const verdict = await admit({
@@ -228,7 +228,7 @@ export class WorkerPort {
   #release(worker: Worker, handshake: Handshake, admitted: Admitted, visit: Visit): void {
     const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
     const { admission, identity, grant, gateway } = admitted
-    const { socket } = worker.options
+    const { socket } = worker
     const openedAt = clock.monotonic()
     const session = {
       streamId: `${streamIdPrefix}-${admission.number}`,

@@ -1,6 +1,5 @@
 /** One worker at the door: its socket from the upgrade to the release or the refusal. */
 
-import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { Credential } from '../authn/credential.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -8,6 +7,7 @@ import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { WorkerSide } from '../dialect/dialect.ts'
 import { BoundedReplies } from '../websocket/bounded-replies.ts'
 import { FirstMessageReader } from '../websocket/first-message.ts'
+import { acceptKeyOf } from '../websocket/accept-key.ts'
 import { textFrame } from '../websocket/frames.ts'
 import { EarlyBytes } from './early-bytes.ts'
 import { endOpened, refuseOpened, refuseUpgrade } from './refuse.ts'
@@ -25,17 +25,24 @@ export type WorkerOptions = {
   readonly preAuthFrameBytesMax: number
 }
 
-/** RFC 6455 §1.3. */
-const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
-
 /** Frames of a first message with the pings before it: each costs work, however few bytes it has. */
 const FIRST_FRAMES_MAX = 256
 const EMPTY = Buffer.alloc(0)
 
 export class Worker implements WorkerSide {
-  readonly options: Omit<WorkerOptions, 'credential' | 'head'>
+  readonly socket: Socket
+  readonly address: string
+  /** The name of the port that the worker connected to, as the gateway is told it. */
+  readonly host: string
+  readonly role: string | undefined
+  readonly hasOrigin: boolean
+  readonly userAgent: string | undefined
+  readonly traceparent: string | undefined
+  readonly subprotocols: readonly string[]
   /** Told once when the worker is gone or out of time, while its admission is under way. */
   onGone: (code: Code) => void = () => {}
+  readonly #key: string
+  readonly #options: Pick<WorkerOptions, 'clock' | 'random' | 'preAuthFrameBytesMax'>
   #token: string | undefined
   #abortCode: Code | undefined
   #isOpen = false
@@ -44,15 +51,24 @@ export class Worker implements WorkerSide {
   readonly #early: EarlyBytes
   readonly #onLeft = () => this.abort('worker_gone')
 
-  constructor({ credential, head, ...options }: WorkerOptions) {
-    this.options = options
+  constructor({ socket, head, address, host, upgrade, credential, ...options }: WorkerOptions) {
+    this.socket = socket
+    this.address = address
+    this.host = host
+    this.role = upgrade.role
+    this.hasOrigin = upgrade.hasOrigin
+    this.userAgent = upgrade.userAgent
+    this.traceparent = upgrade.traceparent
+    this.subprotocols = upgrade.subprotocols
+    this.#key = upgrade.key
+    this.#options = options
     this.#token = credential?.token
     // Node's `head` is a view of the whole request, token and all: a stream must not keep that.
     const early = Buffer.allocUnsafeSlow(head.length)
     head.copy(early)
-    options.socket.once('end', this.#onLeft)
-    options.socket.once('close', this.#onLeft)
-    this.#early = new EarlyBytes(options.socket)
+    socket.once('end', this.#onLeft)
+    socket.once('close', this.#onLeft)
+    this.#early = new EarlyBytes(socket)
     this.#early.start(early)
   }
 
@@ -61,37 +77,9 @@ export class Worker implements WorkerSide {
     return this.#early.held
   }
 
-  get address(): string {
-    return this.options.address
-  }
-
   /** Until the release: no token is kept. */
   get token(): string | undefined {
     return this.#token
-  }
-
-  get role(): string | undefined {
-    return this.options.upgrade.role
-  }
-
-  get hasOrigin(): boolean {
-    return this.options.upgrade.hasOrigin
-  }
-
-  get host(): string {
-    return this.options.host
-  }
-
-  get userAgent(): string | undefined {
-    return this.options.upgrade.userAgent
-  }
-
-  get traceparent(): string | undefined {
-    return this.options.upgrade.traceparent
-  }
-
-  get subprotocols(): readonly string[] {
-    return this.options.upgrade.subprotocols
   }
 
   /** Whether it is the worker's turn to send its message. */
@@ -112,23 +100,22 @@ export class Worker implements WorkerSide {
   }
 
   open(subprotocol: string | undefined): void {
-    const { socket, upgrade } = this.options
-    const accept = hash('sha1', upgrade.key + ACCEPT_GUID, 'base64')
     const chosen = subprotocol === undefined ? '' : `Sec-WebSocket-Protocol: ${subprotocol}\r\n`
     this.#isOpen = true
-    socket.write(
+    this.socket.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-        `Sec-WebSocket-Accept: ${accept}\r\n${chosen}\r\n`,
+        `Sec-WebSocket-Accept: ${acceptKeyOf(this.#key)}\r\n${chosen}\r\n`,
     )
   }
 
   send(text: string): void {
-    this.options.socket.write(textFrame(text, { masked: false }))
+    this.socket.write(textFrame(text, { masked: false }))
   }
 
   nextMessage(): Promise<Verdict<string>> {
     if (this.#abortCode !== undefined) return Promise.resolve(denied(this.#abortCode))
-    const { socket, preAuthFrameBytesMax } = this.options
+    const { socket } = this
+    const { preAuthFrameBytesMax } = this.#options
     const reader = new FirstMessageReader({
       masked: true,
       bytesMax: preAuthFrameBytesMax,
@@ -168,7 +155,8 @@ export class Worker implements WorkerSide {
 
   /** Answers in the form that fits how far the worker came, and ends its socket. */
   refuse(code: Code, message: string | undefined): void {
-    const { socket, clock, random } = this.options
+    const { socket } = this
+    const { clock, random } = this.#options
     this.release()
     if (this.#isClosedByPeer) endOpened(socket, clock)
     else if (this.#isOpen) refuseOpened(socket, code, message, clock)
@@ -179,8 +167,8 @@ export class Worker implements WorkerSide {
   release(): Buffer {
     this.onGone = () => {}
     this.#token = undefined
-    this.options.socket.off('end', this.#onLeft)
-    this.options.socket.off('close', this.#onLeft)
+    this.socket.off('end', this.#onLeft)
+    this.socket.off('close', this.#onLeft)
     return this.#early.stop()
   }
 }

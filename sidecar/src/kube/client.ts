@@ -6,6 +6,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import { withDeadline } from '../lib/deadline.ts'
+import { messageOf } from '../lib/errors.ts'
 import { Semaphore, type Release } from '../lib/semaphore.ts'
 import { ClusterAgent } from './agents.ts'
 import { Breaker } from './breaker.ts'
@@ -193,6 +194,6 @@ export class KubeClient {
 }
 
 function describe(request: KubeRequest, error: unknown): string {
-  const reason = error instanceof Error ? error.message || error.name : String(error)
+  const reason = messageOf(error)
   return `${request.method} ${request.path} to the API server failed: ${reason}`
 }

@@ -1,6 +1,8 @@
 /** A reflector: lists a collection, watches it from there, and tells every change exactly once. */
 
+import { Backoff } from '../lib/backoff.ts'
 import type { Clock } from '../lib/clock.ts'
+import { pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
 import type { KubeClient } from './client.ts'
 import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
@@ -46,7 +48,7 @@ export class Reflector<T> {
   readonly #stopped = new AbortController()
   #version: string | undefined
   #isSynced = false
-  #failures = 0
+  readonly #backoff: Backoff
   /** The last proof that everything up to then is known. */
   #heardAt = -Infinity
   /** Until when the open watch may be believed without a word; `undefined` when none is open. */
@@ -56,6 +58,11 @@ export class Reflector<T> {
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options
+    this.#backoff = new Backoff({
+      minMs: BACKOFF_MS_MIN,
+      maxMs: BACKOFF_MS_MAX,
+      random: options.random,
+    })
     this.#staleSince = options.clock.monotonic()
   }
 
@@ -197,14 +204,14 @@ export class Reflector<T> {
     }
     this.#version = version
     this.#heardAt = clock.monotonic()
-    this.#failures = 0
+    this.#backoff.reset()
   }
 
   #lose(): void {
     const now = this.#options.clock.monotonic()
     if (this.#aliveUntil !== undefined && this.#hasLived(now)) {
       this.#staleSince = Math.min(now, this.#aliveUntil)
-      this.#failures = 0
+      this.#backoff.reset()
     }
     this.#aliveUntil = undefined
   }
@@ -214,17 +221,9 @@ export class Reflector<T> {
     return now - this.#openedAt >= WATCH_MS_MIN || this.#heardAt >= this.#openedAt
   }
 
+  /** A stop ends the wait early. */
   async #backOff(): Promise<void> {
-    const { clock, random } = this.#options
-    const ceilingMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#failures)
-    this.#failures += 1
-    const { promise, resolve } = Promise.withResolvers<undefined>()
-    const wake = () => resolve(undefined)
-    const cancel = clock.after(ceilingMs * (0.5 + random() / 2), wake)
-    this.#stopped.signal.addEventListener('abort', wake, { once: true })
-    await promise
-    cancel()
-    this.#stopped.signal.removeEventListener('abort', wake)
+    await pause(this.#options.clock, this.#backoff.next(), this.#stopped.signal).catch(() => {})
   }
 
   #query(parameters: Record<string, string>): string {

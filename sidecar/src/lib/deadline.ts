@@ -33,6 +33,13 @@ export async function withDeadline<T>(
   }
 }
 
+/** Waits; rejects with the signal's reason as soon as it aborts. */
+export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<undefined>()
+  const cancel = clock.after(ms, () => resolve(undefined))
+  await raceAbort(promise, signal).finally(cancel)
+}
+
 /** Settles with `promise`, or rejects with the signal's reason as soon as it aborts. */
 export function raceAbort<T>(promise: Promise<T> | T, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {

@@ -1,5 +1,6 @@
 /** Builds the request that asks the gateway for a stream: from an allow-list, never by copying. */
 
+import { isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { userNameOf, type Identity } from '../identity.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
@@ -44,7 +45,6 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$/
 const HOST = /^[0-9A-Za-z._-]{1,253}(?::\d{1,5})?$|^\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?$/
 const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 const KEY = /^[A-Za-z0-9+/]{22}==$/
-const CREDENTIAL_SUBPROTOCOL = 'base64url.bearer.authorization.k8s.io.'
 const USER_AGENT_MAX = 256
 
 /** Throws when the sidecar itself hands over what cannot be a header: a bug, never a verdict. */
@@ -122,12 +122,9 @@ function passUserAgent(value: string | undefined): string | undefined {
 }
 
 function passSubprotocols(offers: readonly string[] = []): string | undefined {
-  const passed = offers.filter((offer) => TOKEN.test(offer) && !isCredential(offer))
+  const passed = offers.filter((offer) => TOKEN.test(offer) && !isBearerSubprotocol(offer))
   return passed.length === 0 ? undefined : passed.join(', ')
 }
-
-const isCredential = (offer: string): boolean =>
-  offer.toLowerCase().startsWith(CREDENTIAL_SUBPROTOCOL)
 
 function canonicalAddress(address: string): string {
   const canonical = normalizeAddress(address)

@@ -1,6 +1,6 @@
 /** Judges a gateway's answer to an upgrade, strictly: only a perfect 101 opens a tunnel. */
 
-import { hash } from 'node:crypto'
+import { acceptKeyOf } from './accept-key.ts'
 
 export type AwaitedAnswer = {
   /** The `Sec-WebSocket-Key` that was sent. */
@@ -13,9 +13,6 @@ export type Answer =
   | { readonly ok: true; readonly subprotocol: string | undefined }
   /** `reason` is for our log; it never quotes the gateway beyond its status. */
   | { readonly ok: false; readonly reason: string }
-
-/** RFC 6455 §1.3. */
-const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
 /** The blanks round the value are trimmed apart: in one pattern with it they cost cubic time. */
@@ -82,7 +79,8 @@ function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | un
   const first = (name: string): string | undefined => fields.get(name)?.[0]
   if (first('upgrade')?.toLowerCase() !== 'websocket') return 'the 101 upgrades elsewhere'
   if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 does not say it upgrades'
-  if (first('sec-websocket-accept') !== acceptOf(awaited.key)) return 'the 101 has a wrong accept'
+  if (first('sec-websocket-accept') !== acceptKeyOf(awaited.key))
+    return 'the 101 has a wrong accept'
   const chosen = first('sec-websocket-protocol')
   if (chosen !== undefined && !awaited.subprotocols.includes(chosen)) {
     return 'the 101 names another subprotocol'
@@ -94,5 +92,3 @@ function namesUpgrade(connection: readonly string[]): boolean {
   const options = connection.join(',').split(',')
   return options.some((option) => option.trim().toLowerCase() === 'upgrade')
 }
-
-const acceptOf = (key: string): string => hash('sha1', key + ACCEPT_GUID, 'base64')

@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../../lib/clock.ts'
-import { DeadlineError, raceAbort, withDeadline } from '../../lib/deadline.ts'
+import { DeadlineError, pause, withDeadline } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Semaphore } from '../../lib/semaphore.ts'
 import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
@@ -81,16 +81,9 @@ export class Enrolment {
       } catch (error) {
         const isChanged = error instanceof ConnectRefused && error.reason === PAIRING_CHANGED
         if (!isChanged || again > CHANGED_RETRIES_MAX) throw error
-        await this.#pause(CHANGED_PAUSE_MS * again, entrant.context.signal)
+        await pause(this.#options.clock, CHANGED_PAUSE_MS * again, entrant.context.signal)
       }
     }
-  }
-
-  /** Rejects with the signal's reason as soon as it aborts. */
-  async #pause(ms: number, signal: AbortSignal): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<undefined>()
-    const cancel = this.#options.clock.after(ms, () => resolve(undefined))
-    await raceAbort(promise, signal).finally(cancel)
   }
 
   async #enterOnce(entrant: Entrant): Promise<Welcome> {

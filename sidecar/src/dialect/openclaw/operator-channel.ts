@@ -1,6 +1,7 @@
 /** The operator channel: one clean loopback connection to the gateway, kept up, for enrolment and removal. */
 
 import { randomUUID } from 'node:crypto'
+import { Backoff } from '../../lib/backoff.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { readEvent, readResponse, type EventFrame } from './frames.ts'
@@ -54,12 +55,17 @@ export class OperatorChannel {
   #socket: OperatorSocket | undefined
   #isReady = false
   #isStopped = false
-  #failures = 0
+  readonly #backoff: Backoff
   #lastReason = ''
   #cancelTimer = () => {}
 
   constructor(options: OperatorChannelOptions) {
     this.#options = options
+    this.#backoff = new Backoff({
+      minMs: BACKOFF_MS_MIN,
+      maxMs: BACKOFF_MS_MAX,
+      random: options.random,
+    })
   }
 
   get isReady(): boolean {
@@ -141,7 +147,7 @@ export class OperatorChannel {
 
   #onHello(): void {
     this.#isReady = true
-    this.#failures = 0
+    this.#backoff.reset()
     this.#lastReason = ''
     this.#watchSilence()
     for (const call of this.#calls.values()) this.#send(call)
@@ -172,10 +178,7 @@ export class OperatorChannel {
     this.#socket = undefined
     if (error.message !== this.#lastReason) this.#options.onDown(error)
     this.#lastReason = error.message
-    const { clock, random } = this.#options
-    const ceiling = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#failures)
-    this.#failures += 1
-    this.#cancelTimer = clock.after(ceiling * (0.5 + random() / 2), () => this.#connect())
+    this.#cancelTimer = this.#options.clock.after(this.#backoff.next(), () => this.#connect())
   }
 
   #watchSilence(): void {

@@ -1,13 +1,14 @@
 /** Puts the admin port together: what readiness means, and what is served there. */
 
-import { ADMIN_CONNECTIONS_MAX, createAdminPort, type AdminPort } from '../edge/admin-port.ts'
+import { adminConnectionsMax } from '../edge/admin-connections.ts'
+import { createAdminPort, type AdminPort } from '../edge/admin-port.ts'
 import { DrainProofs } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
+import { createReadiness } from '../edge/readiness.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
-import { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { readOpenFilesMax } from '../lib/open-files.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
@@ -23,11 +24,6 @@ import type { Runtime } from './runtime.ts'
 const METRICS_RATE = { ratePerSecond: 10, burst: 100 }
 /** Each check of the gateway is a connection to it. */
 const GATEWAY_CHECK_RATE = { ratePerSecond: 10, burst: 100 }
-/** The admin port may take this share of the descriptors; a worker's stream takes two. */
-const ADMIN_DESCRIPTORS_SHARE = 1 / 16
-const ADMIN_CONNECTIONS_MIN = 4
-/** Reads of our token that wrong proofs may cause: each blocks the loop for milliseconds. */
-const REREADS = { ratePerSecond: 1, burst: 5 }
 
 type Parts = {
   readonly metrics: Metrics
@@ -40,17 +36,13 @@ type Parts = {
   readonly credentials: Pick<OwnCredentials, 'token' | 'reread'>
 }
 
-/** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function composeAdminPort(
   live: LiveConfig,
   { clock, log, version, readFile, isLocalAddress = isLoopback }: Runtime,
   { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
 ): AdminPort {
   const url = new URL(live.config.gateway.url)
-  const proofs = new DrainProofs(clock)
-  const rereads = new TokenBuckets({ ...REREADS, clock })
-  const unless = (isKnown: boolean, objection: string) =>
-    isKnown || !live.config.k8sTrust.enabled ? undefined : objection
+  const proofs = new DrainProofs({ clock, credentials })
   const { register } = metrics
   const renderMetrics = async () => ({
     contentType: register.contentType,
@@ -62,19 +54,17 @@ export function composeAdminPort(
     watchPeer,
     onAcceptError: createAcceptErrorLog('admin', { clock, log }),
     renderMetrics: shareAnswer(renderMetrics, { clock, ...METRICS_RATE }),
-    checks: [
-      { name: 'serving', check: () => (drain.isUnderWay ? 'draining' : undefined) },
-      {
-        name: 'jwks',
-        check: () => unless(jwks.ageMs !== undefined, 'no signing keys were fetched yet'),
-      },
-      { name: 'pods', check: () => unless(watch.isSynced, 'the pods were not listed yet') },
-      {
-        name: 'gateway',
-        check: shareAnswer(() => checkGateway({ url, clock }), { clock, ...GATEWAY_CHECK_RATE }),
-      },
-      ...(openclaw === undefined ? [] : [{ name: 'operator', check: openclaw.findObjection }]),
-    ],
+    checks: createReadiness({
+      drain,
+      jwks,
+      watch,
+      isTrustEnabled: () => live.config.k8sTrust.enabled,
+      checkGateway: shareAnswer(() => checkGateway({ url, clock }), {
+        clock,
+        ...GATEWAY_CHECK_RATE,
+      }),
+      operator: openclaw,
+    }),
     version,
     jwks: signer.jwks,
     drain: {
@@ -83,17 +73,7 @@ export function composeAdminPort(
         return drain.run()
       },
       isLocalAddress,
-      // The command has just read a token that may have been rotated since we did.
-      isProven: (proof) =>
-        proofs.accept(proof, credentials.token) ||
-        (rereads.take('') && credentials.reread() && proofs.accept(proof, credentials.token)),
+      isProven: (proof) => proofs.accept(proof),
     },
   })
 }
-
-/** Few descriptors make it few connections: idle ones must not keep workers out. */
-const adminConnectionsMax = (openFilesMax: number): number =>
-  Math.max(
-    ADMIN_CONNECTIONS_MIN,
-    Math.min(ADMIN_CONNECTIONS_MAX, Math.floor(openFilesMax * ADMIN_DESCRIPTORS_SHARE)),
-  )

@@ -4,6 +4,19 @@ import type { Socket } from 'node:net'
 import { ignoreError } from '../lib/peer-errors.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
+/** A pair of Prometheus servers and the kubelet take three or four; nothing honest takes more. */
+const CONNECTIONS_MAX = 64
+/** The admin port may take this share of the descriptors; a worker's stream takes two. */
+const DESCRIPTORS_SHARE = 1 / 16
+const CONNECTIONS_MIN = 4
+
+/** With few descriptors, few connections: idle ones must not keep workers out. */
+export const adminConnectionsMax = (openFilesMax: number): number =>
+  Math.max(
+    CONNECTIONS_MIN,
+    Math.min(CONNECTIONS_MAX, Math.floor(openFilesMax * DESCRIPTORS_SHARE)),
+  )
+
 export type AdminConnectionsOptions = {
   readonly max: number
   readonly perAddressMax: number

@@ -12,13 +12,8 @@ import { AdminConnections } from './admin-connections.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
+import type { ReadinessCheck } from './readiness.ts'
 import { oneAtATime, stopParserAfter } from './one-at-a-time.ts'
-
-/** One condition of readiness; `undefined` is good, a string says what is missing. */
-type ReadinessCheck = {
-  readonly name: string
-  readonly check: () => string | undefined | Promise<string | undefined>
-}
 
 export type AdminPortOptions = {
   readonly clock: Clock
@@ -49,8 +44,6 @@ export type AdminPort = {
   readonly close: () => Promise<void>
 }
 
-/** A pair of Prometheus servers and the kubelet take three or four; nothing honest takes more. */
-export const ADMIN_CONNECTIONS_MAX = 64
 const PER_ADDRESS_MAX = 8
 const HEAD_BYTES_MAX = 8 * 1024
 const HEADERS_MAX = 64

@@ -1,7 +1,9 @@
 /** How the `drain` command shows that it runs in the container of the sidecar it calls. */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { Clock } from '../lib/clock.ts'
+import { TokenBuckets } from '../lib/token-buckets.ts'
 
 export const PROOF_HEADER = 'x-auth-sidecar-proof'
 
@@ -27,20 +29,37 @@ const PROOF = /^([0-9]{1,16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})$/
 export const proveDrain = (ownToken: string, { nowMs, nonce }: ProofOptions): string =>
   `${nowMs}.${nonce}.${macOf(ownToken, `${nowMs}.${nonce}`)}`
 
-/** Accepts each proof once, within its time: who overhears one cannot use it. */
-export class DrainProofs {
-  readonly #clock: Pick<Clock, 'now'>
-  readonly #nonces = new Set<string>()
+export type DrainProofsOptions = {
+  readonly clock: Clock
+  readonly credentials: Pick<OwnCredentials, 'token' | 'reread'>
+}
 
-  constructor(clock: Pick<Clock, 'now'>) {
-    this.#clock = clock
+/** Reads of our token that wrong proofs may cause: each blocks the event loop for milliseconds. */
+const REREADS = { ratePerSecond: 1, burst: 5 }
+
+/** Accepts each proof once, within its time: a proof that was overheard is worthless. */
+export class DrainProofs {
+  readonly #options: DrainProofsOptions
+  readonly #nonces = new Set<string>()
+  readonly #rereads: TokenBuckets
+
+  constructor(options: DrainProofsOptions) {
+    this.#options = options
+    this.#rereads = new TokenBuckets({ ...REREADS, clock: options.clock })
   }
 
-  /** Costs no more than a hash. Without a token of our own nobody can prove anything. */
-  accept(proof: string, ownToken: string): boolean {
+  /** The command has just read a token that may have been rotated since we read ours. */
+  accept(proof: string): boolean {
+    const { credentials } = this.#options
+    if (this.#isOf(proof, credentials.token)) return true
+    return this.#rereads.take('') && credentials.reread() && this.#isOf(proof, credentials.token)
+  }
+
+  /** Costs no more than a hash. Without a token of ours nobody can prove anything. */
+  #isOf(proof: string, ownToken: string): boolean {
     const [, madeAt = '', nonce = '', mac = ''] = PROOF.exec(proof) ?? []
     if (mac === '' || ownToken === '') return false
-    if (Math.abs(this.#clock.now() - Number(madeAt)) > VALID_MS) return false
+    if (Math.abs(this.#options.clock.now() - Number(madeAt)) > VALID_MS) return false
     const expected = Buffer.from(macOf(ownToken, `${madeAt}.${nonce}`))
     if (!timingSafeEqual(Buffer.from(mac), expected) || this.#nonces.has(nonce)) return false
     this.#remember(nonce)

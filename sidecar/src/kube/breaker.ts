@@ -28,7 +28,7 @@ export class Breaker {
     const isProbe = this.#failures >= this.#options.failuresMax
     if (isProbe) {
       if (this.#isProbing || this.#options.clock.monotonic() < this.#opensAt) {
-        throw new Error('it failed repeatedly and is given a moment')
+        throw new Error('circuit open after repeated failures')
       }
       this.#isProbing = true
     }

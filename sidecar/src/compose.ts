@@ -82,7 +82,7 @@ export async function compose(config: Config, around: Surroundings): Promise<Sid
   const applyReload = createReload({ settings, around, metrics, workerPort, pods, openclaw })
   const reload = (load: () => Config) => {
     // It would start the watches again, which nobody stops any more.
-    if (isStopped) log.info('not reloaded: the sidecar is stopping')
+    if (isStopped) log.info('configuration not reloaded: the sidecar is stopping')
     else applyReload(load)
   }
   const survive: Sidecar['survive'] = (error, origin) => peerErrors.survive(error, origin)

@@ -132,7 +132,7 @@ test('a token the API server refuses is named by its file', async (t) => {
   rig.api.revokeSidecarToken()
   const { of, exitCode } = await examine(rig, clock)
   t.equal(exitCode, 69)
-  t.match(of('api-server'), /answered 401 to our own credential/)
+  t.match(of('api-server'), /answered 401 to the sidecar's own credential/)
   t.match(of('api-server'), `Mount a token for the API server's audience at ${rig.tokenFile}`)
 })
 
@@ -171,7 +171,7 @@ test('every file that is missing or of no use fails by its option', async (t) =>
   const bad = await examine(rig, clock, openclaw)
   t.equal(bad.exitCode, 69)
   t.strictSame(bad.of('files').split('\n'), [
-    `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Fill it, or mount it.`,
+    `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Write the file, or mount it.`,
     '[fail] files: gateway.deviceSeedFile: the device seed is shorter than 16 bytes. ' +
       'Write 32 random bytes to it, in base64 or hexadecimal.',
   ])

@@ -76,7 +76,7 @@ test('a configuration that is no good exits 78 with its path, the reason and a h
   t.match(bad, { code: 78, stdout: '' })
   t.match(bad.stderr, /k8sTrust\.audience \(.*config\.yaml:1:13\): This option does not exist\./)
   t.match(bad.stderr, /Hint: Did you mean audiences\?/)
-  t.match(bad.stderr, /k8sTrust\.allowedIdentities .*: The list is empty/)
+  t.match(bad.stderr, /k8sTrust\.allowedIdentities .*: The list must not be empty/)
   t.match(absent, { code: 78, stdout: '', stderr: /absent\.yaml\): The file does not exist\./ })
 })
 

@@ -57,7 +57,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     flush() {
       audit.flush()
       const { waiting } = audit
-      if (waiting > 0) log.error({ output: 'audit', lines: waiting }, 'lines are lost at the exit')
+      if (waiting > 0) log.error({ output: 'audit', lines: waiting }, 'lines were lost at exit')
       logOutput.flush()
     },
   }

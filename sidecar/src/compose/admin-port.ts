@@ -66,9 +66,9 @@ export function composeAdminPort(
       { name: 'serving', check: () => (drain.isUnderWay() ? 'draining' : undefined) },
       {
         name: 'jwks',
-        check: () => unless(jwks.ageMs !== undefined, 'no signing keys were fetched yet'),
+        check: () => unless(jwks.ageMs !== undefined, 'no signing keys have been fetched yet'),
       },
-      { name: 'pods', check: () => unless(watch.isSynced, 'the pods were not listed yet') },
+      { name: 'pods', check: () => unless(watch.isSynced, 'pods have not been listed yet') },
       {
         name: 'gateway',
         check: shareAnswer(() => checkGateway({ url, clock }), { clock, ...GATEWAY_CHECK_RATE }),
@@ -79,7 +79,9 @@ export function composeAdminPort(
     jwks: signer.jwks,
     drain: {
       run() {
-        log.warn('asked to drain: every worker is sent away, and refused until a restart')
+        log.warn(
+          'drain requested: all workers are disconnected, and new ones are refused until a restart',
+        )
         return drain.run()
       },
       isLocalAddress,

@@ -30,7 +30,10 @@ export function composeCluster(config: Config, around: Surroundings, metrics: Me
     credentials,
     onOwnCredentialRefused(status: number) {
       metrics.ownCredentialErrors.inc()
-      log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
+      log.error(
+        { status },
+        "the API server refused the sidecar's own credential: check the token and RBAC",
+      )
     },
   }
   const { concurrency, queue } = config.review

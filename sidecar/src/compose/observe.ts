@@ -51,7 +51,7 @@ export function composeObserve(
     clock,
     onSurvived(err) {
       metrics.uncaughtPeerErrors.inc()
-      log.error({ err, stack: err.stack }, 'an error of a socket had no listener: socket destroyed')
+      log.error({ err, stack: err.stack }, 'a socket error had no listener: socket destroyed')
     },
   })
   return { metrics, audit, recorder: counting, carried, peerErrors }

@@ -111,7 +111,7 @@ function composeOperator(
     },
   })
   const devices = new Devices(channel)
-  const onFault = (err: unknown) => log.warn({ err }, 'a call of the operator channel failed')
+  const onFault = (err: unknown) => log.warn({ err }, 'a call on the operator channel failed')
   const ephemeral = new EphemeralSessions({
     devices,
     sessions,
@@ -127,7 +127,7 @@ function composeOperator(
     channel,
     sessions,
     clock,
-    onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands it may not have'),
+    onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
     onFault,
   })
   return { channel, devices, ephemeral, sessions, surfaces }

@@ -30,7 +30,10 @@ export function createReload(parts: Parts) {
       return next
     } catch (error) {
       metrics.configReloads.inc({ outcome: 'failed' })
-      log.error({ reason: String(error) }, 'the new configuration is not good: the old one stays')
+      log.error(
+        { reason: String(error) },
+        'the new configuration is not valid: the old one stays in force',
+      )
       return undefined
     }
   }

@@ -160,7 +160,8 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   return server
 }
 
-const DRAIN_REFUSED = "A drain is asked for in the sidecar's own container: auth-sidecar drain.\n"
+const DRAIN_REFUSED =
+  "A drain can only be requested in the sidecar's container: run auth-sidecar drain.\n"
 
 /** The peer is on loopback, or it dialled an address of its own. */
 function isLocalPeer(socket: Socket, isLocalAddress: (address: string) => boolean): boolean {

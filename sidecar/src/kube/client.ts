@@ -181,7 +181,7 @@ export class KubeClient {
     this.#options.onOwnCredentialRefused(status)
     throw new Fault(
       'own_credential_refused',
-      `The API server answered ${status} to our own credential at ${request.path}.`,
+      `The API server answered ${status} to the sidecar's own credential at ${request.path}.`,
     )
   }
 
@@ -191,7 +191,7 @@ export class KubeClient {
     if (this.#kept?.ca === ca) return this.#kept
     // Without one, Node would trust every public authority.
     if (ca === '')
-      throw new Fault(this.#options.faultCode, 'The CA of the API server is not there.')
+      throw new Fault(this.#options.faultCode, 'The CA file of the API server is missing or empty.')
     const old = this.#kept
     const common = {
       connect: { ca, allowH2: false },

@@ -99,7 +99,7 @@ export class Jwks {
     const [discovery, keys] = await Promise.all([this.#get(DISCOVERY_PATH), this.#get(KEYS_PATH)])
     const issuer = (discovery as { issuer?: unknown } | null)?.issuer
     if (typeof issuer !== 'string' || issuer === '') {
-      throw new Fault('keys_unavailable', `${DISCOVERY_PATH} names no issuer.`)
+      throw new Fault('keys_unavailable', `The answer of ${DISCOVERY_PATH} has no issuer.`)
     }
     // Throws where the document is no key set.
     const select = createLocalJWKSet(keys as JSONWebKeySet)

@@ -132,7 +132,8 @@ export class Reflector<T> {
       path,
       deadlineMs: LIST_DEADLINE_MS,
     })
-    if (!isListPage(answer.body)) throw new Fault('pod_unconfirmed', `${path} is no list.`)
+    if (!isListPage(answer.body))
+      throw new Fault('pod_unconfirmed', `The answer of ${path} is not a list.`)
     return answer.body
   }
 
@@ -147,7 +148,9 @@ export class Reflector<T> {
     })
     const lifeMs = seconds * 1000 + SILENCE_SPARE_MS
     const dead = new AbortController()
-    const cancel = clock.after(lifeMs, () => dead.abort(new Error('the watch overstayed its time')))
+    const cancel = clock.after(lifeMs, () =>
+      dead.abort(new Error('the watch exceeded its maximum duration')),
+    )
     const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
     const startedAt = clock.monotonic()
     const onOpen = () => {
@@ -164,7 +167,7 @@ export class Reflector<T> {
       cancel()
     }
     if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
-      throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended at once.`)
+      throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended immediately.`)
     }
     // The API server ended it as asked; what happens meanwhile comes with the next one.
     this.#lose()
@@ -175,7 +178,7 @@ export class Reflector<T> {
     try {
       this.#take(event)
     } catch (cause) {
-      throw new Gone('a watch event was not understood', { cause })
+      throw new Gone('a watch event could not be read', { cause })
     }
   }
 
@@ -249,6 +252,6 @@ const isListPage = (body: unknown): body is ListPage => {
 function versionOf(object: unknown): string {
   const version = (object as { metadata?: { resourceVersion?: unknown } } | null)?.metadata
     ?.resourceVersion
-  if (typeof version !== 'string') throw new Error('an object without a resourceVersion')
+  if (typeof version !== 'string') throw new Error('an object has no resourceVersion')
   return version
 }

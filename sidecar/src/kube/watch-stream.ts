@@ -82,7 +82,8 @@ export class WatchClient {
     if (this.#kept?.ca !== ca) {
       this.#kept?.agent.close().catch(() => {})
       // Without one, Node would trust every public authority.
-      if (ca === '') throw new Fault('pod_unconfirmed', 'The CA of the API server is not there.')
+      if (ca === '')
+        throw new Fault('pod_unconfirmed', 'The CA file of the API server is missing or empty.')
       const agent = new Agent({
         connect: {
           ca,
@@ -133,17 +134,17 @@ function parseJson(line: Buffer): unknown {
   try {
     return JSON.parse(line.toString('utf8'))
   } catch (cause) {
-    throw new Gone('a watch line is no JSON', { cause })
+    throw new Gone('a watch line is not JSON', { cause })
   }
 }
 
 function parseEvent(line: Buffer): WatchEvent {
   const event = parseJson(line)
   if (typeof event !== 'object' || event === null || !('type' in event) || !('object' in event)) {
-    throw new Gone('a watch line is no event')
+    throw new Gone('a watch line is not an event')
   }
   const { type, object } = event
-  if (typeof type !== 'string') throw new Gone('a watch line is no event')
+  if (typeof type !== 'string') throw new Gone('a watch line is not an event')
   if (type !== 'ERROR') return { type, object }
   const code = (object as { code?: unknown } | null)?.code
   if (code === 410) throw new Gone()

@@ -80,12 +80,14 @@ function findFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
 /** The client's checks of RFC 6455 §4.1. */
 function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
   const first = (name: string): string | undefined => fields.get(name)?.[0]
-  if (first('upgrade')?.toLowerCase() !== 'websocket') return 'the 101 upgrades elsewhere'
-  if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 does not say it upgrades'
-  if (first('sec-websocket-accept') !== acceptOf(awaited.key)) return 'the 101 has a wrong accept'
+  if (first('upgrade')?.toLowerCase() !== 'websocket')
+    return 'the 101 does not upgrade to websocket'
+  if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 has no Connection: upgrade'
+  if (first('sec-websocket-accept') !== acceptOf(awaited.key))
+    return 'the 101 has a wrong Sec-WebSocket-Accept'
   const chosen = first('sec-websocket-protocol')
   if (chosen !== undefined && !awaited.subprotocols.includes(chosen)) {
-    return 'the 101 names another subprotocol'
+    return 'the 101 selects a subprotocol that was not offered'
   }
   return undefined
 }

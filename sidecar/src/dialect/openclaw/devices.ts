@@ -73,7 +73,8 @@ export class Devices {
     })
     const code = SETUP.safeParse(payload).data?.setupCode ?? ''
     const setup = SETUP_CODE.safeParse(parseBase64Json(code))
-    if (!setup.success) throw new Fault('operator_unavailable', 'the setup code cannot be read')
+    if (!setup.success)
+      throw new Fault('operator_unavailable', "the gateway's setup code cannot be read")
     return setup.data.bootstrapToken
   }
 
@@ -91,7 +92,8 @@ export class Devices {
   async #list(): Promise<readonly DeviceRecord[]> {
     const payload = await this.#call('device.pair.list', {})
     const list = LIST.safeParse(payload)
-    if (!list.success) throw new Fault('operator_unavailable', 'the device list cannot be read')
+    if (!list.success)
+      throw new Fault('operator_unavailable', "the gateway's device list cannot be read")
     const { paired } = list.data
     this.#enrolled = new Set(paired.map(({ deviceId }) => deviceId))
     this.#isListed = true

@@ -155,7 +155,7 @@ export class Enrolment {
       await destroySocket(dialled.socket)
       signal.throwIfAborted()
       if (!(error instanceof DeadlineError)) throw error
-      throw new Fault('gateway_unreachable', 'the gateway took too long', { cause: error })
+      throw new Fault('gateway_unreachable', 'the gateway did not answer in time', { cause: error })
     }
   }
 }

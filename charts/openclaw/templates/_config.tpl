@@ -49,7 +49,7 @@
 {{- $users := list -}}
 {{- range (include "openclaw.sidecarConfig" . | fromYaml).k8sTrust.allowedIdentities -}}
 {{- if regexMatch "[*?]" (print .namespace .serviceAccount) -}}
-{{- fail "sidecar.config.k8sTrust.allowedIdentities: a gateway in trusted-proxy mode lists its users by name. Name each namespace and ServiceAccount, without globs, or use gateway.auth.mode token." -}}
+{{- fail "sidecar.config.k8sTrust.allowedIdentities: a gateway in trusted-proxy mode needs a list of user names. Write each namespace and ServiceAccount without globs, or use gateway.auth.mode token." -}}
 {{- end -}}
 {{- $users = append $users (printf "system:serviceaccount:%s:%s" .namespace .serviceAccount) -}}
 {{- end -}}
@@ -94,7 +94,7 @@
 {{/* Name of the Secret with the gateway's token. */}}
 {{- define "openclaw.tokenSecret" -}}
 {{- if and (not .Values.gateway.enabled) (not .Values.gateway.existingSecret) (eq (include "openclaw.protocol" .) "openclaw") -}}
-{{- fail "gateway.existingSecret is missing: with gateway.enabled=false the sidecar needs the token of the gateway that exists. Name its Secret, and its key in gateway.secretKey." -}}
+{{- fail "gateway.existingSecret is missing: with gateway.enabled=false the sidecar needs the existing gateway's token. Set it to the name of its Secret, and gateway.secretKey to its key." -}}
 {{- end -}}
 {{- default (printf "%s-token" (include "openclaw.gatewayName" .)) .Values.gateway.existingSecret -}}
 {{- end -}}
@@ -116,7 +116,7 @@
 {{- define "openclaw.needApi" -}}
 {{- $root := index . 0 -}}
 {{- if not (or $root.Values.monitoring.assumeCrds ($root.Capabilities.APIVersions.Has (index . 1))) -}}
-{{- fail (printf "%s: the cluster does not know %s. Install the operator that brings it, set the option to false, or set monitoring.assumeCrds=true where you render without a cluster." (index . 2) (index . 1)) -}}
+{{- fail (printf "%s: the cluster does not know %s. Install the operator that provides it, set the option to false, or set monitoring.assumeCrds=true to render without a cluster." (index . 2) (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 

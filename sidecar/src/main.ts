@@ -83,7 +83,7 @@ async function runNamed(name: string, context: CommandContext): Promise<number |
     stdout.write(HELP)
     return EXIT.ok
   }
-  stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
+  stderr.write(name === '' ? HELP : `Unknown command ${JSON.stringify(name)}.\n${HELP}`)
   return EXIT.usage
 }
 

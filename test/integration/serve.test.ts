@@ -36,8 +36,8 @@ const openStream = async (stage: Awaited<ReturnType<typeof openStage>>, name: st
 test('a command line that makes no sense exits 64 and says what would', async (t) => {
   const cases: readonly [args: string[], stderr: RegExp][] = [
     [[], /^Usage: auth-sidecar <command>/],
-    [['sevre'], /^There is no command "sevre"\.\nUsage: /],
-    [['--config'], /^There is no command "--config"\.\nUsage: /],
+    [['sevre'], /^Unknown command "sevre"\.\nUsage: /],
+    [['--config'], /^Unknown command "--config"\.\nUsage: /],
     [['serve', '--nonsense'], /'--nonsense'[^]*\nUsage: auth-sidecar serve /],
     [['serve', 'stray.yaml'], /\nUsage: auth-sidecar serve /],
     [['version', '--nonsense'], /no arguments\.\nUsage: auth-sidecar version\n/],

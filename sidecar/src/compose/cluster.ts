@@ -8,7 +8,7 @@ import type { Config } from '../config/schema.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Surroundings } from './surroundings.ts'
 
-/** Requests under way and waiting, beside the TokenReviews, so that neither starves the other. */
+/** Requests in progress and waiting, separate from TokenReviews, so that neither starves the other. */
 const KEYS = { concurrency: 2, queue: 16 }
 const LISTS = { concurrency: 4, queue: 256 }
 

@@ -36,7 +36,7 @@ export type OpenClaw = {
   readonly onPolicyChanged: () => void
   /** The pod's object is gone, or its name belongs to another. */
   readonly podGone: (pod: PodName, podUid: string) => void
-  /** What keeps workers out beside the gateway itself; `undefined` when nothing does. */
+  /** Why workers cannot be admitted although the gateway runs; `undefined` if they can. */
   readonly findObjection: () => string | undefined
 }
 
@@ -134,7 +134,7 @@ function composeOperator(
 }
 
 /**
- * The gateway's own secret, read anew each time, since it may be rotated. Behind a trusted proxy
+ * The gateway's secret, read again each time, since it can be rotated. Behind a trusted proxy
  * only its owner shows it: a worker's connection is vouched for by its headers.
  */
 function readSecrets({ gateway }: Config, readFile: (path: string) => string) {

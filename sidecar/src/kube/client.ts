@@ -48,7 +48,7 @@ export type KubeAnswer = {
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
 /** The share of the deadline the first try may use, so that a dead connection leaves time for another. */
 const FIRST_TRY_SHARE = 0.6
-/** The API server serves its signing keys under a media type of their own, and 406 to any other. */
+/** The API server serves its signing keys only under their own media type, and otherwise answers 406. */
 const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
@@ -74,20 +74,20 @@ export class KubeClient {
   }
 
   /**
-   * Resolves with the API server's 2xx or 404 answer. Everything else throws a `Fault`: nobody
-   * could say. HTTP/1.1 alone: an early 401 resets an HTTP/2 stream and loses the body.
+   * Resolves with the API server's 2xx or 404 answer. Everything else throws a `Fault`: there is
+   * no verdict. HTTP/1.1 only: an early 401 resets an HTTP/2 stream and loses the body.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
     const { clock, faultCode, queueMs } = this.#options
     const { deadlineMs } = request
     const lateAfter = clock.monotonic() + deadlineMs * (1 - FIRST_TRY_SHARE)
     const run = async (leave: () => void, signal: AbortSignal) => {
-      // A request whose wait has eaten its deadline says nothing of the API server when it is late.
+      // A request that spent its deadline queueing proves nothing about the API server.
       const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
       try {
         return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
       } catch (error) {
-        // A long line that fails as one, behind an open breaker, must not stall everybody else.
+        // A long queue that fails at once, behind an open breaker, must not stall all other work.
         await nextTurn()
         throw error
       } finally {
@@ -185,7 +185,7 @@ export class KubeClient {
     )
   }
 
-  /** Connections are made anew when the CA was rotated. */
+  /** New connections are made after the CA was rotated. */
   #agents() {
     const { ca } = this.#options.credentials
     if (this.#kept?.ca === ca) return this.#kept

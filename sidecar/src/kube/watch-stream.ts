@@ -5,7 +5,7 @@ import type { Clock } from '../clock.ts'
 import { Fault } from '../fault.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
-/** One line of a watch (Kubernetes API concepts, «Efficient detection of changes»). */
+/** One line of a watch (Kubernetes API concepts, "Efficient detection of changes"). */
 export type WatchEvent = { readonly type: string; readonly object: unknown }
 
 export type WatchClientOptions = {
@@ -30,7 +30,7 @@ const OPEN_DEADLINE_MS = 10_000
 const KEEP_ALIVE_DELAY_MS = 5000
 const NEWLINE = 0x0a
 
-/** Watches have connections of their own, under no deadline but the caller's signal. */
+/** Watches use separate connections; only the caller's signal ends them. */
 export class WatchClient {
   readonly #options: WatchClientOptions
   #kept: { readonly ca: string; readonly agent: Agent } | undefined

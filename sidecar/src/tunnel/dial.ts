@@ -29,7 +29,7 @@ export type DialOptions = {
 export type Dialled = {
   /** Paused, half-open allowed, and its errors already minded. */
   readonly socket: Socket
-  /** Reads the socket, whoever takes what it says. */
+  /** Reads the socket for its current consumer. */
   readonly reader?: GatewayReader
   /** The gateway's first frames, where they came with its answer. */
   readonly head: Buffer

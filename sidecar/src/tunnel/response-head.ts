@@ -21,7 +21,7 @@ const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
 /** The blanks round the value are trimmed apart: in one pattern with it they cost cubic time. */
 const FIELD_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)$/
 
-/** Headers that may not appear in a 101: each would make two parsers see two streams. */
+/** Headers that must not appear in a 101: with any of them, two parsers could disagree on the stream. */
 const FORBIDDEN = ['content-length', 'transfer-encoding', 'sec-websocket-extensions']
 
 /** Headers of which a second one would contradict the first. */

@@ -54,7 +54,7 @@ export class Devices {
     return this.#refresh
   }
 
-  /** What is known may have changed unseen: the next question lists anew. */
+  /** The known devices may have changed in the meantime: the next question lists them again. */
   forget(): void {
     this.#isListed = false
   }

@@ -105,7 +105,7 @@ export class Enrolment {
     }
   }
 
-  /** Its record is gone, or from before its image changed: it is ours, so it is made anew. */
+  /** Its record is gone, or older than its image: the device is ours, so it is enrolled again. */
   async #enrolAnew(entrant: Entrant): Promise<Welcome> {
     const { devices } = this.#options
     const records = await devices.list()

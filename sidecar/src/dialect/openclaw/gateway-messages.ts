@@ -1,4 +1,4 @@
-/** The text messages of a gateway that was dialled, one by one, until its bytes are relayed. */
+/** The text messages of a connected gateway, one by one, until its bytes are relayed. */
 
 import { Fault } from '../../fault.ts'
 import type { Dialled } from '../../tunnel/dial.ts'

@@ -9,7 +9,7 @@ import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
 
 export type OperatorChannelOptions = {
   readonly url: URL
-  /** The gateway's own secret, read anew for every connection. May throw. */
+  /** The gateway's secret, read again for every connection. May throw. */
   readonly readAuth: () => GatewayAuth
   readonly version: string
   readonly clock: Clock
@@ -79,7 +79,7 @@ export class OperatorChannel {
 
   /**
    * Calls the gateway, once the channel is up. Throws a `Fault` when there was no answer in time,
-   * and `CallRefused` when the answer is no.
+   * and `CallRefused` when the gateway refuses.
    */
   call(method: string, params: object = {}): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
@@ -161,7 +161,7 @@ export class OperatorChannel {
   #onDown(error: Error): void {
     this.#cancelTimer()
     if (this.#isStopped) return
-    // What was sent may have been done or not: whoever called has to decide, not the channel.
+    // A call that was sent may or may not have been executed: the caller decides, not the channel.
     if (this.#isReady) this.#rejectAll(unavailable('the operator channel was disconnected'))
     this.#isReady = false
     this.#socket = undefined

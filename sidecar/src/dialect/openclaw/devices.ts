@@ -109,7 +109,7 @@ export class Devices {
   }
 }
 
-/** A no of the gateway to its own operator is nothing a worker can help. */
+/** If the gateway refuses its own operator, the worker cannot fix that: a fault. */
 const refused = (cause: CallRefused): Fault =>
   new Fault('operator_unavailable', cause.message, { cause })
 

@@ -63,7 +63,7 @@ export class Enrolment {
   }
 
   /**
-   * Waits for a turn at the gateway's door, which takes its worker's time and not the gateway's.
+   * Waits for a turn. The wait counts against the worker's handshake timeout, not the gateway's.
    * Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway.
    */
   async enter(entrant: Entrant): Promise<Welcome> {

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # deploy-helm.sh NAME [helm options…]: installs the chart as release NAME, or upgrades it.
 #
-# A fresh install gets a new gateway token; an upgrade keeps the one in the cluster. Values given at
-# earlier times stay in force. NAMESPACE says where, openclaw by default. To rotate the token, delete
-# the Secret NAME's notes speak of and run this again.
+# A new install gets a new gateway token; an upgrade keeps the one in the cluster. Values from
+# earlier runs stay in force. NAMESPACE sets the namespace, openclaw by default. To rotate the token,
+# delete the Secret named in the release notes of NAME and run this again.
 set -euo pipefail
 
 usage() {
@@ -25,9 +25,9 @@ for program in helm kubectl; do
 done
 
 if helm status "$name" --namespace "$namespace" >/dev/null 2>&1; then
-  echo "Release $name is there: the gateway keeps its token."
+  echo "Release $name exists: the gateway keeps its token."
 else
-  echo "Release $name is new: the gateway gets a token, unless the Secret of an earlier install is still there."
+  echo "Release $name is new: the gateway gets a new token, unless the Secret of an earlier install still exists."
 fi
 exec helm upgrade "$name" "$chart" --install --namespace "$namespace" --create-namespace \
   --reset-then-reuse-values "$@"

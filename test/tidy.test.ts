@@ -57,7 +57,7 @@ test("the reference's tables are what the code says", async (t) => {
 })
 
 test("the chart's schema is what its values and the code say", async (t) => {
-  // `npm run manifests` writes it anew.
+  // `npm run manifests` writes it again.
   const values = read('charts/openclaw/values.yaml')
   t.equal(read('charts/openclaw/values.schema.json'), renderValuesSchema(values))
 })
@@ -92,7 +92,11 @@ test('the runbook says of each code what the code says', async (t) => {
 test('every alert says how urgent it is and what it is about, and leads to its place', async (t) => {
   for (const { alert, labels, annotations } of ALERTS) {
     t.match(labels['severity'], /^(critical|warning|info)$/, alert)
-    t.match(annotations['summary'], /^[A-Z].*[.]$/, alert)
+    t.match(
+      annotations['summary'],
+      /^[A-Z].{9,59}[^.] \(\{\{ .*\$labels\.(pod|job)\b.* \}\}\)$/,
+      alert,
+    )
     t.match(annotations['description'], /.{40,}/, alert)
     const place = RUNBOOK.find(({ text }) => text === `\`${alert}\``)
     t.equal(annotations['runbook_url'], `${RUNBOOK_URL}#${place?.slug}`, alert)

@@ -84,7 +84,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     },
     reload(load) {
       // It would start the watches again, which nobody stops any more.
-      if (isStopped) log.info('not reloaded: the sidecar is stopping')
+      if (isStopped) log.info('configuration not reloaded: the sidecar is stopping')
       else applyReload(load)
     },
     survive: (error, origin) => peerErrors.survive(error, origin),

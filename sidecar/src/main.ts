@@ -1,4 +1,4 @@
-/** The command line: picks the command and turns what it returns into the exit code. */
+/** The command line: picks the command and turns its result into the exit code. */
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -21,7 +21,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> =
   version: () => import('./commands/version.ts'),
 }
 
-/** How long a command that has ended may take to leave, in milliseconds. */
+/** How long the process may live on after its command has ended, in milliseconds. */
 const LINGER_MS = 500
 /** How long a `serve` that could not start waits for the readers of its output, in milliseconds. */
 const SERVE_OUTPUT_MS_MAX = 4000
@@ -29,10 +29,10 @@ const SERVE_OUTPUT_MS_MAX = 4000
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
 
   serve         run the sidecar
-  drain         send the workers of the running sidecar away, and wait until they are gone
-  doctor        say whether the running sidecar has all it needs, and how to mend what is not
-  check-config  say whether a configuration is good, and what is not
-  print-config  show the configuration as it is read, secrets masked
+  drain         disconnect the workers of the running sidecar, and wait until they are gone
+  doctor        check everything the running sidecar needs, and print remedies
+  check-config  check the configuration, and print every problem
+  print-config  print the configuration with defaults filled in and secrets masked
   schema        print the JSON Schema of the configuration
   version       print the version
 `
@@ -57,7 +57,7 @@ async function main(): Promise<void> {
   })
   if (code === undefined) return giveBackStart()
   process.exitCode = code
-  // Whoever started a sidecar must hear of its end even if nobody reads what it says.
+  // The process must end, even if nobody reads its output.
   if (isServe) exitIn(SERVE_OUTPUT_MS_MAX)
   const failure = await stdout.finish()
   if (failure !== undefined) {
@@ -65,7 +65,7 @@ async function main(): Promise<void> {
     if (code === EXIT.ok) process.exitCode = EXIT.output
   }
   await stderr.finish()
-  // A name that is still being looked up, say, must not hold the process: nobody waits for it.
+  // A pending DNS lookup, for example, must not keep the process alive: nobody waits for it.
   exitIn(LINGER_MS)
 }
 
@@ -83,29 +83,29 @@ async function runNamed(name: string, context: CommandContext): Promise<number |
     stdout.write(HELP)
     return EXIT.ok
   }
-  stderr.write(name === '' ? HELP : `There is no command ${JSON.stringify(name)}.\n${HELP}`)
+  stderr.write(name === '' ? HELP : `Unknown command ${JSON.stringify(name)}.\n${HELP}`)
   return EXIT.usage
 }
 
 /**
- * There is one such program here, undici's parser of HTTP. At its first answer V8 begins to optimize it, which
- * takes 20 ms and leaves 4 MiB of the compiler resident, to save 3 µs of a request to the API server. To be called
- * when Node's modules are loaded: under other flags V8 refuses what Node keeps of them compiled.
+ * The only WebAssembly here is undici's HTTP parser. V8 starts to optimize it at its first answer,
+ * which takes 20 ms and keeps 4 MiB of the compiler resident, to save 3 µs per request to the API
+ * server. Call this after Node's modules are loaded: V8 rejects Node's cached code if flags differ.
  */
 function leaveWebAssemblyUnoptimized(): void {
-  // Either of them alone has it optimized all the same.
+  // With only one of these flags, V8 still optimizes.
   setFlagsFromString('--no-wasm-tier-up')
   setFlagsFromString('--no-wasm-dynamic-tiering')
 }
 
 /**
- * What only the start needed, and the young generation it made grow, are 9 MiB that V8 keeps for as long as nothing
- * comes that would have it collect. It takes 30 ms. `gc` is had by `--expose-gc` (Node, command-line options); among
- * Node's arguments that costs 20 ms of each start, for the reason above.
+ * Returns 9 MiB that only the start needed, and that V8 would keep until the next collection. It
+ * takes 30 ms. `gc` comes from `--expose-gc` (Node, command-line options); as an argument of Node it
+ * would cost 20 ms per start, for the reason above.
  */
 function giveBackStart(): void {
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('globalThis.gc') as typeof globalThis.gc
-  // No other flavour makes the young generation smaller.
+  // Only this flavor shrinks the young generation.
   gc?.({ type: 'major', flavor: 'last-resort' })
 }

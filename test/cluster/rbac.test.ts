@@ -81,7 +81,7 @@ describe('rbac', () => {
     const elsewhere = await examine([{ ...identity, namespace: 'default' }])
     assert.match(
       elsewhere.find(({ level }) => level === 'fail')?.what ?? '',
-      /^may not get, list, watch pods, or list, watch serviceaccounts in namespace default$/,
+      /^cannot get, list, watch pods, or list, watch serviceaccounts in namespace default$/,
     )
   })
 

@@ -28,7 +28,7 @@ describe('deploy-helm.sh', { skip }, () => {
   test('a fresh install makes the namespace and draws a token', async () => {
     const { code, stdout, stderr } = await deploy('foo --set workers.autoscaling.maxReplicas=3')
     assert.equal(code, 0, stderr)
-    assert.match(stdout, /gets a token/)
+    assert.match(stdout, /gets a new token/)
     drawn = await token()
     assert.ok(Buffer.from(drawn, 'base64').length >= 32)
   })

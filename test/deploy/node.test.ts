@@ -188,7 +188,7 @@ describe('on a node', { skip: why ?? false }, () => {
     assert.ok(place('"draining"') >= 0, lines.join('\n'))
     assert.ok(place('"drained"') > place('"draining"'))
     assert.ok(
-      place('"drained"') < place('the gateway closed with 1012'),
+      place('"drained"') < place('the gateway closed the connection with 1012'),
       'the gateway is the last to go',
     )
     await rollout('statefulset/openclaw-gateway')

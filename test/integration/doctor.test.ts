@@ -1,4 +1,4 @@
-/** The `doctor` command: every way in which the sidecar can lack something is named, with what to do. */
+/** The `doctor` command: names everything the sidecar can lack, with the remedy. */
 
 import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -58,25 +58,25 @@ test('a sidecar that has all it needs is found in good health, line by line', as
   const { exitCode, lines, summary, stderr } = await examine(rig, clock)
   const gateway = new URL(rig.gateway.url).host
   t.strictSame(lines, [
-    '[ok] configuration: good, 1 identity allowed',
-    '[warn] tls: listen.tls is not set: who can read the network between the pods can read the tokens. ' +
-      'Set listen.tls, unless the network itself encrypts.',
+    '[ok] configuration: valid, 1 identity allowed',
+    '[warn] tls: listen.tls is not set: anyone who can read the pod network can read the tokens. ' +
+      'Set listen.tls, unless the network itself is encrypted.',
     '[ok] files: kubernetes.caFile, kubernetes.tokenFile: readable',
-    `[ok] api-server: Kubernetes v1.35.4 at ${rig.api.url} takes our token`,
-    "[ok] clock: within 5 s of the API server's",
-    '[ok] own-token: system:serviceaccount:openclaw:openclaw-gateway, good for another 3600 s',
-    '[ok] signing-keys: fetched; tokens are issued as https://kubernetes.default.svc.cluster.local',
-    '[ok] rights: may create tokenreviews, and see pods and ServiceAccounts in namespace openclaw',
+    `[ok] api-server: Kubernetes v1.35.4 at ${rig.api.url} accepts the sidecar's token`,
+    "[ok] clock: within 5 s of the API server's clock",
+    '[ok] own-token: system:serviceaccount:openclaw:openclaw-gateway, valid for another 3600 s',
+    '[ok] signing-keys: fetched; the cluster issues tokens as https://kubernetes.default.svc.cluster.local',
+    '[ok] rights: can create tokenreviews, and read pods and ServiceAccounts in namespace openclaw',
     '[ok] reviews: the API server reviews tokens',
-    `[ok] gateway: something listens on ${gateway}`,
-    '[ok] sidecar: ready, by 4 checks of its own',
+    `[ok] gateway: a server listens on ${gateway}`,
+    '[ok] sidecar: ready, 4 checks passed',
   ])
-  t.equal(summary, '10 ok, 1 warned of, 0 failed')
+  t.equal(summary, '10 ok, 1 warning, 0 failed')
   t.equal(stderr, '')
   t.equal(exitCode, 0)
 })
 
-test('a command line or configuration that is no good exits 64 or 78', async (t) => {
+test('a wrong command line or configuration exits 64 or 78', async (t) => {
   t.match(await runCommand(doctor, { argv: ['now'] }), {
     exitCode: 64,
     stderr: /\nUsage: auth-sidecar doctor /,
@@ -96,7 +96,7 @@ test('an API server out of reach fails once, and nothing else is asked of it', a
   t.equal(failed.length, 1)
   t.match(
     failed[0],
-    /^\[fail\] api-server: https:.*ECONNREFUSED.*; nothing else was asked\. Check kubernetes\.apiServer, and that the network lets this pod reach it\.$/,
+    /^\[fail\] api-server: https:.*ECONNREFUSED.*; the other cluster checks were skipped\. Check kubernetes\.apiServer, and that the network lets this pod reach it\.$/,
   )
   t.notOk(lines.some((line) => /reviews|rights|signing-keys/.test(line)))
 })
@@ -113,7 +113,7 @@ test('a host nobody knows, another CA and another server are told apart', async 
   const other = await examine(rig, clock)
   t.match(
     other.of('api-server'),
-    /^\[fail\] .* is no Kubernetes API server\. Correct kubernetes\.apiServer\.$/,
+    /^\[fail\] .* is not a Kubernetes API server\. Correct kubernetes\.apiServer\.$/,
   )
   t.equal(other.exitCode, 69)
   rig.api.clearFaults()
@@ -132,8 +132,8 @@ test('a token the API server refuses is named by its file', async (t) => {
   rig.api.revokeSidecarToken()
   const { of, exitCode } = await examine(rig, clock)
   t.equal(exitCode, 69)
-  t.match(of('api-server'), /answered 401 to our own credential/)
-  t.match(of('api-server'), `Mount a token of the API server's own audience at ${rig.tokenFile}`)
+  t.match(of('api-server'), /answered 401 to the sidecar's own credential/)
+  t.match(of('api-server'), `Mount a token for the API server's audience at ${rig.tokenFile}`)
 })
 
 test('outside a pod it says what would have to be set', async (t) => {
@@ -143,7 +143,7 @@ test('outside a pod it says what would have to be set', async (t) => {
   t.equal(exitCode, 69)
   t.match(
     of('api-server'),
-    /^\[fail\] api-server: kubernetes\.apiServer is not set and this is no pod: .* Set kubernetes\.apiServer, .*\. Or run this in the container of the sidecar\.$/,
+    /^\[fail\] api-server: kubernetes\.apiServer is not set and this process is not running in a pod .* Set kubernetes\.apiServer, .*\. Or run this in the sidecar's container\.$/,
   )
   const env = {
     KUBERNETES_SERVICE_HOST: '127.0.0.1',
@@ -156,7 +156,7 @@ test('outside a pod it says what would have to be set', async (t) => {
   )
   t.match(
     inPod.of('api-server'),
-    /was not asked: our token or its CA cannot be read\. Mend the files first\.$/,
+    /was not asked: the sidecar's token or the CA cannot be read\. Fix the files first\.$/,
   )
 })
 
@@ -171,9 +171,9 @@ test('every file that is missing or of no use fails by its option', async (t) =>
   const bad = await examine(rig, clock, openclaw)
   t.equal(bad.exitCode, 69)
   t.strictSame(bad.of('files').split('\n'), [
-    `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Fill it, or mount it.`,
+    `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Write the file, or mount it.`,
     '[fail] files: gateway.deviceSeedFile: the device seed is shorter than 16 bytes. ' +
-      'Put 32 random bytes there, in base64 or hexadecimal.',
+      'Write 32 random bytes to it, in base64 or hexadecimal.',
   ])
   rmSync(`${directory}/seed`)
   t.match(
@@ -205,20 +205,20 @@ test('signing keys that cannot be had, or are not those of the tokens, fail', as
   rig.api.setFault('jwks', { kind: 'status', status: 403 })
   t.match(
     await keys(),
-    /^\[fail\] .*answered 403.* Bind the ClusterRole system:service-account-issuer-discovery to our ServiceAccount\.$/,
+    /^\[fail\] .*answered 403.* Bind the ClusterRole system:service-account-issuer-discovery to the sidecar's ServiceAccount\.$/,
   )
   rig.api.setFault('jwks', { kind: 'status', status: 500 })
   t.match(await keys(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
   rig.api.clearFaults()
   t.match(
     await keys(['kubernetes.issuers=[https://elsewhere]']),
-    /^\[fail\] .* issues tokens as https:\/\/kubernetes\.default\.svc\.cluster\.local, which kubernetes\.issuers does not name\. Name it there/,
+    /^\[fail\] .* issues tokens as https:\/\/kubernetes\.default\.svc\.cluster\.local, which is not in kubernetes\.issuers\. Add it there/,
   )
   t.match(await keys([`kubernetes.issuers=[https://elsewhere, "${rig.api.issuer}"]`]), /^\[ok\] /)
   await rig.api.rotateKeys({ keepOld: false })
   t.match(
     await keys(),
-    /^\[fail\] .* not signed with any of them \(signing_key_unknown\)\. See that/,
+    /^\[fail\] .* not signed with any of them \(signing_key_unknown\)\. Check that/,
   )
 })
 
@@ -227,32 +227,32 @@ test('each right that is missing is named with its place, and who could grant it
   const rights = async (set: readonly string[] = []) =>
     (await examine(rig, clock, set)).of('rights')
   const role =
-    'Bind a role that may get, list and watch pods, and list and watch serviceaccounts, there to our ServiceAccount.'
+    "Bind a role there that can get, list and watch pods, and list and watch serviceaccounts, to the sidecar's ServiceAccount."
   rig.api.setRbac({ tokenReviews: false })
   t.equal(
     await rights(),
-    '[fail] rights: may not create tokenreviews. Bind the ClusterRole system:auth-delegator to our ServiceAccount.',
+    "[fail] rights: cannot create tokenreviews. Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount.",
   )
   rig.api.setRbac({ tokenReviews: true, pods: false })
   t.equal(
     await rights(),
-    `[fail] rights: may not get, list, watch pods in namespace openclaw. ${role}`,
+    `[fail] rights: cannot get, list, watch pods in namespace openclaw. ${role}`,
   )
   rig.api.setRbac({ serviceAccounts: false })
   t.equal(
     await rights(),
-    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in namespace openclaw. ${role}`,
+    `[fail] rights: cannot get, list, watch pods, or list, watch serviceaccounts in namespace openclaw. ${role}`,
   )
   rig.api.setRbac({ pods: true, serviceAccounts: true, namespaces: ['openclaw'] })
   const more = '[{namespace: openclaw, serviceAccount: a}, {namespace: lab, serviceAccount: "*"}]'
   t.equal(
     await rights([`k8sTrust.allowedIdentities=${more}`]),
-    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in namespace lab. ${role}`,
+    `[fail] rights: cannot get, list, watch pods, or list, watch serviceaccounts in namespace lab. ${role}`,
   )
   const glob = '[{namespace: "team-*", serviceAccount: worker}]'
   t.equal(
     await rights([`k8sTrust.allowedIdentities=${glob}`]),
-    `[fail] rights: may not get, list, watch pods, or list, watch serviceaccounts in the whole cluster. ${role}`,
+    `[fail] rights: cannot get, list, watch pods, or list, watch serviceaccounts in the whole cluster. ${role}`,
   )
 })
 
@@ -260,7 +260,7 @@ test('rights that nothing needs are not asked for, and none twice', async (t) =>
   const { rig, clock } = await ready(t)
   rig.api.setRbac({ namespaces: [] })
   const off = await examine(rig, clock, ['k8sTrust.enabled=false'])
-  t.equal(off.of('rights'), '[ok] rights: may create tokenreviews')
+  t.equal(off.of('rights'), '[ok] rights: can create tokenreviews')
   t.equal(rig.api.counts.accessReviews, 1)
   rig.api.setRbac({ namespaces: ['openclaw'] })
   const two = '[{namespace: openclaw, serviceAccount: a}, {namespace: openclaw, serviceAccount: b}]'
@@ -287,14 +287,14 @@ test('an API server that does not tell our rights fails, and spoils nothing else
   const forbidden = await examine(rig, clock)
   t.match(
     forbidden.of('rights'),
-    /^\[fail\] .*answered 403.* Bind the ClusterRole system:basic-user to all ServiceAccounts, as is usual\.$/,
+    /^\[fail\] .*answered 403.* Bind the ClusterRole system:basic-user to all ServiceAccounts, as clusters do by default\.$/,
   )
   rig.api.setFault('accessReviews', { kind: 'status', status: 500 })
   const broken = await examine(rig, clock)
   t.match(broken.of('rights'), /^\[fail\] .*HTTP 500/)
   t.match(broken.of('reviews'), /^\[ok\]/)
   rig.api.setFault('accessReviews', { kind: 'rewrite', rewrite: () => ({}) })
-  t.match((await examine(rig, clock)).of('rights'), /^\[fail\] rights: may not create tokenreviews/)
+  t.match((await examine(rig, clock)).of('rights'), /^\[fail\] rights: cannot create tokenreviews/)
 })
 
 test('reviews that come to nothing fail, a mere refusal of our token does not', async (t) => {
@@ -303,9 +303,12 @@ test('reviews that come to nothing fail, a mere refusal of our token does not', 
   rig.api.setFault('tokenReviews', { kind: 'status', status: 500 })
   t.match(await reviews(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
   rig.api.setFault('tokenReviews', { kind: 'status', status: 403 })
-  t.match(await reviews(), /^\[fail\] .*answered 403.* Let our ServiceAccount create tokenreviews/)
+  t.match(
+    await reviews(),
+    /^\[fail\] .*answered 403.* Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount/,
+  )
   rig.api.setFault('tokenReviews', { kind: 'rewrite', rewrite: () => ({ kind: 'Status' }) })
-  t.match(await reviews(), /^\[fail\] reviews: what came back is no TokenReview\. Ask again/)
+  t.match(await reviews(), /^\[fail\] reviews: the answer is not a TokenReview\. Try again/)
   const authenticated = (audiences: readonly string[]) => (review: ReviewBody) => ({
     ...review,
     status: { authenticated: true, user: {}, audiences },
@@ -313,11 +316,14 @@ test('reviews that come to nothing fail, a mere refusal of our token does not', 
   rig.api.setFault('tokenReviews', { kind: 'rewriteReview', rewrite: authenticated([]) })
   t.match(
     await reviews(),
-    /^\[fail\] .*knows nothing of audiences: no worker can enter\. Use one that does/,
+    /^\[fail\] .*ignores audiences: no worker can be admitted\. Use an authenticator that returns audiences/,
   )
   const ours = authenticated(['openclaw-gateway'])
   rig.api.setFault('tokenReviews', { kind: 'rewriteReview', rewrite: ours })
-  t.match(await reviews(), /^\[ok\] reviews: the API server reviews tokens; ours would pass/)
+  t.match(
+    await reviews(),
+    /^\[ok\] reviews: the API server reviews tokens; it would also accept the sidecar's own token/,
+  )
 })
 
 test('a clock that goes wrong is warned of, either way', async (t) => {
@@ -332,9 +338,12 @@ test('a clock that goes wrong is warned of, either way', async (t) => {
   t.match(await clockOf(-5000), /^\[ok\]/)
   t.match(
     await clockOf(30_000),
-    /^\[warn\] clock: 29 s ahead of the API server's\. Synchronise the clocks of the nodes/,
+    /^\[warn\] clock: 29 s ahead of the API server's clock\. Synchronize the nodes' clocks/,
   )
-  t.match(await clockOf(-30_000), /^\[warn\] clock: 30 s behind the API server's\. Synchronise/)
+  t.match(
+    await clockOf(-30_000),
+    /^\[warn\] clock: 30 s behind the API server's clock\. Synchronize/,
+  )
   rig.api.setFault('version', {
     kind: 'status',
     status: 200,
@@ -362,10 +371,10 @@ test('a token that the kubelet should have renewed is warned of', async (t) => {
     const { of } = await examine(rig, clock)
     return of('own-token')
   }
-  t.match(await ownToken(3600, 3200), /^\[ok\] .* good for another 400 s$/)
+  t.match(await ownToken(3600, 3200), /^\[ok\] .* valid for another 400 s$/)
   t.match(
     await ownToken(3600, 3300),
-    /^\[warn\] own-token: it ends in 300 s and should have been renewed by now\. Mount it as a projected volume, not by subPath/,
+    /^\[warn\] own-token: it expires in 300 s and should have been renewed by now\. Mount it as a projected volume, not with subPath/,
   )
   const bound = (warnafter: number) => ({
     'kubernetes.io': {
@@ -392,7 +401,7 @@ test('a token of another kind is taken as it is', async (t) => {
   writeFileSync(rig.tokenFile, 'opaque')
   t.match(
     (await examine(rig, clock)).of('own-token'),
-    /^\[ok\] own-token: of a kind that does not tell/,
+    /^\[ok\] own-token: opaque: its expiry cannot be checked$/,
   )
 })
 
@@ -406,7 +415,7 @@ test('a gateway that is away fails, and so does a sidecar that is not ready or n
   )
   t.match(
     away.of('sidecar'),
-    /^\[fail\] sidecar: not ready: gateway: nothing listens on .*\. Mend what else is found here; its log says more\.$/,
+    /^\[fail\] sidecar: not ready: gateway: nothing listens on .*\. Fix the other findings first; its log has the details\.$/,
   )
   t.equal(away.exitCode, 69)
   await rig.sidecar.drain()
@@ -425,7 +434,7 @@ test('a sidecar that was drained, another server and a port nobody knows are tol
   const { port } = other.address() as AddressInfo
   t.match(
     (await examine(rig, clock, [`listen.admin=127.0.0.1:${port}`])).of('sidecar'),
-    /^\[fail\] .* is no sidecar\. Correct listen\.admin, or stop what has taken its port\.$/,
+    /^\[fail\] .* is not the sidecar\. Correct listen\.admin, or stop the server that uses its port\.$/,
   )
   const anywhere = await examine(rig, clock, ['listen.admin=127.0.0.1:0'])
   t.match(anywhere.of('sidecar'), /^\[warn\] sidecar: listen\.admin has port 0/)
@@ -439,7 +448,7 @@ test('a sidecar that was drained, another server and a port nobody knows are tol
   const drained = rig.sidecar.drain()
   t.match(
     (await examine(rig, clock)).of('sidecar'),
-    /^\[fail\] sidecar: not ready: serving: draining\. It takes no worker again until its container is restarted\.$/,
+    /^\[fail\] sidecar: not ready: serving: draining\. It accepts no workers until its container is restarted\.$/,
   )
   worker.socket.terminate()
   await clock.advanceAsync(60_000)
@@ -457,7 +466,7 @@ test('what the configuration allows on purpose is warned of, and is no failure',
   const cases: readonly (readonly [setting: string, warning: RegExp])[] = [
     [
       'k8sTrust.sourceAddress=report',
-      /source-address: .* stolen from a pod works from anywhere\. Set it to enforce/,
+      /source-address: .* stolen from a pod works from any address\. Set it to enforce/,
     ],
     [
       'k8sTrust.allowHostNetwork=true',
@@ -465,7 +474,7 @@ test('what the configuration allows on purpose is warned of, and is no failure',
     ],
     [
       'gateway.allowRemoteGateway=true',
-      /gateway: gateway\.allowRemoteGateway is true: .* is not encrypted\. Put/,
+      /gateway: gateway\.allowRemoteGateway is true: .* is not encrypted\. Run/,
     ],
     ['review.cacheTtl=61s', /verdicts: review\.cacheTtl is 61s: .*\. Set it to 60s or less\./],
     ['k8sTrust.enabled=false', /trust: k8sTrust\.enabled is false: every worker is refused\. Set/],
@@ -517,7 +526,7 @@ test('whatever hangs, the examination is over within 20 s', async (t) => {
 test('no finding breaks its line, reaches the terminal, or quotes a token', async (t) => {
   const what = 'first\nsecond\u001b[31m\u009b31m\r\u2028third'
   t.equal(
-    describeFinding({ level: 'fail', name: 'x', what, mend: 'Do.' }),
+    describeFinding({ level: 'fail', name: 'x', what, remedy: 'Do.' }),
     '[fail] x: first second [31m 31m third. Do.',
   )
   const { rig, clock } = await ready(t)
@@ -543,7 +552,7 @@ test('in a real process it examines the sidecar beside it', async (t) => {
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }
   const good = await examination()
-  t.match(good, { code: 0, stdout: /\n10 ok, 1 warned of, 0 failed\n$/, stderr: '' })
+  t.match(good, { code: 0, stdout: /\n10 ok, 1 warning, 0 failed\n$/, stderr: '' })
   const bad = await examination('gateway.url=ws://127.0.0.1:1')
   t.match(bad, {
     code: 69,

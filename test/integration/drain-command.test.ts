@@ -57,7 +57,7 @@ const proofFor = async (rig: Rig, clock: Pick<Clock, 'now'>, token?: string): Pr
 
 /** Resolves when the sidecar has taken the request: whatever it does first has then been done. */
 const asked = async (rig: Rig, times = 1): Promise<void> => {
-  const count = () => rig.log.filter((line) => line.includes('asked to drain')).length
+  const count = () => rig.log.filter((line) => line.includes('drain requested')).length
   await until(() => count() >= times)
 }
 
@@ -227,7 +227,7 @@ test('nobody but the command of this very sidecar can ask for a drain', async (t
   for (const [who, how] of refused) {
     const { status, text } = await call(adminUrl, how)
     t.equal(status, 403, who)
-    t.match(text, /in the sidecar's own container: auth-sidecar drain\.\n$/)
+    t.match(text, /in the sidecar's container: run auth-sidecar drain\.\n$/)
   }
   for (const method of ['GET', 'PUT', 'DELETE']) {
     t.equal((await call(adminUrl, { proof, method })).status, 404, method)
@@ -350,7 +350,7 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
   await rig.sidecar.stop()
   const nobody = await drainBy(rig, clock)
   t.match(nobody, { exitCode: 69, stdout: '' })
-  t.match(nobody.stderr, /^Not drained: the sidecar at http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED/)
+  t.match(nobody.stderr, /^Not drained: http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED/)
   t.match(await drainAt(t, (_request, response) => response.writeHead(404).end('no such page')), {
     exitCode: 69,
     stderr: /it answered 404: no such page\n$/,
@@ -360,7 +360,7 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
   for (const body of ['hello', '{}', 'null']) {
     t.match(await drainAt(t, (_request, response) => response.end(body)), {
       exitCode: 69,
-      stderr: /what answers there is no sidecar\n$/,
+      stderr: /the server there is not the sidecar\n$/,
     })
   }
 })
@@ -419,7 +419,7 @@ test('in a real process: drained by the command, alive until SIGTERM, then gone 
   sidecar.signal('SIGTERM')
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
   const told = sidecar.stderr.records.map(({ msg }) => msg)
-  t.ok(told.some((msg) => String(msg).startsWith('asked to drain: ')))
+  t.ok(told.some((msg) => String(msg).startsWith('drain requested: ')))
   t.equal(told.filter((msg) => msg === 'draining').length, 1, 'no second window')
   t.equal(sidecar.stdout.records.at(-1)?.['code'], 'draining', 'the audit is whole')
 })

@@ -89,5 +89,5 @@ test('an exception of ours drains and exits 70, as ever', async (t) => {
   ;(await open(stage.url, '127.0.0.12')).unref()
   t.match(await closed(stream), { code: 1012, reason: 'draining' })
   t.strictSame(await stage.sidecar.exited, { code: 70, signal: null })
-  t.match(stage.sidecar.stderr.text, /a bug: draining, then giving up/)
+  t.match(stage.sidecar.stderr.text, /a bug was found: draining, then exiting/)
 })

@@ -24,7 +24,7 @@ const waitForDropped = async (stage: Stage, output: 'audit' | 'log') => {
 
 test('what Node warns of is a line of the log, not text between its lines', async (t) => {
   const { sidecar } = await openStageFor(t, { env: { NODE_OPTIONS: WARNING_AT_START } })
-  const warned = await sidecar.stderr.wait(({ msg }) => msg === 'a warning of Node')
+  const warned = await sidecar.stderr.wait(({ msg }) => msg === 'Node.js warning')
   t.match(warned, { level: 'warn', err: { message: 'beware' } })
   t.equal(sidecar.stderr.records.length, sidecar.stderr.all.length)
 })

@@ -68,7 +68,7 @@ test('a surface is approved by the list in force, and not by the one its session
   operator?.send(JSON.stringify({ type: 'event', event: 'node.pair.requested', payload: {} }))
   await rig.devices.called('node.pair.approve', 1)
   t.strictSame([...rig.devices.pending.keys()], ['wide'])
-  t.ok(rig.log.some((line) => line.includes('a node offers commands it may not have')))
+  t.ok(rig.log.some((line) => line.includes('a node offers commands that are not allowed')))
   reload('system.which')
   t.match(await node.closed, { reason: 'policy_changed' }, 'what was approved later counts too')
 })

@@ -128,7 +128,8 @@ test('our own credential refused is our fault, counted and logged, and heals wit
   const { api, clock, fresh, tokenFile } = rig
   const errors = async () =>
     (await rig.metrics()).get('openclaw_k8s_own_credential_errors_total') ?? Number.NaN
-  const logged = () => rig.log.filter((line) => line.includes('refuses our own credential')).length
+  const logged = () =>
+    rig.log.filter((line) => line.includes("refused the sidecar's own credential")).length
   const stream = await open(rig)
 
   api.setRbac({ tokenReviews: false })

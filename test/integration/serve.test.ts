@@ -36,8 +36,8 @@ const openStream = async (stage: Awaited<ReturnType<typeof openStage>>, name: st
 test('a command line that makes no sense exits 64 and says what would', async (t) => {
   const cases: readonly [args: string[], stderr: RegExp][] = [
     [[], /^Usage: auth-sidecar <command>/],
-    [['sevre'], /^There is no command "sevre"\.\nUsage: /],
-    [['--config'], /^There is no command "--config"\.\nUsage: /],
+    [['sevre'], /^Unknown command "sevre"\.\nUsage: /],
+    [['--config'], /^Unknown command "--config"\.\nUsage: /],
     [['serve', '--nonsense'], /'--nonsense'[^]*\nUsage: auth-sidecar serve /],
     [['serve', 'stray.yaml'], /\nUsage: auth-sidecar serve /],
     [['version', '--nonsense'], /no arguments\.\nUsage: auth-sidecar version\n/],
@@ -76,7 +76,7 @@ test('a configuration that is no good exits 78 with its path, the reason and a h
   t.match(bad, { code: 78, stdout: '' })
   t.match(bad.stderr, /k8sTrust\.audience \(.*config\.yaml:1:13\): This option does not exist\./)
   t.match(bad.stderr, /Hint: Did you mean audiences\?/)
-  t.match(bad.stderr, /k8sTrust\.allowedIdentities .*: The list is empty/)
+  t.match(bad.stderr, /k8sTrust\.allowedIdentities .*: The list must not be empty/)
   t.match(absent, { code: 78, stdout: '', stderr: /absent\.yaml\): The file does not exist\./ })
 })
 

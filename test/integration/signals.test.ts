@@ -19,7 +19,7 @@ const openStageFor = async (
   t.teardown(() => stage.close())
   const { sidecar } = stage
   const reloads = () =>
-    sidecar.stderr.records.filter(({ msg }) => /reload|not good/.test(String(msg)))
+    sidecar.stderr.records.filter(({ msg }) => /reload|not valid/.test(String(msg)))
   /** The next outcome the log tells. */
   const hangUp = async () => {
     const before = reloads().length
@@ -42,7 +42,7 @@ test('SIGHUP reads the configuration again, and counts and logs it whatever come
   t.match(await count('ok'), / 1$/)
   const good = await readFile(stage.configFile, 'utf8')
   await writeFile(stage.configFile, `${good}\nnonsense: true\n`)
-  t.match(await hangUp(), /not good: the old one stays/)
+  t.match(await hangUp(), /not valid: the old one stays in force/)
   t.match(await count('failed'), / [12]$/, 'the file watch may have seen it too')
   t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
 })

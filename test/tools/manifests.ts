@@ -30,13 +30,13 @@ type File = {
 const FILES: readonly File[] = [
   {
     path: 'rbac.yaml',
-    head: 'Who the gateway and the workers are, and what the sidecar may do at the API server.\nRepeat the Role and the RoleBinding in each further namespace of the allow-list.',
+    head: 'ServiceAccounts of the gateway and the workers, and the permissions of the sidecar at the API server.\nRepeat the Role and the RoleBinding in each further namespace of the allow-list.',
     templates: ['rbac.yaml'],
   },
   {
     path: 'gateway-config.yaml',
-    head: `What the gateway and the sidecar read. The Secret with the gateway's token and the seed of the
-devices' keys is no part of it, so that applying this again never overwrites it. Make it once:
+    head: `Configuration of the gateway and the sidecar. The Secret with the gateway's token and the device
+seed is not part of it, so that applying this file again does not overwrite it. Create it once:
 
   kubectl -n ${NAMESPACE} create secret generic openclaw-gateway-token \\
     --from-literal=token="$(openssl rand -hex 32)" --from-literal=device-seed="$(openssl rand -hex 32)"
@@ -62,7 +62,7 @@ It then looks like this:
   },
   {
     path: 'networkpolicy.yaml',
-    head: "Who may reach the gateway's pod and the workers. It takes a network plug-in that enforces it.",
+    head: "Which peers can reach the gateway's pod and the workers. Requires a network plug-in that enforces policies.",
     templates: ['networkpolicy.yaml'],
   },
 ]
@@ -70,17 +70,17 @@ It then looks like this:
 const COMPONENT: readonly File[] = [
   {
     path: 'components/sidecar/rbac.yaml',
-    head: 'Who the gateway and the workers are, and what the sidecar may do at the API server.',
+    head: 'ServiceAccounts of the gateway and the workers, and the permissions of the sidecar at the API server.',
     templates: ['rbac.yaml'],
   },
   {
     path: 'components/sidecar/network.yaml',
-    head: 'The Service that leads workers to the sidecar, and who may reach it.',
+    head: 'The Service that leads workers to the sidecar, and the NetworkPolicy for its port.',
     templates: ['gateway-service.yaml', 'networkpolicy.yaml'],
   },
 ]
 
-const NAMESPACE_MANIFEST = `# Everything lives in this namespace. Its pods keep to the strictest of the Pod Security Standards.
+const NAMESPACE_MANIFEST = `# The namespace of all objects. Its pods comply with the strictest Pod Security Standard.
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -163,7 +163,7 @@ const patchOf = (rendered: readonly Rendered[]): string => {
   const whole = new Document({ apiVersion: 'apps/v1', kind: 'any', metadata: { name: 'any' } })
   whole.set('spec', document.get('spec'))
   cleanse(whole)
-  return `${comment('What the sidecar adds to the pod template of a gateway.')}\n${print(whole)}`
+  return `${comment("The sidecar's additions to a gateway's pod template.")}\n${print(whole)}`
 }
 
 /** The line a person is told to type, out of the comment that tells it. */

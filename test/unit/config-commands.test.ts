@@ -221,7 +221,7 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
       it.equal(
         absent.stderr,
         `The configuration has a problem:\n  ${path} (${file}): The file does not exist.\n` +
-          '    Hint: Mount the file there, or correct its name.\n',
+          '    Hint: Mount the file there, or correct the path.\n',
       )
       const empty = runWith(checkConfig, { ...good, [file]: '\n' })
       it.match(
@@ -235,13 +235,13 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
   t.test('must hold what their option needs', async (it) => {
     const broken = pair.cert.replace(/\n[A-Za-z0-9+/]{20}/, '\nAAAAAAAAAAAAAAAAAAAA')
     const cases: readonly (readonly [file: string, text: string, reason: RegExp])[] = [
-      ['c.pem', broken, /no PEM file of certificates/],
-      ['c.pem', pair.key, /no PEM file of certificates/],
-      ['c.pem', `${pair.cert}\n${broken}`, /no PEM file of certificates/],
-      ['ca.pem', broken, /no PEM file of certificates/],
-      ['kca.pem', 'hunter2', /no PEM file of certificates/],
-      ['k.pem', pair.cert, /no PEM private key/],
-      ['k.pem', other.key, /not the key of the certificate/],
+      ['c.pem', broken, /not a PEM file with certificates/],
+      ['c.pem', pair.key, /not a PEM file with certificates/],
+      ['c.pem', `${pair.cert}\n${broken}`, /not a PEM file with certificates/],
+      ['ca.pem', broken, /not a PEM file with certificates/],
+      ['kca.pem', 'hunter2', /not a PEM file with certificates/],
+      ['k.pem', pair.cert, /not a PEM private key/],
+      ['k.pem', other.key, /private key does not match the certificate/],
     ]
     for (const [file, content, reason] of cases) {
       const result = runWith(checkConfig, { ...good, [file]: content })

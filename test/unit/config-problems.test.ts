@@ -12,7 +12,7 @@ test('unknown keys are problems with place and the nearest known name', async (t
     ['review:\n  timeoutt: 3s\n', 'review.timeoutt', '2:3', 'Did you mean timeout?'],
     ['cacheTtl: 3s\n', 'cacheTtl', '1:1', 'Did you mean review.cacheTtl?'],
     ['xyzzy: 3\n', 'xyzzy', '1:1'],
-    ['gateway: { auth: { token: hunter2 } }', 'gateway.auth.token', '1:20', 'Secrets do not'],
+    ['gateway: { auth: { token: hunter2 } }', 'gateway.auth.token', '1:20', 'Do not put secrets'],
     ['gateway: { port: 1 }', 'gateway.port', '1:12'],
     ['__proto__: { a: 1 }\n', '__proto__', '1:1'],
     ['constructor: { a: 1 }\n', 'constructor', '1:1'],
@@ -58,13 +58,13 @@ test('unknown variables and flags are problems with the nearest name', async (t)
     { where: 'AUTH_SIDECAR_REVIEW_TIMEOT', hint: 'Did you mean AUTH_SIDECAR_REVIEW_TIMEOUT?' },
   ])
   t.match(problemsOf({ env: { AUTH_SIDECAR_GATEWAY_PORT: '18789' } }), [
-    { where: 'AUTH_SIDECAR_GATEWAY_PORT', reason: 'This variable sets no option.' },
+    { where: 'AUTH_SIDECAR_GATEWAY_PORT', reason: 'This variable does not match any option.' },
   ])
   t.match(problemsOf({ flags: ['review.timeot=3s'] }), [
     { path: 'review.timeot', hint: 'Did you mean review.timeout?' },
   ])
   t.match(problemsOf({ flags: ['drain.window'] }), [
-    { path: 'drain.window', reason: 'The flag gives no value.' },
+    { path: 'drain.window', reason: 'The flag has no value.' },
   ])
   for (const flag of ['__proto__.x=1', 'constructor=1', '=1', '']) {
     t.match(problemsOf({ flags: [flag] }), [{ reason: 'This option does not exist.' }], flag)
@@ -147,7 +147,7 @@ test('problems of the original document stand at their original path', async (t)
     { path: 'gateway.port', where: 'config.yaml:4:13', reason: /1 to 65535/ },
   ])
   t.match(change('18790', '18443'), [
-    { path: 'gateway.port', where: 'config.yaml:4:13', reason: /dial itself/ },
+    { path: 'gateway.port', where: 'config.yaml:4:13', reason: /connect to itself/ },
   ])
   t.match(change('"mode": "local"', '"mode": "remote"'), [{ path: 'gateway.mode' }])
   t.match(change('"mode": "token"', '"mode": "none"'), [{ path: 'gateway.auth.mode' }])

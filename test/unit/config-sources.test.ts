@@ -120,7 +120,9 @@ test('the original document loads as it stands', async (t) => {
   t.equal(config.gateway.auth.mode, 'token')
   t.strictSame(config.k8sTrust.audiences, ['openclaw-gateway'])
   t.equal(config.k8sTrust.allowedIdentities[0]?.serviceAccount, 'openclaw-worker')
-  t.match(warnings, [/^gateway\.bind \(config\.yaml:5:13\): The gateway can then be reached past/])
+  t.match(warnings, [
+    /^gateway\.bind \(config\.yaml:5:13\): Workers could then bypass the sidecar and/,
+  ])
   t.strictSame(load({ file: ORIGINAL.replace('"lan"', '"loopback"') }).warnings, [])
   const bare = ORIGINAL.replace(/"(mode|port|bind)": [^,]+,/g, '')
   t.equal(load({ file: bare }).config.gateway.url, 'ws://127.0.0.1:18789')

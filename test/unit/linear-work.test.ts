@@ -153,15 +153,15 @@ test('blanks in an answer of the gateway are trimmed, not searched', async (t) =
   t.strictSame(judge(`x:${blanks}y${blanks}\x01`), malformed)
   t.strictSame(judge(`upgrade:${blanks}h2c${blanks}`), {
     ok: false,
-    reason: 'the 101 upgrades elsewhere',
+    reason: 'the 101 does not upgrade to websocket',
   })
   t.strictSame(judge(`upgrade:${blanks}websocket${blanks}`), {
     ok: false,
-    reason: 'the 101 does not say it upgrades',
+    reason: 'the 101 has no Connection: upgrade',
   })
   t.strictSame(judge('x:y\r\n'.repeat(300_000).trimEnd()), {
     ok: false,
-    reason: 'the 101 upgrades elsewhere',
+    reason: 'the 101 does not upgrade to websocket',
   })
 })
 

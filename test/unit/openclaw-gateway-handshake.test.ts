@@ -88,18 +88,18 @@ test('a hello that is more than a node’s is not handed on', async (t) => {
 
 test('a gateway that does not come to the point is given up', async (t) => {
   const noise = Array.from({ length: 17 }, () => frame({ type: 'event', event: 'noise' }))
-  t.match((await greet(noise)).outcome, /something else than its handshake/)
+  t.match((await greet(noise)).outcome, /sent an unexpected message during the handshake/)
   const few = noise.slice(0, 16)
   t.match((await greet([...few, frame(CHALLENGE)], [frame(helloWith(AUTH))])).outcome, {
     hello: /hello-ok/,
   })
   const close = closeFrame({ code: 1012, reason: '', masked: false })
-  t.match((await greet([close])).outcome, /closed the stream in the middle/)
+  t.match((await greet([close])).outcome, /closed the stream during the handshake/)
   const large = textFrame('x'.repeat(5000), UNMASKED)
-  t.match((await greet([large])).outcome, /broke its handshake: frame_too_large/)
+  t.match((await greet([large])).outcome, /violated the handshake: frame_too_large/)
   t.match((await greet([frame(CHALLENGE)], [large])).outcome, /frame_too_large/)
   const masked = textFrame('{}', { masked: true })
-  t.match((await greet([masked])).outcome, /broke its handshake: framing_violation/)
+  t.match((await greet([masked])).outcome, /violated the handshake: framing_violation/)
 })
 
 test('a no keeps its reason for the log, and the answer to another request is none', async (t) => {

@@ -220,5 +220,5 @@ test('a gateway that never says hello is left after the handshake limit', async 
   channel.start()
   clock.advance(5000)
   await down
-  t.match(told[0], /no hello within 5000 ms/)
+  t.match(told[0], /no hello message within 5000 ms/)
 })

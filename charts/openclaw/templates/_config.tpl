@@ -1,6 +1,6 @@
-{{/* The documents the programs read: the sidecar's, the gateway's, the workers'. */}}
+{{/* The configuration documents of the sidecar, the gateway and the workers. */}}
 
-{{/* The sidecar's configuration: what the chart knows, and over it what the user says. */}}
+{{/* The sidecar's configuration: the chart's values, overridden by the user's. */}}
 {{- define "openclaw.sidecarConfig" -}}
 {{- $known := dict "k8sTrust" (dict "audiences" (list "openclaw-gateway")) -}}
 {{- /* When a gateway restarts, all its workers come back at once: each keeps its place. */ -}}
@@ -15,13 +15,13 @@
 {{- toYaml (mustMergeOverwrite $known (deepCopy .Values.sidecar.config)) -}}
 {{- end -}}
 
-{{/* Changes with what the sidecar reads at its start only. The rest of k8sTrust it takes over by itself. */}}
+{{/* Changes with the options the sidecar reads only at its start. It reloads the rest of k8sTrust. */}}
 {{- define "openclaw.restartDigest" -}}
 {{- $config := include "openclaw.sidecarConfig" . | fromYaml -}}
 {{- list (omit $config "k8sTrust") (pick $config.k8sTrust "audiences" "ephemeralSessions" "inBandCredentials") | toJson | sha256sum -}}
 {{- end -}}
 
-{{/* Port of an address of the sidecar's. Called with (list $ "workers" 18443). */}}
+{{/* Port of one of the sidecar's addresses. Called with (list $ "workers" 18443). */}}
 {{- define "openclaw.sidecarPort" -}}
 {{- $config := include "openclaw.sidecarConfig" (index . 0) | fromYaml -}}
 {{- $address := dig "listen" (index . 1) "" $config -}}
@@ -36,12 +36,12 @@
 {{- dig "gateway" "protocol" "openclaw" .Values.sidecar.config -}}
 {{- end -}}
 
-{{/* How the gateway wants to be asked, which it and the sidecar have to agree on. */}}
+{{/* The gateway's auth mode, on which the gateway and the sidecar must agree. */}}
 {{- define "openclaw.gatewayAuthMode" -}}
 {{- dig "gateway" "auth" "mode" "token" .Values.sidecar.config -}}
 {{- end -}}
 
-{{/* openclaw.json of the gateway. Its secret comes by the environment. */}}
+{{/* openclaw.json of the gateway. Its secret comes from the environment. */}}
 {{- define "openclaw.gatewayConfig" -}}
 {{- $mode := include "openclaw.gatewayAuthMode" . -}}
 {{- $auth := dict "mode" $mode -}}
@@ -49,7 +49,7 @@
 {{- $users := list -}}
 {{- range (include "openclaw.sidecarConfig" . | fromYaml).k8sTrust.allowedIdentities -}}
 {{- if regexMatch "[*?]" (print .namespace .serviceAccount) -}}
-{{- fail "sidecar.config.k8sTrust.allowedIdentities: a gateway in trusted-proxy mode lists its users by name. Name each namespace and ServiceAccount, without globs, or use gateway.auth.mode token." -}}
+{{- fail "sidecar.config.k8sTrust.allowedIdentities: a gateway in trusted-proxy mode needs a list of user names. Write each namespace and ServiceAccount without globs, or use gateway.auth.mode token." -}}
 {{- end -}}
 {{- $users = append $users (printf "system:serviceaccount:%s:%s" .namespace .serviceAccount) -}}
 {{- end -}}
@@ -68,7 +68,7 @@
 {{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.gateway.config)) -}}
 {{- end -}}
 
-{{/* openclaw.json of the workers: the token is read from its file by the node itself, at each start. */}}
+{{/* openclaw.json of the workers: the node reads the token from its file at each start. */}}
 {{- define "openclaw.workerConfig" -}}
 {{- $known := dict
   "gateway" (dict
@@ -94,7 +94,7 @@
 {{/* Name of the Secret with the gateway's token. */}}
 {{- define "openclaw.tokenSecret" -}}
 {{- if and (not .Values.gateway.enabled) (not .Values.gateway.existingSecret) (eq (include "openclaw.protocol" .) "openclaw") -}}
-{{- fail "gateway.existingSecret is missing: with gateway.enabled=false the sidecar needs the token of the gateway that exists. Name its Secret, and its key in gateway.secretKey." -}}
+{{- fail "gateway.existingSecret is missing: with gateway.enabled=false the sidecar needs the existing gateway's token. Set it to the name of its Secret, and gateway.secretKey to its key." -}}
 {{- end -}}
 {{- default (printf "%s-token" (include "openclaw.gatewayName" .)) .Values.gateway.existingSecret -}}
 {{- end -}}
@@ -103,7 +103,7 @@
 {{- if .Values.gateway.existingSecret -}}{{ .Values.gateway.secretKey }}{{- else -}}token{{- end -}}
 {{- end -}}
 
-{{/* Name of the Secret with the devices' seed: apart from the token, which may be deleted to draw another. */}}
+{{/* Name of the Secret with the device seed: separate from the token, which can be deleted to rotate it. */}}
 {{- define "openclaw.seedSecret" -}}
 {{- default (printf "%s-device-seed" (include "openclaw.sidecarName" .)) .Values.sidecar.deviceSeedSecret.name -}}
 {{- end -}}
@@ -112,15 +112,15 @@
 {{- if .Values.sidecar.deviceSeedSecret.name -}}{{ .Values.sidecar.deviceSeedSecret.key }}{{- else -}}device-seed{{- end -}}
 {{- end -}}
 
-{{/* Refuses to ask for kinds the cluster does not know. Called with (list $ "monitoring.coreos.com/v1" "monitoring.podMonitor.enabled"). */}}
+{{/* Fails for kinds the cluster does not know. Called with (list $ "monitoring.coreos.com/v1" "monitoring.podMonitor.enabled"). */}}
 {{- define "openclaw.needApi" -}}
 {{- $root := index . 0 -}}
 {{- if not (or $root.Values.monitoring.assumeCrds ($root.Capabilities.APIVersions.Has (index . 1))) -}}
-{{- fail (printf "%s: the cluster does not know %s. Install the operator that brings it, set the option to false, or set monitoring.assumeCrds=true where you render without a cluster." (index . 2) (index . 1)) -}}
+{{- fail (printf "%s: the cluster does not know %s. Install the operator that provides it, set the option to false, or set monitoring.assumeCrds=true to render without a cluster." (index . 2) (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* A token of this pod, for the sidecar's audience alone: the API server itself would not take it. */}}
+{{/* A token of this pod, only for the sidecar's audience: the API server would not accept it. */}}
 {{- define "openclaw.workerTokenVolume" -}}
 - name: gateway-token
   projected:

@@ -1,10 +1,10 @@
-{{/* What things are called, and the labels they carry. */}}
+{{/* Names and labels of objects. */}}
 
 {{- define "openclaw.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Short enough that `-gateway-token` and the hashes of pods still fit behind it. */}}
+{{/* Short enough for suffixes such as `-gateway-token` and the hashes of pods. */}}
 {{- define "openclaw.fullname" -}}
 {{- $name := include "openclaw.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -20,7 +20,7 @@
 {{- define "openclaw.workerName" -}}{{ include "openclaw.fullname" . }}-worker{{- end -}}
 {{- define "openclaw.sidecarName" -}}{{ include "openclaw.fullname" . }}-auth-sidecar{{- end -}}
 
-{{/* Cluster-wide objects say whose they are; a colon cannot stand in a namespace's name. */}}
+{{/* Cluster-wide objects are prefixed with the namespace; its name cannot contain a colon. */}}
 {{- define "openclaw.clusterName" -}}{{ .Release.Namespace }}:{{ include "openclaw.sidecarName" . }}{{- end -}}
 
 {{- define "openclaw.gatewayServiceAccount" -}}
@@ -40,7 +40,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end }}
 {{- end -}}
 
-{{/* Labels of a component's pods: without a version, which would restart them for nothing. Called with (list $ "gateway" extra). */}}
+{{/* Labels of a component's pods: without a version, which would restart them without need. Called with (list $ "gateway" extra). */}}
 {{- define "openclaw.podLabels" -}}
 {{- include "openclaw.selectorLabels" . }}
 app.kubernetes.io/part-of: openclaw
@@ -49,7 +49,7 @@ app.kubernetes.io/part-of: openclaw
 {{- end }}
 {{- end -}}
 
-{{/* What never changes over the life of a release. */}}
+{{/* Labels that never change during the life of a release. */}}
 {{- define "openclaw.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "openclaw.name" $root }}
@@ -57,7 +57,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* What the patch puts on the pods of a gateway that exists, so that they are found. */}}
+{{/* Labels that the patch adds to the pods of an existing gateway, so that they can be selected. */}}
 {{- define "openclaw.injectedLabel" -}}
 auth-sidecar.openclaw/release: {{ .Release.Name }}
 {{- end -}}
@@ -71,7 +71,7 @@ auth-sidecar.openclaw/release: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* Whoever shows a token of the workers' ServiceAccount: the workers and the handshake test. */}}
+{{/* Pods with a token of the workers' ServiceAccount: the workers and the handshake test. */}}
 {{- define "openclaw.workerPeerLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: worker

@@ -1,11 +1,11 @@
-{{/* The sidecar as a part of a pod: of the gateway's own, and of the patch for a gateway that exists. */}}
+{{/* The sidecar as part of a pod: in the chart's gateway, and in the patch for an existing gateway. */}}
 
 {{- define "openclaw.sidecarContainer" -}}
 {{- $isOpenclaw := eq (include "openclaw.protocol" .) "openclaw" -}}
 name: auth-sidecar
 image: {{ printf "%s:%s" .Values.sidecar.image.repository (.Values.sidecar.image.tag | default .Chart.AppVersion) | quote }}
 imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
-# A native sidecar: up before the gateway, down after it.
+# A native sidecar: it starts before the gateway and stops after it.
 restartPolicy: Always
 args: [serve, --config, /etc/auth-sidecar/config.yaml]
 {{- with .Values.sidecar.env }}
@@ -14,7 +14,7 @@ env: {{- toYaml . | nindent 2 }}
 ports:
   - { name: workers, containerPort: {{ include "openclaw.sidecarPort" (list . "workers" 18443) }} }
   - { name: admin, containerPort: {{ include "openclaw.sidecarPort" (list . "admin" 9464) }} }
-# Not readiness: it waits for the gateway, which waits for this.
+# Not readiness: readiness waits for the gateway, and the gateway waits for this probe.
 startupProbe:
   httpGet: { path: /livez, port: admin }
   periodSeconds: 1
@@ -28,7 +28,7 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 5
 lifecycle:
-  # SIGTERM comes after the gateway has ended; this comes when the pod is deleted.
+  # SIGTERM comes after the gateway has stopped; this hook runs when the pod is deleted.
   preStop:
     exec:
       command: [auth-sidecar, drain, --config, /etc/auth-sidecar/config.yaml]
@@ -67,7 +67,7 @@ volumeMounts:
   secret:
     secretName: {{ . }}
 {{- end }}
-# The pod mounts no token by itself, so that the gateway's container has none.
+# The pod does not mount a token automatically, so that the gateway's container has none.
 - name: auth-sidecar-identity
   projected:
     sources:

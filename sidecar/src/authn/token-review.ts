@@ -67,10 +67,7 @@ function readReview(
 ): Verdict<Identity> {
   const status = member(answer, 'status')
   if (member(answer, 'kind') !== 'TokenReview' || status === undefined) {
-    throw new Fault(
-      'review_unavailable',
-      'The API server answered with something that is no TokenReview.',
-    )
+    throw new Fault('review_unavailable', "The API server's answer is not a TokenReview.")
   }
   // A refusal leaves `authenticated` out; anything but a plain true is one.
   if (member(status, 'authenticated') !== true || member(status, 'error')) {

@@ -107,7 +107,8 @@ export class VerdictCache {
     const run = async (): Promise<Verdict<Identity>> => {
       try {
         const verdict = await this.#options.review(token, claims)
-        if (flight.discarded) throw new Fault('pod_unconfirmed', 'The pod changed under review.')
+        if (flight.discarded)
+          throw new Fault('pod_unconfirmed', 'The pod changed during the TokenReview.')
         this.#keep(key, verdict)
         return verdict
       } finally {

@@ -1,4 +1,4 @@
-/** `check-config`: says whether a configuration is good, and every way in which it is not. */
+/** `check-config`: checks a configuration and prints every problem. */
 
 import { checkFiles } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
@@ -8,7 +8,7 @@ import type { CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar check-config [--config FILE] [--set path=value]…'
 
-/** Exits 0 with one line, or 78 with one entry a problem. */
+/** Exits 0 with one line, or 78 with one entry for each problem. */
 export const run = (context: CommandContext): number =>
   runCommand(context, USAGE, () => {
     const loaded = loadConfig(parseConfigArguments(context))
@@ -18,6 +18,8 @@ export const run = (context: CommandContext): number =>
     const { enabled, allowedIdentities } = loaded.config.k8sTrust
     const count = allowedIdentities.length
     const identities = `${count} ${count === 1 ? 'identity' : 'identities'} allowed`
-    context.stdout.write(`OK: ${enabled ? identities : 'trust is disabled, no worker may enter'}\n`)
+    context.stdout.write(
+      `OK: ${enabled ? identities : 'trust is disabled, no worker is admitted'}\n`,
+    )
     return EXIT.ok
   })

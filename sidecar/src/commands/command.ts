@@ -1,4 +1,4 @@
-/** What the commands share: their surroundings, their exit codes, the flags that name a configuration. */
+/** What the commands share: their context, exit codes, and the flags that name a configuration. */
 
 import { parseArgs } from 'node:util'
 import { ConfigError } from '../config/problems.ts'
@@ -28,11 +28,11 @@ export type CommandContext = {
   readonly stderr: Output
   readonly readFile: ReadFile
   readonly clock: Clock
-  /** Caught for `serve` alone: what they do to the others is the system's business. */
+  /** Caught for `serve` only; the other commands keep the system's default. */
   readonly signals?: Signals | undefined
 }
 
-/** The command line was wrong; the message says how, the usage what would be right. */
+/** The command line is wrong; the message says why, and the usage is printed below it. */
 class UsageError extends Error {
   constructor(message: string) {
     super(message)
@@ -51,7 +51,7 @@ export function refuseArguments(argv: readonly string[]): void {
   if (argv[0] !== undefined) throw new UsageError('This command takes no arguments.')
 }
 
-/** Runs a command's body and turns what the user did wrong into words and an exit code. */
+/** Runs a command's body and turns a user's mistake into a message and an exit code. */
 export function runCommand(context: CommandContext, usage: string, body: () => number): number {
   try {
     return body()
@@ -60,7 +60,7 @@ export function runCommand(context: CommandContext, usage: string, body: () => n
   }
 }
 
-/** The same for a body that has to wait. */
+/** The same for an asynchronous body. */
 export async function runCommandAsync<Code extends number | undefined>(
   context: CommandContext,
   usage: string,
@@ -94,7 +94,7 @@ function parseStrictly(argv: readonly string[]) {
       allowPositionals: false,
     }).values
   } catch (error) {
-    // parseArgs throws TypeErrors with codes of their own for what the user got wrong.
+    // parseArgs throws a TypeError when the arguments are wrong.
     if (!(error instanceof TypeError)) throw error
     throw new UsageError(error.message)
   }

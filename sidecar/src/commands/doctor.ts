@@ -1,7 +1,7 @@
-/** `doctor`: examines from inside the sidecar's container whether it has all it needs. */
+/** `doctor`: checks, inside the sidecar's container, everything the sidecar needs. */
 
 import { loadConfig } from '../config/load.ts'
-import { examine } from '../doctor/examine.ts'
+import { examine } from '../doctor/doctor.ts'
 import { describeFinding, type Finding } from '../doctor/finding.ts'
 import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
 
@@ -16,6 +16,7 @@ export const run = (context: CommandContext): Promise<number> =>
     for (const finding of findings) stdout.write(`${describeFinding(finding)}\n`)
     const count = (level: Finding['level']) =>
       findings.filter((finding) => finding.level === level).length
-    stdout.write(`${count('ok')} ok, ${count('warn')} warned of, ${count('fail')} failed\n`)
+    const warnings = `${count('warn')} ${count('warn') === 1 ? 'warning' : 'warnings'}`
+    stdout.write(`${count('ok')} ok, ${warnings}, ${count('fail')} failed\n`)
     return count('fail') === 0 ? EXIT.ok : EXIT.dependency
   })

@@ -1,4 +1,4 @@
-/** `drain`: has the running sidecar send its workers away, and waits until they are gone. */
+/** `drain`: asks the running sidecar to disconnect its workers, and waits until they are gone. */
 
 import { randomBytes } from 'node:crypto'
 import { localOriginOf } from '../config/addresses.ts'
@@ -14,10 +14,10 @@ import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from
 
 const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'
 
-/** What a drain may take beyond its window, in milliseconds: the grace of the last streams, and some. */
+/** How long a drain may take beyond its window, in milliseconds: the last streams' grace and spare. */
 const SPARE_MS = 10_000
 
-/** Exits 0 when no stream is left, 69 when no sidecar said so in time. */
+/** Exits 0 when no stream is left, 69 when the sidecar did not confirm that in time. */
 export const run = (context: CommandContext): Promise<number> =>
   runCommandAsync(context, USAGE, async () => {
     const { config } = loadConfig(parseConfigArguments(context))
@@ -34,7 +34,7 @@ export const run = (context: CommandContext): Promise<number> =>
       return EXIT.ok
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      stderr.write(`Not drained: the sidecar at ${origin}: ${reason}\n`)
+      stderr.write(`Not drained: ${origin}: ${reason}\n`)
       return EXIT.dependency
     }
   })
@@ -42,14 +42,14 @@ export const run = (context: CommandContext): Promise<number> =>
 function findOrigin({ listen }: Config): string {
   const origin = localOriginOf(listen.admin)
   if (origin !== undefined) return origin
-  const reason = 'The port is 0: the running sidecar has one that nobody can know.'
-  const hint = 'Name the port, such as 0.0.0.0:9464.'
+  const reason = 'The port is 0: the port of the running sidecar is unknown.'
+  const hint = 'Set a fixed port, such as 0.0.0.0:9464.'
   throw new ConfigError([{ path: 'listen.admin', reason, hint }])
 }
 
 function readOwnToken({ kubernetes }: Config, { env, readFile }: CommandContext): string {
   const path = 'kubernetes.tokenFile'
-  const hint = 'Run this in the container of the sidecar, with its configuration.'
+  const hint = "Run this in the sidecar's container, with its configuration."
   let tokenFile: string | undefined
   try {
     ;({ tokenFile } = locateApiServer(kubernetes, env))
@@ -65,7 +65,7 @@ function readOwnToken({ kubernetes }: Config, { env, readFile }: CommandContext)
 function readOutcome({ status, text }: AdminAnswer): Drained {
   if (status !== 200) throw new Error(`it answered ${status}: ${text.slice(0, 200).trim()}`)
   const outcome = parse(text)
-  if (outcome === undefined) throw new Error('what answers there is no sidecar')
+  if (outcome === undefined) throw new Error('the server there is not the sidecar')
   return outcome
 }
 

@@ -57,7 +57,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     flush() {
       audit.flush()
       const { waiting } = audit
-      if (waiting > 0) log.error({ output: 'audit', lines: waiting }, 'lines are lost at the exit')
+      if (waiting > 0) log.error({ output: 'audit', lines: waiting }, 'lines were lost at exit')
       logOutput.flush()
     },
   }
@@ -70,9 +70,10 @@ function writerOf(fd: 1 | 2): (bytes: Uint8Array) => number {
 
 /**
  * A write to a pipe, a socket or a terminal that nobody reads must fail rather than block. The
- * flag for that belongs to the open file description, which other processes may share: where the
- * kernel gives us one of our own, they do not notice. A user who may not open the pipe, as in a
- * container, gets the flag by way of Node, which sets it when it makes a stream of the descriptor.
+ * flag for that belongs to the open file description, which other processes can share. If the
+ * kernel opens a new one for us, they are not affected. A user without permission to open the
+ * pipe, as in a container, gets the flag through Node, which sets it when it makes a stream of the
+ * descriptor.
  */
 function openNonBlocking(fd: 1 | 2): number {
   if (fstatSync(fd).isFIFO() || isatty(fd)) {

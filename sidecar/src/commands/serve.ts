@@ -15,9 +15,9 @@ import { NOT_ENDING } from './signals.ts'
 
 const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
-/** How long the exit may wait for slow readers of the outputs, in milliseconds. */
+/** How long the exit waits for slow readers of the outputs, in milliseconds. */
 const OUTPUT_WAIT_MS = 1000
-/** What a stop may take beyond the drain's window, in milliseconds; then the process just exits. */
+/** How long a stop may take beyond the drain window, in milliseconds; then the process exits. */
 const STOP_SPARE_MS = 4500
 
 /** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
@@ -37,9 +37,9 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   process.once('exit', outputs.flush)
   const { log, writeAudit, linesDropped } = outputs
   for (const warning of warnings) log.warn(warning)
-  // Node's own listener writes past the log, and would wait for a reader.
+  // Node's default listener bypasses the log and could block on a slow reader.
   process.removeAllListeners('warning')
-  process.on('warning', (err) => log.warn({ err }, 'a warning of Node'))
+  process.on('warning', (err) => log.warn({ err }, 'Node.js warning'))
   try {
     const sidecar = await compose(config, {
       clock,
@@ -65,7 +65,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
         isClosing = true
         bug = err
         if (err !== undefined)
-          log.fatal({ err, stack: err.stack }, 'a bug: draining, then giving up')
+          log.fatal({ err, stack: err.stack }, 'a bug was found: draining, then exiting')
         await sidecar.drain()
         await outputs.finish(OUTPUT_WAIT_MS)
         if (err !== undefined) process.exit(EXIT.bug)
@@ -73,13 +73,13 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
     )
     process.on('uncaughtException', (error, origin) => {
       if (sidecar.survive(error, origin)) return
-      // A second one, or one during a drain: there is nothing left to do in order.
+      // A second one, or one during a drain: an orderly stop is no longer possible.
       if (isClosing) process.exit(EXIT.bug)
       bug = error
       grace.close()
     })
     await sidecar.start().catch(async (error: unknown) => {
-      // It would take the empty loop for a clean end and exit 0.
+      // It would take the empty event loop for a clean end and exit 0.
       grace.uninstall()
       await sidecar.stop()
       throw error
@@ -95,7 +95,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   }
 }
 
-/** What is read again when it changes: the configuration and the certificates. */
+/** The files that are read again when they change: the configuration and the certificates. */
 function filesOf({ listen: { tls } }: Config, context: CommandContext): readonly string[] {
   const { file } = parseConfigArguments(context)
   return [file, tls?.certFile, tls?.keyFile, tls?.clientCaFile].filter((path) => path !== undefined)

@@ -69,7 +69,9 @@ export function composeAdminPort(
     jwks: signer.jwks,
     drain: {
       run() {
-        log.warn('asked to drain: every worker is sent away, and refused until a restart')
+        log.warn(
+          'drain requested: all workers are disconnected, and new ones are refused until a restart',
+        )
         return drain.run()
       },
       isLocalAddress,

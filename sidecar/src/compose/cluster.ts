@@ -8,7 +8,7 @@ import type { Config } from '../config/schema.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Runtime } from './runtime.ts'
 
-/** Requests under way and waiting, beside the TokenReviews, so that neither starves the other. */
+/** Requests in progress and waiting, separate from TokenReviews, so that neither starves the other. */
 const KEYS = { concurrency: 2, queue: 16 }
 const LISTS = { concurrency: 4, queue: 256 }
 
@@ -30,7 +30,10 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
     credentials,
     onOwnCredentialRefused(status: number) {
       metrics.ownCredentialErrors.inc()
-      log.error({ status }, 'the API server refuses our own credential: check token and RBAC')
+      log.error(
+        { status },
+        "the API server refused the sidecar's own credential: check the token and RBAC",
+      )
     },
   }
   const { concurrency, queue } = config.review

@@ -128,7 +128,10 @@ export function createReload({ live, runtime, metrics, workerPort }: ReloadParts
       if (tls !== undefined) workerPort.renewTls(tls)
     } catch (error) {
       metrics.configReloads.inc({ outcome: 'failed' })
-      log.error({ reason: String(error) }, 'the new configuration is not good: the old one stays')
+      log.error(
+        { reason: String(error) },
+        'the new configuration is not valid: the old one stays in force',
+      )
       return
     }
     const waitingForRestart = live.apply(next)

@@ -42,7 +42,7 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, sources: () =
     clock,
     onSurvived(err) {
       metrics.uncaughtPeerErrors.inc()
-      log.error({ err, stack: err.stack }, 'an error of a socket had no listener: socket destroyed')
+      log.error({ err, stack: err.stack }, 'a socket error had no listener: socket destroyed')
     },
   })
   return { metrics, audit, recorder, totals, peerErrors }

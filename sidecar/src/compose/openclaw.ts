@@ -33,7 +33,7 @@ export type OpenClaw = {
   readonly dialect: Dialect
   readonly start: () => void
   readonly stop: () => void
-  /** What keeps workers out beside the gateway itself; `undefined` when nothing does. */
+  /** Why workers cannot be admitted although the gateway runs; `undefined` if they can. */
   readonly findObjection: () => string | undefined
 }
 
@@ -108,7 +108,7 @@ function composeOperator(
     },
   })
   const devices = new Devices(channel)
-  const onFault = (err: unknown) => log.warn({ err }, 'a call of the operator channel failed')
+  const onFault = (err: unknown) => log.warn({ err }, 'a call on the operator channel failed')
   const ephemeral = new EphemeralSessions({
     devices,
     sessions,
@@ -126,7 +126,7 @@ function composeOperator(
     channel,
     sessions,
     clock,
-    onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands it may not have'),
+    onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
     onFault,
   })
   return { channel, devices, ephemeral, sessions, surfaces }

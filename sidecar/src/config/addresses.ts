@@ -15,9 +15,9 @@ const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
 /** A codec of `host:port` and an `Address`. */
 export const address = () =>
   z.codec(
-    z
-      .string({ error: 'An address is text: host:port.' })
-      .regex(ADDRESS_PATTERN, { error: 'This is not an address: host:port, IPv6 in brackets.' }),
+    z.string({ error: 'An address must be text: host:port.' }).regex(ADDRESS_PATTERN, {
+      error: 'This is not an address. Expected host:port, with IPv6 in brackets.',
+    }),
     z.object({ host: z.string(), port: z.number() }),
     {
       decode(value, payload) {
@@ -31,16 +31,18 @@ export const address = () =>
     },
   )
 
-/** A name of ours, told and never dialled, so that no more than its form matters. */
+/** The sidecar's public name: it is sent but never connected to, so only its form is checked. */
 export const publicHost = () =>
-  z.string().regex(HOST_PATTERN, { error: 'This is not a host: name or name:port, no URL.' })
+  z
+    .string()
+    .regex(HOST_PATTERN, { error: 'This is not a host. Expected name or name:port, not a URL.' })
 
 /** The gateway's URL as text; whether its host is allowed depends on `allowRemoteGateway`. */
 export const gatewayUrl = () =>
   z
     .string()
     .max(URL_LENGTH_MAX)
-    .regex(/^ws:\/\//, { error: 'The gateway is reached by ws:// only.', abort: true })
+    .regex(/^ws:\/\//, { error: 'The gateway URL must start with ws://.', abort: true })
     .superRefine((value, context) => {
       const reason = urlFault(value)
       if (reason !== undefined) context.addIssue(problem(value, reason))
@@ -51,7 +53,7 @@ export const apiServerUrl = () =>
   z
     .string()
     .max(URL_LENGTH_MAX)
-    .regex(/^https:\/\//, { error: 'The API server is reached by https:// only.', abort: true })
+    .regex(/^https:\/\//, { error: 'The API server URL must start with https://.', abort: true })
     .superRefine((value, context) => {
       const reason = urlFault(value)
       if (reason !== undefined) context.addIssue(problem(value, reason))
@@ -64,15 +66,15 @@ export function isLoopbackHost(host: string): boolean {
   return isIP(bare) !== 0 && isLoopback(bare)
 }
 
-/** Whether a host stands for every address of the machine. */
+/** Whether a host means every address of the machine. */
 export const isWildcardHost = (host: string): boolean => ['0.0.0.0', '::', '[::]'].includes(host)
 
-/** Where a port is dialled from its own machine; `undefined` where the system chooses it. */
+/** The URL of a port for a client on the same machine; `undefined` if the system chooses the port. */
 export function localOriginOf({ host, port }: Address): string | undefined {
   if (port === 0) return undefined
-  // Node listens to IPv4 on `::` as well, and every pod has 127.0.0.1.
-  const dialled = isWildcardHost(host) ? '127.0.0.1' : host
-  return `http://${isIP(dialled) === 6 ? `[${dialled}]` : dialled}:${port}`
+  // Node also listens on IPv4 for `::`, and every pod has 127.0.0.1.
+  const dialed = isWildcardHost(host) ? '127.0.0.1' : host
+  return `http://${isIP(dialed) === 6 ? `[${dialed}]` : dialed}:${port}`
 }
 
 function addressFault(name: string, parsed: Address): string | undefined {
@@ -85,9 +87,9 @@ function addressFault(name: string, parsed: Address): string | undefined {
 function urlFault(value: string): string | undefined {
   if (!URL.canParse(value)) return 'This is not a URL.'
   const url = new URL(value)
-  if (url.port === '0') return 'Port 0 cannot be dialled.'
-  if (url.username !== '' || url.password !== '') return 'Credentials do not belong in a URL.'
-  if (value.includes('#')) return 'A fragment does not belong in this URL.'
+  if (url.port === '0') return 'Port 0 is not allowed in a URL.'
+  if (url.username !== '' || url.password !== '') return 'Credentials are not allowed in a URL.'
+  if (value.includes('#')) return 'A fragment is not allowed in this URL.'
   return undefined
 }
 

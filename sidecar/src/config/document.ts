@@ -1,4 +1,4 @@
-/** YAML and JSON text as a tree that remembers where everything stands. */
+/** YAML and JSON text as a tree that knows the position of every value. */
 
 import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import type { Document, Node, Pair, YAMLError } from 'yaml'
@@ -6,7 +6,7 @@ import type { Path, Problem } from './problems.ts'
 
 export type Located = {
   readonly value: unknown
-  /** `name:line:column` of what stands at a path, or of the nearest thing that holds it. */
+  /** `name:line:column` of the value at a path, or of the nearest parent that exists. */
   readonly locate: (path: Path, at: 'key' | 'value') => string
 }
 export type ParsedText =
@@ -18,7 +18,7 @@ const SYNTAX_PROBLEMS_MAX = 10
 /** Enough to share a list between sections; far too few for a "billion laughs". */
 const ALIASES_MAX = 32
 
-/** Reads one YAML 1.2 document, and with it JSON. */
+/** Reads one YAML 1.2 document. JSON is a subset of it. */
 export function parseText(text: string, name: string): ParsedText {
   if (text.length > TEXT_LENGTH_MAX) {
     return failed({ path: '', where: name, reason: 'The document is larger than 1 MiB.' })
@@ -29,7 +29,7 @@ export function parseText(text: string, name: string): ParsedText {
     schema: 'core',
     uniqueKeys: true,
     strict: true,
-    // Pretty errors quote the source, and the source may hold what should not be printed.
+    // Pretty errors quote the source, which could contain a secret.
     prettyErrors: false,
     lineCounter: lines,
     logLevel: 'error',
@@ -61,8 +61,8 @@ function syntaxProblem(fault: YAMLError, where: string): Problem {
 }
 
 const SYNTAX_REASONS = new Map<string, string>([
-  ['DUPLICATE_KEY', 'This key stands here twice.'],
-  ['MULTIPLE_DOCS', 'There is more than one document; exactly one is read.'],
+  ['DUPLICATE_KEY', 'This key is used twice.'],
+  ['MULTIPLE_DOCS', 'There is more than one document; only one is allowed.'],
   ['RESOURCE_EXHAUSTION', 'The document is nested too deeply.'],
 ])
 

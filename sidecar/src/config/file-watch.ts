@@ -1,4 +1,4 @@
-/** Reload: notices that files changed, also by the kubelet's swaps, and says so once. */
+/** Watches files for changes, including the kubelet's symlink swaps, and reports each change once. */
 
 import { watch, type FSWatcher } from 'node:fs'
 import { dirname } from 'node:path'
@@ -8,20 +8,20 @@ export type FileWatchOptions = {
   readonly files: readonly string[]
   readonly readFile: (path: string) => string
   readonly clock: Clock
-  /** The contents of at least one file are others than before. */
+  /** The content of at least one file has changed. */
   readonly onChanged: () => void
   /** For tests: `fs.watch`. */
   readonly watchDirectory?: (path: string, onEvent: () => void) => { readonly close: () => void }
 }
 
-/** A swap is several events; the files are read when they have settled, in milliseconds. */
+/** A swap causes several events; the files are read this long after the last one, in milliseconds. */
 const SETTLE_MS = 200
-/** Where events get lost, as on some volumes, the files are read this often, in milliseconds. */
+/** Some volumes lose events, so the files are also read this often, in milliseconds. */
 const POLL_MS = 60_000
 
 /**
- * The kubelet swaps a symlink `..data` beside the files: a watch on a file misses every swap after
- * the first, so their directories are watched, and contents compared. Returns the way to stop.
+ * The kubelet swaps a symlink `..data` next to the files: a watch on a file misses every swap after
+ * the first, so the directories are watched and contents compared. Returns a function that stops it.
  */
 export function watchFiles(options: FileWatchOptions): () => void {
   const { files, clock, onChanged, watchDirectory = watchOne } = options
@@ -30,7 +30,7 @@ export function watchFiles(options: FileWatchOptions): () => void {
   let cancelPoll = () => {}
   const compare = () => {
     const now = readAll(options)
-    // A file that is away for the moment of a swap has not changed yet.
+    // A file that is missing during a swap has not changed yet.
     if (now === undefined || now === known) return
     known = now
     onChanged()

@@ -1,4 +1,4 @@
-/** Reads the files a configuration names, and tells early which of them are of no use. */
+/** Reads the files a configuration names, and reports early which of them cannot be used. */
 
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
@@ -11,7 +11,7 @@ export type ReadFile = (path: string) => string
 const FILE_BYTES_MAX = 1_048_576
 const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
-/** The `ReadFile` of a real process: never more than 1 MiB, even of a device that has no end. */
+/** The `ReadFile` of a real process: never more than 1 MiB, even of an endless device. */
 export function readFileBounded(path: string): string {
   const descriptor = openSync(path, 'r')
   try {
@@ -38,7 +38,7 @@ export function readProblem(error: unknown): string {
 
 const REASONS = new Map([
   ['ENOENT', 'The file does not exist.'],
-  ['EACCES', 'The file may not be read: permission denied.'],
+  ['EACCES', 'The file cannot be read: permission denied.'],
   ['EISDIR', 'This is a directory, not a file.'],
 ])
 
@@ -49,8 +49,8 @@ type Check = {
 }
 
 /**
- * Tries every file that was named explicitly; in-cluster and other defaults need not exist yet.
- * The problems never quote a file.
+ * Checks every file that was named explicitly; defaults, such as in-cluster files, need not exist yet.
+ * The problems never quote a file's content.
  */
 export function checkFiles(
   config: Config,
@@ -78,7 +78,7 @@ function checkFile({ path, file, holds }: Check, readFile: ReadFile): Problem[] 
   try {
     text = readFile(file)
   } catch (error) {
-    const hint = 'Mount the file there, or correct its name.'
+    const hint = 'Mount the file there, or correct the path.'
     return [{ path, where: file, reason: readProblem(error), hint }]
   }
   const fault = CONTENT_CHECKS[holds](text)
@@ -90,15 +90,21 @@ type Fault = { readonly reason: string; readonly hint: string }
 const CONTENT_CHECKS: Readonly<Record<Check['holds'], (text: string) => Fault | undefined>> = {
   certificates: (text) =>
     certificatesIn(text) === undefined
-      ? { reason: 'This is no PEM file of certificates.', hint: 'Name a file of certificates.' }
+      ? {
+          reason: 'This is not a PEM file with certificates.',
+          hint: 'Name a PEM file with certificates.',
+        }
       : undefined,
   key: (text) =>
     attempt(() => createPrivateKey(text)) === undefined
-      ? { reason: 'This is no PEM private key.', hint: 'Name an unencrypted private key in PEM.' }
+      ? {
+          reason: 'This is not a PEM private key.',
+          hint: 'Name a PEM file with an unencrypted private key.',
+        }
       : undefined,
   text: (text) =>
     text.trim() === ''
-      ? { reason: 'The file is empty.', hint: 'Fill it, or mount it.' }
+      ? { reason: 'The file is empty.', hint: 'Write the file, or mount it.' }
       : undefined,
 }
 
@@ -115,8 +121,8 @@ function checkPair({ listen }: Config, readFile: ReadFile): Problem[] {
     {
       path: 'listen.tls.keyFile',
       where: tls.keyFile,
-      reason: 'The key is not the key of the certificate.',
-      hint: 'Name the two files of one pair.',
+      reason: 'The private key does not match the certificate.',
+      hint: 'Name a certificate and its own private key.',
     },
   ]
 }

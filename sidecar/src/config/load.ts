@@ -1,4 +1,4 @@
-/** Loads the configuration: the file, over it the environment, over that the flags. */
+/** Loads the configuration: the environment overrides the file, and flags override both. */
 
 import { parseText } from './document.ts'
 import type { Located } from './document.ts'
@@ -14,7 +14,7 @@ import { configSchema } from './schema.ts'
 import type { Config } from './schema.ts'
 
 export type LoadOptions = {
-  /** The file's name; without one, environment and flags say everything. */
+  /** The file's name; without one, only environment and flags count. */
   readonly file?: string | undefined
   readonly env: Environment
   /** `path=value`, as given to `--set`; the last one wins. */
@@ -24,11 +24,11 @@ export type LoadOptions = {
 export type Loaded = {
   readonly config: Config
   readonly warnings: readonly string[]
-  /** The paths of all options that were named rather than left to their defaults. */
+  /** The paths of all options that were set explicitly. */
   readonly explicitPaths: ReadonlySet<string>
 }
 
-/** Everything the configuration was made of, so that a problem finds its place. */
+/** The sources of the configuration, so that a problem can be located. */
 type Layers = {
   readonly document: Located | undefined
   readonly rewritten: Rewritten | undefined
@@ -72,7 +72,7 @@ function readDocument({ file, readFile }: LoadOptions): Located | undefined {
   return parsed.document
 }
 
-/** A second complaint about the same option is noise: the first says what to mend. */
+/** Keeps one problem for each option: the first one says what to fix. */
 function placeFindings(findings: readonly Finding[], layers: Layers): readonly Problem[] {
   const placed = [
     ...(layers.rewritten?.findings ?? []).map((finding) => place(finding, layers)),
@@ -85,7 +85,7 @@ function placeFindings(findings: readonly Finding[], layers: Layers): readonly P
   return [...seen.values()]
 }
 
-/** Semaphore a finding on our form of the document: perhaps an override's, else the file's. */
+/** Locates a finding in the merged tree: in an override if one set it, otherwise in the file. */
 function settle(finding: Finding, layers: Layers): Problem {
   const override = layers.overrides.findLast(({ path }) =>
     path.every((part, index) => finding.path[index] === part),
@@ -95,7 +95,7 @@ function settle(finding: Finding, layers: Layers): Problem {
   return place({ ...finding, path }, layers)
 }
 
-/** Semaphore a finding on the document as it was written. */
+/** Locates a finding in the document as it was written. */
 const place = (finding: Finding, { document }: Layers): Problem =>
   problemAt(finding, finding.path, document?.locate(finding.path, finding.at))
 
@@ -115,7 +115,7 @@ function mergeLayers({ document, rewritten, overrides }: Layers): unknown {
 function withValue(tree: unknown, path: readonly string[], value: unknown): unknown {
   const [key, ...rest] = path
   if (key === undefined) return value
-  // Something that is no section stays, so that it is complained about where it stands.
+  // A value that is not a section is kept, so that the problem is reported at its place.
   if (tree !== null && tree !== undefined && !isTree(tree)) return tree
   const section: Tree = tree ?? {}
   return { ...section, [key]: withValue(section[key], rest, value) }
@@ -137,7 +137,7 @@ const originalWarnings = ({ rewritten, document }: Layers): readonly string[] =>
 function openDoorWarnings({ k8sTrust }: Config): readonly string[] {
   return k8sTrust.allowedIdentities.flatMap(({ namespace, serviceAccount }, index) =>
     /^\*+$/.test(namespace) && /^[*.]+$/.test(serviceAccount)
-      ? [`k8sTrust.allowedIdentities[${index}]: Every pod of the cluster may enter.`]
+      ? [`k8sTrust.allowedIdentities[${index}]: Every pod of the cluster is admitted.`]
       : [],
   )
 }

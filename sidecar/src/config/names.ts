@@ -1,4 +1,4 @@
-/** The words in the configuration: names and globs, header names, file paths, lists of words. */
+/** Text options of the configuration: names and globs, header names, file paths, lists of strings. */
 
 import * as z from 'zod'
 
@@ -10,12 +10,13 @@ const LABEL_PATTERN = /^[a-z0-9*?]([-a-z0-9*?]{0,61}[a-z0-9*?])?$/
 const SUBDOMAIN_PATTERN =
   /^[a-z0-9*?]([-a-z0-9*?]{0,251}[a-z0-9*?])?(\.[a-z0-9*?]([-a-z0-9*?]{0,251}[a-z0-9*?])?)*$/
 
-const NAME_REASON = 'This is not a Kubernetes name or a glob of one: a-z, 0-9, -, with * and ?.'
+const NAME_REASON =
+  'This is not a Kubernetes name or a glob: use a-z, 0-9 and -, with * and ? as wildcards.'
 
 /** RFC 9110 §5.6.2. */
 const HEADER_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
-/** Headers that already mean something in an upgrade or to the gateway. */
+/** Headers that already have a meaning in an upgrade or for the gateway. */
 const RESERVED_HEADER =
   /^(authorization|cookie|host|connection|upgrade|content-length|transfer-encoding|te|trailer|origin|user-agent|traceparent|forwarded|x-real-ip|x-forwarded-.*|sec-.*|proxy-.*|x-openclaw-k8s-.*|x-openclaw-role|x-openclaw-scopes)$/i
 
@@ -25,15 +26,15 @@ export const namePattern = (kind: 'namespace' | 'serviceAccount') =>
     ? z.string().regex(LABEL_PATTERN, { error: NAME_REASON })
     : z.string().max(253, { abort: true }).regex(SUBDOMAIN_PATTERN, { error: NAME_REASON })
 
-/** A nonempty list of printable words without blanks. */
-export const words = (itemsMax: number, lengthMax: number) =>
+/** A nonempty list of printable strings without spaces. */
+export const stringList = (itemsMax: number, lengthMax: number) =>
   z
     .array(
       z
         .string()
         .min(1)
         .max(lengthMax, { abort: true })
-        .regex(/^[!-~]+$/, { error: 'Only printable ASCII without blanks belongs here.' }),
+        .regex(/^[!-~]+$/, { error: 'Only printable ASCII without spaces is allowed.' }),
     )
     .min(1)
     .max(itemsMax)
@@ -43,7 +44,7 @@ export const filePath = () =>
     .string()
     .min(1)
     .max(4_096)
-    .regex(/^\P{Cc}+$/u, { error: 'A file name has no control characters.' })
+    .regex(/^\P{Cc}+$/u, { error: 'A file name must not contain control characters.' })
 
 export const credentialHeader = () =>
   z
@@ -52,5 +53,5 @@ export const credentialHeader = () =>
     .regex(HEADER_PATTERN, { error: 'This is not a header name.' })
     .refine((name) => !RESERVED_HEADER.test(name), {
       error: 'This header already has another meaning in the handshake.',
-      params: { hint: 'Choose a name of its own, such as X-OpenClaw-SA-Token.' },
+      params: { hint: 'Choose another name, such as X-OpenClaw-SA-Token.' },
     })

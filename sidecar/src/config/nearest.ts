@@ -2,7 +2,7 @@
 
 const LENGTH_MAX = 64
 
-/** The candidate within a third of the name's length in edits, or undefined. Case counts nothing. */
+/** The candidate within a third of the name's length in edits, or undefined. Case is ignored. */
 export function nearest(name: string, candidates: readonly string[]): string | undefined {
   if (name.length > LENGTH_MAX) return undefined
   const allowed = Math.max(1, Math.floor(name.length / 3))

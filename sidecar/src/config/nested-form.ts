@@ -1,4 +1,4 @@
-/** The original document (`gateway.auth.k8sTrust`), read as if it were written in our own form. */
+/** The original, nested form (`gateway.auth.k8sTrust`), rewritten into the sidecar's own form. */
 
 import type { Finding, Path } from './problems.ts'
 
@@ -6,7 +6,7 @@ type Section = Readonly<Record<string, unknown>>
 
 export type Rewritten = {
   readonly value: unknown
-  /** Where a path of ours stands in the document as it was written. */
+  /** Maps a path of the rewritten document to the document as it was written. */
   readonly origin: (path: Path) => Path
   readonly findings: readonly Finding[]
   readonly warnings: readonly { readonly path: Path; readonly text: string }[]
@@ -16,7 +16,7 @@ const DEFAULT_PORT = 18_789
 const TRUST_PATH: Path = ['gateway', 'auth', 'k8sTrust']
 const PORT_PATH: Path = ['gateway', 'port']
 
-/** The rewritten document, or undefined if the document is in our own form already. */
+/** The rewritten document, or undefined if the document already has the sidecar's own form. */
 export function rewriteOriginal(value: unknown): Rewritten | undefined {
   if (!isSection(value) || !isSection(value['gateway'])) return undefined
   const { gateway, ...root } = value
@@ -42,8 +42,8 @@ export function rewriteOriginal(value: unknown): Rewritten | undefined {
 const TRUST_TWICE: Finding = {
   path: TRUST_PATH,
   at: 'key',
-  reason: 'k8sTrust stands in this document twice.',
-  hint: 'Keep the one at the top.',
+  reason: 'k8sTrust is set twice in this document.',
+  hint: 'Keep the top-level one.',
 }
 
 const urlOf = (port: unknown): string => `ws://127.0.0.1:${isPort(port) ? port : DEFAULT_PORT}`
@@ -57,7 +57,7 @@ function modeFindings(mode: unknown): Finding[] {
     {
       path: ['gateway', 'mode'],
       at: 'value',
-      reason: 'Only a gateway of mode local can stand beside the sidecar.',
+      reason: 'The sidecar supports only a gateway in mode local.',
       hint: 'Set gateway.mode to local.',
     },
   ]
@@ -66,7 +66,7 @@ function modeFindings(mode: unknown): Finding[] {
 function portFindings(gateway: Section): Finding[] {
   if (!Object.hasOwn(gateway, 'port')) return []
   if (Object.hasOwn(gateway, 'url')) {
-    const reason = 'gateway.port and gateway.url both say where the gateway listens.'
+    const reason = "gateway.port and gateway.url both set the gateway's address."
     return [{ path: PORT_PATH, at: 'key', reason, hint: 'Keep one of them.' }]
   }
   if (isPort(gateway['port'])) return []
@@ -76,8 +76,8 @@ function portFindings(gateway: Section): Finding[] {
 function bindWarnings(bind: unknown): Rewritten['warnings'] {
   if (bind === undefined || bind === 'loopback') return []
   const text =
-    'The gateway can then be reached past the sidecar. Set it to loopback, so that workers ' +
-    'have one door.'
+    'Workers could then bypass the sidecar and reach the gateway directly. Set it to loopback, ' +
+    'so that they can only connect through the sidecar.'
   return [{ path: ['gateway', 'bind'], text }]
 }
 

@@ -1,4 +1,4 @@
-/** The list of every option, read off the schema: its path, its variable, its siblings. */
+/** The list of all options, taken from the schema: their paths and environment variables. */
 
 import { jsonSchema } from './schema.ts'
 

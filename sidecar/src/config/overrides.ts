@@ -1,4 +1,4 @@
-/** Single options given by environment variables and by `--set` flags. */
+/** Options set by environment variables and by `--set` flags. */
 
 import { parseText } from './document.ts'
 import { nearest } from './nearest.ts'
@@ -18,14 +18,14 @@ export type Override = {
 export type Overrides = { readonly overrides: Override[]; readonly problems: Problem[] }
 
 /**
- * Variables that Kubernetes sets in every pod beside a Service named `auth-sidecar` or
- * `auth-sidecar-…`; nobody wrote them for us.
+ * Variables that Kubernetes sets in pods of a namespace with a Service named `auth-sidecar` or
+ * `auth-sidecar-…`; they are not meant for the sidecar.
  */
 const SERVICE_LINK =
   /^AUTH_SIDECAR_(PORT(_.*)?|([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?))$/
 const SERVICE_LINK_VALUE = /^(tcp|udp|sctp):\/\//
 
-/** Reads every `AUTH_SIDECAR_` variable: sections before their options, whatever the order. */
+/** Reads every `AUTH_SIDECAR_` variable: sections come before their options. */
 export function fromEnvironment(env: Environment): Overrides {
   const result: Overrides = { overrides: [], problems: [] }
   for (const [variable, text] of Object.entries(env)) {
@@ -49,7 +49,7 @@ export function fromFlags(flags: readonly string[]): Overrides {
     if (option === undefined) result.problems.push(unknownFlag(path, where))
     else if (split === -1) {
       const hint = `Write --set ${path}=VALUE.`
-      result.problems.push({ path, where, reason: 'The flag gives no value.', hint })
+      result.problems.push({ path, where, reason: 'The flag has no value.', hint })
     } else addOverride(result, option, flag.slice(split + 1), where)
   }
   return result
@@ -58,7 +58,7 @@ export function fromFlags(flags: readonly string[]): Overrides {
 function addOverride(result: Overrides, option: Option, text: string, where: string): void {
   const parsed = parseText(text, where)
   if (option.isText) {
-    // Plain text such as [::]:18443 is a broken YAML list, yet a fine address.
+    // Plain text such as [::]:18443 is invalid as YAML, but valid as an address.
     const isQuoted = parsed.ok && typeof parsed.document.value === 'string'
     const value = isQuoted ? parsed.document.value : text
     result.overrides.push({ path: option.path, value, where })
@@ -76,7 +76,7 @@ const isServiceLink = (variable: string, text: string): boolean =>
 const unknownVariable = (variable: string): Problem => ({
   path: '',
   where: printable(variable),
-  reason: 'This variable sets no option.',
+  reason: 'This variable does not match any option.',
   ...didYouMean(nearest(variable, VARIABLES)),
 })
 

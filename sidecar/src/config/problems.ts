@@ -1,4 +1,4 @@
-/** What is wrong with a configuration, in words for the one who wrote it. */
+/** The problems of a configuration, in words for its author. */
 
 import type * as z from 'zod'
 import { nearest } from './nearest.ts'
@@ -6,7 +6,7 @@ import { knownKeys, OPTION_PATHS } from './options.ts'
 
 export type Path = readonly (string | number)[]
 
-/** One thing to mend. `path` is as the user wrote it; '' stands for the document itself. */
+/** One thing to fix. `path` is as the user wrote it; '' means the document itself. */
 export type Problem = {
   readonly path: string
   /** `file:line:column`, or the variable or flag the value came from. */
@@ -15,7 +15,7 @@ export type Problem = {
   readonly hint?: string
 }
 
-/** A problem found in the tree, before it is known where the tree's parts came from. */
+/** A problem in the merged tree, before its source is known. */
 export type Finding = {
   readonly path: Path
   readonly at: 'key' | 'value'
@@ -26,7 +26,7 @@ export type Finding = {
 const SHOWN_PROBLEMS_MAX = 20
 const KEY_LENGTH_MAX = 64
 
-/** The configuration cannot be used. Its `toString` is all the user needs to read. */
+/** The configuration cannot be used. `toString` returns the complete message for the user. */
 export class ConfigError extends Error {
   readonly problems: readonly Problem[]
 
@@ -41,7 +41,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** Words for the issues zod finds; what a schema says itself comes before them. */
+/** Texts for zod's issues; a schema's own error text takes precedence. */
 export function explainIssue(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.code === 'invalid_type') {
     return issue.input === undefined
@@ -55,7 +55,7 @@ export function explainIssue(issue: z.core.$ZodRawIssue): string | undefined {
 }
 
 function explainTooSmall(origin: string, minimum: string): string {
-  if (origin === 'array') return 'The list is empty: it would admit nobody or anybody.'
+  if (origin === 'array') return 'The list must not be empty.'
   return origin === 'string' ? 'The text is empty.' : `The value is below ${minimum}.`
 }
 
@@ -65,14 +65,14 @@ function explainTooBig(origin: string, maximum: string): string {
   return `The value is above ${maximum}.`
 }
 
-/** One zod issue as findings: one for each unknown key, else one. */
+/** One zod issue as findings: one for each unknown key, otherwise one. */
 export function findingsOf(issue: z.core.$ZodIssue): readonly Finding[] {
   const path = toPath(issue.path)
   if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key))
   return [{ path, at: 'value', reason: issue.message, hint: hintOf(issue) }]
 }
 
-/** `k8sTrust.allowedIdentities[0].namespace`, with keys of strangers made safe to print. */
+/** `k8sTrust.allowedIdentities[0].namespace`, with unknown keys made safe to print. */
 export function formatPath(path: Path): string {
   let text = ''
   for (const part of path) {
@@ -82,7 +82,7 @@ export function formatPath(path: Path): string {
   return text
 }
 
-/** Text from outside, made safe for a terminal and short. */
+/** External text, shortened and made safe for a terminal. */
 export function printable(text: string): string {
   const safe = text.replace(/[^ -~]/g, '?')
   return safe.length > KEY_LENGTH_MAX ? `${safe.slice(0, KEY_LENGTH_MAX)}…` : safe
@@ -99,7 +99,7 @@ function unknownKey(parent: Path, key: string): Finding {
 const SECRET_HINTS = new Map(
   ['token', 'password'].map((key) => [
     `gateway.auth.${key}`,
-    'Secrets do not belong here: put it in a file and name that in gateway.auth.secretFile.',
+    'Do not put secrets here: write it to a file and set gateway.auth.secretFile to its path.',
   ]),
 )
 
@@ -111,7 +111,7 @@ function suggestKey(parent: Path, key: string): string | undefined {
 }
 
 function hintOf(issue: z.core.$ZodIssue): string | undefined {
-  if (issue.code === 'too_small' && issue.origin === 'array') return 'Name at least one.'
+  if (issue.code === 'too_small' && issue.origin === 'array') return 'Add at least one item.'
   if (issue.code === 'invalid_value') {
     const { input } = issue
     const near = typeof input === 'string' ? nearest(input, issue.values.map(String)) : undefined

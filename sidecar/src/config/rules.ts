@@ -1,4 +1,4 @@
-/** Rules between options: what each allows alone and no two allow together. */
+/** Rules between options: values that are each valid alone but not together. */
 
 import type { RefinementCtx } from 'zod'
 import { endpointOf } from '../lib/address.ts'
@@ -13,7 +13,7 @@ type Ruled = {
 
 type Refuse = (path: string[], message: string, hint: string) => void
 
-/** Says what no two options allow together, each problem at the option to change. */
+/** Reports combinations that are not allowed, each at the option to change. */
 export function addCrossFieldRules(config: Ruled, context: RefinementCtx): void {
   const refuse: Refuse = (path, message, hint) =>
     context.addIssue({ code: 'custom', path, message, params: { hint } })
@@ -21,28 +21,28 @@ export function addCrossFieldRules(config: Ruled, context: RefinementCtx): void 
   if (areSame(config.listen.workers, config.listen.admin)) {
     refuse(
       ['listen', 'admin'],
-      'The admin port is the worker port.',
-      'Give them different ports; workers must not reach the admin port.',
+      'The admin port and the worker port are the same.',
+      'Set different ports; workers must not reach the admin port.',
     )
   }
   if (config.jwks.staleAfter < config.jwks.refresh) {
     refuse(
       ['jwks', 'staleAfter'],
-      'The keys would be too old to serve before they are fetched anew.',
-      'Make jwks.staleAfter at least jwks.refresh.',
+      'The keys would be too old to use before they are fetched again.',
+      'Set jwks.staleAfter to at least jwks.refresh.',
     )
   }
 }
 
 function checkGateway({ gateway, listen }: Ruled, refuse: Refuse): void {
-  // What is no URL has been complained about by the option's own check, after which zod goes on.
+  // The option's own check has already reported an invalid URL; zod continues after it.
   const url = URL.parse(gateway.url)
   if (url === null) return
   const isLocal = isLoopbackHost(url.hostname)
   if (!isLocal && !gateway.allowRemoteGateway) {
     refuse(
       ['gateway', 'url'],
-      'The gateway is not on loopback, and ws:// hides nothing on a network.',
+      'The gateway is not on loopback, and ws:// is not encrypted.',
       'Use 127.0.0.1, or set gateway.allowRemoteGateway to true.',
     )
   }
@@ -51,8 +51,8 @@ function checkGateway({ gateway, listen }: Ruled, refuse: Refuse): void {
     if (listen[name].port !== endpointOf(url).port) continue
     refuse(
       ['gateway', 'url'],
-      `The gateway has the port of listen.${name}: the sidecar would dial itself.`,
-      'Give the gateway and the sidecar different ports.',
+      `The gateway has the same port as listen.${name}: the sidecar would connect to itself.`,
+      'Set different ports for the gateway and the sidecar.',
     )
   }
 }

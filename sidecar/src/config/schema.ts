@@ -1,9 +1,9 @@
-/** The schema of the whole configuration: every option with its unit, default and bound. */
+/** The schema of the whole configuration: every option with its unit, default and bounds. */
 
 import * as z from 'zod'
 import { address, apiServerUrl, gatewayUrl, publicHost } from './addresses.ts'
 import { duration, minutes } from './units.ts'
-import { filePath, words } from './names.ts'
+import { filePath, stringList } from './names.ts'
 import { addCrossFieldRules } from './rules.ts'
 import { jwks, limits, review } from './schema-limits.ts'
 import { k8sTrust } from './schema-trust.ts'
@@ -13,7 +13,7 @@ const tls = z.strictObject({
   keyFile: filePath().describe('PEM file with the private key of the certificate.'),
   clientCaFile: filePath()
     .optional()
-    .describe('PEM file with the CAs of worker certificates. Set, it makes mutual TLS mandatory.'),
+    .describe('PEM file with the CAs of worker certificates. If set, mutual TLS is required.'),
 })
 
 const listen = z.strictObject({
@@ -26,7 +26,7 @@ const listen = z.strictObject({
   publicHost: publicHost()
     .optional()
     .describe(
-      'X-Forwarded-Host for the gateway: host or host:port. Default: where the worker connected to.',
+      'X-Forwarded-Host sent to the gateway: host or host:port. Default: the address the worker connected to.',
     ),
   tls: tls.optional().describe('TLS on the worker port. Default: none, plain TCP.'),
 })
@@ -34,17 +34,19 @@ const listen = z.strictObject({
 const gateway = z.strictObject({
   url: gatewayUrl()
     .default('ws://127.0.0.1:18789')
-    .describe('Where the gateway listens: ws:// on loopback. Default ws://127.0.0.1:18789.'),
+    .describe('URL of the gateway: ws:// on loopback. Default ws://127.0.0.1:18789.'),
   protocol: z
     .enum(['openclaw', 'stream'])
     .default('openclaw')
-    .describe('What the first frames mean. Default openclaw; stream relays any WebSocket.'),
+    .describe(
+      'Protocol of the first frames: openclaw, or stream to relay any WebSocket. Default openclaw.',
+    ),
   auth: z
     .strictObject({
       mode: z
         .enum(['token', 'password', 'trusted-proxy'])
         .default('token')
-        .describe("The gateway's own auth mode (protocol openclaw only). Default token."),
+        .describe('Auth mode of the gateway (protocol openclaw only). Default token.'),
       secretFile: filePath()
         .default('/etc/openclaw-gateway/token')
         .describe(
@@ -52,19 +54,21 @@ const gateway = z.strictObject({
         ),
     })
     .prefault({})
-    .describe('How the sidecar proves itself to the gateway.'),
+    .describe('How the sidecar authenticates to the gateway.'),
   deviceSeedFile: filePath()
     .default('/etc/auth-sidecar/device-seed')
     .describe(
-      'File with the seed that device keys are derived from (protocol openclaw only). Default /etc/auth-sidecar/device-seed.',
+      'File with the seed of the device keys (protocol openclaw only). Default /etc/auth-sidecar/device-seed.',
     ),
   connectTimeout: duration({ min: 10, max: minutes(1) })
     .prefault('5s')
-    .describe('Longest wait for the gateway to answer a dial, 10ms to 1m. Default 5s.'),
+    .describe(
+      'Longest wait for the gateway to accept a connection and upgrade it, 10ms to 1m. Default 5s.',
+    ),
   allowRemoteGateway: z
     .boolean()
     .default(false)
-    .describe('Allow a gateway outside this pod, over plain ws. Default false.'),
+    .describe('Allow a gateway outside this pod, over unencrypted ws://. Default false.'),
 })
 
 const kubernetes = z.strictObject({
@@ -76,8 +80,8 @@ const kubernetes = z.strictObject({
     .describe('PEM file with the CA of the API server. Default: in-cluster.'),
   tokenFile: filePath()
     .optional()
-    .describe("File with the sidecar's own token, read again as it rotates. Default: in-cluster."),
-  issuers: words(16, 1_024)
+    .describe("File with the sidecar's own token, reread when it is rotated. Default: in-cluster."),
+  issuers: stringList(16, 1_024)
     .optional()
     .describe("Accepted token issuers, 1 to 16. Default: the issuer in the cluster's discovery."),
 })
@@ -85,27 +89,27 @@ const kubernetes = z.strictObject({
 const drain = z.strictObject({
   window: duration({ min: 0, max: minutes(10) })
     .prefault('20s')
-    .describe('Time over which a shutdown spreads its closes, 0s to 10m. Default 20s.'),
+    .describe('Time over which a drain spreads the closing of streams, 0s to 10m. Default 20s.'),
 })
 
 const log = z.strictObject({
   level: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace'])
     .default('info')
-    .describe('Least severe level that is logged. Default info.'),
+    .describe('Lowest level that is logged. Default info.'),
 })
 
-/** The document, from what is written to what the rooms read (`Config`). */
+/** The document: parsed from its notation to the `Config` that the code reads. */
 export const configSchema = z
   .strictObject({
     listen: listen.prefault({}).describe('Where the sidecar listens.'),
-    gateway: gateway.prefault({}).describe('The gateway beside the sidecar.'),
-    kubernetes: kubernetes.prefault({}).describe('The API server that vouches for workers.'),
-    k8sTrust: k8sTrust.prefault({}).describe('Who may enter, and for how long.'),
+    gateway: gateway.prefault({}).describe('The gateway next to the sidecar.'),
+    kubernetes: kubernetes.prefault({}).describe('The API server that verifies workers.'),
+    k8sTrust: k8sTrust.prefault({}).describe('Which workers are admitted, and for how long.'),
     jwks: jwks.prefault({}).describe("The cluster's signing keys."),
     review: review.prefault({}).describe('TokenReviews and the cache of their verdicts.'),
-    limits: limits.prefault({}).describe('How much of everything there may be.'),
-    drain: drain.prefault({}).describe('How a shutdown goes.'),
+    limits: limits.prefault({}).describe('Limits on connections, streams, messages and failures.'),
+    drain: drain.prefault({}).describe('How the sidecar drains its streams.'),
     log: log.prefault({}).describe('The log on stderr.'),
   })
   .superRefine(addCrossFieldRules)
@@ -113,8 +117,8 @@ export const configSchema = z
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T
 
 /**
- * The configuration as every room reads it, under the names of the document. Durations are
- * milliseconds, sizes bytes, rates events a second, addresses `{ host, port }`.
+ * The configuration as the code reads it, with the names of the document. Durations are in
+ * milliseconds, sizes in bytes, rates in events per second; addresses are `{ host, port }`.
  */
 export type Config = DeepReadonly<z.output<typeof configSchema>>
 
@@ -129,6 +133,6 @@ export const jsonSchema = (): Record<string, unknown> => {
   }
 }
 
-/** A configuration in the notation of the document: it loads again to the same `Config`. */
+/** A configuration in the notation of the document; it loads again to the same `Config`. */
 export const toDocument = (config: Config): Record<string, unknown> =>
   z.encode(configSchema, config as z.output<typeof configSchema>)

@@ -1,4 +1,4 @@
-/** The notations of the configuration: durations, sizes and rates, read into numbers and written back. */
+/** Durations, sizes and rates of the configuration: text read into numbers and written back. */
 
 import * as z from 'zod'
 
@@ -31,7 +31,7 @@ const RATE_PATTERN = /^([0-9]{1,6})\/s$/
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
 
-/** Shorthands for bounds, so that the schema reads in the notation of the document. */
+/** Shorthands for bounds, so that the schema reads like the document. */
 export const seconds = (count: number): Milliseconds => count * SECOND
 export const minutes = (count: number): Milliseconds => count * MINUTE
 export const hours = (count: number): Milliseconds => count * 60 * MINUTE
@@ -45,9 +45,9 @@ const formatSize = (value: Bytes): string | number =>
 /** A codec of `30s`-like text and milliseconds, both bounds included. */
 export function duration(bounds: Bounds) {
   const text = z
-    .string({ error: 'A duration is text with its unit, such as 500ms, 30s, 5m or 1h.' })
+    .string({ error: 'A duration must be text with a unit, such as 500ms, 30s, 5m or 1h.' })
     .regex(DURATION_PATTERN, {
-      error: 'This is not a duration: a whole number and one of ms, s, m, h, such as 30s.',
+      error: 'This is not a duration. Expected a whole number with ms, s, m or h, such as 30s.',
     })
   return z.codec(text, z.number(), {
     decode(value, payload) {
@@ -65,7 +65,8 @@ export function size(bounds: Bounds) {
   const range = `${formatSize(bounds.min)} to ${formatSize(bounds.max)}`
   const outside = { error: `The value is out of range: ${range}.` }
   const form = {
-    error: 'This is not a size: a number of bytes, or a whole number with KiB, MiB or GiB.',
+    error:
+      'This is not a size. Expected a number of bytes, or a whole number with KiB, MiB or GiB.',
   }
   const count = z.int(form).min(bounds.min, outside).max(bounds.max, outside)
   const input = z.union([count, z.string().regex(SIZE_PATTERN, form)], form)
@@ -79,10 +80,11 @@ export function size(bounds: Bounds) {
   })
 }
 
-/** A codec of `20/s`-like text, or 0 for none, and events a second. */
+/** A codec of `20/s`-like text, or 0 for none, and events per second. */
 export function rate(bounds: Bounds) {
   const form = {
-    error: 'This is not a rate: a whole number a second, such as 20/s, or 0 to turn it off.',
+    error:
+      'This is not a rate. Expected a whole number per second, such as 20/s, or 0 to turn it off.',
   }
   const text = z.string().regex(RATE_PATTERN, form)
   const input = z.union([z.literal(0), z.literal('0'), text], form)

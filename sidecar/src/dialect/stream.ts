@@ -50,7 +50,7 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
       const gateway = await dialInTurn(callerOf(worker, subprotocols), context, options)
       if (gateway.subprotocol === subprotocols[0]) return gateway
       gateway.socket.destroy()
-      throw new Fault('gateway_refused', 'The gateway did not choose the subprotocol.')
+      throw new Fault('gateway_refused', "The gateway did not select the worker's subprotocol.")
     },
     findObjection: () => undefined,
     release: () => worker.send(CONNECT_ACCEPTED),

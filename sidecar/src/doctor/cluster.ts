@@ -1,37 +1,38 @@
-/** Whether the API server can be reached, and asked everything the sidecar has to ask it. */
+/** Whether the API server can be reached and answers everything the sidecar asks. */
 
 import { KubeClient } from '../kube/client.ts'
 import { locateApiServer, type KubeLocation } from '../kube/in-cluster.ts'
 import { OwnCredentials } from '../kube/own-credentials.ts'
-import { mendOf, reasonOf } from './explain.ts'
-import { fail, ok, warn, type Finding, type Patient } from './finding.ts'
+import { fail, ok, reasonOf, remedyFor, warn } from './finding.ts'
+import type { DoctorContext, Finding } from './finding.ts'
 import { examineKeys } from './keys.ts'
 import { examineOwnToken, readOwnToken } from './own-token.ts'
 import { examineReviews } from './reviews.ts'
 import { examineRights } from './rights.ts'
 
-/** For each request, in milliseconds. At most three follow each other. */
+/** For each request, in milliseconds. At most three are made one after the other. */
 const DEADLINE_MS = 5000
-/** The rights in all namespaces are asked for together: so many at once, and so many may wait. */
+/** The rights in all namespaces are asked for together: `CONCURRENCY` at once, the rest wait. */
 const CONCURRENCY = 8
 const QUEUE = 2048
 const SKEW_MS_MAX = 5000
 
-export async function examineCluster(patient: Patient): Promise<readonly Finding[]> {
-  const { config, env, readFile, clock } = patient
+export async function examineCluster(context: DoctorContext): Promise<readonly Finding[]> {
+  const { config, env, readFile, clock } = context
   let location: KubeLocation
   try {
     location = locateApiServer(config.kubernetes, env)
   } catch (error) {
-    return [fail('api-server', reasonOf(error), 'Or run this in the container of the sidecar.')]
+    return [fail('api-server', reasonOf(error), "Or run this in the sidecar's container.")]
   }
   const credentials = new OwnCredentials({ ...location, readFile, clock })
   if (credentials.token === '' || credentials.ca === '') {
-    const what = `${location.apiServer.origin} was not asked: our token or its CA cannot be read`
-    return [fail('api-server', what, 'Mend the files first.')]
+    const { origin } = location.apiServer
+    const what = `${origin} was not asked: the sidecar's token or the CA cannot be read`
+    return [fail('api-server', what, 'Fix the files first.')]
   }
   const clients: KubeClient[] = []
-  // One for each part, so that none is spoilt by the failures of another.
+  // One client for each check, so that no check suffers from the failures of another.
   const connect = () => {
     const client = new KubeClient({
       apiServer: location.apiServer,
@@ -46,24 +47,24 @@ export async function examineCluster(patient: Patient): Promise<readonly Finding
     return client
   }
   try {
-    return await examineThrough(connect, { ...patient, location, token: credentials.token })
+    return await examineThrough(connect, { ...context, location, token: credentials.token })
   } finally {
     await Promise.all(clients.map((client) => client.close()))
   }
 }
 
-type Asking = Patient & { readonly location: KubeLocation; readonly token: string }
+type ApiServerContext = DoctorContext & { readonly location: KubeLocation; readonly token: string }
 
 async function examineThrough(
   connect: () => KubeClient,
-  asking: Asking,
+  context: ApiServerContext,
 ): Promise<readonly Finding[]> {
-  const { config, clock, token } = asking
-  const reached = await examineApiServer(connect(), asking)
+  const { config, clock, token } = context
+  const reached = await examineApiServer(connect(), context)
   if (reached.some(({ level }) => level === 'fail')) return reached
   const ownToken = readOwnToken(token)
   const common = { config, deadlineMs: DEADLINE_MS }
-  const parts = [
+  const checks = [
     examineKeys({ ...common, client: connect(), clock, token, ownToken }),
     examineRights({ ...common, client: connect() }),
     examineReviews({ ...common, client: connect(), token }),
@@ -71,14 +72,14 @@ async function examineThrough(
   return [
     ...reached,
     ...examineOwnToken(ownToken, clock.now()),
-    ...(await Promise.all(parts)).flat(),
+    ...(await Promise.all(checks)).flat(),
   ]
 }
 
-/** `/version` is open to everybody who shows no credential or a good one. */
+/** `/version` answers callers without a credential or with a valid one, and nobody else. */
 async function examineApiServer(
   client: KubeClient,
-  { clock, location }: Asking,
+  { clock, location }: ApiServerContext,
 ): Promise<readonly Finding[]> {
   const { origin } = location.apiServer
   const askedAt = clock.now()
@@ -87,33 +88,37 @@ async function examineApiServer(
     const { body, date } = await client.request(request)
     const { gitVersion } = (body ?? {}) as { gitVersion?: unknown }
     if (typeof gitVersion !== 'string') {
-      const mend = 'Correct kubernetes.apiServer.'
-      return [fail('api-server', `what answers at ${origin} is no Kubernetes API server`, mend)]
+      const what = `the server at ${origin} is not a Kubernetes API server`
+      return [fail('api-server', what, 'Correct kubernetes.apiServer.')]
     }
-    const reached = ok('api-server', `Kubernetes ${gitVersion} at ${origin} takes our token`)
+    const reached = ok(
+      'api-server',
+      `Kubernetes ${gitVersion} at ${origin} accepts the sidecar's token`,
+    )
     return [reached, ...compareClocks(date, askedAt, clock.now())]
   } catch (error) {
     const refusal =
-      `Mount a token of the API server's own audience at ${location.tokenFile}, ` +
-      'and see that its ServiceAccount exists.'
-    const what = `${origin}: ${reasonOf(error)}; nothing else was asked`
-    return [fail('api-server', what, mendOf(error, refusal))]
+      `Mount a token for the API server's audience at ${location.tokenFile}, ` +
+      'and check that its ServiceAccount exists.'
+    const what = `${origin}: ${reasonOf(error)}; the other cluster checks were skipped`
+    return [fail('api-server', what, remedyFor(error, refusal))]
   }
 }
 
-/** The header is cut to the second, and was written at some time between question and answer. */
+/** The header is cut to whole seconds, and was written between the request and the answer. */
 function compareClocks(date: string | undefined, askedAt: number, answeredAt: number): Finding[] {
   const theirs = Date.parse(date ?? '')
   if (Number.isNaN(theirs)) return []
   const behindMs = theirs - answeredAt
   const aheadMs = askedAt - (theirs + 999)
   if (Math.max(behindMs, aheadMs) <= SKEW_MS_MAX) {
-    return [ok('clock', `within ${SKEW_MS_MAX / 1000} s of the API server's`)]
+    return [ok('clock', `within ${SKEW_MS_MAX / 1000} s of the API server's clock`)]
   }
   const skew =
     behindMs > aheadMs
       ? `${Math.round(behindMs / 1000)} s behind`
       : `${Math.round(aheadMs / 1000)} s ahead of`
-  const mend = 'Synchronise the clocks of the nodes: tokens begin and end by ours.'
-  return [warn('clock', `${skew} the API server's`, mend)]
+  const remedy =
+    "Synchronize the nodes' clocks: token lifetimes are checked by the sidecar's clock."
+  return [warn('clock', `${skew} the API server's clock`, remedy)]
 }

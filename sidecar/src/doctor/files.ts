@@ -1,17 +1,17 @@
-/** Whether every file the sidecar reads is there and holds what it should. */
+/** Whether every file the sidecar reads exists and holds what it should. */
 
 import { checkFiles } from '../config/files.ts'
 import { createDeviceKeys } from '../dialect/openclaw/device-key.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
-import { fail, ok, type Finding, type Patient } from './finding.ts'
+import { fail, ok, type DoctorContext, type Finding } from './finding.ts'
 
 const IN_CLUSTER = ['kubernetes.caFile', 'kubernetes.tokenFile']
 const OF_OPENCLAW = ['gateway.auth.secretFile', 'gateway.deviceSeedFile']
 const TLS = ['listen.tls.certFile', 'listen.tls.keyFile', 'listen.tls.clientCaFile']
 
-/** Inside the pod the files that go by default have to be there as well. */
-export function examineFiles(patient: Patient): readonly Finding[] {
-  const { config, explicitPaths, env, readFile } = patient
+/** Inside the pod, files at default paths must exist as well. */
+export function examineFiles(context: DoctorContext): readonly Finding[] {
+  const { config, explicitPaths, env, readFile } = context
   const { protocol, deviceSeedFile } = config.gateway
   const needed = [
     ...(protocol === 'openclaw' ? OF_OPENCLAW : []),
@@ -22,7 +22,7 @@ export function examineFiles(patient: Patient): readonly Finding[] {
   try {
     kubernetes = { ...kubernetes, ...filesOf(locateApiServer(kubernetes, env)) }
   } catch {
-    // The examination of the cluster says so.
+    // The cluster check reports this.
   }
   const paths = new Set([...explicitPaths, ...needed])
   const problems = checkFiles({ ...config, kubernetes }, paths, readFile)
@@ -46,6 +46,6 @@ function examineSeed(seed: string): Finding[] {
     return []
   } catch (error) {
     const what = `gateway.deviceSeedFile: ${error instanceof Error ? error.message : String(error)}`
-    return [fail('files', what, 'Put 32 random bytes there, in base64 or hexadecimal.')]
+    return [fail('files', what, 'Write 32 random bytes to it, in base64 or hexadecimal.')]
   }
 }

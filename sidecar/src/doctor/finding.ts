@@ -1,45 +1,79 @@
-/** What an examination finds: one line for each thing it looked at, with the way to mend it. */
+/** What the doctor reports: one line for each check, with a remedy where something is wrong. */
 
 import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { Loaded } from '../config/load.ts'
+import type { Config } from '../config/schema.ts'
+import { Fault } from '../fault.ts'
+import type { KubeClient } from '../kube/client.ts'
 
-/** The sidecar's configuration, and its surroundings as they look from inside its container. */
-export type Patient = Loaded & {
+/** The sidecar's configuration and environment, as they are inside its container. */
+export type DoctorContext = Loaded & {
   readonly env: NodeJS.ProcessEnv
   readonly readFile: ReadFile
   readonly clock: Clock
 }
 
+/** What a check needs in order to ask the API server. */
+export type ClusterCheck = {
+  readonly client: KubeClient
+  readonly config: Config
+  readonly deadlineMs: number
+}
+
 export type Finding = {
   readonly level: 'ok' | 'warn' | 'fail'
-  /** The thing that was looked at. */
+  /** What was checked. */
   readonly name: string
-  /** What was seen. */
+  /** What was found. */
   readonly what: string
-  readonly mend?: string
+  readonly remedy?: string
 }
 
 export const ok = (name: string, what: string): Finding => ({ level: 'ok', name, what })
 
-export const warn = (name: string, what: string, mend: string): Finding => ({
+export const warn = (name: string, what: string, remedy: string): Finding => ({
   level: 'warn',
   name,
   what,
-  mend,
+  remedy,
 })
 
-export const fail = (name: string, what: string, mend: string): Finding => ({
+export const fail = (name: string, what: string, remedy: string): Finding => ({
   level: 'fail',
   name,
   what,
-  mend,
+  remedy,
 })
 
 const BREAKING = /[\p{Cc}\u2028\u2029]+/gu
 
-/** The finding in one line: text of other programs must not break it, nor reach into the terminal. */
-export function describeFinding({ level, name, what, mend }: Finding): string {
-  const text = mend === undefined ? what : `${what.replace(/\.$/, '')}. ${mend}`
+/** The finding as one line: text of other programs must not break it or control the terminal. */
+export function describeFinding({ level, name, what, remedy }: Finding): string {
+  const text = remedy === undefined ? what : `${what.replace(/\.$/, '')}. ${remedy}`
   return `[${level}] ${name}: ${text}`.replace(BREAKING, ' ')
+}
+
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** How to fix a request that failed; `refusal` is the remedy if the API server refused it. */
+export function remedyFor(error: unknown, refusal: string): string {
+  if (error instanceof Fault && error.code === 'own_credential_refused') return refusal
+  const code = codeOf(error)
+  if (/CERT|ISSUER|SIGN|SSL|TLS/.test(code)) {
+    return 'Check that kubernetes.caFile holds the CA of this API server.'
+  }
+  if (/^(ENOTFOUND|EAI_)/.test(code)) {
+    return 'Check the host in kubernetes.apiServer, and the DNS of this pod.'
+  }
+  return 'Check kubernetes.apiServer, and that the network lets this pod reach it.'
+}
+
+/** The code of the innermost error that has one. */
+function codeOf(error: unknown): string {
+  if (!(error instanceof Error)) return ''
+  const own = 'code' in error ? String(error.code) : ''
+  return codeOf(error.cause) || own
 }

@@ -1,25 +1,19 @@
-/** Whether the cluster's signing keys can be had, and are those that workers' tokens are signed with. */
+/** Whether the cluster's signing keys can be fetched, and tokens are signed with them. */
 
 import { verifySignature } from '../authn/signature.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Config } from '../config/schema.ts'
-import type { KubeClient } from '../kube/client.ts'
 import { Jwks } from '../kube/jwks.ts'
-import { mendOf, reasonOf } from './explain.ts'
-import { fail, ok, type Finding } from './finding.ts'
+import { fail, ok, reasonOf, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 import type { OwnToken } from './own-token.ts'
 
-type Asking = {
-  readonly client: KubeClient
-  readonly config: Config
+type KeysCheck = ClusterCheck & {
   readonly clock: Clock
-  readonly deadlineMs: number
   readonly token: string
   readonly ownToken: OwnToken | undefined
 }
 
-export async function examineKeys(asking: Asking): Promise<readonly Finding[]> {
-  const { client, config, clock, deadlineMs, token, ownToken } = asking
+export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]> {
+  const { client, config, clock, deadlineMs, token, ownToken } = check
   let fault: unknown
   const jwks = new Jwks({
     client,
@@ -35,22 +29,23 @@ export async function examineKeys(asking: Asking): Promise<readonly Finding[]> {
   const { issuer } = jwks
   if (issuer === undefined) {
     const refusal =
-      'Bind the ClusterRole system:service-account-issuer-discovery to our ServiceAccount.'
-    return [fail('signing-keys', reasonOf(fault), mendOf(fault, refusal))]
+      'Bind the ClusterRole system:service-account-issuer-discovery ' +
+      "to the sidecar's ServiceAccount."
+    return [fail('signing-keys', reasonOf(fault), remedyFor(fault, refusal))]
   }
   const { issuers = [issuer] } = config.kubernetes
   if (!issuers.includes(issuer)) {
-    const what = `the cluster issues tokens as ${issuer}, which kubernetes.issuers does not name`
-    return [fail('signing-keys', what, 'Name it there, or leave kubernetes.issuers out.')]
+    const what = `the cluster issues tokens as ${issuer}, which is not in kubernetes.issuers`
+    return [fail('signing-keys', what, 'Add it there, or remove kubernetes.issuers.')]
   }
-  // Our own token is signed as those of the workers are.
+  // The sidecar's own token is signed with the same keys as the workers' tokens.
   if (ownToken?.issuer === issuer) {
     const verdict = await verifySignature(token, jwks)
     if (!verdict.ok) {
-      const what = `our own token is not signed with any of them (${verdict.code})`
-      const mend = 'See that discovery and tokens are of the same cluster: kubernetes.apiServer.'
-      return [fail('signing-keys', what, mend)]
+      const what = `the sidecar's own token is not signed with any of them (${verdict.code})`
+      const remedy = 'Check that kubernetes.apiServer and the token belong to the same cluster.'
+      return [fail('signing-keys', what, remedy)]
     }
   }
-  return [ok('signing-keys', `fetched; tokens are issued as ${issuer}`)]
+  return [ok('signing-keys', `fetched; the cluster issues tokens as ${issuer}`)]
 }

@@ -1,4 +1,4 @@
-/** The sidecar's own token: who it says we are, and whether it is being renewed. */
+/** The sidecar's own token: which account it names, and whether the kubelet renews it. */
 
 import { decodeJwt, type JWTPayload } from 'jose'
 import { ok, warn, type Finding } from './finding.ts'
@@ -8,14 +8,14 @@ export type OwnToken = {
   readonly issuer: string
   readonly subject: string
   readonly issuedAt: number
-  /** By when the kubelet has to have renewed it. */
+  /** When the kubelet must have renewed it at the latest. */
   readonly dueAt: number
 }
 
-/** The kubelet renews a token at 80 % of its life: what is older than this it has missed. */
+/** The kubelet renews a token at 80 % of its lifetime: past this share it has failed to. */
 const RENEWED_BY = 0.9
 
-/** `undefined` for a token whose claims cannot be read, as of a cluster's own kind. */
+/** `undefined` for a token whose claims cannot be read, such as an opaque one. */
 export function readOwnToken(token: string): OwnToken | undefined {
   let claims: JWTPayload
   try {
@@ -27,22 +27,22 @@ export function readOwnToken(token: string): OwnToken | undefined {
   if (iss === undefined || sub === undefined || exp === undefined || iat === undefined) {
     return undefined
   }
-  // Where the API server stretches a token's life, it says when it should have been renewed.
+  // If the API server extends a token's lifetime, it also says when the token is due for renewal.
   const bound = claims['kubernetes.io'] as { warnafter?: unknown } | undefined
   const warnAfter = typeof bound?.warnafter === 'number' ? bound.warnafter : exp
   return { issuer: iss, subject: sub, issuedAt: iat, dueAt: Math.min(exp, warnAfter) }
 }
 
 export function examineOwnToken(token: OwnToken | undefined, nowMs: number): readonly Finding[] {
-  if (token === undefined) return [ok('own-token', 'of a kind that does not tell when it ends')]
+  if (token === undefined) return [ok('own-token', 'opaque: its expiry cannot be checked')]
   const { subject, issuedAt, dueAt } = token
   const leftS = Math.round(dueAt - nowMs / 1000)
   const age = (nowMs / 1000 - issuedAt) / (dueAt - issuedAt)
-  if (age < RENEWED_BY) return [ok('own-token', `${subject}, good for another ${leftS} s`)]
+  if (age < RENEWED_BY) return [ok('own-token', `${subject}, valid for another ${leftS} s`)]
   const what =
     leftS > 0
-      ? `it ends in ${leftS} s and should have been renewed by now`
+      ? `it expires in ${leftS} s and should have been renewed by now`
       : `it should have been renewed ${-leftS} s ago`
-  const mend = 'Mount it as a projected volume, not by subPath: such a file is never renewed.'
-  return [warn('own-token', what, mend)]
+  const remedy = 'Mount it as a projected volume, not with subPath: a subPath is never renewed.'
+  return [warn('own-token', what, remedy)]
 }

@@ -1,17 +1,9 @@
-/** Whether RBAC lets the sidecar do what it has to: review tokens, see pods and ServiceAccounts. */
+/** Whether RBAC lets the sidecar review tokens and read pods and ServiceAccounts. */
 
 import { scopesOf } from '../authz/watch-scopes.ts'
-import type { Config } from '../config/schema.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'
-import { mendOf, reasonOf } from './explain.ts'
-import { fail, ok, type Finding } from './finding.ts'
-
-type Asking = {
-  readonly client: KubeClient
-  readonly config: Config
-  readonly deadlineMs: number
-}
+import { fail, ok, reasonOf, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
 /** As in the spec of a SelfSubjectAccessReview; without a namespace it means the whole cluster. */
 type Right = {
@@ -28,11 +20,11 @@ const REVIEW: Right = {
   group: 'authentication.k8s.io',
   resource: 'tokenreviews',
 }
-/** Namespaces that a line names; of more it tells the number. */
+/** A line names this many namespaces and counts the others. */
 const NAMED_MAX = 5
 
-export async function examineRights(asking: Asking): Promise<readonly Finding[]> {
-  const { client, config, deadlineMs } = asking
+export async function examineRights(check: ClusterCheck): Promise<readonly Finding[]> {
+  const { client, config, deadlineMs } = check
   const rights = scopesOf(config.k8sTrust).flatMap(rightsIn)
   // Several ServiceAccounts of a namespace need the same pods.
   const needed = new Map([REVIEW, ...rights].map((right) => [JSON.stringify(right), right]))
@@ -45,14 +37,15 @@ export async function examineRights(asking: Asking): Promise<readonly Finding[]>
     )
     const missing = answers.filter(({ isGranted }) => !isGranted).map(({ right }) => right)
     if (missing.length > 0) return describeMissing(missing)
-    return [ok('rights', `may create tokenreviews${describeSeen(rights)}`)]
+    return [ok('rights', `can create tokenreviews${describeSeen(rights)}`)]
   } catch (error) {
-    const refusal = 'Bind the ClusterRole system:basic-user to all ServiceAccounts, as is usual.'
-    return [fail('rights', reasonOf(error), mendOf(error, refusal))]
+    const refusal =
+      'Bind the ClusterRole system:basic-user to all ServiceAccounts, as clusters do by default.'
+    return [fail('rights', reasonOf(error), remedyFor(error, refusal))]
   }
 }
 
-/** Exactly what is used: a list or a watch of one ServiceAccount can be granted by its name. */
+/** Exactly what is used: list and watch of one ServiceAccount can be granted by name. */
 const rightsIn = ({ namespace, serviceAccount }: Scope): readonly Right[] => {
   const where = namespace === undefined ? {} : { namespace }
   const which = serviceAccount === undefined ? {} : { name: serviceAccount }
@@ -73,7 +66,7 @@ async function ask(client: KubeClient, right: Right, deadlineMs: number): Promis
   return status?.allowed === true
 }
 
-/** One line for the reviews, and one for each namespace. */
+/** One line for TokenReviews, and one for each namespace. */
 function describeMissing(missing: readonly Right[]): readonly Finding[] {
   const byPlace = Map.groupBy(missing, ({ namespace, group }) => group ?? placeOf(namespace))
   return [...byPlace].map(([place, rights]) => {
@@ -84,13 +77,14 @@ function describeMissing(missing: readonly Right[]): readonly Finding[] {
     if (place === REVIEW.group) {
       return fail(
         'rights',
-        `may not ${what}`,
-        'Bind the ClusterRole system:auth-delegator to our ServiceAccount.',
+        `cannot ${what}`,
+        "Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount.",
       )
     }
-    const mend =
-      'Bind a role that may get, list and watch pods, and list and watch serviceaccounts, there to our ServiceAccount.'
-    return fail('rights', `may not ${what} in ${place}`, mend)
+    const remedy =
+      'Bind a role there that can get, list and watch pods, and list and watch ' +
+      "serviceaccounts, to the sidecar's ServiceAccount."
+    return fail('rights', `cannot ${what} in ${place}`, remedy)
   })
 }
 
@@ -105,5 +99,5 @@ function describeSeen(rights: readonly Right[]): string {
   if (places.length === 0) return ''
   const named = places.slice(0, NAMED_MAX).join(', ')
   const rest = places.length - NAMED_MAX
-  return `, and see pods and ServiceAccounts in ${named}${rest > 0 ? ` and ${rest} more` : ''}`
+  return `, and read pods and ServiceAccounts in ${named}${rest > 0 ? ` and ${rest} more` : ''}`
 }

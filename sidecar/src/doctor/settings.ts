@@ -1,16 +1,16 @@
-/** What the configuration allows on purpose, and whoever reads it should know. */
+/** Settings that weaken the protection on purpose: the operator should know about them. */
 
 import type { Config } from '../config/schema.ts'
-import { ok, warn, type Finding, type Patient } from './finding.ts'
+import { ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 const CACHE_TTL_MS_MAX = 60_000
 
-/** The document is good, or there would be no examination. */
-export function examineSettings({ config, warnings }: Patient): readonly Finding[] {
+/** The document itself is valid: otherwise the doctor would not have started. */
+export function examineSettings({ config, warnings }: DoctorContext): readonly Finding[] {
   const { enabled, allowedIdentities } = config.k8sTrust
   const count = allowedIdentities.length
   return [
-    ok('configuration', `good, ${count} ${count === 1 ? 'identity' : 'identities'} allowed`),
+    ok('configuration', `valid, ${count} ${count === 1 ? 'identity' : 'identities'} allowed`),
     ...warnings.map((what): Finding => ({ level: 'warn', name: 'configuration', what })),
     ...(enabled
       ? []
@@ -18,7 +18,7 @@ export function examineSettings({ config, warnings }: Patient): readonly Finding
           warn(
             'trust',
             'k8sTrust.enabled is false: every worker is refused',
-            'Set it to true when workers are to enter.',
+            'Set it to true to admit workers.',
           ),
         ]),
     ...warnOfTrust(config),
@@ -30,21 +30,21 @@ function* warnOfTrust({ k8sTrust, review }: Config): Iterable<Finding> {
   if (k8sTrust.sourceAddress === 'report') {
     yield warn(
       'source-address',
-      'k8sTrust.sourceAddress is report: a token that was stolen from a pod works from anywhere',
+      'k8sTrust.sourceAddress is report: a token stolen from a pod works from any address',
       "Set it to enforce, unless the network hides the pods' addresses.",
     )
   }
   if (k8sTrust.allowHostNetwork) {
     yield warn(
       'host-network',
-      'k8sTrust.allowHostNetwork is true: whatever runs on such a node has the address of the pod',
-      'Set it to false, unless workers need the network of their node.',
+      'k8sTrust.allowHostNetwork is true: every process on such a node has the address of the pod',
+      'Set it to false, unless workers need the host network.',
     )
   }
   if (review.cacheTtl > CACHE_TTL_MS_MAX) {
     yield warn(
       'verdicts',
-      `review.cacheTtl is ${review.cacheTtl / 1000}s: so long a token may enter that the API server would refuse`,
+      `review.cacheTtl is ${review.cacheTtl / 1000}s: for that long, a token the API server would now refuse is still admitted`,
       'Set it to 60s or less.',
     )
   }
@@ -54,15 +54,15 @@ function* warnOfTransport({ gateway, listen }: Config): Iterable<Finding> {
   if (gateway.allowRemoteGateway) {
     yield warn(
       'gateway',
-      `gateway.allowRemoteGateway is true: what goes to ${gateway.url} is not encrypted`,
-      'Put the gateway into this pod, and set it to false.',
+      `gateway.allowRemoteGateway is true: traffic to ${gateway.url} is not encrypted`,
+      'Run the gateway in this pod, and set it to false.',
     )
   }
   if (listen.tls === undefined) {
     yield warn(
       'tls',
-      'listen.tls is not set: who can read the network between the pods can read the tokens',
-      'Set listen.tls, unless the network itself encrypts.',
+      'listen.tls is not set: anyone who can read the pod network can read the tokens',
+      'Set listen.tls, unless the network itself is encrypted.',
     )
   }
 }

@@ -12,10 +12,7 @@ const CONNECTIONS_MIN = 4
 
 /** With few descriptors, few connections: idle ones must not keep workers out. */
 export const adminConnectionsMax = (openFilesMax: number): number =>
-  Math.max(
-    CONNECTIONS_MIN,
-    Math.min(CONNECTIONS_MAX, Math.floor(openFilesMax * DESCRIPTORS_SHARE)),
-  )
+  Math.max(CONNECTIONS_MIN, Math.min(CONNECTIONS_MAX, Math.floor(openFilesMax * DESCRIPTORS_SHARE)))
 
 export type AdminConnectionsOptions = {
   readonly max: number

@@ -69,7 +69,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
     const { contentType, body } = await options.renderMetrics()
     return reply.type(contentType).send(body)
   })
-  // Says that the process turns its loop, and looks at nothing else.
+  // Shows that the event loop runs, and checks nothing else.
   app.get('/livez', async (_request, reply) => reply.type('text/plain').send('ok\n'))
   app.get<{ Querystring: { verbose?: string } }>('/readyz', async (request, reply) => {
     const results = await Promise.all(
@@ -91,7 +91,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   app.post('/drain', async (request, reply) => {
     const { run, isLocalAddress, isProven } = options.drain
     const proof = request.headers[PROOF_HEADER]
-    // A mesh's proxy hands strangers on from a local address: that alone proves nothing.
+    // A mesh's proxy forwards foreign requests from a local address: that alone proves nothing.
     const isOurs = isLocalPeer(request.raw.socket, isLocalAddress)
     if (isOurs && typeof proof === 'string' && isProven(proof)) return run()
     return reply.code(403).type('text/plain').send(DRAIN_REFUSED)
@@ -153,9 +153,10 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   return server
 }
 
-const DRAIN_REFUSED = "A drain is asked for in the sidecar's own container: auth-sidecar drain.\n"
+const DRAIN_REFUSED =
+  "A drain can only be requested in the sidecar's container: run auth-sidecar drain.\n"
 
-/** The peer is on loopback, or it dialled an address of its own. */
+/** Whether the peer is on loopback, or both ends have the same address. */
 function isLocalPeer(socket: Socket, isLocalAddress: (address: string) => boolean): boolean {
   const peer = normalizeAddress(socket.remoteAddress)
   if (peer === undefined) return false

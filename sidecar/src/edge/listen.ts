@@ -9,7 +9,8 @@ type Where = { readonly host: string; readonly port: number; readonly backlog?: 
 export async function listenOn(app: FastifyInstance, where: Where): Promise<string> {
   await app.listen(where)
   const bound = app.server.address()
-  if (bound === null || typeof bound === 'string') throw new Error('no port was bound')
+  if (bound === null || typeof bound === 'string')
+    throw new Error('the server is not bound to a port')
   const { address, family, port } = bound
   return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

@@ -3,7 +3,7 @@
 import type { FastifyServerOptions } from 'fastify'
 
 const refuse = (): never => {
-  throw new Error('a route has a schema, and nothing is there to compile it')
+  throw new Error('a route has a schema, but no schema compiler is installed')
 }
 
 export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> = {

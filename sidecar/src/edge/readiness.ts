@@ -32,9 +32,9 @@ export function createReadiness(options: ReadinessOptions): readonly ReadinessCh
     { name: 'serving', check: () => (drain.isUnderWay ? 'draining' : undefined) },
     {
       name: 'jwks',
-      check: () => unless(jwks.ageMs !== undefined, 'no signing keys were fetched yet'),
+      check: () => unless(jwks.ageMs !== undefined, 'no signing keys have been fetched yet'),
     },
-    { name: 'pods', check: () => unless(watch.isSynced, 'the pods were not listed yet') },
+    { name: 'pods', check: () => unless(watch.isSynced, 'pods have not been listed yet') },
     { name: 'gateway', check: checkGateway },
   ]
   if (operator === undefined) return checks

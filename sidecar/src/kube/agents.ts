@@ -28,7 +28,7 @@ export class ClusterAgent {
     const { credentials, faultCode, agent: options, connect } = this.#options
     const { ca } = credentials
     if (this.#current?.ca === ca) return this.#current.agent
-    if (ca === '') throw new Fault(faultCode, 'The CA of the API server is not there.')
+    if (ca === '') throw new Fault(faultCode, 'The CA file of the API server is missing or empty.')
     this.#current?.agent.close().catch(() => {})
     const agent = new Agent({
       ...options,

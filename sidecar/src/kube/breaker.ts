@@ -1,4 +1,4 @@
-/** The circuit breaker: spares an API server that failed several times in a row for a moment. */
+/** The circuit breaker: after several failures in a row it sends an API server nothing for a moment. */
 
 import type { Clock } from '../lib/clock.ts'
 
@@ -6,9 +6,9 @@ export type BreakerOptions = {
   readonly clock: Clock
   /** Failures in a row that open it. */
   readonly failuresMax: number
-  /** How long it then refuses, in milliseconds, before one request may try again. */
+  /** How long it stays open, in milliseconds, before one request can try again. */
   readonly openMs: number
-  /** Whether an error is a failure of the API server: any other one is an answer of it. */
+  /** Whether an error is a failure of the API server; any other error is one of its answers. */
   readonly isFailure: (error: unknown) => boolean
 }
 
@@ -28,7 +28,7 @@ export class Breaker {
     const isProbe = this.#failures >= this.#options.failuresMax
     if (isProbe) {
       if (this.#isProbing || this.#options.clock.monotonic() < this.#opensAt) {
-        throw new Error('it failed repeatedly and is given a moment')
+        throw new Error('circuit open after repeated failures')
       }
       this.#isProbing = true
     }

@@ -50,7 +50,7 @@ export type KubeAnswer = {
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
 /** The share of the deadline the first try may use: a dead connection leaves time for another. */
 const FIRST_TRY_SHARE = 0.6
-/** The API server serves its signing keys under a media type of their own, and 406 to any other. */
+/** The API server serves its signing keys only under their own media type, and otherwise answers 406. */
 const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
@@ -101,7 +101,7 @@ export class KubeClient {
       try {
         return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
       } catch (error) {
-        // A long line that fails as one, behind an open breaker, must not stall everybody else.
+        // A long queue that fails at once, behind an open breaker, must not stall all other work.
         await nextTurn()
         throw error
       } finally {
@@ -188,7 +188,7 @@ export class KubeClient {
     this.#options.onOwnCredentialRefused(status)
     throw new Fault(
       'own_credential_refused',
-      `The API server answered ${status} to our own credential at ${request.path}.`,
+      `The API server answered ${status} to the sidecar's own credential at ${request.path}.`,
     )
   }
 }

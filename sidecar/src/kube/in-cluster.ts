@@ -1,4 +1,4 @@
-/** Where the API server is and who we are to it: named in the configuration, or as the cluster mounts it. */
+/** The API server's URL and our credentials for it: from the configuration, or as mounted in a pod. */
 
 import { isIPv6 } from 'node:net'
 
@@ -16,7 +16,7 @@ type Named = {
   readonly tokenFile?: string | undefined
 }
 
-/** Throws an `Error` that says what to set when neither the configuration nor the pod tells. */
+/** Throws an `Error` that says what to set if neither the configuration nor the pod does. */
 export function locateApiServer(named: Named, env: NodeJS.ProcessEnv): KubeLocation {
   const host = env['KUBERNETES_SERVICE_HOST']
   const port = env['KUBERNETES_SERVICE_PORT_HTTPS'] ?? env['KUBERNETES_SERVICE_PORT'] ?? '443'
@@ -25,7 +25,8 @@ export function locateApiServer(named: Named, env: NodeJS.ProcessEnv): KubeLocat
   const apiServer = named.apiServer ?? inCluster
   if (apiServer === undefined) {
     throw new Error(
-      'kubernetes.apiServer is not set and this is no pod: KUBERNETES_SERVICE_HOST is missing. ' +
+      'kubernetes.apiServer is not set and this process is not running in a pod ' +
+        '(KUBERNETES_SERVICE_HOST is missing). ' +
         'Set kubernetes.apiServer, kubernetes.caFile and kubernetes.tokenFile.',
     )
   }

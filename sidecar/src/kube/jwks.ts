@@ -10,7 +10,7 @@ export type JwksOptions = {
   readonly clock: Clock
   /** The shortest time between two fetches on behalf of unknown keys, in milliseconds. */
   readonly cooldownMs: number
-  /** How often the keys are fetched anew, in milliseconds. */
+  /** How often the keys are fetched again, in milliseconds. */
   readonly refreshMs: number
   /** How long keys serve that cannot be fetched again, in milliseconds. */
   readonly staleAfterMs: number
@@ -100,9 +100,9 @@ export class Jwks {
     const [discovery, keys] = await Promise.all([this.#get(DISCOVERY_PATH), this.#get(KEYS_PATH)])
     const issuer = (discovery as { issuer?: unknown } | null)?.issuer
     if (typeof issuer !== 'string' || issuer === '') {
-      throw new Fault('keys_unavailable', `${DISCOVERY_PATH} names no issuer.`)
+      throw new Fault('keys_unavailable', `The answer of ${DISCOVERY_PATH} has no issuer.`)
     }
-    // Throws where the document is no key set.
+    // Throws if the document is not a key set.
     const select = createLocalJWKSet(keys as JSONWebKeySet)
     return { select, issuer, at: this.#options.clock.monotonic() }
   }

@@ -29,6 +29,6 @@ function readAnswer<T>(path: string, read: () => T): T {
   try {
     return read()
   } catch (cause) {
-    throw new Fault('pod_unconfirmed', `GET ${path} has an answer that cannot be read.`, { cause })
+    throw new Fault('pod_unconfirmed', `The answer to GET ${path} cannot be read.`, { cause })
   }
 }

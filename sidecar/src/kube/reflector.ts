@@ -139,7 +139,8 @@ export class Reflector<T> {
       path,
       deadlineMs: LIST_DEADLINE_MS,
     })
-    if (!isListPage(answer.body)) throw new Fault('pod_unconfirmed', `${path} is no list.`)
+    if (!isListPage(answer.body))
+      throw new Fault('pod_unconfirmed', `The answer of ${path} is not a list.`)
     return answer.body
   }
 
@@ -154,7 +155,9 @@ export class Reflector<T> {
     })
     const lifeMs = seconds * 1000 + SILENCE_SPARE_MS
     const dead = new AbortController()
-    const cancel = clock.after(lifeMs, () => dead.abort(new Error('the watch overstayed its time')))
+    const cancel = clock.after(lifeMs, () =>
+      dead.abort(new Error('the watch exceeded its maximum duration')),
+    )
     const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
     const startedAt = clock.monotonic()
     const onOpen = () => {
@@ -171,7 +174,7 @@ export class Reflector<T> {
       cancel()
     }
     if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
-      throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended at once.`)
+      throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended immediately.`)
     }
     // The API server ended it as asked; what happens meanwhile comes with the next one.
     this.#lose()
@@ -182,7 +185,7 @@ export class Reflector<T> {
     try {
       this.#take(event)
     } catch (cause) {
-      throw new RelistNeeded('a watch event was not understood', { cause })
+      throw new RelistNeeded('a watch event could not be read', { cause })
     }
   }
 
@@ -248,6 +251,6 @@ const isListPage = (body: unknown): body is ListPage => {
 function versionOf(object: unknown): string {
   const version = (object as { metadata?: { resourceVersion?: unknown } } | null)?.metadata
     ?.resourceVersion
-  if (typeof version !== 'string') throw new Error('an object without a resourceVersion')
+  if (typeof version !== 'string') throw new Error('an object has no resourceVersion')
   return version
 }

@@ -30,7 +30,7 @@ const OPEN_DEADLINE_MS = 10_000
 const KEEP_ALIVE_DELAY_MS = 5000
 const NEWLINE = 0x0a
 
-/** Watches have connections of their own, under no deadline but the caller's signal. */
+/** Watches use separate connections; only the caller's signal ends them. */
 export class WatchClient {
   readonly #options: WatchClientOptions
   readonly #agent: ClusterAgent
@@ -117,17 +117,17 @@ function parseJson(line: Buffer): unknown {
   try {
     return JSON.parse(line.toString('utf8'))
   } catch (cause) {
-    throw new RelistNeeded('a watch line is no JSON', { cause })
+    throw new RelistNeeded('a watch line is not JSON', { cause })
   }
 }
 
 function parseEvent(line: Buffer): WatchEvent {
   const event = parseJson(line)
   if (typeof event !== 'object' || event === null || !('type' in event) || !('object' in event)) {
-    throw new RelistNeeded('a watch line is no event')
+    throw new RelistNeeded('a watch line is not an event')
   }
   const { type, object } = event
-  if (typeof type !== 'string') throw new RelistNeeded('a watch line is no event')
+  if (typeof type !== 'string') throw new RelistNeeded('a watch line is not an event')
   if (type !== 'ERROR') return { type, object }
   const code = (object as { code?: unknown } | null)?.code
   if (code === 410) throw new RelistNeeded()

@@ -1,4 +1,4 @@
-/** Metrics that are read when somebody scrapes, not when they change. */
+/** Metrics that are read at each scrape rather than updated on change. */
 
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { RelayTotals } from '../lib/relay-totals.ts'
@@ -15,7 +15,7 @@ export type MetricSources = {
   /** `undefined` before the first fetch. */
   readonly jwksAgeMs: () => number | undefined
   readonly watchedPods: () => number
-  /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
+  /** How long the pod watch has been stale, in milliseconds; 0 while it is current. */
   readonly watchStaleMs: () => number
   readonly linesDropped: () => LinesDropped
 }
@@ -49,19 +49,19 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     })
 
   gauge('streams', 'Pending admissions and live streams.', () => sources().streams())
-  gauge('pending_sockets', 'Sockets that have not been admitted yet.', () =>
+  gauge('pending_sockets', 'Sockets of workers that have not been admitted yet.', () =>
     sources().pendingSockets(),
   )
-  gauge('verdict_cache_entries', 'Good verdicts in the cache.', () => sources().cacheEntries())
+  gauge('verdict_cache_entries', 'Positive verdicts in the cache.', () => sources().cacheEntries())
   gauge(
     'jwks_age_seconds',
     "Age of the cluster's signing keys; NaN before the first fetch.",
     () => (sources().jwksAgeMs() ?? Number.NaN) / 1000,
   )
-  gauge('watched_pods', 'Pods the watch knows.', () => sources().watchedPods())
+  gauge('watched_pods', 'Pods in the watch.', () => sources().watchedPods())
   gauge(
     'watch_stale_seconds',
-    'How long the pod watch has been out of touch; 0 while it can be believed.',
+    'How long the pod watch has been stale; 0 while it is current.',
     () => sources().watchStaleMs() / 1000,
   )
   counter(
@@ -84,7 +84,7 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
   )
   counter(
     'log_lines_dropped_total',
-    'Lines that could not be written, by output: audit, standard output; log, standard error.',
+    'Lines that could not be written, by output: audit (standard output) or log (standard error).',
     'output',
     () => sources().linesDropped(),
   )

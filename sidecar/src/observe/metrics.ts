@@ -5,7 +5,7 @@ import { CODES, isFault, type Code } from '../denial.ts'
 import { readOnScrape, type MetricSources } from './metric-sources.ts'
 
 export type MetricsOptions = {
-  /** Asked at each scrape, not before. */
+  /** Called at each scrape only. */
   readonly sources: () => MetricSources
   readonly version: string
   /** Namespaces that start at 0: those the allow-list names exactly. */
@@ -53,15 +53,15 @@ function createMakers(registers: Registry[]) {
 
 type Makers = ReturnType<typeof createMakers>
 
-/** What workers do and what becomes of them. */
+/** Admissions and streams of workers. */
 function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
   return {
-    authAttempts: counter('auth_attempts_total', 'Workers that showed a credential, by result.', [
+    authAttempts: counter('auth_attempts_total', 'Workers that sent a credential, by result.', [
       'result',
     ]),
     authFailures: counter(
       'auth_failures_total',
-      'Failed attempts by code and kind: denial, the answer is no; fault, nobody could say.',
+      'Failed attempts by code and kind: denial (refused) or fault (no decision possible).',
       ['kind', 'code'],
     ),
     upgradesRefused: counter(
@@ -71,7 +71,7 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
     ),
     admissionSeconds: seconds(
       'admission_duration_seconds',
-      'From the upgrade request to the end of an attempt, by result.',
+      'Time from the upgrade request to the end of an attempt, by result.',
       ['result'],
     ),
     sessionsActive: gauge('sessions_active', 'Open streams of admitted workers, by namespace.', [
@@ -79,39 +79,39 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
     ]),
     streamCloses: counter(
       'stream_closes_total',
-      'Streams that ended, by code; completed where the peers closed them themselves.',
+      'Ended streams, by code; completed if a peer closed the stream.',
       ['code'],
     ),
     streamSeconds: seconds(
       'stream_duration_seconds',
-      'Life of the streams that ended.',
+      'Duration of ended streams.',
       [],
       DURATION_BUCKETS_S,
     ),
     revocationSeconds: seconds(
       'revocation_latency_seconds',
-      'From the moment a right to be here was known to have ended to the end of its stream.',
+      'Time from the moment a revocation was known to the end of the stream.',
       [],
     ),
     uncaughtPeerErrors: counter(
       'uncaught_peer_errors_total',
-      "Errors of peers' sockets that had no listener: a bug that was survived. Always 0.",
+      'Errors of peer sockets without a listener: bugs the sidecar survived. Should always be 0.',
       [],
     ),
     configReloads: counter(
       'config_reloads_total',
-      'Reloads of the configuration, by outcome: ok, failed.',
+      'Configuration reloads, by outcome: ok, failed.',
       ['outcome'],
     ),
   }
 }
 
-/** What the sidecar asks of the cluster, and itself. */
+/** The sidecar's requests to the cluster, and the sidecar itself. */
 function createClusterFamilies({ counter, gauge, seconds }: Makers) {
   return {
     verdictLookups: counter(
       'verdict_cache_lookups_total',
-      'Verdicts looked up, by outcome: hit, miss, negative, shared with a review under way.',
+      'Verdict lookups, by outcome: hit, miss, negative, shared with a review in progress.',
       ['outcome'],
     ),
     reviewSeconds: seconds(
@@ -126,10 +126,10 @@ function createClusterFamilies({ counter, gauge, seconds }: Makers) {
     ),
     ownCredentialErrors: counter(
       'own_credential_errors_total',
-      "Times the API server refused the sidecar's own credential.",
+      "Number of times the API server refused the sidecar's own credential.",
       [],
     ),
-    buildInfo: gauge('build_info', 'Always 1; the version is the label.', ['version']),
+    buildInfo: gauge('build_info', 'Always 1; the label is the version.', ['version']),
   }
 }
 

@@ -29,7 +29,7 @@ export type DialOptions = {
 export type GatewayConnection = {
   /** Paused, half-open allowed, and its errors already minded. */
   readonly socket: Socket
-  /** Reads the socket, whoever takes what it says. */
+  /** Reads the socket for its current consumer. */
   readonly reader?: GatewayReader
   /** The gateway's first frames, where they came with its answer. */
   readonly head: Buffer
@@ -47,7 +47,7 @@ const HEAD_END = '\r\n\r\n'
  */
 export async function dialGateway(options: DialOptions): Promise<GatewayConnection> {
   const { url, signal, timeoutMs, clock, connect = netConnect } = options
-  if (url.protocol !== 'ws:') throw new Error('the gateway is dialled over ws: only')
+  if (url.protocol !== 'ws:') throw new Error('the gateway URL must use ws:')
   signal?.throwIfAborted()
   // Half-open, since the splice ends the other side itself and loses nothing under way.
   const reader = new GatewayReader()
@@ -102,7 +102,7 @@ function readAnswer(
     outcome.reject(new Fault('gateway_unreachable', 'the gateway cannot be reached', { cause }))
   }
   const onEnd = (): void => {
-    outcome.reject(new Fault('gateway_unreachable', 'the gateway hung up before it answered'))
+    outcome.reject(new Fault('gateway_unreachable', 'the gateway disconnected before it answered'))
   }
   socket.on('data', onData)
   socket.on('error', onError)

@@ -12,7 +12,7 @@ export type Feed = {
 
 /** Bytes one read may fetch: fewer and larger reads and writes cost less. */
 const READ_BYTES = 256 * 1024
-/** Reads of this size are copied, as all of a socket at rest: a message of 16 KiB with its header fits. */
+/** Reads up to this size are copied out of the shared buffer; a message of 16 KiB with its header fits. */
 const COPY_BYTES = 20 * 1024
 /** Sockets that may have read memory of their own, since they are fed much, at the same time. */
 const OWN_MAX = 64

@@ -65,7 +65,7 @@ function xorSingly(bytes: Buffer, mask: Buffer, from: number, to: number): void 
 
 function controlFrame(opcode: number, payload: Buffer, masking: Masking): Buffer {
   if (payload.length > CONTROL_BYTES_MAX) {
-    throw new RangeError(`a control frame carries 125 bytes, not ${payload.length}`)
+    throw new RangeError(`a control frame carries at most 125 bytes, not ${payload.length}`)
   }
   return buildFrame(opcode, payload, masking)
 }

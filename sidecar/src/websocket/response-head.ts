@@ -18,7 +18,7 @@ const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
 /** The blanks round the value are trimmed apart: in one pattern with it they cost cubic time. */
 const FIELD_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)$/
 
-/** Headers that may not appear in a 101: each would make two parsers see two streams. */
+/** Headers that must not appear in a 101: with any of them, two parsers could disagree on the stream. */
 const FORBIDDEN = ['content-length', 'transfer-encoding', 'sec-websocket-extensions']
 
 /** Headers of which a second one would contradict the first. */
@@ -77,13 +77,14 @@ function findFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
 /** The client's checks of RFC 6455 §4.1. */
 function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
   const first = (name: string): string | undefined => fields.get(name)?.[0]
-  if (first('upgrade')?.toLowerCase() !== 'websocket') return 'the 101 upgrades elsewhere'
-  if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 does not say it upgrades'
+  if (first('upgrade')?.toLowerCase() !== 'websocket')
+    return 'the 101 does not upgrade to websocket'
+  if (!namesUpgrade(fields.get('connection') ?? [])) return 'the 101 has no Connection: upgrade'
   if (first('sec-websocket-accept') !== acceptKeyOf(awaited.key))
-    return 'the 101 has a wrong accept'
+    return 'the 101 has a wrong Sec-WebSocket-Accept'
   const chosen = first('sec-websocket-protocol')
   if (chosen !== undefined && !awaited.subprotocols.includes(chosen)) {
-    return 'the 101 names another subprotocol'
+    return 'the 101 selects a subprotocol that was not offered'
   }
   return undefined
 }

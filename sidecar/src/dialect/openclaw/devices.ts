@@ -54,7 +54,7 @@ export class Devices {
     return this.#refresh
   }
 
-  /** What is known may have changed unseen: the next question lists anew. */
+  /** The known devices may have changed in the meantime: the next question lists them again. */
   forget(): void {
     this.#isListed = false
   }
@@ -73,7 +73,8 @@ export class Devices {
     })
     const code = SETUP.safeParse(payload).data?.setupCode ?? ''
     const setup = SETUP_CODE.safeParse(parseBase64Json(code))
-    if (!setup.success) throw new Fault('operator_unavailable', 'the setup code cannot be read')
+    if (!setup.success)
+      throw new Fault('operator_unavailable', "the gateway's setup code cannot be read")
     return setup.data.bootstrapToken
   }
 
@@ -91,7 +92,8 @@ export class Devices {
   async #list(): Promise<readonly DeviceRecord[]> {
     const payload = await this.#call('device.pair.list', {})
     const list = LIST.safeParse(payload)
-    if (!list.success) throw new Fault('operator_unavailable', 'the device list cannot be read')
+    if (!list.success)
+      throw new Fault('operator_unavailable', "the gateway's device list cannot be read")
     const { paired } = list.data
     this.#enrolled = new Set(paired.map(({ deviceId }) => deviceId))
     this.#isListed = true
@@ -107,7 +109,7 @@ export class Devices {
   }
 }
 
-/** A no of the gateway to its own operator is nothing a worker can help. */
+/** If the gateway refuses its own operator, the worker cannot fix that: a fault. */
 const refused = (cause: CallRefused): Fault =>
   new Fault('operator_unavailable', cause.message, { cause })
 

@@ -66,7 +66,7 @@ export class Enrolment {
   }
 
   /**
-   * Waits for a turn at the gateway's door, which takes its worker's time and not the gateway's.
+   * Waits for a turn. The wait counts against the worker's handshake timeout, not the gateway's.
    * Throws a `Fault`, or the signal's reason; nothing then stays open at the gateway.
    */
   async enter(entrant: Entrant): Promise<Welcome> {
@@ -101,7 +101,7 @@ export class Enrolment {
     }
   }
 
-  /** Its record is gone, or from before its image changed: it is ours, so it is made anew. */
+  /** Its record is gone, or older than its image: the device is ours, so it is enrolled again. */
   async #enrolAnew(entrant: Entrant): Promise<Welcome> {
     const { devices } = this.#options
     const records = await devices.list()
@@ -151,7 +151,7 @@ export class Enrolment {
       await destroySocket(dialled.socket)
       signal.throwIfAborted()
       if (!(error instanceof DeadlineError)) throw error
-      throw new Fault('gateway_unreachable', 'the gateway took too long', { cause: error })
+      throw new Fault('gateway_unreachable', 'the gateway did not answer in time', { cause: error })
     }
   }
 }

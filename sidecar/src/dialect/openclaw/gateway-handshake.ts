@@ -55,7 +55,7 @@ async function awaitFrame<T>(
     const frame = read(await messages.next())
     if (frame !== undefined) return frame
   }
-  throw new Fault('gateway_refused', 'the gateway said something else than its handshake')
+  throw new Fault('gateway_refused', 'the gateway sent an unexpected message during the handshake')
 }
 
 /** Of `auth` no more than these members: the device tokens are among the others. */
@@ -80,6 +80,6 @@ function helloFrame(requestId: string, payload: unknown): string {
   } catch (cause) {
     // JSON can be read at any depth, and not be written.
     if (!(cause instanceof RangeError)) throw cause
-    throw new Fault('gateway_refused', "the gateway's hello is nested too deep", { cause })
+    throw new Fault('gateway_refused', "the gateway's hello is nested too deeply", { cause })
   }
 }

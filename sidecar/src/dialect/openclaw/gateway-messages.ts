@@ -1,4 +1,4 @@
-/** The text messages of a gateway that was dialled, one by one, until its bytes are relayed. */
+/** The text messages of a connected gateway, one by one, until its bytes are relayed. */
 
 import { Fault } from '../../fault.ts'
 import type { GatewayConnection } from '../../tunnel/dial.ts'
@@ -39,7 +39,7 @@ export class GatewayMessages {
       if ('text' in outcome) resolve(outcome.text)
       else reject(new Fault('gateway_refused', outcome.objection))
     }
-    const onEnd = () => settle({ objection: 'the gateway hung up in the middle of its handshake' })
+    const onEnd = () => settle({ objection: 'the gateway disconnected during the handshake' })
     const accept = (chunk: Buffer) => {
       const read = reader.push(chunk)
       const outcome = outcomeOf(read)
@@ -67,8 +67,8 @@ function outcomeOf(read: FirstMessage): Outcome | undefined {
     case 'message':
       return { text: read.text }
     case 'closed':
-      return { objection: 'the gateway closed the stream in the middle of its handshake' }
+      return { objection: 'the gateway closed the stream during the handshake' }
     case 'violation':
-      return { objection: `the gateway broke its handshake: ${read.code}` }
+      return { objection: `the gateway violated the handshake: ${read.code}` }
   }
 }

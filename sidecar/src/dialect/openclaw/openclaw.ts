@@ -59,7 +59,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
 
     async connectGateway(context) {
       if (request === undefined)
-        throw new Error('a worker is reached for before it introduced itself')
+        throw new Error("the gateway was dialed before the worker's connect was read")
       const { allowedCommands, identity, revoke } = context
       const device = options.deviceKeys(identity)
       // Displaces the pod's session before.
@@ -135,7 +135,7 @@ async function awaitCleared(session: Session, clock: Clock, signal: AbortSignal)
   } catch (cause) {
     signal.throwIfAborted()
     if (!(cause instanceof DeadlineError)) throw cause
-    throw new Fault('gateway_unreachable', 'the session before does not end', { cause })
+    throw new Fault('gateway_unreachable', "the pod's previous session did not end", { cause })
   }
 }
 

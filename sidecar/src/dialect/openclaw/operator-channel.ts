@@ -10,7 +10,7 @@ import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
 
 export type OperatorChannelOptions = {
   readonly url: URL
-  /** The gateway's own secret, read anew for every connection. May throw. */
+  /** The gateway's secret, read again for every connection. May throw. */
   readonly readAuth: () => GatewayAuth
   readonly version: string
   readonly clock: Clock
@@ -85,17 +85,17 @@ export class OperatorChannel {
     this.#isStopped = true
     this.#cancelTimer()
     this.#socket?.destroy()
-    this.#rejectAll(unavailable('the operator channel is stopped'))
+    this.#rejectAll(unavailable('the operator channel has stopped'))
   }
 
   /**
    * Calls the gateway, once the channel is up. Throws a `Fault` when there was no answer in time,
-   * and `CallRefused` when the answer is no.
+   * and `CallRefused` when the gateway refuses.
    */
   call(method: string, params: object = {}): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     if (this.#isStopped || this.#calls.size >= CALLS_MAX) {
-      reject(unavailable(`${method} was not called: too many calls, or stopped`))
+      reject(unavailable(`${method} was not called: too many calls, or the channel has stopped`))
       return promise
     }
     const id = randomUUID()
@@ -131,7 +131,7 @@ export class OperatorChannel {
       return this.#onDown(new Error("the gateway's secret cannot be read", { cause }))
     }
     this.#cancelTimer = clock.after(HANDSHAKE_MS_MAX, () =>
-      socket.destroy(new Error(`no hello within ${HANDSHAKE_MS_MAX} ms`)),
+      socket.destroy(new Error(`no hello message within ${HANDSHAKE_MS_MAX} ms`)),
     )
     const socket = openOperatorSocket({
       url,
@@ -172,8 +172,8 @@ export class OperatorChannel {
   #onDown(error: Error): void {
     this.#cancelTimer()
     if (this.#isStopped) return
-    // What was sent may have been done or not: whoever called has to decide, not the channel.
-    if (this.#isReady) this.#rejectAll(unavailable('the operator channel broke'))
+    // A call that was sent may or may not have been executed: the caller decides, not the channel.
+    if (this.#isReady) this.#rejectAll(unavailable('the operator channel was disconnected'))
     this.#isReady = false
     this.#socket = undefined
     if (error.message !== this.#lastReason) this.#options.onDown(error)
@@ -184,7 +184,7 @@ export class OperatorChannel {
   #watchSilence(): void {
     this.#cancelTimer()
     this.#cancelTimer = this.#options.clock.after(SILENCE_MS_MAX, () =>
-      this.#socket?.destroy(new Error(`silent for ${SILENCE_MS_MAX} ms`)),
+      this.#socket?.destroy(new Error(`the gateway sent nothing for ${SILENCE_MS_MAX} ms`)),
     )
   }
 

@@ -54,7 +54,10 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     }
     const response = readResponse(text)
     if (response?.id !== CONNECT_ID) return
-    if (!response.ok) return end(new Error(`the gateway refused us: ${refusalCodeOf(response)}`))
+    if (!response.ok)
+      return end(
+        new Error(`the gateway refused the operator connection: ${refusalCodeOf(response)}`),
+      )
     stage = 'ready'
     onHello()
   }
@@ -67,7 +70,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     end(new Error('the gateway cannot be reached', { cause: error })),
   )
   socket.addEventListener('close', ({ code, reason }) =>
-    end(new Error(`the gateway closed with ${code} ${reason}`.trimEnd())),
+    end(new Error(`the gateway closed the connection with ${code} ${reason}`.trimEnd())),
   )
   return {
     send(text) {

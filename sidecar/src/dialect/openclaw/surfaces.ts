@@ -64,7 +64,7 @@ export class Surfaces {
     try {
       const list = LIST.safeParse(await this.#options.channel.call('node.pair.list'))
       if (!list.success) {
-        throw new Fault('operator_unavailable', 'the list of surfaces cannot be read')
+        throw new Fault('operator_unavailable', "the gateway's node list cannot be read")
       }
       for (const pending of list.data.pending) await this.#decide(pending)
     } catch (error) {

@@ -1,0 +1,17 @@
+/** The `doctor` command's checks: everything the sidecar needs, seen from inside its container. */
+
+import { examineCluster } from './cluster.ts'
+import { examineFiles } from './files.ts'
+import type { DoctorContext, Finding } from './finding.ts'
+import { examineGateway, examineSidecar } from './neighbors.ts'
+import { examineSettings } from './settings.ts'
+
+/** Runs all checks at once and resolves with their findings, always in the same order. */
+export async function examine(context: DoctorContext): Promise<readonly Finding[]> {
+  const pending = [examineCluster, examineGateway, examineSidecar].map((check) => check(context))
+  return [
+    ...examineSettings(context),
+    ...examineFiles(context),
+    ...(await Promise.all(pending)).flat(),
+  ]
+}

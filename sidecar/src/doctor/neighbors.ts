@@ -1,0 +1,54 @@
+/** The doctor's neighbors in the pod: the gateway, and the running sidecar. */
+
+import { localOriginOf } from '../config/addresses.ts'
+import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
+import { checkGateway } from '../edge/gateway-check.ts'
+import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
+
+const READY_DEADLINE_MS = 5000
+
+export async function examineGateway({
+  config,
+  clock,
+}: DoctorContext): Promise<readonly Finding[]> {
+  const url = new URL(config.gateway.url)
+  const objection = await checkGateway({ url, clock })
+  if (objection === undefined) return [ok('gateway', `a server listens on ${url.host}`)]
+  return [fail('gateway', objection, 'Start the gateway, or correct gateway.url.')]
+}
+
+/** Asks the running sidecar for the answer that its readiness probe gets. */
+export async function examineSidecar({
+  config,
+  clock,
+}: DoctorContext): Promise<readonly Finding[]> {
+  const origin = localOriginOf(config.listen.admin)
+  if (origin === undefined) {
+    const what = 'listen.admin has port 0: the admin port of the running sidecar is unknown'
+    return [warn('sidecar', what, 'Set a fixed port, such as 0.0.0.0:9464.')]
+  }
+  const call = { origin, method: 'GET', path: '/readyz?verbose', clock } as const
+  try {
+    return [readReadiness(origin, await callAdmin({ ...call, deadlineMs: READY_DEADLINE_MS }))]
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    const remedy = 'Start it, or run this in its container with its configuration.'
+    return [fail('sidecar', `no sidecar answers at ${origin}: ${reason}`, remedy)]
+  }
+}
+
+function readReadiness(origin: string, { status, text }: AdminAnswer): Finding {
+  const lines = text.split('\n')
+  const good = lines.filter((line) => line.startsWith('[+] '))
+  const bad = lines.filter((line) => line.startsWith('[-] ')).map((line) => line.slice(4))
+  if (good.length + bad.length === 0 || (status !== 200 && status !== 503)) {
+    const remedy = 'Correct listen.admin, or stop the server that uses its port.'
+    return fail('sidecar', `the server at ${origin} is not the sidecar`, remedy)
+  }
+  if (bad.length === 0) return ok('sidecar', `ready, ${good.length} checks passed`)
+  const isDrained = bad.includes('serving: draining')
+  const remedy = isDrained
+    ? 'It accepts no workers until its container is restarted.'
+    : 'Fix the other findings first; its log has the details.'
+  return fail('sidecar', `not ready: ${bad.join('; ')}`, remedy)
+}

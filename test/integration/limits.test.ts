@@ -101,6 +101,26 @@ test('all addresses together may have few handshakes under way', async (t) => {
   t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
 })
 
+test('strangers of few addresses cannot keep a worker out, however many places they take', async (t) => {
+  const rig = await rigFor(t, { set: ['limits.pending=6', 'limits.pendingPerAddress=3'] })
+  const strangers: Socket[] = []
+  for (const nth of [1, 2, 3, 4, 5, 6]) {
+    strangers.push(await idle(rig, `127.0.0.${nth <= 3 ? 30 : 31}`, nth))
+  }
+  for (const socket of strangers) socket.resume()
+  const cut = once(strangers[0]!, 'close')
+  const pod = rig.createPod()
+  const worker = await rig.connect({ token: rig.mint({ pod }) })
+  t.ok(worker.ok, 'all places were taken')
+  await cut
+  t.strictSame(
+    strangers.map(({ readyState }) => readyState !== 'closed'),
+    [false, true, true, true, true, true],
+    'one stranger has lost his',
+  )
+  for (const socket of strangers) socket.destroy()
+})
+
 test('who has shown a token the cluster signed takes no place from those who have shown nothing', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, {

@@ -175,3 +175,30 @@ test('over TLS an admitted worker is no longer pending', async (t) => {
   t.equal((await rig.metrics()).get('openclaw_k8s_pending_sockets'), 0)
   if (outcome.ok) outcome.socket.terminate()
 })
+
+test('over TLS 1.2 nobody renegotiates, neither before the upgrade nor behind it', async (t) => {
+  const { rig } = await rigWithTls(t)
+  for (const isUpgraded of [false, true]) {
+    const socket = connect({
+      port: rig.port,
+      host: '127.0.0.1',
+      servername: 'localhost',
+      ca: authority.cert,
+      maxVersion: 'TLSv1.2',
+    })
+    socket.on('error', () => {})
+    await once(socket, 'secureConnect')
+    if (isUpgraded) {
+      socket.write(`${upgradeLines().join('\r\n')}\r\n\r\n`)
+      const [answer] = (await once(socket, 'data')) as [Buffer]
+      t.match(answer.toString(), /^HTTP\/1.1 101 /)
+    }
+    const outcome = await new Promise<string>((resolve) => {
+      socket.renegotiate({}, (error) => resolve(error === null ? 'renegotiated' : 'refused'))
+      socket.once('error', () => resolve('refused'))
+      socket.once('close', () => resolve('refused'))
+    })
+    t.equal(outcome, 'refused', isUpgraded ? 'behind the upgrade' : 'before it')
+    socket.destroy()
+  }
+})

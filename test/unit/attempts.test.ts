@@ -190,10 +190,10 @@ const setUpPending = (perAddressMax = 2, inAllMax = 100) => {
     clock,
     groupOf,
   })
-  const seen = { timeouts: 0, left: 0 }
+  const seen = { timeouts: 0, displaced: 0, left: 0 }
   const accept = (socket: Socket) =>
     pending.accept(socket, {
-      onTimeout: () => void (seen.timeouts += 1),
+      onEnd: (why) => void (why === 'timeout' ? (seen.timeouts += 1) : (seen.displaced += 1)),
       onLeft: () => void (seen.left += 1),
     })
   return { accept, clock, pending, seen }
@@ -257,6 +257,28 @@ test('the pods of one IPv6 network have their pending sockets each', async (t) =
   t.strictSame(sockets.map(accept), [true, true, true, false])
   for (const socket of sockets) socket.emit('close')
   t.strictSame([pending.size, pending.addressCount], [0, 0])
+})
+
+test('where all places are taken, an address with few sockets displaces the one with the most', async (t) => {
+  const { accept, clock, pending, seen } = setUpPending(4, 8)
+  const from = (remoteAddress: string, remotePort: number) =>
+    socketOf({ remoteAddress, remotePort })
+  const few = [1, 2, 3, 4].map((n) => from('10.0.0.1', n))
+  const many = [1, 2, 3, 4].map((n) => from('10.0.0.2', n))
+  for (const socket of [...few, ...many]) t.ok(accept(socket))
+  pending.prove(few[0]!)
+  t.ok(accept(from('10.0.0.3', 1)), 'a place is free')
+  t.equal(seen.displaced, 0)
+  t.ok(accept(from('10.0.0.4', 1)), 'no place is free')
+  t.equal(seen.displaced, 1)
+  pending.settle(many[0]!)
+  t.equal(pending.size, 9, 'the oldest of the heaviest address is gone already')
+  t.ok(accept(from('10.0.0.4', 2)))
+  t.notOk(accept(from('10.0.0.4', 3)), 'not to have as many as the address it takes from')
+  t.ok(accept(from('10.0.0.5', 1)), 'and another newcomer still can')
+  t.equal(pending.size, 9, 'the proven one counts among the streams')
+  clock.advance(5000)
+  t.equal(seen.timeouts, 9)
 })
 
 test('whatever becomes of them, nothing of ten thousand sockets is left', async (t) => {

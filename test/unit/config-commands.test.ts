@@ -1,5 +1,6 @@
 /** What check-config, print-config and schema say and with which code they exit. */
 
+import { execFileSync } from 'node:child_process'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
@@ -276,6 +277,9 @@ test('files of a real process are read up to 1 MiB', async (t) => {
   t.equal(readFileBounded(join(directory, 'full')).length, 1_048_576)
   t.throws(() => readFileBounded(join(directory, 'big')), /larger than 1 MiB/)
   t.throws(() => readFileBounded('/dev/zero'), /larger than 1 MiB/)
+  const pipe = join(directory, 'pipe')
+  execFileSync('mkfifo', [pipe])
+  t.throws(() => readFileBounded(pipe), /a pipe, not a file/, 'and nobody waits for its writer')
   const run = (file: string) => {
     try {
       loadConfig({ file, env: {}, flags: [], readFile: readFileBounded })

@@ -1,7 +1,7 @@
 /** Reads the files a configuration names, and reports early which of them cannot be used. */
 
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import type { Problem } from './problems.ts'
 import type { Config } from './schema.ts'
 
@@ -11,10 +11,15 @@ export type ReadFile = (path: string) => string
 const FILE_BYTES_MAX = 1_048_576
 const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
+/** Reading a pipe means waiting for its writer, which would block the event loop. */
+class NotAFileError extends Error {}
+
 /** The `ReadFile` of a real process: never more than 1 MiB, even of an endless device. */
 export function readFileBounded(path: string): string {
-  const descriptor = openSync(path, 'r')
+  // Without O_NONBLOCK it would block to open a pipe that nobody writes to.
+  const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
+    if (fstatSync(descriptor).isFIFO()) throw new NotAFileError('This is a pipe, not a file.')
     const buffer = Buffer.alloc(FILE_BYTES_MAX + 1)
     let length = 0
     while (length < buffer.length) {
@@ -31,7 +36,7 @@ export function readFileBounded(path: string): string {
 
 /** Why a file could not be read, in words. */
 export function readProblem(error: unknown): string {
-  if (error instanceof RangeError) return error.message
+  if (error instanceof RangeError || error instanceof NotAFileError) return error.message
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
   return REASONS.get(code) ?? `The file cannot be read (${code}).`
 }

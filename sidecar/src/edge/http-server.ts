@@ -1,5 +1,6 @@
 /** The HTTP server under the worker port: refuses everything that is no upgrade. */
 
+import { constants } from 'node:crypto'
 import {
   createServer as createPlainServer,
   type IncomingMessage,
@@ -49,7 +50,12 @@ const HEAD_BYTES_MAX = 16 * 1024
 const BACKLOG = 4096
 
 /** HTTP/1.1 alone: with h2 on offer a client could choose it and find no WebSocket there. */
-const TLS_DEFAULTS = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as const
+const TLS_DEFAULTS = {
+  minVersion: 'TLSv1.2',
+  ALPNProtocols: ['http/1.1'],
+  // Each renegotiation of TLS 1.2 is a handshake of ours, and no WebSocket needs one.
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+} as const
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { headTimeoutMs, onRefused, onAcceptError, tls, watchPeer } = options

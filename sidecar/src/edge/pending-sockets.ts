@@ -15,9 +15,11 @@ export type PendingSocketsOptions = {
   readonly groupOf: (address: string) => string
 }
 
+/** Why a pending socket has to go: its time is up, or another address needs its place. */
+export type PendingEnd = 'timeout' | 'displaced'
+
 export type PendingListeners = {
-  /** The time is up. */
-  readonly onTimeout: () => void
+  readonly onEnd: (why: PendingEnd) => void
   /** The peer has sent something and left before anybody answered it. */
   readonly onLeft: () => void
 }
@@ -25,11 +27,12 @@ export type PendingListeners = {
 type Pending = {
   isProven: boolean
   isAnswered: boolean
+  readonly key: string
   readonly group: string
   readonly socket: Socket
   readonly cancel: () => void
   readonly onClose: () => void
-  onTimeout: () => void
+  onEnd: (why: PendingEnd) => void
 }
 
 /**
@@ -40,6 +43,8 @@ export class PendingSockets {
   readonly #options: PendingSocketsOptions
   readonly #pending = new Map<string, Pending>()
   readonly #tally = new Tally()
+  /** The sockets that have not proven anything, by what their address counts under, oldest first. */
+  readonly #unproven = new Map<string, Set<Pending>>()
   #proven = 0
 
   constructor(options: PendingSocketsOptions) {
@@ -55,29 +60,35 @@ export class PendingSockets {
     return this.#tally.size
   }
 
-  /** Takes a socket in; false when there are too many, from its address or in all. */
-  accept(socket: Socket, { onTimeout, onLeft }: PendingListeners): boolean {
+  /**
+   * Takes a socket in; false when there are too many, from its address or in all. Where all places
+   * are taken, an address with few sockets displaces one of the address with the most: strangers
+   * cannot keep a worker out unless they have as many addresses as there are places.
+   */
+  accept(socket: Socket, { onEnd, onLeft }: PendingListeners): boolean {
     const { perAddressMax, inAllMax, handshakeTimeoutMs, clock, groupOf } = this.#options
     const key = keyOf(socket)
     // The kernel may give the same ends away again before we hear that the older socket closed.
     this.#pending.get(key)?.onClose()
     const group = groupOf(normalizeAddress(socket.remoteAddress) ?? '')
-    if (this.#pending.size - this.#proven >= inAllMax) return false
     if (this.#tally.of(group) >= perAddressMax) return false
+    if (this.#pending.size - this.#proven >= inAllMax && !this.#displaceFor(group)) return false
     const pending: Pending = {
       isProven: false,
       isAnswered: false,
+      key,
       group,
       socket,
-      cancel: clock.after(handshakeTimeoutMs, () => pending.onTimeout()),
+      cancel: clock.after(handshakeTimeoutMs, () => pending.onEnd('timeout')),
       onClose: () => {
-        this.#remove(key, pending)
+        this.#remove(pending)
         if (!pending.isAnswered && socket.bytesRead > 0) onLeft()
       },
-      onTimeout,
+      onEnd,
     }
     this.#pending.set(key, pending)
     this.#tally.add(group)
+    this.#unproven.set(group, (this.#unproven.get(group) ?? new Set()).add(pending))
     socket.on('close', pending.onClose)
     return true
   }
@@ -88,10 +99,10 @@ export class PendingSockets {
     if (pending !== undefined) pending.isAnswered = true
   }
 
-  /** Changes what happens when the time is up. */
-  onTimeout(socket: Socket, run: () => void): void {
+  /** Changes what happens when the socket has to go. */
+  onEnd(socket: Socket, run: (why: PendingEnd) => void): void {
     const pending = this.#pending.get(keyOf(socket))
-    if (pending !== undefined) pending.onTimeout = run
+    if (pending !== undefined) pending.onEnd = run
   }
 
   /**
@@ -103,29 +114,48 @@ export class PendingSockets {
     if (pending === undefined || pending.isProven) return
     pending.isProven = true
     this.#proven += 1
+    this.#forgetUnproven(pending)
   }
 
   /** The peer was let in: nothing of it is pending any more. */
   settle(socket: Socket): void {
-    const key = keyOf(socket)
-    const pending = this.#pending.get(key)
-    if (pending !== undefined) this.#remove(key, pending)
+    const pending = this.#pending.get(keyOf(socket))
+    if (pending !== undefined) this.#remove(pending)
   }
 
   /** As if everybody's time were up. */
   endAll(): void {
-    for (const { onTimeout } of this.#pending.values()) onTimeout()
+    for (const { onEnd } of this.#pending.values()) onEnd('timeout')
   }
 
   destroyAll(): void {
     for (const { socket } of this.#pending.values()) socket.destroy()
   }
 
-  #remove(key: string, pending: Pending): void {
+  /** Only an address that stays below the other one displaces: two of them cannot do it in turn. */
+  #displaceFor(group: string): boolean {
+    let most: ReadonlySet<Pending> = new Set()
+    for (const sockets of this.#unproven.values()) if (sockets.size > most.size) most = sockets
+    const [oldest] = most
+    if (oldest === undefined || (this.#unproven.get(group)?.size ?? 0) + 1 >= most.size)
+      return false
+    this.#remove(oldest)
+    oldest.onEnd('displaced')
+    return true
+  }
+
+  #forgetUnproven(pending: Pending): void {
+    const sockets = this.#unproven.get(pending.group)
+    sockets?.delete(pending)
+    if (sockets?.size === 0) this.#unproven.delete(pending.group)
+  }
+
+  #remove(pending: Pending): void {
     // The same ends may already belong to a newer socket.
-    if (this.#pending.get(key) !== pending) return
-    this.#pending.delete(key)
+    if (this.#pending.get(pending.key) !== pending) return
+    this.#pending.delete(pending.key)
     if (pending.isProven) this.#proven -= 1
+    this.#forgetUnproven(pending)
     pending.cancel()
     // As a listener of its socket it would live on, with all it holds.
     pending.socket.off('close', pending.onClose)

@@ -15,7 +15,7 @@ import { splice } from '../tunnel/splice.ts'
 import { admit, type Admitted, type Stages } from './admit.ts'
 import { visitOf, type Attempts, type Visit } from './attempts.ts'
 import { createHttpServer, type HttpServer } from './http-server.ts'
-import { PendingSockets } from './pending-sockets.ts'
+import { PendingSockets, type PendingEnd } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
 import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
 import { Worker, type WorkerOptions } from './worker.ts'
@@ -133,8 +133,7 @@ export class WorkerPort {
       return this.#cut(socket, 'rate_limited', visit)
     }
     const isAccepted = this.#pending.accept(socket, {
-      onTimeout: () =>
-        this.#cut(socket, this.#isDraining ? 'draining' : 'handshake_timeout', visit),
+      onEnd: (why) => this.#cut(socket, this.#codeOf(why), visit),
       onLeft: () => attempts.failed('worker_gone', visit),
     })
     if (!isAccepted) this.#cut(socket, 'too_many_pending', visit)
@@ -177,7 +176,7 @@ export class WorkerPort {
   async #lead(worker: Worker, visit: Visit): Promise<void> {
     const { attempts } = this.#options
     const { socket, address } = worker
-    this.#pending.onTimeout(socket, () => worker.abort(this.#timeoutOf(worker, visit)))
+    this.#pending.onEnd(socket, (why) => worker.abort(this.#codeOf(why, { worker, visit })))
     const handshake = this.#options.dialect(worker)
     const verdict = await admit({
       worker,
@@ -193,10 +192,11 @@ export class WorkerPort {
     worker.refuse(verdict.code, handshake.refusalMessage(verdict.code))
   }
 
-  /** Unless the worker is waited for, the time that passes once it has shown its credential is ours. */
-  #timeoutOf(worker: Worker, { attempt }: Visit): Code {
+  /** Once a worker has shown its credential the time is ours, unless we wait for the worker. */
+  #codeOf(why: PendingEnd, admission?: { readonly worker: Worker; readonly visit: Visit }): Code {
     if (this.#isDraining) return 'draining'
-    const isOurs = attempt.hasCredential === true && !worker.isReading
+    if (why === 'displaced') return 'too_many_pending'
+    const isOurs = admission?.visit.attempt.hasCredential === true && !admission.worker.isReading
     return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 

@@ -1,10 +1,10 @@
-/** Faults: the world misbehaved and nobody could say whether the worker may enter. */
+/** Faults: something failed, so nobody could decide whether the worker may enter. */
 
 import type { Code } from './denial.ts'
 
 /**
  * A fault thrown by `kube` and `tunnel`, translated once into the retryable code it carries.
- * `message` and `cause` are for our log alone; a client sees only the table's text for `code`.
+ * `message` and `cause` go only to our log; a client sees only the table's text for `code`.
  */
 export class Fault extends Error {
   readonly code: Code

@@ -10,7 +10,10 @@ import { readFileBounded } from './config/files.ts'
 
 type Run = (context: CommandContext) => number | undefined | Promise<number | undefined>
 
-/** Each loads no more than it needs: `drain` and `doctor` share the container's memory with `serve`. */
+/**
+ * Each command loads only what it needs: `drain` and `doctor` share the container's memory with
+ * `serve`.
+ */
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> = {
   serve: () => import('./commands/serve.ts'),
   drain: () => import('./commands/drain.ts'),
@@ -21,9 +24,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> =
   version: () => import('./commands/version.ts'),
 }
 
-/** How long a command that has ended may take to leave, in milliseconds. */
+/** How long the process may linger after its command has ended, in milliseconds. */
 const LINGER_MS = 500
-/** How long a `serve` that could not start waits for the readers of its output, in milliseconds. */
+/** How long a `serve` that could not start waits for its output to be read, in milliseconds. */
 const SERVE_OUTPUT_MS_MAX = 4000
 
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
@@ -37,7 +40,7 @@ const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]�
   version       print the version
 `
 
-// No `await` at the top: the bundle is CommonJS, which has none.
+// No top-level `await`: the bundle is CommonJS, which does not have it.
 void main()
 
 async function main(): Promise<void> {
@@ -57,7 +60,7 @@ async function main(): Promise<void> {
   })
   if (code === undefined) return giveBackStart()
   process.exitCode = code
-  // Whoever started a sidecar must hear of its end even if nobody reads what it says.
+  // The exit code must reach the parent process even if nobody reads the output.
   if (isServe) exitIn(SERVE_OUTPUT_MS_MAX)
   const failure = await stdout.finish()
   if (failure !== undefined) {
@@ -65,7 +68,7 @@ async function main(): Promise<void> {
     if (code === EXIT.ok) process.exitCode = EXIT.output
   }
   await stderr.finish()
-  // A name that is still being looked up, say, must not hold the process: nobody waits for it.
+  // Pending work, such as a DNS lookup, must not keep the process alive: nobody waits for it.
   exitIn(LINGER_MS)
 }
 
@@ -88,24 +91,25 @@ async function runNamed(name: string, context: CommandContext): Promise<number |
 }
 
 /**
- * There is one such program here, undici's parser of HTTP. At its first answer V8 begins to optimize it, which
- * takes 20 ms and leaves 4 MiB of the compiler resident, to save 3 µs of a request to the API server. To be called
- * when Node's modules are loaded: under other flags V8 refuses what Node keeps of them compiled.
+ * undici's HTTP parser is the only WebAssembly here. At its first response V8 starts to optimize
+ * it, which takes 20 ms and leaves 4 MiB of the compiler resident, to save 3 µs per request to the
+ * API server. Call this after Node's modules are loaded: under other flags V8 rejects Node's code
+ * cache for them.
  */
 function leaveWebAssemblyUnoptimized(): void {
-  // Either of them alone has it optimized all the same.
+  // Either flag alone does not stop the optimization.
   setFlagsFromString('--no-wasm-tier-up')
   setFlagsFromString('--no-wasm-dynamic-tiering')
 }
 
 /**
- * What only the start needed, and the young generation it made grow, are 9 MiB that V8 keeps for as long as nothing
- * comes that would have it collect. It takes 30 ms. `gc` is had by `--expose-gc` (Node, command-line options); among
- * Node's arguments that costs 20 ms of each start, for the reason above.
+ * V8 keeps 9 MiB of start-up garbage and young generation for as long as nothing triggers a
+ * collection. Collecting takes 30 ms. `gc` comes from `--expose-gc` (Node, command-line options).
+ * Passing that flag to Node itself would cost 20 ms of each start, for the reason above.
  */
 function giveBackStart(): void {
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('globalThis.gc') as typeof globalThis.gc
-  // No other flavour makes the young generation smaller.
+  // No other flavor shrinks the young generation.
   gc?.({ type: 'major', flavor: 'last-resort' })
 }

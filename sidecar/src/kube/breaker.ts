@@ -1,18 +1,18 @@
-/** The circuit breaker: spares an API server that failed several times in a row for a moment. */
+/** The circuit breaker: gives an API server that failed several times in a row a short rest. */
 
 import type { Clock } from '../lib/clock.ts'
 
 export type BreakerOptions = {
   readonly clock: Clock
-  /** Failures in a row that open it. */
+  /** Consecutive failures that open it. */
   readonly failuresMax: number
-  /** How long it then refuses, in milliseconds, before one request may try again. */
+  /** How long it then refuses requests, in milliseconds, before it lets one try again. */
   readonly openMs: number
-  /** Whether an error is a failure of the API server: any other one is an answer of it. */
+  /** Whether an error means that the API server failed: any other error is an answer from it. */
   readonly isFailure: (error: unknown) => boolean
 }
 
-/** Monotonic time: a step of the wall clock must not hold the breaker open. */
+/** Uses monotonic time: a step of the wall clock must not hold the breaker open. */
 export class Breaker {
   readonly #options: BreakerOptions
   #failures = 0
@@ -23,7 +23,9 @@ export class Breaker {
     this.#options = options
   }
 
-  /** Runs `work`, or throws at once while the breaker is open. Only a telling failure counts. */
+  /**
+   * Runs `work`, or throws at once while the breaker is open. A failure counts only if `isTelling`.
+   */
   async run<T>(work: () => Promise<T>, isTelling = true): Promise<T> {
     const isProbe = this.#failures >= this.#options.failuresMax
     if (isProbe) {

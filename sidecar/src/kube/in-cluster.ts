@@ -1,4 +1,4 @@
-/** Where the API server is and who we are to it: named in the configuration, or as the cluster mounts it. */
+/** Where the API server, its CA and our token are: as configured, or as the cluster mounts them. */
 
 import { isIPv6 } from 'node:net'
 
@@ -16,7 +16,7 @@ type Named = {
   readonly tokenFile?: string | undefined
 }
 
-/** Throws an `Error` that says what to set when neither the configuration nor the pod tells. */
+/** Throws an `Error` that says what to set when neither the configuration nor the pod has it. */
 export function locateApiServer(named: Named, env: NodeJS.ProcessEnv): KubeLocation {
   const host = env['KUBERNETES_SERVICE_HOST']
   const port = env['KUBERNETES_SERVICE_PORT_HTTPS'] ?? env['KUBERNETES_SERVICE_PORT'] ?? '443'

@@ -1,4 +1,4 @@
-/** The admin port: metrics, probes, version, the assertion's public key and the drain. Never a worker. */
+/** The admin port: metrics, probes, version, the assertion's key and the drain; never a worker. */
 
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -14,7 +14,7 @@ import { listenOn, onServerError } from './listen.ts'
 import { NO_SCHEMAS } from './no-schemas.ts'
 import { oneAtATime, stopParserAfter } from './one-at-a-time.ts'
 
-/** One condition of readiness; `undefined` is good, a string says what is missing. */
+/** One readiness condition; `undefined` means ready, a string says what is missing. */
 type ReadinessCheck = {
   readonly name: string
   readonly check: () => string | undefined | Promise<string | undefined>
@@ -22,11 +22,11 @@ type ReadinessCheck = {
 
 export type AdminPortOptions = {
   readonly clock: Clock
-  /** Connections at once, in all; at most 64. */
+  /** The most connections at once; at most 64. */
   readonly connectionsMax: number
-  /** For receiving a request, and for the next one to begin. Default 5000. */
+  /** For receiving a request, and for the next one to start, in milliseconds. Default 5000. */
   readonly requestTimeoutMs?: number
-  /** Told of every socket at its accept. */
+  /** Called with every accepted socket. */
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
@@ -35,9 +35,9 @@ export type AdminPortOptions = {
   readonly version: object
   readonly jwks: JSONWebKeySet
   readonly drain: {
-    /** Resolves when it is over; a drain under way is joined. */
+    /** Resolves when the drain is over; a running drain is joined. */
     readonly run: () => Promise<Drained>
-    /** Whether an address can only be this machine's own. */
+    /** Whether an address can only belong to this machine. */
     readonly isLocalAddress: (address: string) => boolean
     /** Whether the caller is the command of this very sidecar. */
     readonly isProven: (proof: string) => boolean
@@ -49,7 +49,7 @@ export type AdminPort = {
   readonly close: () => Promise<void>
 }
 
-/** A pair of Prometheus servers and the kubelet take three or four; nothing honest takes more. */
+/** Two Prometheus servers and the kubelet need three or four; no honest client needs more. */
 export const ADMIN_CONNECTIONS_MAX = 64
 const PER_ADDRESS_MAX = 8
 const HEAD_BYTES_MAX = 8 * 1024
@@ -60,12 +60,12 @@ const BODY_BYTES_MAX = 1024
  * request, in milliseconds.
  */
 const REQUEST_TIMEOUT_MS = 5000
-/** From an answer to the moment the peer has taken it, in milliseconds. */
+/** From an answer to the moment the peer has received it, in milliseconds. */
 const ANSWER_TIMEOUT_MS = 5000
-/** How often Node looks for requests that are out of time. */
+/** How often Node checks for requests that timed out, in milliseconds. */
 const CHECK_INTERVAL_MS = 1000
 const PIPELINED_MAX = 8
-/** Requests in one chunk; a body of `BODY_BYTES_MAX` may look like some. */
+/** The most requests in one chunk; a body of `BODY_BYTES_MAX` may look like some. */
 const PARSED_MAX = 16
 const REQUESTS_PER_CONNECTION_MAX = 100
 
@@ -76,7 +76,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
     const { contentType, body } = await options.renderMetrics()
     return reply.type(contentType).send(body)
   })
-  // Says that the process turns its loop, and looks at nothing else.
+  // Shows only that the event loop runs.
   app.get('/livez', async (_request, reply) => reply.type('text/plain').send('ok\n'))
   app.get<{ Querystring: { verbose?: string } }>('/readyz', async (request, reply) => {
     const results = await Promise.all(
@@ -98,7 +98,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   app.post('/drain', async (request, reply) => {
     const { run, isLocalAddress, isProven } = options.drain
     const proof = request.headers[PROOF_HEADER]
-    // A mesh's proxy hands strangers on from a local address: that alone proves nothing.
+    // A service mesh's proxy forwards strangers from a local address: that alone proves nothing.
     const isOurs = isLocalPeer(request.raw.socket, isLocalAddress)
     if (isOurs && typeof proof === 'string' && isProven(proof)) return run()
     return reply.code(403).type('text/plain').send(DRAIN_REFUSED)
@@ -110,7 +110,9 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   }
 }
 
-/** Everybody in the cluster may be able to connect here, and each byte held is one less for workers. */
+/**
+ * Anyone in the cluster may be able to connect here, and each byte held is one less for workers.
+ */
 function createApp({
   clock,
   connectionsMax,
@@ -131,7 +133,7 @@ function createApp({
   })
   app.server.on('connection', (socket: Socket) => stopParserAfter(socket, PARSED_MAX))
   onServerError(app.server, onAcceptError)
-  // After the body: a peer that holds it back waits for nothing from us.
+  // After the body: a peer that withholds it is not waiting for us.
   app.addHook('preHandler', async ({ raw }) => connections.setBusy(raw.socket, true))
   app.addHook('onSend', async ({ raw: { socket } }, reply) => {
     connections.setBusy(socket, false)
@@ -155,14 +157,14 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   }
   const server = createServer(limits, answer)
   server.maxHeadersCount = HEADERS_MAX
-  // Node would answer these itself, out of turn.
+  // Node would answer these itself, out of order.
   server.on('checkExpectation', answer)
   return server
 }
 
 const DRAIN_REFUSED = "A drain is asked for in the sidecar's own container: auth-sidecar drain.\n"
 
-/** The peer is on loopback, or it dialled an address of its own. */
+/** Whether the peer's address is a local one, or the address it connected to. */
 function isLocalPeer(socket: Socket, isLocalAddress: (address: string) => boolean): boolean {
   const peer = normalizeAddress(socket.remoteAddress)
   if (peer === undefined) return false

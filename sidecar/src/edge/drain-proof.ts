@@ -1,4 +1,4 @@
-/** How the `drain` command shows that it runs in the container of the sidecar it calls. */
+/** Proves that the `drain` command runs in the container of the sidecar it calls. */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
@@ -8,26 +8,26 @@ export const PROOF_HEADER = 'x-auth-sidecar-proof'
 export type ProofOptions = {
   /** Wall time, in milliseconds. */
   readonly nowMs: number
-  /** 16 random bytes in base64url: no two proofs share them. */
+  /** 16 random bytes in base64url, new for each proof. */
   readonly nonce: string
 }
 
 const PURPOSE = 'openclaw-auth-sidecar drain'
-/** The command and the sidecar read the same clock, a request apart. */
+/** The longest age of a proof, in milliseconds: both sides read the same clock, a request apart. */
 const VALID_MS = 10_000
-/** Nonces that are remembered. Only who knows the token can add one, and one drain is all there is. */
+/** Remembered nonces. Only a holder of the token can add one, and only one drain is ever needed. */
 const NONCES_MAX = 64
 const PROOF = /^([0-9]{1,16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})$/
 
 /**
- * Both read the sidecar's own token for the API server from the same file, which no other pod can
- * have and no other container needs. What is sent is a keyed hash: it shows that the token is
- * known, and does not tell it.
+ * Both sides read the sidecar's own token for the API server from the same file, which no other pod
+ * has and no other container needs. Only a keyed hash is sent: it proves knowledge of the token
+ * without revealing it.
  */
 export const proveDrain = (ownToken: string, { nowMs, nonce }: ProofOptions): string =>
   `${nowMs}.${nonce}.${macOf(ownToken, `${nowMs}.${nonce}`)}`
 
-/** Accepts each proof once, within its time: who overhears one cannot use it. */
+/** Accepts each proof once, while it is fresh: an eavesdropper cannot reuse it. */
 export class DrainProofs {
   readonly #clock: Pick<Clock, 'now'>
   readonly #nonces = new Set<string>()
@@ -36,7 +36,7 @@ export class DrainProofs {
     this.#clock = clock
   }
 
-  /** Costs no more than a hash. Without a token of our own nobody can prove anything. */
+  /** Costs at most one hash. Without a token of our own every proof is rejected. */
   accept(proof: string, ownToken: string): boolean {
     const [, madeAt = '', nonce = '', mac = ''] = PROOF.exec(proof) ?? []
     if (mac === '' || ownToken === '') return false

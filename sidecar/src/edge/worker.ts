@@ -1,4 +1,4 @@
-/** One worker at the door: its socket from the upgrade to the release or the refusal. */
+/** One worker in its handshake: its socket from the upgrade to the release or the refusal. */
 
 import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
@@ -28,13 +28,15 @@ export type WorkerOptions = {
 /** RFC 6455 §1.3. */
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-/** Frames of a first message with the pings before it: each costs work, however few bytes it has. */
+/**
+ * The most frames of a first message and the pings before it: each costs work, however short it is.
+ */
 const FIRST_FRAMES_MAX = 256
 const EMPTY = Buffer.alloc(0)
 
 export class Worker implements WorkerSide {
   readonly options: Omit<WorkerOptions, 'credential' | 'head'>
-  /** Told once when the worker is gone or out of time, while its admission is under way. */
+  /** Called once if the worker leaves or times out during its admission. */
   onGone: (code: Code) => void = () => {}
   #token: string | undefined
   #abortCode: Code | undefined
@@ -47,7 +49,8 @@ export class Worker implements WorkerSide {
   constructor({ credential, head, ...options }: WorkerOptions) {
     this.options = options
     this.#token = credential?.token
-    // Node's `head` is a view of the whole request, token and all: a stream must not keep that.
+    // Node's `head` is a view of the whole request, token included: a stream must not keep that
+    // alive.
     const early = Buffer.allocUnsafeSlow(head.length)
     head.copy(early)
     options.socket.once('end', this.#onLeft)
@@ -65,7 +68,7 @@ export class Worker implements WorkerSide {
     return this.options.address
   }
 
-  /** Until the release: no token is kept. */
+  /** Only until the release: the token is not kept. */
   get token(): string | undefined {
     return this.#token
   }
@@ -94,12 +97,12 @@ export class Worker implements WorkerSide {
     return this.options.upgrade.subprotocols
   }
 
-  /** Whether it is the worker's turn to send its message. */
+  /** Whether we wait for the worker's message. */
   get isReading(): boolean {
     return this.#isReading
   }
 
-  /** Why nothing can come of this worker any more. */
+  /** Why this worker was given up. */
   get abortCode(): Code | undefined {
     return this.#abortCode
   }
@@ -166,7 +169,9 @@ export class Worker implements WorkerSide {
     return promise
   }
 
-  /** Answers in the form that fits how far the worker came, and ends its socket. */
+  /**
+   * Answers over HTTP or the WebSocket, depending on how far the worker got, and ends its socket.
+   */
   refuse(code: Code, message: string | undefined): void {
     const { socket, clock, random } = this.options
     this.release()
@@ -175,7 +180,7 @@ export class Worker implements WorkerSide {
     else refuseUpgrade(socket, code, { clock, random })
   }
 
-  /** Hands the socket over, paused. Returns the bytes that come before what is still in it. */
+  /** Hands over the socket, paused. Returns the bytes that precede those still in it. */
   release(): Buffer {
     this.onGone = () => {}
     this.#token = undefined

@@ -1,4 +1,4 @@
-/** The operator channel: one clean loopback connection to the gateway, kept up, for enrolment and removal. */
+/** The operator channel: one permanent loopback connection to the gateway, as its operator. */
 
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
@@ -9,7 +9,7 @@ import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
 
 export type OperatorChannelOptions = {
   readonly url: URL
-  /** The gateway's own secret, read anew for every connection. May throw. */
+  /** The gateway's own secret, read again for every connection. May throw. */
   readonly readAuth: () => GatewayAuth
   readonly version: string
   readonly clock: Clock
@@ -17,12 +17,12 @@ export type OperatorChannelOptions = {
   readonly random: () => number
   readonly messageBytesMax: number
   readonly onReady: () => void
-  /** The channel is down, or could not be opened: once for each change of the reason. */
+  /** The channel is down, or could not be opened. Called once for each change of the reason. */
   readonly onDown: (error: Error) => void
   readonly onEvent: (event: EventFrame) => void
 }
 
-/** The gateway answered a call with no. */
+/** The gateway refused a call. */
 export class CallRefused extends Error {
   readonly code: string
 
@@ -66,7 +66,7 @@ export class OperatorChannel {
     return this.#isReady
   }
 
-  /** What keeps workers out now, in words. */
+  /** Why workers cannot be admitted now, as a sentence. */
   findObjection(): string | undefined {
     return this.#isReady ? undefined : 'the operator channel is down'
   }
@@ -83,8 +83,8 @@ export class OperatorChannel {
   }
 
   /**
-   * Calls the gateway, once the channel is up. Throws a `Fault` when there was no answer in time,
-   * and `CallRefused` when the answer is no.
+   * Calls the gateway, once the channel is up. Throws a `Fault` if there is no answer in time, and
+   * `CallRefused` if the gateway refuses.
    */
   call(method: string, params: object = {}): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
@@ -166,7 +166,7 @@ export class OperatorChannel {
   #onDown(error: Error): void {
     this.#cancelTimer()
     if (this.#isStopped) return
-    // What was sent may have been done or not: whoever called has to decide, not the channel.
+    // A sent call may have been executed or not: its caller has to decide, not the channel.
     if (this.#isReady) this.#rejectAll(unavailable('the operator channel broke'))
     this.#isReady = false
     this.#socket = undefined

@@ -1,10 +1,13 @@
-/** The log: pino, in which no token can appear. */
+/** The log: pino, set up so that no token can appear in it. */
 
 import { pino, type DestinationStream, type Logger } from 'pino'
 
 export type Log = Logger
 
-/** A cause is shown by its message alone, in a chain: an error object may hold a request. */
+/**
+ * Shows only type, message and code of each error in the chain: an error object may contain a
+ * request.
+ */
 const describeError = (error: unknown): unknown =>
   error instanceof Error
     ? {

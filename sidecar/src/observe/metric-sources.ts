@@ -1,4 +1,4 @@
-/** Metrics that are read when somebody scrapes, not when they change. */
+/** Metrics that are read at each scrape, not when they change. */
 
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { RelayTotals } from '../lib/relay-totals.ts'
@@ -7,7 +7,7 @@ import type { RelayTotals } from '../lib/relay-totals.ts'
 export type LinesDropped = { readonly audit: number; readonly log: number }
 
 export type MetricSources = {
-  /** What all streams have carried since the start, the ended ones included. */
+  /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
   readonly streams: () => number
   readonly pendingSockets: () => number
@@ -15,7 +15,7 @@ export type MetricSources = {
   /** `undefined` before the first fetch. */
   readonly jwksAgeMs: () => number | undefined
   readonly watchedPods: () => number
-  /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
+  /** Milliseconds for which the pod watch cannot be trusted; 0 while it can. */
   readonly watchStaleMs: () => number
   readonly linesDropped: () => LinesDropped
 }

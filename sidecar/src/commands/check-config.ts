@@ -1,4 +1,4 @@
-/** `check-config`: says whether a configuration is good, and every way in which it is not. */
+/** `check-config`: says whether a configuration is valid, and lists every problem. */
 
 import { checkFiles } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
@@ -8,7 +8,7 @@ import type { CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar check-config [--config FILE] [--set path=value]…'
 
-/** Exits 0 with one line, or 78 with one entry a problem. */
+/** Exits 0 with one line, or 78 with one entry per problem. */
 export const run = (context: CommandContext): number =>
   runCommand(context, USAGE, () => {
     const loaded = loadConfig(parseConfigArguments(context))

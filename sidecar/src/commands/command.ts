@@ -1,4 +1,4 @@
-/** What the commands share: their surroundings, their exit codes, the flags that name a configuration. */
+/** What the commands share: their context, exit codes, and the flags that name a configuration. */
 
 import { parseArgs } from 'node:util'
 import { ConfigError } from '../config/problems.ts'
@@ -20,7 +20,7 @@ export const EXIT = {
 
 type Output = { readonly write: (text: string) => unknown }
 
-/** Everything a command may touch. `argv` is what follows the command's name. */
+/** Everything a command may use. `argv` is what follows the command's name. */
 export type CommandContext = {
   readonly argv: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
@@ -28,7 +28,7 @@ export type CommandContext = {
   readonly stderr: Output
   readonly readFile: ReadFile
   readonly clock: Clock
-  /** Caught for `serve` alone: what they do to the others is the system's business. */
+  /** Caught only for `serve`: the other commands keep the default handling. */
   readonly signals?: Signals | undefined
 }
 
@@ -40,7 +40,9 @@ class UsageError extends Error {
   }
 }
 
-/** `--config FILE` and `--set path=value`, as every command that loads a configuration takes them. */
+/**
+ * `--config FILE` and `--set path=value`, as every command that loads a configuration takes them.
+ */
 export function parseConfigArguments(context: CommandContext): LoadOptions {
   const { config, set } = parseStrictly(context.argv)
   return { file: config, env: context.env, flags: set ?? [], readFile: context.readFile }
@@ -51,7 +53,7 @@ export function refuseArguments(argv: readonly string[]): void {
   if (argv[0] !== undefined) throw new UsageError('This command takes no arguments.')
 }
 
-/** Runs a command's body and turns what the user did wrong into words and an exit code. */
+/** Runs a command's body and turns the user's mistakes into messages and an exit code. */
 export function runCommand(context: CommandContext, usage: string, body: () => number): number {
   try {
     return body()
@@ -60,7 +62,7 @@ export function runCommand(context: CommandContext, usage: string, body: () => n
   }
 }
 
-/** The same for a body that has to wait. */
+/** The same for an asynchronous body. */
 export async function runCommandAsync<Code extends number | undefined>(
   context: CommandContext,
   usage: string,
@@ -94,7 +96,7 @@ function parseStrictly(argv: readonly string[]) {
       allowPositionals: false,
     }).values
   } catch (error) {
-    // parseArgs throws TypeErrors with codes of their own for what the user got wrong.
+    // parseArgs reports the user's mistakes as TypeErrors.
     if (!(error instanceof TypeError)) throw error
     throw new UsageError(error.message)
   }

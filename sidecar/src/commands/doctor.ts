@@ -1,4 +1,4 @@
-/** `doctor`: examines from inside the sidecar's container whether it has all it needs. */
+/** `doctor`: checks from inside the sidecar's container whether it has all it needs. */
 
 import { loadConfig } from '../config/load.ts'
 import { examine } from '../doctor/examine.ts'

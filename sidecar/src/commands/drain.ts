@@ -1,4 +1,4 @@
-/** `drain`: has the running sidecar send its workers away, and waits until they are gone. */
+/** `drain`: makes the running sidecar send its workers away, and waits until they are gone. */
 
 import { randomBytes } from 'node:crypto'
 import { localOriginOf } from '../config/addresses.ts'
@@ -14,7 +14,10 @@ import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from
 
 const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'
 
-/** What a drain may take beyond its window, in milliseconds: the grace of the last streams, and some. */
+/**
+ * How much longer than its window a drain may take, in milliseconds: the last streams' grace, and
+ * spare.
+ */
 const SPARE_MS = 10_000
 
 /** Exits 0 when no stream is left, 69 when no sidecar said so in time. */

@@ -13,14 +13,14 @@ export type Outputs = {
   readonly linesDropped: () => LinesDropped
   /** Waits for slow readers, but for no longer than `ms`. */
   readonly finish: (ms: number) => Promise<void>
-  /** The last attempt of a process that exits now. */
+  /** The last attempt, as the process exits. */
   readonly flush: () => void
 }
 
-/** Lines that may wait for a slow reader, in bytes; beyond that new ones are dropped. */
+/** The most bytes that may wait for a slow reader; beyond that new lines are dropped. */
 const AUDIT_BYTES_MAX = 8 * 1024 * 1024
 const LOG_BYTES_MAX = 256 * 1024
-/** How long an audit line may wait for others that are written with it, in milliseconds. */
+/** How long an audit line may wait for others to be written with it, in milliseconds. */
 const AUDIT_DELAY_MS = 100
 
 export function openOutputs(level: string, clock: Clock): Outputs {
@@ -29,7 +29,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     clock,
     bytesMax: LOG_BYTES_MAX,
     delayMs: 0,
-    // There is nowhere else to say it; the metric counts.
+    // There is nowhere else to report it; the metric counts it.
     onLoss: () => {},
     onRecovered: (lines) => reportRecovery('log', lines),
   })
@@ -49,7 +49,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     writeAudit: (line) => audit.write(line),
     linesDropped: () => ({ audit: audit.lost, log: logOutput.lost }),
     async finish(ms) {
-      // The clock's waits keep no process alive: with nothing else to do it would end here, with 0.
+      // The clock's timers do not keep the process alive: it would exit here with 0.
       const keepAlive = setInterval(() => {}, ms)
       await Promise.all([audit.finish(ms), logOutput.finish(ms)])
       clearInterval(keepAlive)
@@ -69,10 +69,10 @@ function writerOf(fd: 1 | 2): (bytes: Uint8Array) => number {
 }
 
 /**
- * A write to a pipe, a socket or a terminal that nobody reads must fail rather than block. The
- * flag for that belongs to the open file description, which other processes may share: where the
- * kernel gives us one of our own, they do not notice. A user who may not open the pipe, as in a
- * container, gets the flag by way of Node, which sets it when it makes a stream of the descriptor.
+ * A write to a pipe, a socket or a terminal that nobody reads must fail rather than block. That
+ * flag belongs to the open file description, which other processes may share. If the kernel gives
+ * us our own, they do not notice. A user who may not open the pipe, as in a container, gets the
+ * flag from Node, which sets it when it makes a stream of the descriptor.
  */
 function openNonBlocking(fd: 1 | 2): number {
   if (fstatSync(fd).isFIFO() || isatty(fd)) {

@@ -1,4 +1,4 @@
-/** `print-config`: shows the configuration as it would be used, defaults filled in, secrets masked. */
+/** `print-config`: shows the effective configuration, defaults filled in, secrets masked. */
 
 import { loadConfig } from '../config/load.ts'
 import { printConfig } from '../config/mask.ts'
@@ -7,7 +7,7 @@ import type { CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar print-config [--config FILE] [--set path=value]…'
 
-/** Exits 0 with YAML that loads again, or 78 with one entry a problem. */
+/** Exits 0 with YAML that loads again, or 78 with one entry per problem. */
 export const run = (context: CommandContext): number =>
   runCommand(context, USAGE, () => {
     const { config, warnings } = loadConfig(parseConfigArguments(context))

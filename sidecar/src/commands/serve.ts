@@ -17,10 +17,14 @@ const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
 
 /** How long the exit may wait for slow readers of the outputs, in milliseconds. */
 const OUTPUT_WAIT_MS = 1000
-/** What a stop may take beyond the drain's window, in milliseconds; then the process just exits. */
+/**
+ * How much longer than the drain's window a stop may take, in milliseconds; then the process exits.
+ */
 const STOP_SPARE_MS = 4500
 
-/** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
+/**
+ * Resolves with an exit code if the sidecar could not start; otherwise a signal ends the process.
+ */
 export const run = (context: CommandContext): Promise<number | undefined> =>
   runCommandAsync(context, USAGE, async () => serve(load(context), context))
 
@@ -37,7 +41,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   process.once('exit', outputs.flush)
   const { log, writeAudit, linesDropped } = outputs
   for (const warning of warnings) log.warn(warning)
-  // Node's own listener writes past the log, and would wait for a reader.
+  // Node's own listener bypasses the log, and would wait for a reader.
   process.removeAllListeners('warning')
   process.on('warning', (err) => log.warn({ err }, 'a warning of Node'))
   try {
@@ -73,13 +77,13 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
     )
     process.on('uncaughtException', (error, origin) => {
       if (sidecar.survive(error, origin)) return
-      // A second one, or one during a drain: there is nothing left to do in order.
+      // A second one, or one during a drain: an orderly end is no longer possible.
       if (isClosing) process.exit(EXIT.bug)
       bug = error
       grace.close()
     })
     await sidecar.start().catch(async (error: unknown) => {
-      // It would take the empty loop for a clean end and exit 0.
+      // close-with-grace would take the empty event loop for a clean end and exit 0.
       grace.uninstall()
       await sidecar.stop()
       throw error
@@ -95,7 +99,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   }
 }
 
-/** What is read again when it changes: the configuration and the certificates. */
+/** The files to watch for changes: the configuration and the certificates. */
 function filesOf({ listen: { tls } }: Config, context: CommandContext): readonly string[] {
   const { file } = parseConfigArguments(context)
   return [file, tls?.certFile, tls?.keyFile, tls?.clientCaFile].filter((path) => path !== undefined)

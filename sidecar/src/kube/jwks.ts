@@ -37,7 +37,7 @@ export class Jwks {
     this.#options = options
   }
 
-  /** The keys in hand, unless they are too old to trust. */
+  /** The current keys, unless they are too old to trust. */
   readonly current = (): CompactVerifyGetKey | undefined =>
     this.#isTrusted() ? this.#keys?.select : undefined
 

@@ -1,4 +1,4 @@
-/** A reflector, as in client-go: lists a collection, watches it, and tells each change once. */
+/** A reflector, as in client-go: lists a collection, watches it, and reports each change once. */
 
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
@@ -170,7 +170,7 @@ export class Reflector<T> {
     this.#lose()
   }
 
-  /** Without a relist, the same event would come again from the same version for ever. */
+  /** Without a relist, the same event would come again from the same version forever. */
   #takeOrRelist(event: WatchEvent): void {
     try {
       this.#take(event)

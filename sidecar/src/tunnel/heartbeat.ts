@@ -38,7 +38,7 @@ export class Heartbeat {
     }
     if (this.#unanswered >= UNANSWERED_MAX) return true
     // If no ping fits (mid-frame, or a full buffer), a side that receives nothing either counts as
-    // pinged: otherwise a stream stalled inside a frame would be kept for ever.
+    // pinged: otherwise a stream stalled inside a frame would be kept forever.
     if (toward.inject(pingFrame({ masked: this.#masked })) || !isFed) this.#unanswered += 1
     return false
   }

@@ -1,4 +1,4 @@
-/** The pod watch: a client-go informer for pods and ServiceAccounts, with news of those that go. */
+/** The pod watch, in client-go an informer: which pods and ServiceAccounts live or just went. */
 
 import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../lib/bounded-lru.ts'

@@ -49,7 +49,8 @@ const EMPTY = Buffer.alloc(0)
  * Feed it chunks until it returns something other than `more`; then it is used up, and `rest` is
  * what the peer sent after the message. The peer is not admitted yet, so it must not make us hold
  * more than it sends: payloads are unmasked from the chunk straight into one buffer, no chunk is
- * kept, and a frame allocates nothing. Work is linear in the bytes, memory at most twice the bytes.
+ * kept, and no memory is kept per frame. Work is linear in the bytes, memory at most twice the
+ * bytes.
  */
 export class FirstMessageReader {
   readonly #options: FirstMessageOptions

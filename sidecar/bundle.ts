@@ -1,4 +1,4 @@
-/** Puts the sidecar and all it imports into one executable file, with the licences of the others beside it. */
+/** Bundles the sidecar and its imports into one executable file, with all licenses next to it. */
 
 import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
@@ -7,10 +7,12 @@ import { build, type Plugin } from 'esbuild'
 import * as undici from 'undici'
 
 const HERE = import.meta.dirname
-/** Also the name of the command: the file lies on the image's PATH. */
+/** Also the name of the command: the file is on the image's PATH. */
 const NAME = 'auth-sidecar'
 const UNDICI_PARTS = join(HERE, 'undici-parts.js')
-/** Packages that others require, and that nothing is ever asked of here: nobody needs to load or to read them. */
+/**
+ * Packages that others require but that are never used here, so nobody needs to load or read them.
+ */
 const LEFT_OUT = [
   // fastify's, for routes with schemas, for tests and for the versions of plugins.
   '@fastify/ajv-compiler',
@@ -26,13 +28,13 @@ const LEFT_OUT = [
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    /** Where the bundle will find Node; an image without a shell has no `env` either. */
+    /** Where the bundle finds Node; an image without a shell has no `env` either. */
     node: { type: 'string', default: '/usr/bin/env node' },
   },
 })
 const directory = resolve(positionals[0] ?? join(HERE, '../node_modules/.cache/auth-sidecar'))
 
-/** A name that is imported and no part ends the build. */
+/** An imported name that no part exports fails the build. */
 const undiciInParts: Plugin = {
   name: 'undici in parts',
   setup(bundle) {
@@ -51,7 +53,7 @@ const { metafile } = await build({
   // An ES module that imports `node:http` makes Node load its own fetch and WebSocket: 10 MiB.
   format: 'cjs',
   banner: { js: `#!${values.node}` },
-  // Names stay, so that a stack can be read.
+  // Names stay, so that stack traces can be read.
   minifyWhitespace: true,
   minifySyntax: true,
   legalComments: 'none',
@@ -66,7 +68,10 @@ await writeFile(
   await licences(Object.keys(metafile.inputs)),
 )
 
-/** A part that has moved, or is another than the package exports, must end the build and not surface later. */
+/**
+ * A part that has moved, or differs from the package's export, must fail the build, not surface
+ * later.
+ */
 async function checkParts(file: string, whole: Readonly<Record<string, unknown>>): Promise<void> {
   const parts = (await import(file)) as Readonly<Record<string, unknown>>
   for (const [name, part] of Object.entries(parts)) {
@@ -74,7 +79,7 @@ async function checkParts(file: string, whole: Readonly<Record<string, unknown>>
   }
 }
 
-/** What the licences ask of whoever passes the code on: their text. */
+/** The text of the licenses, which anyone who passes the code on must include. */
 async function licences(inputs: readonly string[]): Promise<string> {
   const packages = inputs
     .map((path) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0])

@@ -1,4 +1,4 @@
-/** Stands in the bundle for the packages that are left out of it: who asks something of one after all is told so. */
+/** Stands in for the packages left out of the bundle: any access throws and says so. */
 
 module.exports = new Proxy(
   {},

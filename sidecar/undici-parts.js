@@ -1,6 +1,6 @@
 /**
- * undici as the bundle has it: what the sidecar imports, and not the mock agents, caches and proxies that
- * undici's own index loads with it. `bundle.ts` holds each against what that index exports.
+ * undici as the bundle has it: what the sidecar imports, without the mock agents, caches and
+ * proxies that undici's own index also loads. `bundle.ts` checks each part against that index.
  */
 
 import api from 'undici/lib/api/index.js'
@@ -9,7 +9,7 @@ import Agent from 'undici/lib/dispatcher/agent.js'
 import Dispatcher from 'undici/lib/dispatcher/dispatcher.js'
 import websocket from 'undici/lib/web/websocket/websocket.js'
 
-// The index does the same: a dispatcher has its `request` from here.
+// As the index does: this gives every dispatcher its `request`.
 Object.assign(Dispatcher.prototype, api)
 
 export const { WebSocket } = websocket

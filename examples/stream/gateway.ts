@@ -1,4 +1,4 @@
-/** A gateway of your own: echoes over WebSocket what workers send whom the sidecar vouches for. */
+/** A custom gateway: echoes over WebSocket what workers send that the sidecar has authenticated. */
 
 import { createServer, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -37,7 +37,8 @@ const echo = (stream: WebSocket): void => {
 }
 
 const admit = async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
-  // A peer can vanish while its assertion is verified. Without a listener that ends the process.
+  // A peer can vanish while its assertion is verified. Without a listener that error ends the
+  // process.
   socket.on('error', () => socket.destroy())
   try {
     print(`connected: ${await identify(request)}`)
@@ -51,7 +52,7 @@ const admit = async (request: IncomingMessage, socket: Duplex, head: Buffer): Pr
 
 server.on('upgrade', (request, socket, head) => void admit(request, socket, head))
 
-// Loopback only: nobody reaches this port past the sidecar.
+// Loopback only: nobody can bypass the sidecar.
 server.listen(Number(PORT), '127.0.0.1', () => {
   print(`listening on ${JSON.stringify(server.address())}`)
 })

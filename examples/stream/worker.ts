@@ -1,4 +1,4 @@
-/** A worker in Node: shows its pod's token, says hello, prints what comes back, and reconnects. */
+/** A worker in Node: sends its pod's token and a hello, prints the echo, and reconnects. */
 
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,9 +16,9 @@ const SILENCE_MS_MAX = 90_000
 
 type Ending = {
   readonly why: string
-  /** The worker was refused: another try would end the same way. */
+  /** The worker was refused: another try would fail the same way. */
   readonly isFinal: boolean
-  /** The other side restarts: somebody else is ready. */
+  /** The other side restarts: a replacement is ready. */
   readonly isRestart: boolean
   readonly hasReceived: boolean
 }
@@ -44,7 +44,7 @@ const runStream = async (): Promise<Ending> => {
     silence.refresh()
     print(`received: ${data.toString()}`)
   })
-  // `close` follows an error.
+  // A `close` event follows each error.
   socket.on('error', (error) => (why = error.message))
   socket.on('unexpected-response', (request, response) => {
     status = response.statusCode ?? 0

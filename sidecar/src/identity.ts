@@ -1,6 +1,9 @@
-/** What a token claims and what the cluster has proven: the words every room shares. */
+/** What a token claims and what the cluster has proven: the terms every room shares. */
 
-/** The claims of a pod-bound ServiceAccount token, as read from it. Times are seconds since the epoch. */
+/**
+ * The claims of a pod-bound ServiceAccount token, as read from it. Times are seconds since the
+ * epoch.
+ */
 export type Claims = {
   readonly issuer: string
   readonly audiences: readonly string[]
@@ -17,7 +20,7 @@ export type Claims = {
   readonly nodeName: string | undefined
 }
 
-/** Who a worker is: every field vouched for by a TokenReview that named exactly this pod. */
+/** Who a worker is: a TokenReview that named exactly this pod confirmed every field. */
 export type Identity = {
   readonly namespace: string
   readonly serviceAccount: string
@@ -37,7 +40,7 @@ export const userNameOf = ({
 }: Pick<Identity, 'namespace' | 'serviceAccount'>): string =>
   `system:serviceaccount:${namespace}:${serviceAccount}`
 
-/** What a TokenReview would say of these claims. */
+/** The identity a TokenReview would confirm for these claims. */
 export const identityOf = (claims: Claims): Identity => ({
   namespace: claims.namespace,
   serviceAccount: claims.serviceAccount,

@@ -10,7 +10,10 @@ import { readFileBounded } from './config/files.ts'
 
 type Run = (context: CommandContext) => number | undefined | Promise<number | undefined>
 
-/** Each loads no more than it needs: `drain` and `doctor` share the container's memory with `serve`. */
+/**
+ * Each command loads only what it needs: `drain` and `doctor` share the container's memory with
+ * `serve`.
+ */
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> = {
   serve: () => import('./commands/serve.ts'),
   drain: () => import('./commands/drain.ts'),
@@ -23,7 +26,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> =
 
 /** How long the process may live on after its command has ended, in milliseconds. */
 const LINGER_MS = 500
-/** How long a `serve` that could not start waits for the readers of its output, in milliseconds. */
+/** How long a `serve` that could not start waits for its output to be read, in milliseconds. */
 const SERVE_OUTPUT_MS_MAX = 4000
 
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]â€¦
@@ -37,7 +40,7 @@ const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]â€
   version       print the version
 `
 
-// No `await` at the top: the bundle is CommonJS, which has none.
+// No top-level `await`: the bundle is CommonJS, which does not have it.
 void main()
 
 async function main(): Promise<void> {

@@ -1,4 +1,4 @@
-// A worker in Go: shows its pod's token, says hello, prints what comes back, and reconnects.
+// A worker in Go: sends its pod's token and a hello, prints the echo, and reconnects.
 package main
 
 import (
@@ -26,20 +26,20 @@ const (
 var (
 	gatewayURL = cmp.Or(os.Getenv("GATEWAY_URL"), "ws://openclaw-gateway:18789")
 	tokenFile  = cmp.Or(os.Getenv("TOKEN_FILE"), "/var/run/secrets/openclaw/token")
-	// A transport of our own: the default one would show the token to HTTP_PROXY.
+	// A separate transport: the default one would reveal the token to HTTP_PROXY.
 	client = &http.Client{Transport: &http.Transport{}}
 )
 
 type ending struct {
 	why string
-	// The worker was refused: another try would end the same way.
+	// The worker was refused: another try would fail the same way.
 	isFinal bool
-	// The other side restarts: somebody else is ready.
+	// The other side restarts: a replacement is ready.
 	isRestart   bool
 	hasReceived bool
 }
 
-// runStream is one stream, from the connection to its end.
+// runStream runs one stream, from the connection to its end.
 func runStream() ending {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {

@@ -14,7 +14,7 @@ TOKEN_FILE = Path(os.environ.get("TOKEN_FILE", "/var/run/secrets/openclaw/token"
 BACKOFF_S = float(os.environ.get("BACKOFF_MS", "1000")) / 1000
 BACKOFF_S_MAX = 30
 CONNECT_S_MAX = 10
-# This side pings as well; a peer that answers none of its pings is gone.
+# The worker sends pings too; a peer that answers none of them is gone.
 PING_S, PONG_S_MAX = 30, 60
 
 
@@ -37,7 +37,7 @@ def run_stream():
             open_timeout=CONNECT_S_MAX,
             ping_interval=PING_S,
             ping_timeout=PONG_S_MAX,
-            proxy=None,  # HTTP_PROXY would show the token to somebody else.
+            proxy=None,  # HTTP_PROXY would reveal the token to a third party.
         ) as stream:
             stream.send("hello from Python")
             while True:
@@ -73,7 +73,7 @@ def main():
         except (ConnectionClosed, InvalidHandshake, OSError) as error:
             print(f"closed: {error}", flush=True)
         time.sleep(random.random() * min(BACKOFF_S * 2**failures, BACKOFF_S_MAX))
-        # 2 ** 1024 is more than a float holds.
+        # 2 ** 1024 exceeds a float.
         failures = min(failures + 1, 30)
 
 

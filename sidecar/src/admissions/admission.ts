@@ -18,13 +18,13 @@ export type AdmissionOptions = Pick<Admission, 'number' | 'claims' | 'address'> 
   readonly clock: Clock
 }
 
-/** How long a stream may outlive a denial, a deleted pod's for one, in milliseconds. */
+/** How long a stream may outlive a denial, such as a deleted pod, in milliseconds. */
 const DENIED_MS_MAX = 900
 
-/** What the stream's own end does not excuse: a denial, or a policy that no longer allows it. */
+/** Whether `DENIED_MS_MAX` applies: to a denial, or a policy that no longer allows the stream. */
 const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
 
-/** Times are of the steady clock. */
+/** Times are from the monotonic clock. */
 export class Admission {
   readonly number: number
   readonly claims: Claims
@@ -49,22 +49,22 @@ export class Admission {
     this.#forget = forget
   }
 
-  /** The role it was let in with; `undefined` before. */
+  /** The role the worker was admitted with; `undefined` before. */
   get role(): string | undefined {
     return this.#role
   }
 
-  /** When it was let in; `undefined` before. */
+  /** When the worker was admitted; `undefined` before. */
   get admittedAt(): number | undefined {
     return this.#admittedAt
   }
 
-  /** When its right to be here ended; `undefined` while it has it. */
+  /** When the admission was revoked; `undefined` while it is valid. */
   get revokedAt(): number | undefined {
     return this.#revokedAt
   }
 
-  /** Aborts when the admission is revoked before it was let in. */
+  /** Aborts when the admission is revoked before the worker was admitted. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
@@ -73,7 +73,7 @@ export class Admission {
     return this.#controller.signal
   }
 
-  /** Whether it was revoked before it was let in. */
+  /** Whether it was revoked before the worker was admitted. */
   get isAborted(): boolean {
     return this.#admittedAt === undefined && this.#revokedAt !== undefined
   }
@@ -88,13 +88,13 @@ export class Admission {
   }
 
   /**
-   * The last, synchronous question of an admission: true lets the worker in, and the caller must
-   * then call `attach` in the same turn.
+   * The last, synchronous step of an admission. If it returns true, the worker is admitted and the
+   * caller must call `attach` in the same turn.
    */
   admit(role: string): boolean {
     if (this.#take('admit') !== 'release') return false
     this.#role = role
-    // Nobody is told by it any more.
+    // Nobody needs the signal any more.
     this.#controller = undefined
     this.#admittedAt = this.#clock.monotonic()
     return true
@@ -102,7 +102,7 @@ export class Admission {
 
   attach(stream: LiveStream): void {
     this.#stream = stream
-    // A revocation between the two found no stream to close.
+    // A revocation between `admit` and `attach` found no stream to close.
     if (this.#state === 'closing') stream.close(this.#code)
   }
 
@@ -115,12 +115,12 @@ export class Admission {
     if (effect === 'abort') this.#controller?.abort()
     if (effect !== 'close') return
     this.#stream?.close(code)
-    // A frame under way may finish, and a slow reader may read its close: but not for long.
+    // The current frame may finish, and a slow reader may read its close frame, but not for long.
     if (isVerdict(code))
       this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
   }
 
-  /** The sockets are gone, or the admission was given up. */
+  /** The sockets are gone, or the admission was abandoned. */
   finish(): void {
     this.#cancelDestroy?.()
     if (this.#take('finish') === 'forget') this.#forget()

@@ -1,18 +1,18 @@
-/** The drain: asked for by a signal or by the command, whichever comes first, and done once. */
+/** The drain: started once, by a signal or by the command, whichever comes first. */
 
 import type { Log } from '../observe/log.ts'
 import type { AdmissionRegistry, Drained } from './registry.ts'
 
 export type DrainOptions = {
-  /** The streams are closed spread over this time, in milliseconds. */
+  /** The time over which the streams are closed, in milliseconds. */
   readonly windowMs: number
   readonly log: Log
-  /** Where workers come in: from the drain on each is asked to come back. */
+  /** The worker port: from the start of the drain it asks every worker to come back later. */
   readonly workerPort: { readonly startDraining: () => void }
   readonly registry: Pick<AdmissionRegistry, 'drain' | 'size'>
 }
 
-/** What is left this long after the window is cut off, in milliseconds. */
+/** Streams that are left this long after the window are cut off, in milliseconds. */
 const DRAIN_GRACE_MS = 3000
 
 export class Drain {

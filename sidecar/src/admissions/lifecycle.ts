@@ -3,22 +3,22 @@
 export type State = 'pending' | 'admitted' | 'closing' | 'gone'
 
 /**
- * `admit`: the line is at its end and asks to let the worker in. `revoke`: the right to be here
- * ended. `finish`: the sockets are gone, or the admission was given up.
+ * `admit`: every check has passed and the worker may enter. `revoke`: its right to be here ended.
+ * `finish`: the sockets are gone, or the admission was abandoned.
  */
 export type LifecycleEvent = 'admit' | 'revoke' | 'finish'
 
 /**
  * What the caller must do: `release` the worker into its stream, `refuse` it instead, `abort` the
- * admission under way, `close` the stream, `forget` the entry.
+ * pending admission, `close` the stream, `forget` the entry.
  */
 export type Effect = 'release' | 'refuse' | 'abort' | 'close' | 'forget' | 'none'
 
 type Step = readonly [next: State, effect: Effect]
 
 /**
- * Architecture invariant: no row leads from `closing` or `gone` to `release`. Whatever the order
- * of events, an admission that was revoked is never let in, and a stream that was revoked is closed.
+ * Architecture invariant: no row leads from `closing` or `gone` to `release`. Whatever the order of
+ * events, a revoked admission never lets its worker in, and a revoked stream is closed.
  */
 const TABLE: { readonly [S in State]: { readonly [E in LifecycleEvent]: Step } } = {
   pending: {
@@ -43,5 +43,5 @@ const TABLE: { readonly [S in State]: { readonly [E in LifecycleEvent]: Step } }
   },
 }
 
-/** The state after `event`, and what to do about it. */
+/** The state after `event`, and what the caller must do. */
 export const step = (state: State, event: LifecycleEvent): Step => TABLE[state][event]

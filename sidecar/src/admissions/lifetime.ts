@@ -1,4 +1,4 @@
-/** Lifetime: when an open stream has to end although nobody deleted anything. */
+/** Lifetime: when an open stream has to end although nothing was deleted. */
 
 import type { Code } from '../denial.ts'
 import type { Claims } from '../identity.ts'
@@ -7,19 +7,23 @@ export type LifetimeRules = {
   readonly onTokenExpiry: 'keep-while-pod-lives' | 'close'
   /** Milliseconds a stream may live; 0 for no limit. */
   readonly maxSessionAgeMs: number
-  /** Milliseconds a terminating pod's streams may go on, and never longer than its own grace. */
+  /**
+   * Milliseconds a terminating pod's streams may go on, but never longer than its own grace period.
+   */
   readonly terminationGraceMs: number
-  /** Milliseconds without a watch after which an expired token no longer carries a stream. */
+  /** Milliseconds without a watch after which a stream with an expired token has to end. */
   readonly maxWatchStalenessMs: number
 }
 
-/** A stream as its lifetime is judged. Times are milliseconds; `…AgoMs` of a steady clock. */
+/**
+ * What decides a stream's lifetime. Times are milliseconds; `…AgoMs` are from a monotonic clock.
+ */
 export type Life = {
   readonly claims: Claims
   readonly admittedAgoMs: number
-  /** Since when its pod is being deleted, and how long the pod was given. */
+  /** How long ago its pod began to terminate, and the pod's grace period. */
   readonly termination: { readonly agoMs: number; readonly graceMs: number } | undefined
-  /** How long there has been no watch to believe. */
+  /** How long there has been no watch to trust. */
   readonly watchStaleMs: number
   readonly nowMs: number
 }

@@ -1,4 +1,4 @@
-/** The registry of pending admissions and live streams: caps, revocation, heartbeat, drain. */
+/** The registry of pending admissions and live streams: caps, revocation, heartbeat and drain. */
 
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
@@ -9,16 +9,16 @@ import type { RelayTotals } from '../lib/relay-totals.ts'
 import { Admission } from './admission.ts'
 import { UnverifiedAdmissions } from './unverified-admissions.ts'
 
-/** Who asks to be admitted: the claims of a token, and where it was shown. */
+/** A request for admission: the claims of a token, and the address that presented it. */
 export type AdmissionRequest = {
   readonly claims: Claims
   readonly address: string
-  /** An admission whose signature could not be checked waits in a pool of its own. */
+  /** An admission whose signature could not be checked waits in a separate pool. */
   readonly signature: SignatureState
 }
 
 export type AdmissionRegistryOptions = {
-  /** Pending admissions and live streams together, at most. */
+  /** The most pending admissions and live streams together. */
   readonly streamsMax: number
   /** The same for one pod. */
   readonly streamsPerPodMax: number
@@ -27,13 +27,16 @@ export type AdmissionRegistryOptions = {
 
 /** What a drain did. */
 export type Drained = {
-  /** Streams that it ended. */
+  /** Streams that the drain ended. */
   readonly streams: number
 }
 
-/** A drain gives each stream so much of the loop's time, in milliseconds, however short its window. */
+/** The least time a drain allows per stream, in milliseconds, however short its window. */
 const DRAINED_MS_MIN = 0.2
-/** The heartbeat visits the streams in this many slices a period, so that pings do not come in bursts. */
+/**
+ * Slices per heartbeat period; each visits some of the streams, so that pings do not come in
+ * bursts.
+ */
 const HEARTBEAT_SLICES = 20
 
 export class AdmissionRegistry {
@@ -49,7 +52,7 @@ export class AdmissionRegistry {
     this.#options = options
   }
 
-  /** Pending admissions and live streams; those nobody has vouched for yet are not among them. */
+  /** Pending admissions and live streams, without the unverified admissions. */
   get size(): number {
     return this.#admissions.size
   }
@@ -60,9 +63,9 @@ export class AdmissionRegistry {
   }
 
   /**
-   * Runs one admission: `work` asks what is left to ask and lets the worker in. From here on the
-   * admission can be revoked, which aborts its `signal`; what that makes `work` throw becomes the
-   * code of the revocation. It is over at once unless `work` let the worker in.
+   * Runs one admission: `work` does the remaining checks and lets the worker in. From here on the
+   * admission can be revoked, which aborts its `signal`; if `work` throws because of that, the
+   * result is the revocation's code. The admission ends at once unless `work` let the worker in.
    */
   async run<T>(
     { claims, address, signature }: AdmissionRequest,
@@ -85,7 +88,7 @@ export class AdmissionRegistry {
     }
   }
 
-  /** Registers an admission whose signature holds. */
+  /** Registers an admission whose signature is valid. */
   begin(claims: Claims, address: string): Verdict<Admission> {
     const full = this.#findFull(claims)
     if (full !== undefined) return denied(full)
@@ -93,8 +96,9 @@ export class AdmissionRegistry {
   }
 
   /**
-   * Registers an admission whose signature nobody could check. It can be revoked like any other,
-   * but takes no place of a stream, nor of the pod it names: anybody can name one.
+   * Registers an admission whose signature could not be checked. It can be revoked like any other,
+   * but does not count against the limits on streams, in all and of the pod it names: anybody can
+   * name a pod.
    */
   beginUnverified(claims: Claims, address: string): Verdict<Admission> {
     if (this.#draining !== undefined) return denied('draining')
@@ -104,7 +108,9 @@ export class AdmissionRegistry {
     return granted(admission)
   }
 
-  /** The cluster has proven the claims of an unverified admission: it takes its places now. */
+  /**
+   * The cluster has proven the claims of an unverified admission: now it counts against the limits.
+   */
   confirm(admission: Admission): Verdict<Admission> {
     const full = this.#findFull(admission.claims)
     if (full !== undefined) return denied(full)
@@ -138,7 +144,7 @@ export class AdmissionRegistry {
     return admission
   }
 
-  /** Of a pod, or of all: what may still become a stream, and what is one. */
+  /** All admissions that are not over, of a pod or of all pods, unverified ones included. */
   *#list(podUid?: string): Iterable<Admission> {
     yield* podUid === undefined ? this.#admissions : (this.#admissionsOfPod.get(podUid) ?? [])
     for (const admission of this.#unverified) {
@@ -150,14 +156,14 @@ export class AdmissionRegistry {
     for (const admission of this.#list(podUid)) admission.revoke(code)
   }
 
-  /** Aborts the admissions of a pod that are still under way; its streams go on. */
+  /** Aborts the pending admissions of a pod; its streams go on. */
   revokePending(podUid: string, code: Code): void {
     for (const admission of this.#list(podUid)) {
       if (admission.state === 'pending') admission.revoke(code)
     }
   }
 
-  /** Asks of a pod's entries why they should end, and ends those that have to. */
+  /** Asks for each entry of a pod why it should end, and ends those that must. */
   reviewPod(podUid: string, findEnd: (admission: Admission) => Code | undefined): void {
     for (const admission of this.#admissionsOfPod.get(podUid) ?? []) {
       const code = findEnd(admission)
@@ -165,7 +171,7 @@ export class AdmissionRegistry {
     }
   }
 
-  /** Asks of every entry why it should end, and ends those that have to. */
+  /** Asks for each entry why it should end, and ends those that must. */
   review(findEnd: (admission: Admission) => Code | undefined): void {
     for (const admission of this.#list()) {
       const code = findEnd(admission)
@@ -175,9 +181,9 @@ export class AdmissionRegistry {
 
   /**
    * Revokes everything with `draining`, spread evenly over `windowMs` so that the workers do not
-   * come back all at once, and resolves when the last one is gone. What is left `graceMs` after
-   * the window is destroyed. Nothing begins any more, not even for workers that were at the door. A
-   * second call waits for the first.
+   * all come back at once, and resolves when the last entry is gone. What is left `graceMs` after
+   * the window is destroyed. No new admission begins, not even for workers that are already
+   * connected. A second call waits for the first.
    */
   drain(windowMs: number, graceMs: number): Promise<Drained> {
     this.#draining ??= this.#drainOnce(windowMs, graceMs)
@@ -200,7 +206,7 @@ export class AdmissionRegistry {
     return { streams: admissions.filter(({ admittedAt }) => admittedAt !== undefined).length }
   }
 
-  /** Drops all sockets at once, without close frames, and aborts what is under way. */
+  /** Destroys all sockets at once, without close frames, and aborts pending admissions. */
   destroyAll(): void {
     for (const admission of this.#list()) {
       admission.revoke('draining')
@@ -208,7 +214,7 @@ export class AdmissionRegistry {
     }
   }
 
-  /** Pings silent peers once every `idleMs`. Returns the way to stop. */
+  /** Pings silent peers once every `idleMs`. Returns a function that stops it. */
   startHeartbeat(idleMs: number): () => void {
     const { clock } = this.#options
     let cancel = () => {}

@@ -1,4 +1,4 @@
-/** Revocation: which admissions end when a pod, a ServiceAccount, the time or the policy says so. */
+/** Revocation: which admissions end because of a pod, a ServiceAccount, time or the policy. */
 
 import type { PodBinding } from '../authz/pod-binding.ts'
 import type { Policy } from '../authz/policy.ts'
@@ -20,7 +20,7 @@ export type RevocationOptions = {
   readonly clock: Clock
 }
 
-/** How often open streams are asked whether their time is over, in milliseconds. */
+/** How often each open stream's lifetime is checked, in milliseconds. */
 const SWEEP_MS = 1000
 
 export class Revocation implements PodListener {
@@ -31,7 +31,7 @@ export class Revocation implements PodListener {
     this.#options = options
   }
 
-  /** Asks every open stream once a second whether its time is over. */
+  /** Checks once a second whether an open stream's lifetime is over. */
   start(): void {
     const { clock, registry } = this.#options
     registry.review((admission) => this.#findEnd(admission))
@@ -62,14 +62,14 @@ export class Revocation implements PodListener {
     )
   }
 
-  /** Every admission has to pass the policy again. */
+  /** Checks every admission against the policy again. */
   policyChanged(): void {
     this.#options.registry.review(
       (admission) => this.#findPolicyEnd(admission) ?? this.#findBindingEnd(admission),
     )
   }
 
-  /** Why an open stream's time is over. */
+  /** Why an open stream's lifetime is over. */
   #findEnd({ claims, admittedAt }: Admission): Code | undefined {
     if (admittedAt === undefined) return undefined
     const { clock, rules, watch } = this.#options
@@ -87,7 +87,7 @@ export class Revocation implements PodListener {
     )
   }
 
-  /** An admission under way has no role yet: its last question asks for that. */
+  /** A pending admission has no role yet: its last check covers the role. */
   #findPolicyEnd({ claims, role }: Admission): Code | undefined {
     const policy = this.#options.policy()
     if (!policy.isEnabled) return 'trust_disabled'
@@ -97,11 +97,11 @@ export class Revocation implements PodListener {
     return grant.ok ? undefined : grant.code
   }
 
-  /** The rules of the binding may be stricter now; what only cannot be said ends no stream. */
+  /** The binding rules may be stricter now. A fault ends no stream, only a denial does. */
   #findBindingEnd({ claims, address, state }: Admission): Code | undefined {
     const { binding } = this.#options
     const bound = state === 'admitted' ? binding.check({ claims, address }) : undefined
-    // The streams of a terminating pod have until the end of its grace.
+    // The streams of a terminating pod may go on until the end of its grace period.
     if (bound?.ok !== false || isFault(bound.code) || bound.code === 'pod_terminating') {
       return undefined
     }

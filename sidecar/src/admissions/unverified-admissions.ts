@@ -1,10 +1,10 @@
-/** Admissions whose signature could not be checked: a pool that takes no place of a stream. */
+/** Admissions whose signature could not be checked: a pool outside the limits on streams. */
 
 import { addressGroup } from '../lib/address-group.ts'
 import { Tally } from '../lib/tally.ts'
 import type { Admission } from './admission.ts'
 
-/** In all, and of one address; the rate at which they may come is the precheck's to bound. */
+/** The most in all, and of one address. The precheck bounds the rate at which they come. */
 const UNVERIFIED_MAX = 256
 const UNVERIFIED_PER_ADDRESS_MAX = 8
 

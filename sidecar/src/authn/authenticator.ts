@@ -1,4 +1,4 @@
-/** The token authenticator: whether a token is good, by the cluster, the cache, or our own check. */
+/** The token authenticator: the cluster, the cache or our own check decides on a token. */
 
 import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../lib/bounded-lru.ts'
@@ -15,21 +15,26 @@ export type TokenAuthenticatorOptions = {
   readonly verdicts: Pick<VerdictCache, 'find' | 'invalidatePod'>
   readonly clock: Clock
   readonly rules: () => AuthenticationRules
-  /** Milliseconds for which the pod watch cannot be believed; 0 while it can. */
+  /** Milliseconds for which the pod watch cannot be trusted; 0 while it can. */
   readonly watchStaleMs: () => number
-  /** Tokens remembered beyond their `exp`, at most. */
+  /** The most tokens remembered beyond their `exp`. */
   readonly entriesMax: number
 }
 
 export type AuthenticationRules = {
-  /** How long after its `exp` a token that was reviewed before still counts; 0 for never. */
+  /**
+   * How long after its `exp` a previously reviewed token still counts, in milliseconds; 0 for
+   * never.
+   */
   readonly expiredTokenReconnectGraceMs: number
   readonly onApiOutage: 'refuse' | 'verify-locally'
-  /** A watch that was lost longer ago does not carry a local verdict, in milliseconds. */
+  /** The longest time without a watch for which a local verdict counts, in milliseconds. */
   readonly maxWatchStalenessMs: number
 }
 
-/** Who said that a token is good: a TokenReview now, a cached one, our own check, or an earlier one. */
+/**
+ * What confirmed the token: a TokenReview now, a cached one, our own check, or an earlier review.
+ */
 export type Source = 'review' | 'cache' | 'local' | 'memory'
 
 export type Authenticated = {
@@ -37,10 +42,10 @@ export type Authenticated = {
   readonly source: Source
 }
 
-/** A signature that was not verified is never good enough locally, nor for an expired token. */
+/** A token with an unverified signature is never accepted locally, nor after it expired. */
 export class TokenAuthenticator implements PodListener {
   readonly #options: TokenAuthenticatorOptions
-  /** Identities by `jti`, until the grace behind the token's `exp` is over. */
+  /** Identities by `jti`, until the grace period after the token's `exp` is over. */
   readonly #memory: LRUCache<string, Identity>
 
   constructor(options: TokenAuthenticatorOptions) {
@@ -53,7 +58,7 @@ export class TokenAuthenticator implements PodListener {
     })
   }
 
-  /** Throws `Fault` when nobody could say. */
+  /** Throws a `Fault` when nobody could decide. */
   async authenticate(
     token: string,
     claims: Claims,
@@ -63,7 +68,7 @@ export class TokenAuthenticator implements PodListener {
     if (clock.now() >= claims.expiresAt * 1000) return this.#recall(claims, signature)
     try {
       const found = verdicts.find(token, claims)
-      // What is in hand is handed over at once.
+      // A cached verdict is returned synchronously.
       const source = found instanceof Promise ? 'review' : 'cache'
       const verdict = await found
       if (!verdict.ok) return verdict
@@ -77,7 +82,9 @@ export class TokenAuthenticator implements PodListener {
     }
   }
 
-  /** Whether a verdict of this source still counts: the rules of a local one can be reloaded. */
+  /**
+   * Whether a verdict from this source still counts: a reload can change the rules of a local one.
+   */
   isStanding(source: Source): boolean {
     return source !== 'local' || this.#isLocalAllowed()
   }

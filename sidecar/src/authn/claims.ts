@@ -1,4 +1,4 @@
-/** The first half of the precheck: what an unverified token says, which may only refuse. */
+/** The first half of the precheck: the claims of an unverified token, which can only refuse it. */
 
 import * as z from 'zod'
 import { decodeBase64url } from '../lib/base64url.ts'
@@ -7,18 +7,21 @@ import { userNameOf, type Claims } from '../identity.ts'
 import { parseStrictJson } from './strict-json.ts'
 
 export type ClaimRules = {
-  /** Issuers that are accepted; `undefined` while the cluster's own is not known yet. */
+  /** Accepted issuers; `undefined` while the cluster's own is not known yet. */
   readonly issuers: () => readonly string[] | undefined
-  /** At least one must be among the token's. */
+  /** Accepted audiences; the token must have at least one of them. */
   readonly audiences: readonly string[]
-  /** The longest `exp - iat` that is accepted, in milliseconds. */
+  /** The longest accepted `exp - iat`, in milliseconds. */
   readonly maxTokenLifetimeMs: number
   /** How long after its `exp` a token may still pass this stage, in milliseconds. Default 0. */
   readonly expiryGraceMs?: number
   readonly isListed: (namespace: string, serviceAccount: string) => boolean
 }
 
-/** The families Kubernetes signs with; `none` and every HMAC are absent on purpose (RFC 8725 §3.1). */
+/**
+ * The algorithms Kubernetes signs with; `none` and every HMAC are left out on purpose (RFC 8725
+ * §3.1).
+ */
 export const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512']
 
 const NBF_SKEW_S = 60
@@ -33,12 +36,12 @@ const subdomain = z
   .regex(/^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/)
 const uid = z.string().regex(/^[A-Za-z0-9-]{1,64}$/)
 const time = z.number().nonnegative()
-/** Asked in one go: an issue for each member of a long list would cost milliseconds. */
+/** Checked in one step: an issue for each member of a long list would cost milliseconds. */
 const audiences = z.custom<string | readonly string[]>(
   (value) => isString(value) || (Array.isArray(value) && value.every(isString)),
 )
 
-/** The claims of a ServiceAccount token (measured on Kubernetes 1.35); the grammars are exact. */
+/** The claims of a ServiceAccount token, as measured on Kubernetes 1.35; the grammars are exact. */
 const CLAIMS = z.object({
   iss: z.string(),
   aud: audiences,
@@ -55,7 +58,7 @@ const CLAIMS = z.object({
     serviceaccount: z.object({ name: subdomain, uid }),
     pod: z.object({ name: subdomain, uid }).optional(),
     node: z.object({ name: subdomain, uid: z.string().nullish() }).optional(),
-    // The API server would also ask for the Secret; a pod's token is bound to none.
+    // The API server would also check the Secret; a pod's token is not bound to one.
     secret: z.null().optional(),
     warnafter: z.number().nullish(),
   }),
@@ -65,19 +68,19 @@ function isString(value: unknown): value is string {
   return typeof value === 'string'
 }
 
-/** Reads a token's claims and refuses what no signature could save. */
+/** Reads a token's claims and refuses what no signature could make acceptable. */
 export function readClaims(token: string, rules: ClaimRules, nowMs: number): Verdict<Claims> {
   const claims = parseToken(token)
   return claims.ok ? judgeClaims(claims.value, rules, nowMs) : claims
 }
 
-/** What the rules say of claims that were read, now. */
+/** Judges claims that were read earlier by the rules and the time as they are now. */
 export function judgeClaims(claims: Claims, rules: ClaimRules, nowMs: number): Verdict<Claims> {
   const objection = findObjection(claims, rules, nowMs / 1000)
   return objection === undefined ? granted(claims) : denied(objection)
 }
 
-/** The same for the same token, whenever it is asked. */
+/** The result depends on the token alone, not on the time or the rules. */
 function parseToken(token: string): Verdict<Claims> {
   // A JWE has five parts.
   const parts = token.split('.', 4)
@@ -109,7 +112,7 @@ function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | 
   if (!claims.audiences.some((audience) => rules.audiences.includes(audience))) {
     return 'audience_mismatch'
   }
-  // The API server would accept 60 s more; here a token ends when it says it does.
+  // The API server would accept 60 s more; here a token ends exactly at its `exp`.
   if (nowS >= claims.expiresAt + (rules.expiryGraceMs ?? 0) / 1000) return 'token_expired'
   if (Math.max(claims.issuedAt, claims.notBefore ?? 0) > nowS + NBF_SKEW_S) {
     return 'token_not_yet_valid'

@@ -1,15 +1,15 @@
-/** Credential carriers: where a worker may show its token at the upgrade, at most one. */
+/** Credential carriers: where a worker may present its token at the upgrade, at most once. */
 
 import { BEARER_SUBPROTOCOL, isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { decodeBase64url } from '../lib/base64url.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 
-/** How a token is shown at the upgrade. */
+/** How a token is presented at the upgrade. */
 type Carrier = 'authorization' | 'header' | 'cf_access' | 'subprotocol'
 
 export type Credential = { readonly token: string }
 
-/** The longest token that is looked at, in bytes. */
+/** The longest accepted token, in bytes. */
 export const TOKEN_BYTES_MAX = 8 * 1024
 
 const CF_ACCESS_HEADER = 'cf-access-client-secret'
@@ -20,8 +20,8 @@ type Shown = { readonly value: string; readonly carrier: Carrier }
 
 /**
  * Finds the credential of an upgrade request. `rawHeaders` are Node's alternating names and values,
- * so that repeated headers are seen as such. No credential is `undefined`; two, or one repeated,
- * are `credential_repeated`.
+ * so that repeated headers stay visible. No credential is `undefined`; two credentials, or one
+ * repeated, are `credential_repeated`.
  */
 export function findCredential(
   rawHeaders: readonly string[],
@@ -34,7 +34,7 @@ export function findCredential(
   return readToken(only)
 }
 
-/** Checks the size and the alphabet of a token, whatever carried it. */
+/** Checks the size and the alphabet of a token from any carrier. */
 export function acceptToken(token: string | undefined): Verdict<string> {
   if (token === undefined) return denied('credential_malformed')
   if (token.length > TOKEN_BYTES_MAX) return denied('credential_too_large')

@@ -1,4 +1,4 @@
-/** The precheck: everything about a token that can be decided without asking the API server. */
+/** The precheck: everything about a token that can be decided without the API server. */
 
 import { addressGroup } from '../lib/address-group.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -15,21 +15,26 @@ export type PrecheckOptions = {
   readonly rules: () => ClaimRules
   readonly keys: KeySource
   readonly clock: Clock
-  /** Admits tokens whose signature cannot be checked to a TokenReview: per address, and in all. */
+  /**
+   * How many tokens with an unchecked signature may go to a TokenReview: per address, and in all.
+   */
   readonly unverifiedBudget: { readonly perAddress: TokenBuckets; readonly inAll: TokenBuckets }
 }
 
-/** Tokens that need not be read and verified anew each time they come. */
+/** Tokens that are remembered, so that they need not be read and verified again each time. */
 const VERIFIED_MAX = 20_000
 
 export type Precheck = ReturnType<typeof createPrecheck>
 
-/** Builds the two stages of the precheck: `read` is synchronous and free, `verify` costs a signature. */
+/**
+ * Builds the two stages of the precheck: `read` is synchronous and cheap, `verify` checks a
+ * signature.
+ */
 export function createPrecheck(options: PrecheckOptions) {
   const { keys, clock, unverifiedBudget } = options
   const verified = new VerifiedTokens(VERIFIED_MAX)
   return {
-    /** Shape and claims. They may refuse, and never admit. */
+    /** Shape and claims. Can only refuse, never admit. */
     read(token: string): Verdict<Claims> {
       const accepted = acceptToken(token)
       if (!accepted.ok) return accepted
@@ -39,14 +44,14 @@ export function createPrecheck(options: PrecheckOptions) {
         : judgeClaims(known, options.rules(), clock.now())
     },
 
-    /** The same of claims that were read before: the rules and the time may have changed. */
+    /** The same for claims that were read before: the rules and the time may have changed. */
     judge(claims: Claims): Verdict<Claims> {
       return judgeClaims(claims, options.rules(), clock.now())
     },
 
     /**
-     * Signature of the token that `claims` were read from. Without any keys a few tokens may go on
-     * to the TokenReview unproven.
+     * Checks the signature of the token that `claims` were read from. While there are no keys, a
+     * few tokens may go on to the TokenReview unverified.
      */
     async verify(
       token: string,
@@ -58,7 +63,7 @@ export function createPrecheck(options: PrecheckOptions) {
       const signature = await verifySignature(token, keys)
       if (!signature.ok) return signature
       if (signature.value === 'verified') {
-        // Which keys have said so is known for certain only where they did not change meanwhile.
+        // Only if the keys did not change meanwhile is it certain which keys verified the token.
         const isKept = current !== undefined && current === keys.current()
         if (isKept && claims !== undefined) verified.keep(token, claims, current)
         return signature

@@ -6,16 +6,16 @@ import { ALGORITHMS } from './claims.ts'
 
 /** Where the signing keys come from. */
 export type KeySource = {
-  /** The keys in hand, chosen by `kid` and `alg`; `undefined` when there are none to trust. */
+  /** The current keys, selected by `kid` and `alg`; `undefined` when there are none to trust. */
   readonly current: () => CompactVerifyGetKey | undefined
-  /** Fetches the keys again, at most once per cooldown; callers share one fetch. */
+  /** Fetches the keys again, at most once per cooldown; concurrent callers share one fetch. */
   readonly refresh: () => Promise<'refreshed' | 'cooldown' | 'failed'>
 }
 
-/** `unavailable`: no keys can be had, so that only a TokenReview can tell. */
+/** `unavailable`: there are no keys, so only a TokenReview can decide. */
 export type SignatureState = 'verified' | 'unavailable'
 
-/** Verifies the signature; an unknown key is looked for once more before it refuses. */
+/** Verifies the signature. For an unknown key it fetches the keys once more before it refuses. */
 export async function verifySignature(
   token: string,
   keys: KeySource,

@@ -1,17 +1,17 @@
-/** Strict JSON: reads a text only where every parser would read the same from it. */
+/** Strict JSON: accepts only texts that every parser would read the same way. */
 
 import { isUtf8 } from 'node:buffer'
 
 /** A ServiceAccount token has four levels. */
 const DEPTH_MAX = 16
-/** In a text known to be JSON: strings, with the colon that makes one a name, and brackets. */
+/** In valid JSON: strings, with the colon that makes one a name, and brackets. */
 const TOKENS = /("[^"\\]*(?:\\.[^"\\]*)*")([ \t\r\n]*:)?|[[\]{}]/g
 
 /**
  * The value of a JSON text, or `undefined`. `JSON.parse` refuses a byte order mark, among others.
- * What is refused here as well:
+ * Also refused here:
  * - bytes that are not UTF-8, and lone surrogates: other parsers replace them (RFC 8725 §3.7);
- * - a name that stands twice in an object, however it is escaped: some parsers take the first one,
+ * - a name that appears twice in an object, however it is escaped: some parsers take the first one,
  *   some the last (RFC 7519 §4);
  * - more levels than another parser may be able to follow.
  */
@@ -28,7 +28,7 @@ export function parseStrictJson(bytes: Buffer): unknown {
 }
 
 function isUnambiguous(text: string): boolean {
-  /** The names of each object that is open; of an array, which has none, an empty set. */
+  /** The names of each open object; an empty set for an array, which has none. */
   const open: Set<string>[] = []
   for (const [token, string, colon] of text.matchAll(TOKENS)) {
     if (string === undefined) {

@@ -1,4 +1,4 @@
-/** TokenReview: asks the cluster about a token and believes only an answer that names this pod. */
+/** TokenReview: asks the cluster about a token and trusts only an answer that names this pod. */
 
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -6,7 +6,7 @@ import { identityOf, userNameOf, type Claims, type Identity } from '../identity.
 import type { KubeClient, KubeRequest } from '../kube/client.ts'
 import type { Clock } from '../lib/clock.ts'
 
-/** How a TokenReview ended: `fault` where nobody could say. */
+/** How a TokenReview ended: `fault` when there was no usable answer. */
 type ReviewOutcome = 'authenticated' | 'rejected' | 'fault'
 
 export type TokenReviewOptions = {
@@ -39,7 +39,7 @@ export const reviewRequest = (
   deadlineMs,
 })
 
-/** Reviews tokens, and tells how long each review took. A review throws `Fault` without an answer. */
+/** Reviews tokens and reports how long each review took. Throws a `Fault` without an answer. */
 export function createTokenReview(options: TokenReviewOptions): ReviewToken {
   const { client, audiences, deadlineMs, clock, onReviewed } = options
   return async (token, claims) => {
@@ -57,8 +57,8 @@ export function createTokenReview(options: TokenReviewOptions): ReviewToken {
 }
 
 /**
- * What the body of a 2xx answer says about the token of these claims. It has to name one of the
- * audiences: without them the API server's own would be accepted.
+ * Reads from a 2xx answer whether the token of these claims is good. The answer must name one of
+ * the audiences: otherwise a token for the API server itself would be accepted.
  */
 function readReview(
   answer: unknown,
@@ -69,11 +69,11 @@ function readReview(
   if (member(answer, 'kind') !== 'TokenReview' || status === undefined) {
     throw new Fault('review_unavailable', "The API server's answer is not a TokenReview.")
   }
-  // A refusal leaves `authenticated` out; anything but a plain true is one.
+  // A rejection leaves `authenticated` out; anything but `true` is a rejection.
   if (member(status, 'authenticated') !== true || member(status, 'error')) {
     return denied('review_rejected')
   }
-  // An authenticator that knows nothing of audiences answers with an empty list.
+  // An authenticator that does not know audiences answers with an empty list.
   const named = member(status, 'audiences')
   if (!Array.isArray(named) || !audiences.some((audience) => named.includes(audience))) {
     return denied('review_audience_mismatch')
@@ -81,7 +81,7 @@ function readReview(
   return readIdentity(member(status, 'user'), claims)
 }
 
-/** `user.uid` is the ServiceAccount's, the same for all its pods: the pod is named in `extra` alone. */
+/** `user.uid` is the ServiceAccount's, the same for all its pods: only `extra` names the pod. */
 function readIdentity(user: unknown, claims: Claims): Verdict<Identity> {
   const extra = member(user, 'extra')
   const nodeName = single(extra, 'node-name')
@@ -102,7 +102,10 @@ function readIdentity(user: unknown, claims: Claims): Verdict<Identity> {
   })
 }
 
-/** The one value of an `extra` field: `undefined` when it is absent, `null` when it is not one string. */
+/**
+ * The single value of an `extra` field: `undefined` if absent, `null` if it is not exactly one
+ * string.
+ */
 function single(extra: unknown, name: string): string | null | undefined {
   const values = member(extra, `${EXTRA}${name}`)
   if (values === undefined) return undefined

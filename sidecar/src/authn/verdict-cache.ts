@@ -1,4 +1,4 @@
-/** The verdict cache: one TokenReview per token, remembered for as long as it may be believed. */
+/** The verdict cache: one TokenReview per token, remembered for as long as it can be trusted. */
 
 import { createHmac, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -12,7 +12,7 @@ export type CacheOutcome = 'hit' | 'miss' | 'negative' | 'shared'
 
 export type VerdictCacheOptions = {
   readonly audiences: readonly string[]
-  /** How long a good verdict may be believed right now, in milliseconds. */
+  /** How long a good verdict may be trusted at the moment, in milliseconds. */
   readonly ttlMs: () => number
   /** How long a bad verdict is remembered, in milliseconds; at most 2 s. */
   readonly negativeTtlMs: number
@@ -23,12 +23,14 @@ export type VerdictCacheOptions = {
   readonly onOutcome: (outcome: CacheOutcome) => void
 }
 
-/** Without a current pod watch a verdict is believed for no longer than this, in milliseconds. */
+/** The longest a verdict is trusted without a current pod watch, in milliseconds. */
 const TTL_WITHOUT_WATCH_MS = 10_000
-/** The API server ends each watch after a while; the next one follows within this, in milliseconds. */
+/**
+ * The API server ends each watch after a while; the next one follows within this, in milliseconds.
+ */
 const RECONNECT_MS_MAX = 2000
 
-/** How long a good verdict may be believed beside a watch that has been down for `watchStaleMs`. */
+/** How long a good verdict may be trusted when the watch has been down for `watchStaleMs`. */
 export const verdictTtl = (cacheTtlMs: number, watchStaleMs: number): number =>
   watchStaleMs <= RECONNECT_MS_MAX ? cacheTtlMs : Math.min(cacheTtlMs, TTL_WITHOUT_WATCH_MS)
 
@@ -42,8 +44,8 @@ type Flight = {
 
 /**
  * Good and bad verdicts are kept apart, so that a flood of bad tokens evicts no good one. A review
- * belongs to nobody: whoever asked first may leave, and the others still get its answer. Faults
- * are never kept. Keys are an HMAC under a key of this process: no token is held.
+ * does not belong to its first caller: that caller may leave, and the others still get the answer.
+ * Faults are never cached. Keys are an HMAC under a key of this process: no token is stored.
  */
 export class VerdictCache {
   readonly #options: VerdictCacheOptions
@@ -73,14 +75,14 @@ export class VerdictCache {
     })
   }
 
-  /** Good verdicts in hand. */
+  /** Good verdicts in the cache. */
   get size(): number {
     return this.#good.size
   }
 
   /**
-   * The verdict on a token whose claims were read. One that is in hand is no promise; else the
-   * cluster is asked. Throws `Fault`.
+   * The verdict on a token whose claims were read. A cached one is not a promise; otherwise the
+   * cluster is asked. Throws a `Fault`.
    */
   find(token: string, claims: Claims): Promise<Verdict<Identity>> | Verdict<Identity> {
     const key = this.#keyOf(token)
@@ -93,7 +95,7 @@ export class VerdictCache {
     return this.#count('miss', this.#start(key, token, claims))
   }
 
-  /** Forgets what is known of a pod and discards the answers still under way. */
+  /** Forgets the verdicts on a pod's tokens and discards reviews in flight. */
   invalidatePod(podUid: string): void {
     for (const key of this.#keysOfPod.get(podUid) ?? []) this.#good.delete(key)
     for (const [key, flight] of this.#flights) {
@@ -116,7 +118,7 @@ export class VerdictCache {
       }
     }
     const flight: Flight = {
-      // Starts after `flight` is in place; the map is bounded by the review's concurrency and queue.
+      // Starts after `flight` is assigned; the review's concurrency and queue bound the map.
       promise: Promise.resolve().then(run),
       podUid: claims.podUid,
       discarded: false,
@@ -142,7 +144,9 @@ export class VerdictCache {
     else keys.add(key)
   }
 
-  /** The allowed age may have shrunk since a verdict was kept, for want of a current watch. */
+  /**
+   * The allowed age may have shrunk since the verdict was cached, because the watch is not current.
+   */
   #isFresh({ keptAt }: Kept): boolean {
     return this.#options.clock.monotonic() - keptAt < this.#options.ttlMs()
   }

@@ -1,4 +1,4 @@
-/** Verified tokens: what was read from a token, and that its signature held, is known the next time it comes. */
+/** Verified tokens: remembers the claims of each token whose signature was valid. */
 
 import { createHmac, randomBytes } from 'node:crypto'
 import type { CompactVerifyGetKey } from 'jose'
@@ -6,9 +6,9 @@ import { LRUCache } from 'lru-cache'
 import type { Claims } from '../identity.ts'
 
 /**
- * Only a token whose signature held is remembered, and only for the keys that said so: with the
- * next set of keys it has to prove itself again. What its claims are worth is asked every time. No
- * token is kept: the keys of the memory are HMACs under a key of this process.
+ * Only a token with a valid signature is remembered, and only for the keys that verified it: with
+ * the next set of keys it is verified again. Its claims are judged every time. No token is stored:
+ * the cache keys are HMACs under a key of this process.
  */
 export class VerifiedTokens {
   readonly #key = randomBytes(32)
@@ -19,12 +19,12 @@ export class VerifiedTokens {
     this.#claims = new LRUCache({ max: entriesMax })
   }
 
-  /** The claims of a token whose signature held once. */
+  /** The claims of a token whose signature was valid once. */
   find(token: string): Claims | undefined {
     return this.#claims.get(this.#keyOf(token))
   }
 
-  /** Whether these very claims are those of a token that `keys` have verified. */
+  /** Whether these claims belong to a token that `keys` have verified. */
   isVerified(claims: Claims, keys: CompactVerifyGetKey | undefined): boolean {
     return keys !== undefined && this.#verifiedBy.get(claims) === keys
   }

@@ -1,11 +1,11 @@
-/** Live answers of the API server: one question at a time for each object, remembered for a moment. */
+/** Live answers of the API server: one request at a time per object, remembered for a moment. */
 
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
 
-/** For how long an answer or the last word of a watch is believed, in milliseconds. */
+/** How long an answer, or the last event of a watch, is trusted, in milliseconds. */
 export const BELIEVED_MS_MAX = 2000
-/** Objects whose last answer is remembered for that long. */
+/** The most objects whose last answer is remembered. */
 const ANSWERS_MAX = 1000
 
 type Answer<T> = { readonly object: T; readonly askedAt: number }
@@ -19,14 +19,17 @@ export class LiveAnswers<T extends object> {
     this.#clock = clock
   }
 
-  /** The object as an answer showed it that was asked for a moment ago. */
+  /** The object from an answer that was requested a moment ago. */
   find(key: string): T | undefined {
     const answer = this.#answers.get(key)
     if (answer === undefined) return undefined
     return this.#clock.monotonic() - answer.askedAt <= BELIEVED_MS_MAX ? answer.object : undefined
   }
 
-  /** One question serves all that wait for the same answer; pending admissions bound them. */
+  /**
+   * Callers that wait for the same answer share one request. The limit on pending admissions bounds
+   * the map.
+   */
   ask(key: string, get: () => Promise<T | undefined>): Promise<T | undefined> {
     const known = this.#flights.get(key)
     if (known !== undefined) return known

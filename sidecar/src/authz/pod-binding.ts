@@ -1,4 +1,4 @@
-/** Pod binding: a token is good only from the live pod it names, and from that pod's own address. */
+/** Pod binding: a token is good only from the live pod it names, and from that pod's address. */
 
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
@@ -8,22 +8,25 @@ import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import { normalizeAddress } from '../lib/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
-/** What is known of pods, as the watch tells it. */
+/** What the watch knows about pods. */
 type PodSource = {
   readonly find: (podUid: string) => WatchedPod | undefined
   readonly findAccount: (namespace: string, name: string) => WatchedAccount | undefined
-  /** Of a pod or a ServiceAccount. */
+  /** For a pod or a ServiceAccount. */
   readonly isGone: (uid: string) => boolean
-  /** Resolves when the pod is seen with an address, is gone, or after `ms` milliseconds. */
+  /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number) => Promise<void>
-  /** Milliseconds since the namespace's pod watch last said something; `Infinity` while it is down. */
+  /**
+   * Milliseconds since the namespace's pod watch last proved that it works; `Infinity` while it is
+   * down.
+   */
   readonly silentForMs: (namespace: string) => number
   /** The same for the watch of its ServiceAccounts. */
   readonly accountsSilentForMs: (namespace: string) => number
 }
 
 export type BindingRules = {
-  /** `report` leaves the source address to the audit line, for networks that hide it. */
+  /** `report` only records the source address in the audit line, for networks that hide it. */
   readonly sourceAddress: 'enforce' | 'report'
   readonly allowHostNetwork: boolean
 }
@@ -31,20 +34,20 @@ export type BindingRules = {
 export type PodBindingOptions = {
   readonly pods: PodSource
   readonly rules: () => BindingRules
-  /** Asks the API server about one pod; `undefined` when there is none. Throws `Fault`. */
+  /** Asks the API server for one pod; `undefined` if it does not exist. Throws a `Fault`. */
   readonly getPod: (namespace: string, name: string) => Promise<WatchedPod | undefined>
   /** The same for one ServiceAccount. */
   readonly getAccount: (namespace: string, name: string) => Promise<WatchedAccount | undefined>
   readonly clock: Clock
 }
 
-/** Who asks to be bound: the proven claims, and where they came from. */
+/** Who wants to be bound: the proven claims, and the address they came from. */
 export type Caller = { readonly claims: Claims; readonly address: string }
 
-/** How long a pod the watch has not shown yet is waited for, in milliseconds. */
+/** How long to wait for a pod that the watch has not shown yet, in milliseconds. */
 const UNSEEN_WAIT_MS = 2000
 
-/** What a silent watch leaves open, and how a live answer decides it. */
+/** What a silent watch leaves uncertain, and how a live answer decides it. */
 type Doubt<T extends object> = {
   readonly answers: LiveAnswers<T>
   readonly key: string
@@ -65,10 +68,11 @@ export class PodBinding {
   }
 
   /**
-   * Binds a caller to its pod and ServiceAccount. A watch alone admits only while it is heard:
-   * silent, it may be dead, and a live answer has to confirm what it shows, no older than what a
-   * watch is believed for. `isOutageTolerated` says whether what the watch last showed may do when
-   * the API server cannot be asked. Throws `Fault`.
+   * Binds a caller to its pod and ServiceAccount. The watch alone is enough only while it delivers
+   * events: a silent watch may be dead, so a live answer must then confirm what it shows. That
+   * answer must not be older than the last event of a trusted watch may be. `isOutageTolerated`
+   * says whether the watch's last state is enough when the API server cannot be asked. Throws a
+   * `Fault`.
    */
   async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
     const { pods } = this.#options
@@ -84,14 +88,14 @@ export class PodBinding {
     return pod.ok ? account : pod
   }
 
-  /** What was seen to go cannot come back: known before anybody is asked about it. */
+  /** What was seen to disappear cannot come back, so no request is needed. */
   findGone({ podUid, serviceAccountUid }: Claims): Code | undefined {
     const { pods } = this.#options
     if (pods.isGone(podUid)) return 'pod_deleted'
     return pods.isGone(serviceAccountUid) ? 'service_account_deleted' : undefined
   }
 
-  /** What the watch says now; synchronous, for the last question before a release. */
+  /** What the watch says now; synchronous, for the last check before a release. */
   check(caller: Caller): Verdict<undefined> {
     const { pods } = this.#options
     const { podUid, namespace, serviceAccount, serviceAccountUid } = caller.claims
@@ -106,8 +110,9 @@ export class PodBinding {
   }
 
   /**
-   * The GET may refuse but never admits by itself: the watch may have missed what became of the pod.
-   * A narrow watch never shows a pod that has another ServiceAccount than its token claims.
+   * The GET can refuse but never admits by itself: the watch may have missed what happened to the
+   * pod. A narrow watch never shows a pod whose ServiceAccount differs from the one its token
+   * claims.
    */
   async #decideUnseen(caller: Caller): Promise<Denied> {
     const { answers, key, get, judge } = this.#podDoubt(caller)
@@ -134,7 +139,7 @@ export class PodBinding {
     }
   }
 
-  /** One question for all pods of the ServiceAccount. */
+  /** One request for all pods of the ServiceAccount. */
   #accountDoubt({ claims }: Caller): Doubt<WatchedAccount> {
     const { pods, getAccount } = this.#options
     const { namespace, serviceAccount, serviceAccountUid } = claims
@@ -154,7 +159,7 @@ async function confirm<T extends object>(
   isOutageTolerated: boolean,
 ): Promise<Verdict<undefined>> {
   if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)
-  // While the watch is open a recent answer may admit; only what is said now may refuse.
+  // While the watch is open a recent answer may admit; only a new answer may refuse.
   if (silentMs < Infinity && judge(answers.find(key)).ok) return granted(undefined)
   try {
     return judge(await answers.ask(key, get))
@@ -182,7 +187,7 @@ function findAddressObjection(
 ): Code | undefined {
   if (pod.isHostNetwork && !allowHostNetwork) return 'host_network_not_allowed'
   if (sourceAddress === 'report') return undefined
-  // The kubelet writes the addresses a moment after the container may already dial.
+  // The kubelet publishes the addresses a moment after the container can already connect.
   if (pod.ips.length === 0) return 'pod_unconfirmed'
   const isOfPod = pod.ips.some((ip) => normalizeAddress(ip) === address)
   return isOfPod ? undefined : 'source_address_mismatch'

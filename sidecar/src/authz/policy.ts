@@ -12,23 +12,23 @@ export type AllowedIdentity = {
   readonly allowedCommands: readonly string[]
 }
 
-/** Whom the list is asked about. */
+/** The identity the list is asked about. */
 type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
 
 /** What an admitted worker may do. */
 export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }
 
 export type Policy = {
-  /** Whether anybody may be let in. */
+  /** Whether anybody may be admitted. */
   readonly isEnabled: boolean
   readonly isListed: (namespace: string, serviceAccount: string) => boolean
-  /** Decides the role: the one asked for, or the only one there is. */
+  /** Decides the role: the requested one, or the only one there is. */
   readonly authorize: (subject: Subject, role: string | undefined) => Verdict<Grant>
 }
 
 /**
- * An empty list allows nobody, and no list does while trust is switched off. Where several entries
- * match, a role is allowed if one of them allows it, and that entry's commands go with it.
+ * An empty list allows nobody, and neither does any list while trust is disabled. If several
+ * entries match, a role is allowed if one of them allows it, with the commands of that entry.
  */
 export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = true): Policy {
   const rules = entries.map((entry) => ({

@@ -1,19 +1,21 @@
-/** Which pods and ServiceAccounts have to be watched: no more than the allow-list can mean. */
+/** Which pods and ServiceAccounts to watch: no more than the allow-list can match. */
 
 import type { Scope } from '../kube/scope.ts'
 import { isGlob } from '../lib/glob.ts'
 import type { AllowedIdentity } from './policy.ts'
 
-/** A namespace with more ServiceAccounts than this is watched as a whole. */
+/**
+ * The most listed ServiceAccounts of a namespace to watch one by one; with more, watch all of it.
+ */
 const EXACT_ACCOUNTS_MAX = 8
 
-/** What the list is, and whether anybody is let in by it. */
+/** The allow-list, and whether it admits anybody. */
 type AllowList = {
   readonly enabled: boolean
   readonly allowedIdentities: readonly AllowedIdentity[]
 }
 
-/** The narrowest watches that show every pod the allow-list can mean; none where it lets nobody in. */
+/** The narrowest watches that show every pod the allow-list can match; none if it admits nobody. */
 export function scopesOf({ enabled, allowedIdentities }: AllowList): readonly Scope[] {
   if (!enabled) return []
   if (allowedIdentities.some(({ namespace }) => isGlob(namespace))) {

@@ -20,7 +20,7 @@ export const EXIT = {
 
 type Output = { readonly write: (text: string) => unknown }
 
-/** Everything a command may touch. `argv` is what follows the command's name. */
+/** Everything a command may use. `argv` is what follows the command's name. */
 export type CommandContext = {
   readonly argv: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
@@ -40,7 +40,9 @@ class UsageError extends Error {
   }
 }
 
-/** `--config FILE` and `--set path=value`, as every command that loads a configuration takes them. */
+/**
+ * `--config FILE` and `--set path=value`, as every command that loads a configuration takes them.
+ */
 export function parseConfigArguments(context: CommandContext): LoadOptions {
   const { config, set } = parseStrictly(context.argv)
   return { file: config, env: context.env, flags: set ?? [], readFile: context.readFile }

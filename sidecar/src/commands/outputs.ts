@@ -13,14 +13,14 @@ export type Outputs = {
   readonly linesDropped: () => LinesDropped
   /** Waits for slow readers, but for no longer than `ms`. */
   readonly finish: (ms: number) => Promise<void>
-  /** The last attempt of a process that exits now. */
+  /** The last attempt, as the process exits. */
   readonly flush: () => void
 }
 
-/** Lines that may wait for a slow reader, in bytes; beyond that new ones are dropped. */
+/** The most bytes that may wait for a slow reader; beyond that new lines are dropped. */
 const AUDIT_BYTES_MAX = 8 * 1024 * 1024
 const LOG_BYTES_MAX = 256 * 1024
-/** How long an audit line may wait for others that are written with it, in milliseconds. */
+/** How long an audit line may wait for others to be written with it, in milliseconds. */
 const AUDIT_DELAY_MS = 100
 
 export function openOutputs(level: string, clock: Clock): Outputs {
@@ -29,7 +29,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     clock,
     bytesMax: LOG_BYTES_MAX,
     delayMs: 0,
-    // There is nowhere else to say it; the metric counts.
+    // There is nowhere else to report it; the metric counts it.
     onLoss: () => {},
     onRecovered: (lines) => reportRecovery('log', lines),
   })
@@ -49,7 +49,7 @@ export function openOutputs(level: string, clock: Clock): Outputs {
     writeAudit: (line) => audit.write(line),
     linesDropped: () => ({ audit: audit.lost, log: logOutput.lost }),
     async finish(ms) {
-      // The clock's waits keep no process alive: with nothing else to do it would end here, with 0.
+      // The clock's timers do not keep the process alive: it would exit here with 0.
       const keepAlive = setInterval(() => {}, ms)
       await Promise.all([audit.finish(ms), logOutput.finish(ms)])
       clearInterval(keepAlive)

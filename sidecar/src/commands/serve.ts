@@ -20,7 +20,9 @@ const OUTPUT_WAIT_MS = 1000
 /** How long a stop may take beyond the drain window, in milliseconds; then the process exits. */
 const STOP_SPARE_MS = 4500
 
-/** Resolves with an exit code when the sidecar could not start; else the process ends by a signal. */
+/**
+ * Resolves with an exit code if the sidecar could not start; otherwise a signal ends the process.
+ */
 export const run = (context: CommandContext): Promise<number | undefined> =>
   runCommandAsync(context, USAGE, async () => serve(load(context), context))
 

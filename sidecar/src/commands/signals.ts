@@ -1,11 +1,11 @@
 /** What signals do to `serve`, from its first moment on. */
 
-/** These drain and end the sidecar; close-with-grace listens for them once there is one. */
+/** These drain and end the sidecar. close-with-grace listens for them once the sidecar runs. */
 const ENDING = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 
 /**
- * What close-with-grace would listen for as well. SIGHUP and SIGUSR2 are ours. The others say that
- * the process is broken: a listener keeps it from ending, and V8 from its own use of SIGSEGV.
+ * What close-with-grace would also listen for. SIGHUP and SIGUSR2 are ours. The others mean that
+ * the process is broken: a listener would keep it alive, and keep V8 from its own use of SIGSEGV.
  */
 export const NOT_ENDING = [
   'SIGHUP',
@@ -21,22 +21,22 @@ export const NOT_ENDING = [
 export type Signals = {
   /** The sidecar now handles the signals that end it. */
   readonly releaseEnding: () => void
-  /** SIGHUP runs this from now on, and now if it came before. */
+  /** SIGHUP runs this from now on; runs it now if SIGHUP came earlier. */
   readonly onReload: (reload: () => void) => void
 }
 
 type SignalTarget = Pick<NodeJS.Process, 'on' | 'off' | 'exit'>
 
-/** To be called before anything slow: a signal without a listener ends the process. */
+/** Call this before anything slow: a signal without a listener ends the process. */
 export function catchSignals(target: SignalTarget): Signals {
   let isReloadAsked = false
   let reload = () => {
     isReloadAsked = true
   }
   target.on('SIGHUP', () => reload())
-  // Node opens its debugger at SIGUSR1 when nobody listens; SIGUSR2 would end the process.
+  // Without a listener SIGUSR1 opens Node's debugger, and SIGUSR2 ends the process.
   for (const name of ['SIGUSR1', 'SIGUSR2'] as const) target.on(name, () => {})
-  // There is nothing to drain yet. The first process of a container would not end without this.
+  // There is nothing to drain yet. Without this, PID 1 of a container would not end.
   const end = () => target.exit(0)
   for (const name of ENDING) target.on(name, end)
   return {

@@ -1,4 +1,4 @@
-/** Standard output or error of a command that ends by itself: everything is written, or it says so. */
+/** Standard output or error of a short-lived command: writes everything, or reports a failure. */
 
 import { fstatSync, writeFileSync } from 'node:fs'
 import { asError } from '../lib/errors.ts'
@@ -30,7 +30,7 @@ export class StandardStream {
   }
 
   /**
-   * Waits for the reader, as long as it takes, and resolves with why something could not be
+   * Waits for the reader without a limit, and resolves with the reason if something could not be
    * written. A reader that has left has read what it wanted: that is not a failure.
    */
   async finish(): Promise<Error | undefined> {
@@ -43,13 +43,16 @@ export class StandardStream {
 
   #openListening(): Stream {
     const stream = this.#open()
-    // The callback of the write has it too; without a listener it would end the process.
+    // The write's callback also gets the error; without a listener it would end the process.
     stream.on('error', () => {})
     return stream
   }
 }
 
-/** Node's own stream, save for a file: there it takes a part for the whole when the disk is full. */
+/**
+ * Node's own stream, except for a file: on a full disk Node takes a partial write for a complete
+ * one.
+ */
 export function openStandard(fd: 1 | 2): Stream {
   if (!fstatSync(fd).isFile()) return fd === 1 ? process.stdout : process.stderr
   return {

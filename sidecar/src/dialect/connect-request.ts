@@ -11,11 +11,11 @@ const CONNECT_REQUEST = z.object({
   authMode: z.literal('k8s-sa'),
   saToken: z.string().min(1),
   role: z.string().min(1).max(64).optional(),
-  /** Only an empty list is allowed: whatever it holds, a worker gets no scopes. */
+  /** Only an empty list is allowed: a worker never gets scopes. */
   scopes: z.array(z.unknown()).default([]),
 })
 
-/** Reads the frame. Its role is required, and checked where the policy is. */
+/** Reads the frame. The role is required; the policy checks it. */
 export function readConnectRequest(text: string): Verdict<PresentedCredential> {
   const parsed = CONNECT_REQUEST.safeParse(parseFirstJson(text))
   if (!parsed.success) return denied('frame_malformed')

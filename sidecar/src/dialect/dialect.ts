@@ -1,48 +1,51 @@
-/** What a dialect is: how a worker introduces itself and how the gateway is reached for it. */
+/** What a dialect is: how a worker introduces itself, and how we reach the gateway for it. */
 
 import type { Code, Verdict } from '../denial.ts'
 import type { GatewayConnection } from '../tunnel/dial.ts'
 import type { Caller, DialContext } from '../tunnel/gateway-dialer.ts'
 
-/** A worker in its handshake, as far as a dialect may see and move it. */
+/** A worker in its handshake, as far as a dialect may read and drive it. */
 export type WorkerSide = Caller & {
-  /** The token shown at the upgrade, if one was. */
+  /** The token presented at the upgrade, if any. */
   readonly token: string | undefined
-  /** Whether the upgrade carried an `Origin`, as only browsers send it. */
+  /** Whether the upgrade carried an `Origin`, which only browsers send. */
   readonly hasOrigin: boolean
   /** The `X-OpenClaw-Role` header of the upgrade. */
   readonly role: string | undefined
   /** Answers the upgrade with 101. At most once. */
   readonly open: (subprotocol: string | undefined) => void
-  /** The next whole text message, within the limits for unauthenticated workers. */
+  /** The next complete text message, within the limits for unauthenticated workers. */
   readonly nextMessage: () => Promise<Verdict<string>>
   readonly send: (text: string) => void
 }
 
-/** What a worker says of itself; nothing of it is proven. */
+/** What a worker claims about itself; nothing is proven. */
 export type PresentedCredential = {
   readonly token: string
   readonly role: string | undefined
 }
 
-/** What the gateway is reached for. */
+/** The context for reaching the gateway. */
 export type GrantedDialContext = DialContext & {
-  /** The commands that the policy in force allows. Asked each time: it may be reloaded. */
+  /** The commands that the current policy allows. Called each time, since it may be reloaded. */
   readonly allowedCommands: () => readonly string[]
   /** Ends this admission, or the stream it became. */
   readonly revoke: (code: Code) => void
 }
 
-/** One worker's way through a dialect, in this order. */
+/** One worker's way through a dialect; the calls come in this order. */
 export type Handshake = {
   readonly readCredential: () => Promise<Verdict<PresentedCredential>>
   /** Dials the gateway and does the handshake there. Throws `Fault`. */
   readonly connectGateway: (context: GrantedDialContext) => Promise<GatewayConnection>
-  /** Why what the gateway was told of the worker does not hold any more. Synchronous. */
+  /** Why what the gateway was told about the worker is no longer true. Synchronous. */
   readonly findObjection: () => Code | undefined
-  /** Tells the worker that it is in; bytes flow from here on. Synchronous: nothing may come between. */
+  /**
+   * Tells the worker that it is admitted; bytes flow from here on. Synchronous: nothing must come
+   * in between.
+   */
   readonly release: (gateway: GatewayConnection) => void
-  /** The message a refused worker gets on its open WebSocket ahead of the close frame. */
+  /** The message a refused worker gets on its open WebSocket before the close frame. */
   readonly refusalMessage: (code: Code) => string | undefined
 }
 

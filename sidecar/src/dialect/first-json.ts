@@ -1,14 +1,14 @@
-/** Parses the JSON of a peer that has proven nothing yet. */
+/** Parses JSON from a peer that has not proven anything yet. */
 
-/** Values, members and list items, that a first message may hold. A node's largest has under 2000. */
+/** The most values, members and list items in a first message. A node's largest has under 2000. */
 const VALUES_MAX = 3072
-/** Each value but the first follows one of these. */
+/** Each value except the first follows one of these. */
 const BEFORE_VALUE = [',', '[', '{']
 
 /**
- * `undefined` for what is not JSON, and for more values than a real message has: objects of many
- * members and deep nesting cost `JSON.parse` and the schemas fifty times what plain text costs. The
- * characters are counted in strings too, since only a parser could tell the difference.
+ * `undefined` for a text that is not JSON or has more values than a real message: objects with many
+ * members and deep nesting cost `JSON.parse` and the schemas fifty times as much as plain text. The
+ * characters are also counted inside strings, since only a parser could tell the difference.
  */
 export function parseFirstJson(text: string): unknown {
   if (!hasFewValues(text)) return undefined

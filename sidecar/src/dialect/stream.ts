@@ -1,4 +1,4 @@
-/** The `stream` dialect: identity at the upgrade or in a first `connect.request`, then any bytes. */
+/** The `stream` dialect: identity at the upgrade or in a `connect.request`, then any bytes. */
 
 import { denied, granted } from '../denial.ts'
 import { CONNECT_ACCEPTED, connectRefused, readConnectRequest } from './connect-request.ts'
@@ -9,10 +9,10 @@ import type { Caller, GatewayDialer, DialContext } from '../tunnel/gateway-diale
 import type { Dialect, Handshake, WorkerSide } from './dialect.ts'
 
 export type StreamDialectOptions = {
-  /** Whether a worker may come without a credential at the upgrade and show it in its first frame. */
+  /** Whether a worker may connect without a credential and present it in its first frame. */
   readonly inBandCredentials: boolean
   readonly dial: GatewayDialer
-  /** Those who may be at the gateway's door at once. */
+  /** Bounds the handshakes with the gateway at once. */
   readonly handshakes: Pick<Semaphore, 'acquire'>
 }
 
@@ -21,7 +21,7 @@ export function createStreamDialect(options: StreamDialectOptions): Dialect {
     worker.token === undefined ? inBand(worker, options) : atUpgrade(worker, options)
 }
 
-/** The worker waits for its 101 until the gateway has given ours. */
+/** The worker gets its 101 only after the gateway has sent us one. */
 function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
     async readCredential() {
@@ -35,7 +35,7 @@ function atUpgrade(worker: WorkerSide, options: StreamDialectOptions): Handshake
   }
 }
 
-/** The `connect.request` is consumed: the gateway sees what comes after it. */
+/** The `connect.request` is consumed: the gateway sees only what follows. */
 function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
   return {
     async readCredential() {
@@ -45,7 +45,7 @@ function inBand(worker: WorkerSide, options: StreamDialectOptions): Handshake {
       return message.ok ? readConnectRequest(message.value) : message
     },
     async connectGateway(context) {
-      // The worker was promised the first with the 101, before the gateway could be asked.
+      // The 101 promised the worker its first subprotocol before the gateway could be asked.
       const subprotocols = worker.subprotocols.slice(0, 1)
       const gateway = await dialInTurn(callerOf(worker, subprotocols), context, options)
       if (gateway.subprotocol === subprotocols[0]) return gateway
@@ -63,7 +63,9 @@ const callerOf = (
   subprotocols: readonly string[],
 ): Caller => ({ address, host, userAgent, traceparent, subprotocols })
 
-/** A herd waits here, under its own time, instead of running out of the gateway's all at once. */
+/**
+ * A burst of workers waits here, on their own time, instead of all running out of the gateway's.
+ */
 async function dialInTurn(
   caller: Caller,
   context: DialContext,

@@ -1,4 +1,4 @@
-/** Logs connections that a port could not accept, once a second. */
+/** Logs connections that a port could not accept, at most one line a second. */
 
 import { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Clock } from '../lib/clock.ts'

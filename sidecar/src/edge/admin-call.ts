@@ -16,14 +16,17 @@ export type AdminCall = {
 
 export type AdminAnswer = { readonly status: number; readonly text: string }
 
-/** A longer answer is none of the sidecar's, in bytes. */
+/** The longest answer, in bytes; a longer one is not from the sidecar. */
 const ANSWER_BYTES_MAX = 64 * 1024
 
-/** Rejects when nothing answers in time. The deadline is the only one: a drain takes as long as it takes. */
+/**
+ * Rejects when nothing answers in time. There is no other timeout: a drain takes as long as it
+ * takes.
+ */
 export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
   const { origin, method, path, headers = {}, deadlineMs, clock } = call
   return withDeadline(clock, deadlineMs, async (signal) => {
-    // What undici does better is not needed here, and would cost the container more memory.
+    // Not undici: it would cost the container more memory, and its features are not needed here.
     const sent = request(`${origin}${path}`, { method, headers, agent: false, signal })
     const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
     return { status: response.statusCode ?? 0, text: await readBounded(response) }

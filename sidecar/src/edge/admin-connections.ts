@@ -1,4 +1,4 @@
-/** The admin port's connections: few in all, few per address, and idle ones make room for new ones. */
+/** The admin port's connections: few in all and per address; idle ones make room for new ones. */
 
 import type { Socket } from 'node:net'
 import { ignoreError } from '../lib/peer-errors.ts'
@@ -21,14 +21,13 @@ export type AdminConnectionsOptions = {
 
 type Connection = {
   readonly address: string
-  /** A request was received whole and its answer is not ready yet. */
+  /** Whether a complete request waits for its answer. */
   isBusy: boolean
 }
 
 /**
- * A full port closes its oldest connection that waits for nothing from us, rather than refuse a
- * new one: otherwise connections that do nothing would keep probes out, and the kubelet would
- * restart the sidecar.
+ * A full port closes its oldest idle connection instead of refusing a new one: otherwise
+ * connections that do nothing would keep probes out, and the kubelet would restart the sidecar.
  */
 export class AdminConnections {
   readonly #options: AdminConnectionsOptions
@@ -43,7 +42,7 @@ export class AdminConnections {
     return this.#open.size
   }
 
-  /** Takes a connection in, at the cost of an idle one where there are too many. */
+  /** Accepts a connection, and closes an idle one if there are too many. */
   accept(socket: Socket): void {
     socket.on('error', ignoreError)
     const address = normalizeAddress(socket.remoteAddress) ?? ''
@@ -55,7 +54,7 @@ export class AdminConnections {
     socket.once('close', () => this.#open.delete(socket))
   }
 
-  /** Says whether the connection waits for an answer of ours; then it is not closed to make room. */
+  /** Marks whether the connection waits for our answer; a busy one is not closed to make room. */
   setBusy(socket: Socket, isBusy: boolean): void {
     const connection = this.#open.get(socket)
     if (connection !== undefined) connection.isBusy = isBusy

@@ -1,4 +1,4 @@
-/** The admin port: metrics, probes, version, the assertion's public key and the drain. Never a worker. */
+/** The admin port: metrics, probes, version, the assertion's key and the drain; never a worker. */
 
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -17,11 +17,11 @@ import { oneAtATime, stopParserAfter } from './one-at-a-time.ts'
 
 export type AdminPortOptions = {
   readonly clock: Clock
-  /** Connections at once, in all; at most 64. */
+  /** The most connections at once; at most 64. */
   readonly connectionsMax: number
-  /** For receiving a request, and for the next one to begin. Default 5000. */
+  /** For receiving a request, and for the next one to start, in milliseconds. Default 5000. */
   readonly requestTimeoutMs?: number
-  /** Told of every socket at its accept. */
+  /** Called with every accepted socket. */
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
@@ -30,9 +30,9 @@ export type AdminPortOptions = {
   readonly version: object
   readonly jwks: JSONWebKeySet
   readonly drain: {
-    /** Resolves when it is over; a drain under way is joined. */
+    /** Resolves when the drain is over; a running drain is joined. */
     readonly run: () => Promise<Drained>
-    /** Whether an address can only be this machine's own. */
+    /** Whether an address can only belong to this machine. */
     readonly isLocalAddress: (address: string) => boolean
     /** Whether the caller is the command of this very sidecar. */
     readonly isProven: (proof: string) => boolean
@@ -53,12 +53,12 @@ const BODY_BYTES_MAX = 1024
  * request, in milliseconds.
  */
 const REQUEST_TIMEOUT_MS = 5000
-/** From an answer to the moment the peer has taken it, in milliseconds. */
+/** From an answer to the moment the peer has received it, in milliseconds. */
 const ANSWER_TIMEOUT_MS = 5000
-/** How often Node looks for requests that are out of time. */
+/** How often Node checks for requests that timed out, in milliseconds. */
 const CHECK_INTERVAL_MS = 1000
 const PIPELINED_MAX = 8
-/** Requests in one chunk; a body of `BODY_BYTES_MAX` may look like some. */
+/** The most requests in one chunk; a body of `BODY_BYTES_MAX` may look like some. */
 const PARSED_MAX = 16
 const REQUESTS_PER_CONNECTION_MAX = 100
 
@@ -103,7 +103,9 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   }
 }
 
-/** Everybody in the cluster may be able to connect here, and each byte held is one less for workers. */
+/**
+ * Anyone in the cluster may be able to connect here, and each byte held is one less for workers.
+ */
 function createApp({
   clock,
   connectionsMax,
@@ -124,7 +126,7 @@ function createApp({
   })
   app.server.on('connection', (socket: Socket) => stopParserAfter(socket, PARSED_MAX))
   onServerError(app.server, onAcceptError)
-  // After the body: a peer that holds it back waits for nothing from us.
+  // After the body: a peer that withholds it is not waiting for us.
   app.addHook('preHandler', async ({ raw }) => connections.setBusy(raw.socket, true))
   app.addHook('onSend', async ({ raw: { socket } }, reply) => {
     connections.setBusy(socket, false)
@@ -148,7 +150,7 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   }
   const server = createServer(limits, answer)
   server.maxHeadersCount = HEADERS_MAX
-  // Node would answer these itself, out of turn.
+  // Node would answer these itself, out of order.
   server.on('checkExpectation', answer)
   return server
 }

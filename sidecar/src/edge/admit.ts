@@ -1,4 +1,4 @@
-/** The line: everything a worker has to pass, in order, before a byte of it reaches the gateway. */
+/** The admission line: the checks a worker passes, in order, before a byte reaches the gateway. */
 
 import type { Admission } from '../admissions/admission.ts'
 import type { AdmissionRegistry } from '../admissions/registry.ts'
@@ -16,14 +16,14 @@ import type { AuthAttempt } from '../observe/recorder.ts'
 import type { GatewayConnection } from '../tunnel/dial.ts'
 import type { Worker } from './worker.ts'
 
-/** The stages of the line that the edge does not own. */
+/** The stages of the line that other rooms own. */
 export type Stages = {
   readonly precheck: Precheck
   readonly registry: Pick<AdmissionRegistry, 'run' | 'confirm'>
   /** The verdict cache and the TokenReview behind it. */
   readonly authenticator: Pick<TokenAuthenticator, 'authenticate' | 'isStanding'>
   readonly binding: Pick<PodBinding, 'bind' | 'check' | 'findGone'>
-  /** As configured now: it may be reloaded while an admission is under way. */
+  /** The current policy: it may be reloaded during an admission. */
   readonly policy: () => Policy
 }
 
@@ -34,29 +34,32 @@ export type Admitted = {
   readonly gateway: GatewayConnection
 }
 
-/** One worker at the beginning of the line. */
+/** One worker at the start of the line. */
 export type AdmitRequest = {
   readonly worker: Worker
   readonly handshake: Handshake
   readonly stages: Stages
   readonly attempt: AuthAttempt
-  /** Whether the pod of a signed token may try once more. */
+  /** Whether the pod of a signed token may continue. */
   readonly mayContinue: (claims: Claims) => boolean
-  /** Told once the worker counts as a stream, on a token the cluster has signed. */
+  /**
+   * Called once the worker counts as a stream, after its token is proven to be signed by the
+   * cluster.
+   */
   readonly onProven: () => void
-  /** Lets the worker into its stream. Called once, in the turn of the last question. */
+  /** Lets the worker into its stream. Called once, in the same turn as the last check. */
   readonly release: (admitted: Admitted) => void
 }
 
 /**
- * Leads a worker through the line. Every stage may only refuse or pass on: whatever was not proven
- * to admit, denies. A `Fault` becomes its retryable code here and nowhere else.
+ * Leads a worker through the line. Every stage can only refuse or pass on: without proof the answer
+ * is no. A `Fault` becomes its retryable code here and nowhere else.
  */
 export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
   const { worker, handshake, stages, attempt } = request
   const { address } = worker
   try {
-    // What is shown at the upgrade is checked before the WebSocket opens.
+    // A token from the upgrade is checked before the WebSocket opens.
     const early = worker.token === undefined ? undefined : await precheck(worker.token, request)
     if (early?.ok === false) return early
 
@@ -69,7 +72,7 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
     if (!checked.ok) return checked
     const { claims, signature } = checked.value
 
-    // From here on a revocation cuts short any of these waits.
+    // From here on a revocation aborts any of these waits.
     return await stages.registry.run({ claims, address, signature }, async (admission) => {
       const { signal } = admission
       const gone = begin(admission, signature, request)
@@ -105,7 +108,7 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
         revoke: (code) => admission.revoke(code),
       })
 
-      // Nothing may be awaited between these last questions and the release.
+      // No `await` is allowed between these last checks and the release.
       const objection = findLateObjection(request, { claims, identity, source, grant })
       if (objection !== undefined || !admission.admit(grant.role)) {
         gateway.socket.destroy()
@@ -122,12 +125,12 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
   }
 }
 
-/** Verdicts that count while the API server cannot be asked about the pod. */
+/** Verdicts that are enough while the API server cannot be asked about the pod. */
 const OUTAGE_TOLERATED: ReadonlySet<Source> = new Set(['cache', 'local'])
 
 type Prechecked = { readonly claims: Claims; readonly signature: SignatureState }
 
-/** Shape, claims, signature: everything that costs the API server nothing. */
+/** Shape, claims, signature: every check that costs the API server nothing. */
 async function precheck(
   token: string,
   { worker, stages, attempt, mayContinue }: AdmitRequest,
@@ -146,7 +149,10 @@ async function precheck(
   return granted({ claims: claims.value, signature: signature.value })
 }
 
-/** Ties the worker to its admission; says what is known already to be gone. */
+/**
+ * Ties the worker to its admission; returns a code if its pod or ServiceAccount is known to be
+ * gone.
+ */
 function begin(
   admission: Admission,
   signature: SignatureState,
@@ -157,7 +163,7 @@ function begin(
   return worker.abortCode ?? stages.binding.findGone(admission.claims)
 }
 
-/** The cluster has said what our keys could not: from here on it is as if the signature held. */
+/** The cluster has confirmed what our keys could not: from here on the token counts as verified. */
 function confirm(
   admission: Admission,
   { stages, attempt, mayContinue, onProven }: AdmitRequest,
@@ -170,7 +176,7 @@ function confirm(
   return undefined
 }
 
-/** Nothing is allowed to those whom the policy in force refuses. */
+/** If the current policy refuses the worker, no command is allowed. */
 function commandsInForce({ policy }: Stages, identity: Identity, role: string) {
   return (): readonly string[] => {
     const grant = policy().authorize(identity, role)
@@ -185,7 +191,7 @@ type Proven = {
   readonly grant: Grant
 }
 
-/** What may have changed while the gateway was connected to: the rules, the pod, the policy. */
+/** What may have changed while the gateway was being dialed: the rules, the pod, the policy. */
 function findLateObjection(
   { worker, stages, handshake }: AdmitRequest,
   { claims, identity, source, grant }: Proven,

@@ -1,4 +1,4 @@
-/** What failed attempts cost: the address they came from, or its pod once a signature holds. */
+/** Charges failed attempts to their address, or to the pod once the signature is verified. */
 
 import type { Socket } from 'node:net'
 import type { Caller, PodBinding } from '../authz/pod-binding.ts'
@@ -10,36 +10,36 @@ import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
 export type AttemptsOptions = {
-  /** Failed attempts that an address may make before it is asked to wait. */
+  /** Failed attempts that an address may make before it has to wait. */
   readonly perAddress: TokenBuckets
   /** The same for a pod whose token is signed. */
   readonly perPod: TokenBuckets
-  /** Short streams that a pod may have before it is asked to wait. */
+  /** Short streams that a pod may have before it has to wait. */
   readonly shortStreams: TokenBuckets
   readonly binding: Pick<PodBinding, 'check'>
   readonly recorder: Pick<Recorder, 'refused'>
   readonly clock: Clock
-  /** What an address counts under. */
+  /** The key an address counts under. */
   readonly groupOf: (address: string) => string
 }
 
-/** One attempt to get in; `address` is empty when the peer had gone before we looked. */
+/** One attempt to get in; `address` is empty if the peer left before we looked. */
 export type Visit = {
   readonly address: string
   readonly attempt: AuthAttempt
   readonly arrivedAt: number
 }
 
-/** Codes before the line that mean a credential was shown. */
+/** Codes from before the line that mean a credential was presented. */
 const CREDENTIAL_CODES: readonly Code[] = [
   'credential_in_query',
   'credential_repeated',
   'credential_malformed',
   'credential_too_large',
 ]
-/** A stream that its worker ends sooner than this is a short one, in milliseconds. */
+/** A stream that its worker ends sooner than this is short, in milliseconds. */
 const SHORT_STREAM_MS = 1000
-/** Ends that are the worker's doing; `completed` is a close by either peer. */
+/** Endings caused by the worker; `completed` is a close by either peer. */
 const WORKER_ENDS: ReadonlySet<Code | 'completed'> = new Set([
   'completed',
   'worker_gone',
@@ -50,9 +50,9 @@ const WORKER_ENDS: ReadonlySet<Code | 'completed'> = new Set([
 ])
 
 /**
- * An attempt is charged when it ends, unless it was admitted or failed for no fault of the caller:
- * a herd costs nothing. How many of an address may be under way is `PendingSockets`' to say, and
- * those that were let begin while the budget lasted are charged in full, into debt.
+ * An attempt is charged when it ends, unless it was admitted or its failure was not the caller's
+ * fault: a burst of reconnects costs nothing. `PendingSockets` bounds how many attempts of an
+ * address run at once. Those that started while the budget lasted are charged in full, into debt.
  */
 export class Attempts {
   readonly #options: AttemptsOptions
@@ -66,7 +66,7 @@ export class Attempts {
     return perAddress.has(groupOf(address))
   }
 
-  /** Whether the pod of a signed token may go on. */
+  /** Whether the pod of a signed token may continue. */
   mayContinue(caller: Caller): boolean {
     const { perPod, shortStreams } = this.#options
     const { podUid } = caller.claims
@@ -75,7 +75,7 @@ export class Attempts {
 
   /** Charges and records an attempt that ended with `code`. */
   failed(code: Code, { address, attempt, arrivedAt }: Visit): void {
-    // There is nobody to attribute it to.
+    // There is no address to attribute it to.
     if (address === '') return
     const { clock, recorder } = this.#options
     if (isCharged(code)) this.#charge(address, attempt)
@@ -84,8 +84,8 @@ export class Attempts {
   }
 
   /**
-   * An admission is free, but each writes two audit lines and has the gateway dialled: a pod that
-   * only comes and goes is charged for it.
+   * An admission is free, but each writes two audit lines and dials the gateway: a pod that only
+   * comes and goes is charged for it.
    */
   ended(code: Code | 'completed', durationMs: number, { podUid }: Pick<Claims, 'podUid'>): void {
     if (durationMs >= SHORT_STREAM_MS || !WORKER_ENDS.has(code)) return
@@ -93,8 +93,8 @@ export class Attempts {
   }
 
   /**
-   * Pods may share an address, so a pod pays for itself. A token shown from elsewhere is charged to
-   * that address: who stole it must not be able to lock its pod out.
+   * Pods may share an address, so a pod pays for itself. A token used from elsewhere is charged to
+   * that address: a thief must not be able to lock the token's pod out.
    */
   #charge(address: string, { claimed, isSigned }: Readonly<AuthAttempt>): void {
     const { groupOf, perAddress, perPod } = this.#options

@@ -1,4 +1,4 @@
-/** How the `drain` command shows that it runs in the container of the sidecar it calls. */
+/** Proves that the `drain` command runs in the container of the sidecar it calls. */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
@@ -10,21 +10,21 @@ export const PROOF_HEADER = 'x-auth-sidecar-proof'
 export type ProofOptions = {
   /** Wall time, in milliseconds. */
   readonly nowMs: number
-  /** 16 random bytes in base64url: no two proofs share them. */
+  /** 16 random bytes in base64url, new for each proof. */
   readonly nonce: string
 }
 
 const PURPOSE = 'openclaw-auth-sidecar drain'
-/** The command and the sidecar read the same clock, a request apart. */
+/** The longest age of a proof, in milliseconds: both sides read the same clock, a request apart. */
 const VALID_MS = 10_000
-/** Nonces that are remembered. Only who knows the token can add one, and one drain is all there is. */
+/** Remembered nonces. Only a holder of the token can add one, and only one drain is ever needed. */
 const NONCES_MAX = 64
 const PROOF = /^([0-9]{1,16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})$/
 
 /**
- * Both read the sidecar's own token for the API server from the same file, which no other pod can
- * have and no other container needs. What is sent is a keyed hash: it shows that the token is
- * known, and does not tell it.
+ * Both sides read the sidecar's own token for the API server from the same file, which no other pod
+ * has and no other container needs. Only a keyed hash is sent: it proves knowledge of the token
+ * without revealing it.
  */
 export const proveDrain = (ownToken: string, { nowMs, nonce }: ProofOptions): string =>
   `${nowMs}.${nonce}.${macOf(ownToken, `${nowMs}.${nonce}`)}`

@@ -1,4 +1,4 @@
-/** Holds what a worker sends while its admission is under way, in one buffer. */
+/** Holds what a worker sends during its admission, in one buffer. */
 
 import type { Duplex } from 'node:stream'
 
@@ -7,11 +7,11 @@ const BYTES_MIN = 1024
 const EMPTY = Buffer.alloc(0)
 
 /**
- * A paused socket keeps each chunk as an object of its own. A peer that sends single bytes would
- * make it hold a hundred times what it sent, so the chunks are copied into one buffer as they come.
- * Once the socket's high-water mark (64 KiB) is reached, everything goes back into the socket. That
- * counts as unread then, so Node stops reading and TCP holds back the rest. A socket that flows
- * also reports its end at once; one that is full reports it after the admission.
+ * A paused socket keeps each chunk as a separate object. A peer that sends single bytes would make
+ * it hold a hundred times what it sent, so the chunks are copied into one buffer as they come. Once
+ * the socket's high-water mark (64 KiB) is reached, everything is put back into the socket. There
+ * it counts as unread, so Node stops reading and TCP holds back the rest. A flowing socket also
+ * reports its end at once; a full one reports it after the admission.
  */
 export class EarlyBytes {
   readonly #socket: Duplex
@@ -25,12 +25,14 @@ export class EarlyBytes {
     this.#bytesMax = socket.readableHighWaterMark
   }
 
-  /** What was read and not given back to the socket. Valid until the next chunk. */
+  /** The bytes read and not put back into the socket. Valid until the next chunk. */
   get held(): Buffer {
     return this.#bytes.subarray(0, this.#size)
   }
 
-  /** Starts with `head`, bytes read before. It is kept, so it must not be a view of a larger buffer. */
+  /**
+   * Starts with `head`, bytes read before. It is kept, so it must not be a view of a larger buffer.
+   */
   start(head: Buffer): void {
     this.#bytes = head
     this.#size = head.length
@@ -40,7 +42,7 @@ export class EarlyBytes {
     this.#socket.resume()
   }
 
-  /** Pauses the socket and returns what comes before the bytes that are still in it. */
+  /** Pauses the socket and returns the bytes that precede those still in it. */
   stop(): Buffer {
     const { held } = this
     this.#bytes = EMPTY
@@ -66,7 +68,7 @@ export class EarlyBytes {
     this.#size = size
   }
 
-  /** Within the turn of the `data` event, so that Node does not read once more. */
+  /** In the turn of the `data` event, so that Node does not read once more. */
   #putBack(chunk: Buffer): void {
     const held = this.stop()
     if (chunk.length > 0) this.#socket.unshift(chunk)

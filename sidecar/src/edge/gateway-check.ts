@@ -1,4 +1,4 @@
-/** The readiness check of the gateway: whether something accepts a connection where it should be. */
+/** The readiness check of the gateway: whether its address accepts a connection. */
 
 import { connect as netConnect } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
@@ -12,7 +12,7 @@ export type GatewayCheckOptions = {
 
 const CONNECT_TIMEOUT_MS = 1000
 
-/** Connects and hangs up; resolves with what is wrong, or `undefined`. */
+/** Connects and disconnects; resolves with what is wrong, or `undefined`. */
 export function checkGateway({ url, clock, connect = netConnect }: GatewayCheckOptions) {
   return new Promise<string | undefined>((resolve) => {
     const socket = connect(endpointOf(url))

@@ -1,4 +1,4 @@
-/** The HTTP server under the worker port: refuses everything that is no upgrade. */
+/** The HTTP server under the worker port: refuses everything that is not an upgrade. */
 
 import { constants } from 'node:crypto'
 import {
@@ -22,14 +22,14 @@ import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
 import { HEADERS_MAX, findObjection } from './upgrade.ts'
 
 export type HttpServerOptions = {
-  /** TLS for the port; plain where it is `undefined`. */
+  /** TLS options of the port; `undefined` for plain TCP. */
   readonly tls: TlsOptions | undefined
   readonly clock: Clock
   readonly random: () => number
   /** From the connection to the end of a request's head, in milliseconds. */
   readonly headTimeoutMs: number
   readonly onRefused: (code: Code, socket: Socket) => void
-  /** Told of every socket at its accept, and of every stream Node puts in front of one. */
+  /** Called with every accepted socket, and with every stream Node puts in front of one. */
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
@@ -37,19 +37,21 @@ export type HttpServerOptions = {
 
 export type HttpServer = {
   readonly server: Server
-  /** Passes on each upgrade request with the bytes behind its head. Its socket is `request.socket`. */
+  /**
+   * Passes on each upgrade request with the bytes after its head. Its socket is `request.socket`.
+   */
   readonly onUpgrade: (receive: (request: IncomingMessage, head: Buffer) => void) => void
-  /** For handshakes from now on; without TLS it does nothing. */
+  /** Applies to later TLS handshakes; does nothing without TLS. */
   readonly renewTls: (options: SecureContextOptions) => void
   readonly listen: (host: string, port: number) => Promise<string>
   readonly close: () => Promise<void>
 }
 
-/** Bytes of a request's head (line and headers together). */
+/** The longest head of a request (line and headers together), in bytes. */
 const HEAD_BYTES_MAX = 16 * 1024
 const BACKLOG = 4096
 
-/** HTTP/1.1 alone: with h2 on offer a client could choose it and find no WebSocket there. */
+/** HTTP/1.1 only: if h2 were offered, a client could choose it and find no WebSocket there. */
 const TLS_DEFAULTS = {
   minVersion: 'TLSv1.2',
   ALPNProtocols: ['http/1.1'],
@@ -66,7 +68,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const app = createApp(options)
   onServerError(app.server, onAcceptError)
 
-  // Before any other listener: a socket must not emit an error that nobody listens for.
+  // Before any other listener: a socket must not emit an error without a listener.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
   // The first request of a connection is upgraded or refused: no other is read, and no body.
@@ -74,13 +76,13 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
     readOn.set(socket, stopParserAfter(socket, 1)),
   )
-  // Where a request announces a body that has not arrived, Node passes a `Duplex` of its own instead
-  // of the socket, and forwards the socket's errors to it. Such a request is always refused.
+  // If a request announces a body that has not arrived, Node passes its own `Duplex` instead of the
+  // socket, and forwards the socket's errors to it. Such a request is always refused.
   const discard = (stream: Duplex) => {
     ignoreErrorsOf(stream)
     stream.resume()
   }
-  // Node answers a CONNECT without a listener by cutting the connection, without a word.
+  // Without a listener Node answers a CONNECT by silently closing the connection.
   app.server.on('connect', ({ socket }, stream) => {
     if (stream !== socket) discard(stream)
     onRefused('method_not_allowed', socket)
@@ -89,7 +91,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.on('checkExpectation', (request, response) => {
     app.server.emit('request', request, response)
   })
-  // Node drops further headers without a word; one more than the limit shows that there are some.
+  // Node silently drops further headers; one more than the limit reveals that there are too many.
   app.server.maxHeadersCount = HEADERS_MAX + 1
   app.server.headersTimeout = headTimeoutMs
   app.server.requestTimeout = headTimeoutMs
@@ -118,7 +120,7 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
   const limits = {
     maxHeaderSize: HEAD_BYTES_MAX,
     connectionsCheckingInterval: 1000,
-    // Ours is the answer, and the record, to a request without a Host too.
+    // We also answer, and record, a request without a Host.
     requireHostHeader: false,
   }
   const replyRefusal = async (code: Code, request: FastifyRequest, reply: FastifyReply) => {
@@ -139,21 +141,21 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
         : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handleFirst)
     },
     clientErrorHandler(error, socket) {
-      // A peer that is gone asked for nothing: a probe of the port, a broken TLS handshake. One that
-      // was answered already has a broken body behind its request.
+      // A peer that is gone asked for nothing: a probe of the port, or a broken TLS handshake. One
+      // that was already answered has a broken body after its request.
       const isGone = socket.destroyed || ('code' in error && error.code === 'ECONNRESET')
       if (isGone || socket.writableEnded) {
         socket.destroy()
         return
       }
-      // What is unreadable stands behind a request whose answer ends the connection.
+      // The unreadable bytes follow a request whose answer ends the connection.
       if (answered.has(socket)) return
       const code = codeOf(error)
       onRefused(code, socket)
       if (socket.writable) refuseUpgrade(socket, code, { clock, random })
       else socket.destroy()
     },
-    // A target that fastify's router cannot read.
+    // The target is one that fastify's router cannot parse.
     frameworkErrors: (_error, request, reply) =>
       void replyRefusal('target_not_canonical', request as FastifyRequest, reply as FastifyReply),
   })
@@ -164,8 +166,9 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
 }
 
 /**
- * Passes on the first request of a connection, whose answer closes it. Node reads every request of
- * a segment, thousands of them, and would have each answered before the first answer is written.
+ * Passes on only the first request of a connection, whose answer closes it. Node parses every
+ * request of a segment, thousands of them, and would start to answer all before it writes the first
+ * answer.
  */
 function firstOfEach(handler: RequestListener, answered: WeakSet<Duplex>): RequestListener {
   return (request, response) => {

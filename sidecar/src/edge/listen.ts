@@ -1,11 +1,11 @@
-/** Opens a fastify server's port, says where it really listens, and survives failed accepts. */
+/** Opens a fastify server's port, returns its real address, and survives failed accepts. */
 
 import type { Server } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
 type Where = { readonly host: string; readonly port: number; readonly backlog?: number }
 
-/** Resolves with `host:port`, an IPv6 host in brackets; port 0 takes any free one. */
+/** Resolves with `host:port`, an IPv6 host in brackets; port 0 picks a free port. */
 export async function listenOn(app: FastifyInstance, where: Where): Promise<string> {
   await app.listen(where)
   const bound = app.server.address()
@@ -16,12 +16,12 @@ export async function listenOn(app: FastifyInstance, where: Where): Promise<stri
 }
 
 /**
- * Without a listener an `error` of the server ends the process. One that comes while the port is
- * open is a connection that could not be accepted, for want of descriptors or memory.
+ * Without a listener an `error` of the server ends the process. While the port is open, an error is
+ * a connection that could not be accepted, for lack of descriptors or memory.
  */
 export function onServerError(server: Server, onAcceptError: (error: Error) => void): void {
   server.on('error', (error) => {
-    // One of `listen` rejects its promise.
+    // An error of `listen` rejects its promise.
     if (server.listening) onAcceptError(error)
   })
 }

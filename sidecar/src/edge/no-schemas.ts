@@ -1,4 +1,4 @@
-/** For fastify: no route has a schema, so nothing that compiles them is loaded. */
+/** For fastify: no route has a schema, so no schema compiler is loaded. */
 
 import type { FastifyServerOptions } from 'fastify'
 

@@ -1,12 +1,12 @@
-/** Answers the requests of a connection one after the other, however many its peer sends at once. */
+/** Answers a connection's requests one after another, however many its peer sends at once. */
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 export type OneAtATimeOptions = {
-  /** Requests that may wait behind the one that is answered; a connection with more is closed. */
+  /** Requests that may wait behind the current one; a connection with more is closed. */
   readonly waitingMax: number
-  /** Requests answered on one connection, which is then closed. */
+  /** Requests answered on one connection before it is closed. */
   readonly perConnectionMax: number
 }
 
@@ -18,7 +18,7 @@ type Line = {
 
 /**
  * Node parses all requests of a segment at once and keeps every answer until its peer reads it.
- * Here a request is begun when the kernel has taken the answer before it.
+ * Here a request starts only after the kernel has taken the previous answer.
  */
 export function oneAtATime(
   answer: RequestListener,
@@ -50,11 +50,11 @@ export function oneAtATime(
 }
 
 /**
- * A chunk may hold two thousand requests. Node would parse them all, and make an error for each
- * that is cut off: 50 ms of CPU. What comes after the first `requestsMax` is made unreadable, so
- * the parser stops there. The server's own listener must be there already: this one goes first.
- * The returned function stops this and, while the chunk is being parsed, makes it readable again:
- * what follows an upgrade is not HTTP.
+ * A chunk may hold two thousand requests. Node would parse them all, and create an error for each
+ * that is cut off: 50 ms of CPU. Everything after the first `requestsMax` is made unreadable, so
+ * that the parser stops there. The server's own listener must already be attached: this one runs
+ * before it. The returned function ends this and, while the chunk is being parsed, restores it: the
+ * bytes after an upgrade are not HTTP.
  */
 export function stopParserAfter(socket: Socket, requestsMax: number): () => void {
   let restore = () => {}
@@ -65,7 +65,7 @@ export function stopParserAfter(socket: Socket, requestsMax: number): () => void
     chunk.fill(0, end)
     restore = () => void rest.copy(chunk, end)
   }
-  // Node's listener has parsed the chunk by now. The copy must not wait for the next one.
+  // Node's listener has parsed the chunk by now. Do not keep the copy until the next one.
   const forget = () => {
     restore = () => {}
   }
@@ -76,7 +76,7 @@ export function stopParserAfter(socket: Socket, requestsMax: number): () => void
   }
 }
 
-/** Where the chunk's first `headsMax` heads are over; its length when it has fewer. */
+/** The offset after the chunk's first `headsMax` heads; its length if it has fewer. */
 function endOfHeads(chunk: Buffer, headsMax: number): number {
   let at = -1
   for (let n = 0; n < headsMax; n += 1) {
@@ -86,5 +86,5 @@ function endOfHeads(chunk: Buffer, headsMax: number): number {
   return at + HEAD_END.length
 }
 
-/** The end of a head; a line feed alone would end a line, too. */
+/** The end of a head; a lone line feed would end a line, too. */
 const HEAD_END = '\n\r\n'

@@ -1,4 +1,4 @@
-/** Sockets that have not proven anything yet: few per address, few in all, and none for long. */
+/** Sockets without proof so far: few per address, few in all, and none for long. */
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
@@ -8,10 +8,10 @@ import { normalizeAddress } from '../lib/address.ts'
 export type PendingSocketsOptions = {
   readonly perAddressMax: number
   readonly inAllMax: number
-  /** From the first byte of TCP to the admission, in milliseconds. */
+  /** From the TCP connection to the admission, in milliseconds. */
   readonly handshakeTimeoutMs: number
   readonly clock: Clock
-  /** What an address counts under. */
+  /** The key an address counts under. */
   readonly groupOf: (address: string) => string
 }
 
@@ -36,8 +36,8 @@ type Pending = {
 }
 
 /**
- * A socket is known by the addresses and ports of both its ends: over TLS the socket that was
- * accepted and the one that carries the request are different objects with the same ends.
+ * A socket is identified by the addresses and ports of both its ends: over TLS the accepted socket
+ * and the one that carries the request are different objects with the same ends.
  */
 export class PendingSockets {
   readonly #options: PendingSocketsOptions
@@ -55,7 +55,7 @@ export class PendingSockets {
     return this.#pending.size
   }
 
-  /** Addresses, IPv6 networks counted as one, that have a pending socket. */
+  /** Addresses that have a pending socket; an IPv6 network counts as one. */
   get addressCount(): number {
     return this.#tally.size
   }
@@ -68,7 +68,7 @@ export class PendingSockets {
   accept(socket: Socket, { onEnd, onLeft }: PendingListeners): boolean {
     const { perAddressMax, inAllMax, handshakeTimeoutMs, clock, groupOf } = this.#options
     const key = keyOf(socket)
-    // The kernel may give the same ends away again before we hear that the older socket closed.
+    // The kernel may reuse the same ends before we hear that the older socket closed.
     this.#pending.get(key)?.onClose()
     const group = groupOf(normalizeAddress(socket.remoteAddress) ?? '')
     if (this.#tally.of(group) >= perAddressMax) return false
@@ -93,7 +93,7 @@ export class PendingSockets {
     return true
   }
 
-  /** The peer's request was taken up: whoever did that answers it, and says so when it leaves. */
+  /** Someone has taken the peer's request: they answer it, and record when the peer leaves. */
   answer(socket: Socket): void {
     const pending = this.#pending.get(keyOf(socket))
     if (pending !== undefined) pending.isAnswered = true
@@ -106,8 +106,8 @@ export class PendingSockets {
   }
 
   /**
-   * The peer's token is one the cluster has signed: it no longer counts among all, since it counts
-   * as a stream from here on. Its time still runs, and its address still has few.
+   * The cluster has signed the peer's token. From here on it counts against `limits.streams`, not
+   * `limits.pending`. The handshake timeout and the per-address limit still apply.
    */
   prove(socket: Socket): void {
     const pending = this.#pending.get(keyOf(socket))
@@ -117,13 +117,13 @@ export class PendingSockets {
     this.#forgetUnproven(pending)
   }
 
-  /** The peer was let in: nothing of it is pending any more. */
+  /** The peer was admitted: its socket is no longer pending. */
   settle(socket: Socket): void {
     const pending = this.#pending.get(keyOf(socket))
     if (pending !== undefined) this.#remove(pending)
   }
 
-  /** As if everybody's time were up. */
+  /** As if every pending socket timed out. */
   endAll(): void {
     for (const { onEnd } of this.#pending.values()) onEnd('timeout')
   }
@@ -157,7 +157,7 @@ export class PendingSockets {
     if (pending.isProven) this.#proven -= 1
     this.#forgetUnproven(pending)
     pending.cancel()
-    // As a listener of its socket it would live on, with all it holds.
+    // As a listener of its socket it would stay in memory, with all it references.
     pending.socket.off('close', pending.onClose)
     this.#tally.remove(pending.group)
   }

@@ -6,7 +6,9 @@ import type { Clock } from '../lib/clock.ts'
 import { CODES, isFault, type Code } from '../denial.ts'
 import { closeFrame, textFrame } from '../websocket/frames.ts'
 
-/** How long a refused peer may take to hang up before its socket is destroyed, in milliseconds. */
+/**
+ * How long a refused peer may take to disconnect before its socket is destroyed, in milliseconds.
+ */
 const LINGER_MS = 2000
 const RETRY_AFTER_S_MIN = 1
 const RETRY_AFTER_S_SPREAD = 3
@@ -17,11 +19,11 @@ export type RefuseOptions = {
   readonly random: () => number
 }
 
-/** The body of every refusal: OpenClaw's error shape, whose message a node prints. */
+/** The body of every refusal: OpenClaw's error format, whose message a node prints. */
 export const refusalBody = (code: Code): string =>
   JSON.stringify({ error: { type: code, message: CODES[code].message } })
 
-/** The headers of an HTTP refusal, `Content-Length` and `Connection` aside. */
+/** The headers of an HTTP refusal, except `Content-Length` and `Connection`. */
 export function refusalHeaders(code: Code, random: () => number): Record<string, string> {
   const { status } = CODES[code]
   const retryAfterS = RETRY_AFTER_S_MIN + Math.floor(random() * RETRY_AFTER_S_SPREAD)
@@ -35,7 +37,7 @@ export function refusalHeaders(code: Code, random: () => number): Record<string,
   }
 }
 
-/** A whole HTTP/1.1 response that refuses. */
+/** A complete HTTP/1.1 response that refuses. */
 export function refusalResponse(code: Code, random: () => number): string {
   const { status } = CODES[code]
   const body = refusalBody(code)
@@ -48,7 +50,7 @@ export function refusalResponse(code: Code, random: () => number): string {
   return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Refused'}\r\n${lines.join('')}\r\n${body}`
 }
 
-/** Answers an upgrade that is refused and ends the socket; what still comes from the peer is dropped. */
+/** Refuses an upgrade and ends the socket; later bytes from the peer are discarded. */
 export function refuseUpgrade(socket: Duplex, code: Code, options: RefuseOptions): void {
   endSocket(socket, refusalResponse(code, options.random), options.clock)
 }
@@ -65,10 +67,13 @@ export function refuseOpened(
   endSocket(socket, Buffer.concat([...first, close]), clock)
 }
 
-/** Ends a WebSocket whose peer has said goodbye and was answered. */
+/** Ends a WebSocket whose peer's close frame was answered. */
 export const endOpened = (socket: Duplex, clock: Clock): void => endSocket(socket, '', clock)
 
-/** Unread bytes would turn the end into a reset that can eat the answer: they are read and dropped. */
+/**
+ * Unread bytes would turn the end into a reset that can destroy the answer, so they are read and
+ * discarded.
+ */
 function endSocket(socket: Duplex, bytes: string | Buffer, clock: Clock): void {
   if (socket.destroyed) return
   const cancel = clock.after(LINGER_MS, () => socket.destroy())

@@ -1,4 +1,4 @@
-/** Shares a costly answer: one in flight at a time, and only so many a second. */
+/** Shares an expensive answer: one in flight at a time, at a limited rate. */
 
 import type { Clock } from '../lib/clock.ts'
 import { TokenBuckets } from '../lib/token-buckets.ts'
@@ -6,13 +6,13 @@ import { TokenBuckets } from '../lib/token-buckets.ts'
 export type SharedAnswerOptions = {
   readonly clock: Clock
   readonly ratePerSecond: number
-  /** How many more may follow each other at once. */
+  /** How many may follow each other at once. */
   readonly burst: number
 }
 
 /**
- * Who asks while an answer is being made gets that one; who asks beyond the rate gets the last
- * one, which is then at most `1 / ratePerSecond` seconds old, and as old as its making took.
+ * A caller during the making of an answer gets that answer. A caller beyond the rate gets the last
+ * one, which is at most `1 / ratePerSecond` seconds old plus the time it took to make.
  */
 export function shareAnswer<T>(
   make: () => Promise<T>,

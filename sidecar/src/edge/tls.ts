@@ -5,11 +5,11 @@ import type { SecureContextOptions, TlsOptions } from 'node:tls'
 export type TlsFiles = {
   readonly certFile: string
   readonly keyFile: string
-  /** Every worker must then show a certificate of this CA. */
+  /** If set, every worker must present a certificate of this CA. */
   readonly clientCaFile?: string | undefined
 }
 
-/** `undefined` where TLS is off. Throws what `readFile` throws. */
+/** `undefined` if TLS is off. Throws what `readFile` throws. */
 export function readTls(
   files: TlsFiles | undefined,
   readFile: (path: string) => string,

@@ -5,17 +5,17 @@ import { isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { holdsToken } from '../authn/token-shape.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 
-/** What is kept of an upgrade request; the rest is never looked at again. */
+/** What is kept of an upgrade request; the rest is never read again. */
 export type UpgradeRequest = {
   /** `Sec-WebSocket-Key`, 16 bytes in base64. */
   readonly key: string
-  /** The subprotocols offered, in the worker's order, without one that carries a credential. */
+  /** The offered subprotocols in the worker's order, without any that carries a credential. */
   readonly subprotocols: readonly string[]
   readonly role: string | undefined
   readonly hasOrigin: boolean
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
-  /** Without the query: it may hold what belongs in no log. */
+  /** Without the query, which may hold secrets that must not be logged. */
   readonly path: string
 }
 
@@ -24,16 +24,21 @@ export type RequestHead = Pick<
   'method' | 'httpVersion' | 'url' | 'rawHeaders' | 'headersDistinct'
 >
 
-/** Headers of a request: each costs memory of its own until the request is refused or admitted. */
+/** The most headers of a request: each uses memory until the request is refused or admitted. */
 export const HEADERS_MAX = 256
 
 const KEY = /^[+/0-9A-Za-z]{22}==$/
 const HTTP_TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const TARGET_LENGTH_MAX = 4096
-/** Encoded dots and slashes, backslashes, parameters and empty segments mean different things to different servers. */
+/**
+ * Encoded dots and slashes, backslashes, parameters and empty segments mean different things to
+ * different servers.
+ */
 const NOT_CANONICAL = /\/\/|\\|;|%2e|%2f|%5c|%00|\/\.{1,2}(\/|$)/i
 const PATH = /^\/([A-Za-z0-9\-._~!$&'()*+,=:@/]|%[0-9A-Fa-f]{2})*$/
-/** Subprotocols a worker may offer, and the characters of each, its token aside. */
+/**
+ * The most subprotocols a worker may offer, and the most characters of each, apart from its token.
+ */
 const OFFERS_MAX = 32
 const OFFER_LENGTH_MAX = 256
 
@@ -42,7 +47,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   if (objection !== undefined) return denied(objection)
   const key = single(request, 'sec-websocket-key')
   const target = splitTarget(request.url ?? '')
-  // A Host is asked for, and not looked at: which name a worker uses decides nothing.
+  // A Host is required, but its value is ignored: the name a worker uses decides nothing.
   const hasHost = single(request, 'host') !== undefined
   if (key === undefined || !KEY.test(key) || !hasHost) return denied('upgrade_malformed')
   if (!target.ok) return target
@@ -51,7 +56,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   return granted({
     key,
     subprotocols: offers.filter((offer) => !isBearerSubprotocol(offer)),
-    // A repeated one names no role there is, rather than none.
+    // A repeated header names a role that does not exist, rather than no role.
     role: request.headersDistinct['x-openclaw-role']?.join(', '),
     hasOrigin: request.headersDistinct['origin'] !== undefined,
     userAgent: single(request, 'user-agent'),
@@ -60,7 +65,7 @@ export function validateUpgrade(request: RequestHead): Verdict<UpgradeRequest> {
   })
 }
 
-/** Why a request that is no upgrade is refused: plain HTTP is never relayed. */
+/** Why a request that is not an upgrade is refused: plain HTTP is never relayed. */
 export function findObjection(request: RequestHead): Code | undefined {
   if (request.rawHeaders.length > 2 * HEADERS_MAX) return 'head_too_large'
   if (request.method !== 'GET') return 'method_not_allowed'
@@ -68,7 +73,7 @@ export function findObjection(request: RequestHead): Code | undefined {
   const { headersDistinct: headers } = request
   if (single(request, 'upgrade')?.toLowerCase() !== 'websocket') return 'upgrade_required'
   if (!hasToken(headers['connection'], 'upgrade')) return 'upgrade_malformed'
-  // A body behind an upgrade would be read as frames by one side and as a body by the other.
+  // One side would read a body after an upgrade as frames, the other as a body.
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) {
     return 'upgrade_malformed'
   }
@@ -98,7 +103,7 @@ function listOffers(request: RequestHead): readonly string[] | undefined {
 const isOffer = (offer: string): boolean =>
   HTTP_TOKEN.test(offer) && (offer.length <= OFFER_LENGTH_MAX || isBearerSubprotocol(offer))
 
-/** The value of a header that stands exactly once. */
+/** The value of a header that appears exactly once. */
 function single({ headersDistinct }: RequestHead, name: string): string | undefined {
   const values = headersDistinct[name]
   return values?.length === 1 ? values[0] : undefined

@@ -1,4 +1,4 @@
-/** The worker port: takes upgrades over from the HTTP server and leads each through the line. */
+/** The worker port: takes over upgrades from the HTTP server and leads each through the line. */
 
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -26,20 +26,22 @@ export type WorkerPortOptions = {
   readonly recorder: Recorder
   readonly clock: Clock
   readonly random: () => number
-  /** Where failed attempts are charged and recorded. */
+  /** Charges and records failed attempts. */
   readonly attempts: Attempts
   readonly tls: TlsOptions | undefined
-  /** What an address counts under, where limits are per address. */
+  /** The key an address counts under, for limits per address. */
   readonly groupOf: (address: string) => string
-  /** Told of every socket at its accept. */
+  /** Called with every accepted socket. */
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
   readonly isTrustEnabled: () => boolean
   readonly credentialHeader: () => string
-  /** The name the gateway is told for this port; by default where each worker connected to. */
+  /**
+   * This port's host name as told to the gateway; by default the address each worker connected to.
+   */
   readonly publicHost: string | undefined
-  /** Starts every stream id, so that ids of two processes are told apart. */
+  /** Prefix of every stream id, so that ids of two processes differ. */
   readonly streamIdPrefix: string
   readonly limits: {
     readonly handshakeTimeoutMs: number
@@ -51,7 +53,7 @@ export type WorkerPortOptions = {
   }
 }
 
-/** A gateway that goes takes all its streams along: their workers are told within this time. */
+/** The workers of a gateway that is gone are told within this time, in milliseconds. */
 const GATEWAY_GONE_SPREAD_MS = 2000
 const KEEP_ALIVE_MS = 30_000
 
@@ -106,19 +108,19 @@ export class WorkerPort {
     return this.#http.listen(host, port)
   }
 
-  /** New handshakes get these certificates; open streams keep theirs. */
+  /** New TLS handshakes get these certificates; open streams keep theirs. */
   renewTls(options: SecureContextOptions): void {
     this.#http.renewTls(options)
   }
 
-  /** From now on every worker is asked to come back. */
+  /** From now on every worker is asked to come back later. */
   startDraining(): void {
     this.#isDraining = true
   }
 
   /** Stops listening and drops the sockets that are not admitted; resolves when all are gone. */
   async close(): Promise<void> {
-    // Admissions that end here, or were aborted a moment ago, have their refusal still to be written.
+    // Admissions that end here, or were aborted a moment ago, still have to write their refusal.
     this.#pending.endAll()
     await nextTurn()
     this.#pending.destroyAll()
@@ -139,22 +141,22 @@ export class WorkerPort {
     if (!isAccepted) this.#cut(socket, 'too_many_pending', visit)
   }
 
-  /** Refuses a connection that has not asked for anything yet. */
+  /** Refuses a connection that has not requested anything yet. */
   #cut(socket: Socket, code: Code, visit: Visit): void {
     const { attempts, random, tls } = this.#options
     this.#pending.answer(socket)
     attempts.failed(code, visit)
-    // Over TLS nothing can be said before a handshake that would cost more than the refusal saves.
+    // Over TLS an answer needs a handshake first, which would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
   }
 
-  /** Keeps nothing of `request`: its headers would be held for as long as the admission takes. */
+  /** Keeps no reference to `request`: its headers would be held during the whole admission. */
   #receive(request: IncomingMessage, socket: Socket, head: Buffer): void {
     const { clock, credentialHeader, publicHost = localHostOf(socket) } = this.#options
     const visit = visitOf(socket, clock)
     this.#pending.answer(socket)
-    // Without an address nothing could be attributed, and the gateway would take us for its owner.
+    // Without an address nothing could be attributed, and the gateway would treat us as its owner.
     if (visit.address === '' || publicHost === undefined) return void socket.destroy()
     const upgrade = this.#gate(request, visit.address)
     if (!upgrade.ok) return this.#turnAway(socket, upgrade.code, visit)
@@ -200,13 +202,13 @@ export class WorkerPort {
     return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 
-  /** What can be said of a request without looking at its credential. */
+  /** Checks a request without looking at its credential. */
   #gate(request: IncomingMessage, address: string): Verdict<UpgradeRequest> {
     const objection = this.#findPortObjection(address)
     return objection === undefined ? validateUpgrade(request) : { ok: false, code: objection }
   }
 
-  /** Why nothing of this address is looked at now. */
+  /** Why no request from this address is accepted now. */
   #findPortObjection(address: string): Code | undefined {
     const { attempts, isTrustEnabled } = this.#options
     if (this.#isDraining) return 'draining'
@@ -224,7 +226,7 @@ export class WorkerPort {
     })
   }
 
-  /** Synchronous from the last question of the line to the first relayed byte. */
+  /** Synchronous from the last check of the line to the first relayed byte. */
   #release(worker: Worker, handshake: Handshake, admitted: Admitted, visit: Visit): void {
     const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
     const { admission, identity, grant, gateway } = admitted
@@ -246,7 +248,7 @@ export class WorkerPort {
       worker: socket,
       workerHead,
       gateway: gateway.socket,
-      // A TLS socket takes a turn of the loop for every write: it would hold what it was given.
+      // A TLS socket needs an event-loop turn for every write: it would hold the reader's memory.
       gatewayReader: this.#options.tls === undefined ? gateway.reader : undefined,
       gatewayHead: gateway.head,
       messageBytesMax: limits.messageBytes,

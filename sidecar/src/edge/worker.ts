@@ -1,4 +1,4 @@
-/** One worker at the door: its socket from the upgrade to the release or the refusal. */
+/** One worker in its handshake: its socket from the upgrade to the release or the refusal. */
 
 import type { Socket } from 'node:net'
 import type { Credential } from '../authn/credential.ts'
@@ -25,7 +25,9 @@ export type WorkerOptions = {
   readonly preAuthFrameBytesMax: number
 }
 
-/** Frames of a first message with the pings before it: each costs work, however few bytes it has. */
+/**
+ * The most frames of a first message and the pings before it: each costs work, however short it is.
+ */
 const FIRST_FRAMES_MAX = 256
 const EMPTY = Buffer.alloc(0)
 
@@ -63,7 +65,8 @@ export class Worker implements WorkerSide {
     this.#key = upgrade.key
     this.#options = options
     this.#token = credential?.token
-    // Node's `head` is a view of the whole request, token and all: a stream must not keep that.
+    // Node's `head` is a view of the whole request, token included: a stream must not keep that
+    // alive.
     const early = Buffer.allocUnsafeSlow(head.length)
     head.copy(early)
     socket.once('end', this.#onLeft)
@@ -77,17 +80,17 @@ export class Worker implements WorkerSide {
     return this.#early.held
   }
 
-  /** Until the release: no token is kept. */
+  /** Only until the release: the token is not kept. */
   get token(): string | undefined {
     return this.#token
   }
 
-  /** Whether it is the worker's turn to send its message. */
+  /** Whether we wait for the worker's message. */
   get isReading(): boolean {
     return this.#isReading
   }
 
-  /** Why nothing can come of this worker any more. */
+  /** Why this worker was given up. */
   get abortCode(): Code | undefined {
     return this.#abortCode
   }
@@ -153,7 +156,9 @@ export class Worker implements WorkerSide {
     return promise
   }
 
-  /** Answers in the form that fits how far the worker came, and ends its socket. */
+  /**
+   * Answers over HTTP or the WebSocket, depending on how far the worker got, and ends its socket.
+   */
   refuse(code: Code, message: string | undefined): void {
     const { socket } = this
     const { clock, random } = this.#options
@@ -163,7 +168,7 @@ export class Worker implements WorkerSide {
     else refuseUpgrade(socket, code, { clock, random })
   }
 
-  /** Hands the socket over, paused. Returns the bytes that come before what is still in it. */
+  /** Hands over the socket, paused. Returns the bytes that precede those still in it. */
   release(): Buffer {
     this.onGone = () => {}
     this.#token = undefined

@@ -1,4 +1,4 @@
-/** The connections to the API server: agents that trust the cluster's CA alone. */
+/** The connections to the API server: agents that trust only the cluster's CA. */
 
 import { Agent } from 'undici'
 import type { Code } from '../denial.ts'
@@ -7,9 +7,11 @@ import type { OwnCredentials } from './own-credentials.ts'
 
 export type ClusterAgentOptions = {
   readonly credentials: Pick<OwnCredentials, 'ca'>
-  /** The fault that it is to have no CA. */
+  /** The code of the fault when there is no CA. */
   readonly faultCode: Code
-  /** As undici takes them. HTTP/1.1 alone: an early 401 resets an HTTP/2 stream and loses the body. */
+  /**
+   * As undici takes them. HTTP/1.1 only: an early 401 resets an HTTP/2 stream and loses the body.
+   */
   readonly agent: Agent.Options
   readonly connect?: { readonly keepAlive: true; readonly keepAliveInitialDelay: number }
 }
@@ -23,7 +25,9 @@ export class ClusterAgent {
     this.#options = options
   }
 
-  /** Throws a `Fault` while there is no CA: without one, Node would trust every public authority. */
+  /**
+   * Throws a `Fault` while there is no CA: without one, Node would trust every public authority.
+   */
   get(): Agent {
     const { credentials, faultCode, agent: options, connect } = this.#options
     const { ca } = credentials
@@ -34,7 +38,7 @@ export class ClusterAgent {
       ...options,
       connect: { ...connect, ca, allowH2: false },
       allowH2: false,
-      // The callers' deadlines are the only ones: these would count from another start.
+      // Only the callers' deadlines apply: these timeouts would start counting at another moment.
       headersTimeout: 0,
       bodyTimeout: 0,
     })

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts'
 
 export type BreakerOptions = {
   readonly clock: Clock
-  /** Failures in a row that open it. */
+  /** Consecutive failures that open it. */
   readonly failuresMax: number
   /** How long it stays open, in milliseconds, before one request can try again. */
   readonly openMs: number
@@ -12,7 +12,7 @@ export type BreakerOptions = {
   readonly isFailure: (error: unknown) => boolean
 }
 
-/** Monotonic time: a step of the wall clock must not hold the breaker open. */
+/** Uses monotonic time: a step of the wall clock must not hold the breaker open. */
 export class Breaker {
   readonly #options: BreakerOptions
   #failures = 0
@@ -23,7 +23,9 @@ export class Breaker {
     this.#options = options
   }
 
-  /** Runs `work`, or throws at once while the breaker is open. Only a telling failure counts. */
+  /**
+   * Runs `work`, or throws at once while the breaker is open. A failure counts only if `isTelling`.
+   */
   async run<T>(work: () => Promise<T>, isTelling = true): Promise<T> {
     const isProbe = this.#failures >= this.#options.failuresMax
     if (isProbe) {

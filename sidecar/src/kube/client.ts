@@ -1,4 +1,4 @@
-/** The API client: bounded, deadlined requests to the API server under our own credential. */
+/** The API client: bounded requests with deadlines to the API server, under our own credential. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Dispatcher } from 'undici'
@@ -16,18 +16,18 @@ export type KubeClientOptions = {
   readonly apiServer: URL
   readonly credentials: OwnCredentials
   readonly clock: Clock
-  /** Requests under way at once, and connections kept open. */
+  /** Requests in flight at once, and connections kept open. */
   readonly concurrency: number
-  /** Requests that may wait for a place; one more is a fault at once. */
+  /** Requests that may queue; one more is a fault at once. */
   readonly queue: number
   /**
-   * How long a request may wait for its place, in milliseconds: its deadline then counts from there.
-   * Without it the wait is part of the deadline.
+   * How long a request may queue, in milliseconds; its deadline then starts when it leaves the
+   * queue. Without `queueMs` the deadline includes the time in the queue.
    */
   readonly queueMs?: number
-  /** What a fault of this client is called. */
+  /** The code of this client's faults. */
   readonly faultCode: Code
-  /** Told of each 401 and 403 the API server gave us. */
+  /** Called for each 401 and 403 that the API server gave us. */
   readonly onOwnCredentialRefused: (status: number) => void
 }
 
@@ -35,36 +35,38 @@ export type KubeRequest = {
   readonly method: 'GET' | 'POST'
   readonly path: string
   readonly body?: object
-  /** For the whole of it, the retry included, in milliseconds. See `queueMs`. */
+  /** For the whole request, the retry included, in milliseconds. See `queueMs`. */
   readonly deadlineMs: number
 }
 
 export type KubeAnswer = {
   readonly status: number
   readonly body: unknown
-  /** When the API server says it answered. */
+  /** The answer's `Date` header. */
   readonly date?: string | undefined
 }
 
-/** An answer longer than this is a fault, in bytes. */
+/** The longest answer, in bytes; a longer one is a fault. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
-/** The share of the deadline the first try may use: a dead connection leaves time for another. */
+/**
+ * The share of the deadline for the first try: after a dead connection there is time for another.
+ */
 const FIRST_TRY_SHARE = 0.6
 /** The API server serves its signing keys only under their own media type, and otherwise answers 406. */
 const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
 
-/** The API server answered, but with something that is worth a second try. */
+/** The API server answered, but with a status that is worth a second try. */
 class UnexpectedStatus extends Error {}
 
 export class KubeClient {
   readonly #options: KubeClientOptions
   readonly #semaphore: Semaphore
   readonly #breaker: Breaker
-  /** Keeps its connections. */
+  /** Keeps its connections open. */
   readonly #pool: ClusterAgent
-  /** A new connection for each request, as for the second try. */
+  /** Opens a new connection for each request: for the second try. */
   readonly #single: ClusterAgent
 
   constructor(options: KubeClientOptions) {
@@ -87,9 +89,9 @@ export class KubeClient {
   }
 
   /**
-   * Resolves with the API server's 2xx or 404 answer. Everything else throws a `Fault`: nobody
-   * could say. With a `queueMs` the wait has a deadline of its own, which is longer than the
-   * request's: a herd waits for its turn, and each request still has its whole time.
+   * Resolves with a 2xx or 404 answer of the API server. Everything else throws a `Fault`: there is
+   * no usable answer. With a `queueMs`, the wait has its own, longer deadline: a burst of requests
+   * waits its turn, and each request still has its full time.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
     const { clock, faultCode, queueMs } = this.#options
@@ -174,7 +176,7 @@ export class KubeClient {
     throw new UnexpectedStatus(`HTTP ${status}`)
   }
 
-  /** The API server does not know us: perhaps our token was rotated a moment ago. */
+  /** The API server rejected our credential; our token may have been rotated a moment ago. */
   #onRefused(
     request: KubeRequest,
     status: number,

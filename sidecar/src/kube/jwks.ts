@@ -8,11 +8,11 @@ import type { KubeClient } from './client.ts'
 export type JwksOptions = {
   readonly client: Pick<KubeClient, 'request'>
   readonly clock: Clock
-  /** The shortest time between two fetches on behalf of unknown keys, in milliseconds. */
+  /** The shortest time between two fetches caused by unknown keys, in milliseconds. */
   readonly cooldownMs: number
   /** How often the keys are fetched again, in milliseconds. */
   readonly refreshMs: number
-  /** How long keys serve that cannot be fetched again, in milliseconds. */
+  /** How long keys stay usable when they cannot be fetched again, in milliseconds. */
   readonly staleAfterMs: number
   readonly deadlineMs: number
   readonly onFetched: () => void
@@ -22,7 +22,7 @@ export type JwksOptions = {
 type Keys = { readonly select: CompactVerifyGetKey; readonly issuer: string; readonly at: number }
 
 const DISCOVERY_PATH = '/.well-known/openid-configuration'
-/** Whatever host `jwks_uri` names: a document must not send us elsewhere for keys. */
+/** The host in `jwks_uri` is ignored: a document must not send us elsewhere for keys. */
 const KEYS_PATH = '/openid/v1/jwks'
 
 export class Jwks {
@@ -37,11 +37,13 @@ export class Jwks {
     this.#options = options
   }
 
-  /** The keys in hand, unless they are too old to trust. */
+  /** The current keys, unless they are too old to trust. */
   readonly current = (): CompactVerifyGetKey | undefined =>
     this.#isTrusted() ? this.#keys?.select : undefined
 
-  /** The issuer of the cluster's discovery document. It outlives the keys: it never admits. */
+  /**
+   * The issuer of the cluster's discovery document. It outlives the keys, since it admits nobody.
+   */
   get issuer(): string | undefined {
     return this.#keys?.issuer
   }
@@ -51,7 +53,9 @@ export class Jwks {
     return this.#keys === undefined ? undefined : this.#options.clock.monotonic() - this.#keys.at
   }
 
-  /** Fetches the keys unless that was tried within the cooldown; callers share one fetch. */
+  /**
+   * Fetches the keys unless that was tried within the cooldown. Concurrent callers share one fetch.
+   */
   readonly refresh = async (): Promise<'refreshed' | 'cooldown' | 'failed'> => {
     if (this.#flight !== undefined) return this.#flight
     const { clock, cooldownMs } = this.#options

@@ -4,7 +4,9 @@ import { Fault } from '../fault.ts'
 import type { KubeClient } from './client.ts'
 import { readAccounts, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
 
-/** Each returns `undefined` for an object that does not exist, and throws `Fault` without an answer. */
+/**
+ * Each returns `undefined` if the object does not exist, and throws a `Fault` without an answer.
+ */
 export function createLookups(client: Pick<KubeClient, 'request'>, deadlineMs: number) {
   const get = (path: string) => client.request({ method: 'GET', path, deadlineMs })
   return {
@@ -14,7 +16,7 @@ export function createLookups(client: Pick<KubeClient, 'request'>, deadlineMs: n
       return status === 404 ? undefined : readAnswer(path, () => readPod(body))
     },
 
-    /** A list of one: the watch needs the right to list in any case, and nothing needs `get`. */
+    /** A list of one: the watch needs the `list` right anyway, and so nothing needs `get`. */
     async getAccount(namespace: string, name: string): Promise<WatchedAccount | undefined> {
       const query = new URLSearchParams({ fieldSelector: `metadata.name=${name}` }).toString()
       const path = `/api/v1/namespaces/${namespace}/serviceaccounts?${query}`

@@ -9,10 +9,12 @@ export type OwnCredentialsOptions = {
   readonly clock: Clock
 }
 
-/** How long a read is trusted, in milliseconds; the kubelet rotates at 80 % of a token's life. */
+/**
+ * How long a read is trusted, in milliseconds. The kubelet rotates a token at 80 % of its lifetime.
+ */
 const REREAD_AFTER_MS = 10_000
 
-/** A read that fails keeps what was read before: the files are swapped, never gone for long. */
+/** A failed read keeps the previous contents: the files are swapped, never missing for long. */
 export class OwnCredentials {
   readonly #options: OwnCredentialsOptions
   #token = ''
@@ -33,7 +35,7 @@ export class OwnCredentials {
     return this.#ca
   }
 
-  /** Reads at once, as after a 401; true when the token changed. */
+  /** Reads at once, as after a 401. Returns true when the token changed. */
   reread(): boolean {
     const before = this.#token
     this.#readAt = this.#options.clock.monotonic()
@@ -42,7 +44,10 @@ export class OwnCredentials {
     return this.#token !== before
   }
 
-  /** Whether `used`, which the API server refused, was rotated meanwhile; reads the files to know. */
+  /**
+   * Whether `used`, which the API server refused, has been rotated since. Reads the files to find
+   * out.
+   */
   isRotated(used: string): boolean {
     return this.token !== used || this.reread()
   }

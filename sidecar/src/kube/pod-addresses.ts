@@ -4,15 +4,17 @@ import { Tally } from '../lib/tally.ts'
 import type { WatchedPod } from './pod.ts'
 
 export class PodAddresses {
-  /** How many pods have an address: on the host network there are several, and a new pod may get one early. */
+  /**
+   * How many pods have an address: host-network pods share one, and a new pod can get one early.
+   */
   readonly #podsAt = new Tally()
 
-  /** Whether a pod has this address. One spelled otherwise than by the kernel is not found. */
+  /** Whether a pod has this address. It must be spelled as the kernel spells it. */
   has(address: string): boolean {
     return this.#podsAt.of(address) > 0
   }
 
-  /** The pod `before` is now `after`; `undefined` where there is none. */
+  /** The pod `before` is now `after`; `undefined` if there is none. */
   replace(before: WatchedPod | undefined, after: WatchedPod | undefined): void {
     for (const ip of after?.ips ?? []) this.#podsAt.add(ip)
     for (const ip of before?.ips ?? []) this.#podsAt.remove(ip)

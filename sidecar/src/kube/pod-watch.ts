@@ -1,4 +1,4 @@
-/** The pod watch: an informer of pods and ServiceAccounts that says who lives and who has just gone. */
+/** The pod watch, in client-go an informer: which pods and ServiceAccounts live or just went. */
 
 import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../lib/bounded-lru.ts'
@@ -18,18 +18,20 @@ export type PodWatchOptions = {
   readonly onFault: (error: unknown) => void
 }
 
-/** Who is told of pods and ServiceAccounts (client-go: a handler of an informer). */
+/** A listener to pods and ServiceAccounts (client-go: an informer's event handler). */
 export type PodListener = {
-  /** The pod's object is gone, or its name belongs to another. */
+  /** The pod's object is gone, or a new pod has its name. */
   readonly podGone?: (pod: WatchedPod) => void
-  /** The pod lost an address, or what else its streams were let in by has changed. */
+  /** The pod lost an address, or another property its streams were admitted by has changed. */
   readonly podChanged?: (pod: WatchedPod) => void
-  /** The pod is being deleted, or has ended: nobody new may come from it. */
+  /** The pod is being deleted, or has ended: no new stream may come from it. */
   readonly podEnding?: (pod: WatchedPod) => void
   readonly accountGone?: (account: WatchedAccount) => void
 }
 
-/** How long a pod that went is remembered, so that its tokens are refused at once. */
+/**
+ * How long a deleted pod is remembered, so that its tokens are refused at once, in milliseconds.
+ */
 const GONE_TTL_MS = 10 * 60_000
 const GONE_MAX = 20_000
 
@@ -44,7 +46,7 @@ export class PodWatch {
   readonly #options: PodWatchOptions
   readonly #pods = new Map<string, WatchedPod>()
   readonly #addresses = new PodAddresses()
-  /** When each ending pod was first seen to end, on the steady clock. */
+  /** When each ending pod was first seen to end, on the monotonic clock. */
   readonly #endingSince = new Map<string, number>()
   readonly #accounts = new Map<string, WatchedAccount>()
   readonly #gone: LRUCache<string, true>
@@ -62,7 +64,7 @@ export class PodWatch {
     })
   }
 
-  /** Tells `listener` of everything from now on, after those that listen already. */
+  /** Tells `listener` of everything from now on, after the earlier listeners. */
   subscribe(listener: PodListener): void {
     this.#listeners.push(listener)
   }
@@ -94,17 +96,17 @@ export class PodWatch {
     return this.#every((reflector) => reflector.isSynced)
   }
 
-  /** Milliseconds for which some watch has been down; 0 while all can be believed. */
+  /** Milliseconds for which some watch has been down; 0 while all can be trusted. */
   get staleForMs(): number {
     return Math.max(0, ...this.#map((reflector) => reflector.staleForMs))
   }
 
-  /** Milliseconds since the most silent pod watch of a namespace last proved that it is heard. */
+  /** Milliseconds since the most silent pod watch of a namespace last proved that it works. */
   silentForMs(namespace: string): number {
     return longestSilence(this.#listWatching(namespace).map(({ pods }) => pods))
   }
 
-  /** The same for the watches of its ServiceAccounts. */
+  /** The same for the watches of the namespace's ServiceAccounts. */
   accountsSilentForMs(namespace: string): number {
     return longestSilence(this.#listWatching(namespace).map(({ accounts }) => accounts))
   }
@@ -127,7 +129,7 @@ export class PodWatch {
     return this.#pods.get(podUid)
   }
 
-  /** Whether a pod that is shown has this address. */
+  /** Whether a watched pod has this address. */
   hasAddress(address: string): boolean {
     return this.#addresses.has(address)
   }
@@ -136,18 +138,18 @@ export class PodWatch {
     return this.#accounts.get(`${namespace}/${name}`)
   }
 
-  /** Whether this pod, or this ServiceAccount, was seen to go. */
+  /** Whether this pod, or this ServiceAccount, was seen to disappear. */
   isGone(uid: string): boolean {
     return this.#gone.has(uid)
   }
 
-  /** Milliseconds since the pod was seen to be deleted; `undefined` while it is not. */
+  /** Milliseconds since the pod was seen to end; `undefined` while it is not ending. */
   terminatingForMs(podUid: string): number | undefined {
     const since = this.#endingSince.get(podUid)
     return since === undefined ? undefined : this.#options.clock.monotonic() - since
   }
 
-  /** Resolves when the pod is seen with an address, is gone, or after `ms` milliseconds. */
+  /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
   async waitFor(podUid: string, ms: number): Promise<void> {
     if (this.#isSettled(podUid)) return
     const { promise, resolve } = Promise.withResolvers<undefined>()
@@ -155,7 +157,7 @@ export class PodWatch {
     const wake = () => {
       if (this.#isSettled(podUid)) resolve(undefined)
     }
-    // Bounded by the admissions that may be pending.
+    // Bounded by the limit on pending admissions.
     const waiters = this.#waiters.get(podUid) ?? new Set()
     this.#waiters.set(podUid, waiters.add(wake))
     await promise
@@ -172,7 +174,7 @@ export class PodWatch {
     const { lists, watches, clock, random, onFault } = this.#options
     const common = { lists, watches, clock, random, onFault }
     const covers = coveredBy(scope)
-    // One for each scope: only the lines of one watch come in order.
+    // One map for each scope: only the events of one watch are ordered.
     const uids = new Map<string, string>()
     const pods = new Reflector<WatchedPod>({
       ...common,
@@ -210,9 +212,9 @@ export class PodWatch {
     for (const pod of list) this.#putPod(pod)
   }
 
-  /** A name belongs to one pod at a time: whoever had it before is gone. */
+  /** A name belongs to one pod at a time: the pod that had it before is gone. */
   #takeName(pod: WatchedPod, uids: Map<string, string>): void {
-    // A late line must not bring back what was seen to go.
+    // A late event must not bring back a pod that was seen to disappear.
     if (this.#gone.has(pod.uid)) return
     const before = this.#pods.get(uids.get(nameOf(pod)) ?? '')
     if (before !== undefined && before.uid !== pod.uid) this.#removePod(before)
@@ -266,8 +268,8 @@ export class PodWatch {
   }
 
   /**
-   * A scope that is watched no more: nothing is known of its pods, which does not end them. What
-   * another scope takes over is kept, so that its first list shows what went in between.
+   * A scope is no longer watched. Its pods become unknown, which does not end them. What another
+   * scope takes over is kept, so that its first list shows what disappeared in between.
    */
   #forget(scope: Scope, wanted: readonly Scope[]): void {
     const kept = wanted.map(coveredBy)
@@ -299,12 +301,15 @@ const nameOf = ({ namespace, name }: WatchedPod): string => `${namespace}/${name
 const longestSilence = (reflectors: readonly AnyReflector[]): number =>
   Math.max(0, ...reflectors.map(({ silentForMs }) => silentForMs))
 
-/** Whether a stream that was bound to the pod may no longer be. A first address binds nobody yet. */
+/**
+ * Whether a stream bound to the pod may no longer be. A pod's first address affects none: no stream
+ * is bound before it.
+ */
 const isRebound = (before: WatchedPod, after: WatchedPod): boolean =>
   before.serviceAccount !== after.serviceAccount ||
   before.isHostNetwork !== after.isHostNetwork ||
   before.ips.some((ip) => !after.ips.includes(ip))
 
-/** Whether the pod is on its way out, or out. */
+/** Whether the pod is terminating or has ended. */
 const isEnding = ({ phase, terminationSeconds }: WatchedPod): boolean =>
   terminationSeconds !== undefined || phase === 'Succeeded' || phase === 'Failed'

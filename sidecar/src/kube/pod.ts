@@ -1,4 +1,4 @@
-/** What is kept of a pod and of a ServiceAccount: a few words, never the object. */
+/** What is kept of a pod and of a ServiceAccount: a few words, never the whole object. */
 
 import * as z from 'zod'
 
@@ -8,11 +8,11 @@ export type WatchedPod = {
   readonly namespace: string
   readonly serviceAccount: string
   readonly nodeName: string | undefined
-  /** Every address of `status.podIPs`, and `podIP` where that stands alone. */
+  /** Every address of `status.podIPs`; `podIP` if there is no other. */
   readonly ips: readonly string[]
   readonly phase: string
   readonly isHostNetwork: boolean
-  /** Seconds the pod was given to end; `undefined` while it is not being deleted. */
+  /** The pod's grace period in seconds; `undefined` while it is not being deleted. */
   readonly terminationSeconds: number | undefined
 }
 
@@ -28,7 +28,7 @@ const metadata = z.object({
   namespace: z.string().min(1),
 })
 
-/** The members of a core/v1 Pod that count here. */
+/** The fields of a core/v1 Pod that matter here. */
 const POD = z.object({
   metadata: metadata.extend({
     deletionTimestamp: z.string().nullish(),
@@ -50,7 +50,7 @@ const POD = z.object({
 
 const ACCOUNT = z.object({ metadata })
 
-/** Throws for anything that is no pod. */
+/** Throws for anything that is not a pod. */
 export function readPod(object: unknown): WatchedPod {
   const { metadata: meta, spec, status } = POD.parse(object)
   const ips = (status?.podIPs ?? []).flatMap(({ ip }) => (ip ? [ip] : []))
@@ -68,7 +68,7 @@ export function readPod(object: unknown): WatchedPod {
   }
 }
 
-/** Throws for anything that is no ServiceAccount. */
+/** Throws for anything that is not a ServiceAccount. */
 export function readAccount(object: unknown): WatchedAccount {
   const { uid, name, namespace } = ACCOUNT.parse(object).metadata
   return { uid, name, namespace: intern(namespace) }
@@ -84,7 +84,7 @@ export function readAccounts(list: unknown): readonly WatchedAccount[] {
 const INTERNED_MAX = 10_000
 const interned = new Map<string, string>()
 
-/** One copy of a word that thousands of pods share. */
+/** One shared copy of a word that thousands of pods have. */
 function intern(word: string): string {
   const known = interned.get(word)
   if (known !== undefined) return known

@@ -1,4 +1,4 @@
-/** A reflector: lists a collection, watches it from there, and tells every change exactly once. */
+/** A reflector, as in client-go: lists a collection, watches it, and reports each change once. */
 
 import { Backoff } from '../lib/backoff.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -17,9 +17,9 @@ export type ReflectorOptions<T> = {
   readonly collection: Collection
   readonly lists: Pick<KubeClient, 'request'>
   readonly watches: Pick<WatchClient, 'open'>
-  /** Keeps what is needed of an object; throws for one that is not understood. */
+  /** Picks what is needed from an object; throws if it does not understand the object. */
   readonly read: (object: unknown) => T
-  /** The whole collection, as a list gave it: what is missing in it is gone. */
+  /** The whole collection, as listed: what is missing from it is gone. */
   readonly onReplaced: (items: readonly T[]) => void
   readonly onChanged: (item: T) => void
   readonly onDeleted: (item: T) => void
@@ -28,17 +28,17 @@ export type ReflectorOptions<T> = {
   readonly random: () => number
 }
 
-/** Objects in a page of a list: parsing a page must not stall the loop. */
+/** Objects per page of a list: parsing a page must not stall the event loop. */
 const PAGE_SIZE = 100
-/** A collection that does not end by then is a fault, in pages. */
+/** The longest list, in pages; a longer one is a fault. */
 const PAGES_MAX = 10_000
 const LIST_DEADLINE_MS = 15_000
-/** The API server is asked to end each watch after 20 to 30 s, so that a dead one shows itself. */
+/** The API server is asked to end each watch after 20 to 30 s, so that a dead one is noticed. */
 const WATCH_S_MIN = 20
 const WATCH_S_SPREAD = 10
-/** What a watch may overstay before it counts as dead, in milliseconds. */
+/** How long a watch may outlast that before it counts as dead, in milliseconds. */
 const SILENCE_SPARE_MS = 5000
-/** A watch that ends in good order sooner than this is not opened again without a pause. */
+/** A watch that ends normally sooner than this is reopened only after a pause, in milliseconds. */
 const WATCH_MS_MIN = 1000
 const BACKOFF_MS_MIN = 50
 const BACKOFF_MS_MAX = 3000
@@ -51,7 +51,7 @@ export class Reflector<T> {
   readonly #backoff: Backoff
   /** The last proof that everything up to then is known. */
   #heardAt = -Infinity
-  /** Until when the open watch may be believed without a word; `undefined` when none is open. */
+  /** Until when the open watch is trusted without an event; `undefined` when none is open. */
   #aliveUntil: number | undefined
   #openedAt = 0
   #staleSince: number
@@ -66,14 +66,14 @@ export class Reflector<T> {
     this.#staleSince = options.clock.monotonic()
   }
 
-  /** The first list has been read. */
+  /** Whether the first list has been read. */
   get isSynced(): boolean {
     return this.#isSynced
   }
 
   /**
-   * Milliseconds since a line or a list last proved what is known to be true; `Infinity` while no
-   * watch is open, for then something is known to be missed.
+   * Milliseconds since an event or a list last proved that what is known is true; `Infinity` while
+   * no watch is open, since changes are then being missed.
    */
   get silentForMs(): number {
     return this.#aliveUntil === undefined
@@ -81,7 +81,7 @@ export class Reflector<T> {
       : this.#options.clock.monotonic() - this.#heardAt
   }
 
-  /** Milliseconds for which there has been no watch to believe; 0 while there is one. */
+  /** Milliseconds for which there has been no watch to trust; 0 while there is one. */
   get staleForMs(): number {
     const now = this.#options.clock.monotonic()
     if (this.#aliveUntil === undefined || !this.#hasLived(now)) return now - this.#staleSince
@@ -116,12 +116,12 @@ export class Reflector<T> {
     let next: string | undefined
     for (let page = 0; page < PAGES_MAX; page += 1) {
       const list = await this.#page(next)
-      // Nobody asks any more, and a newer reflector may already know better.
+      // Nobody needs the list any more, and a newer reflector may already know better.
       this.#stopped.signal.throwIfAborted()
       for (const object of list.items) items.push(this.#options.read(object))
       next = list.metadata.continue
       if (next === undefined || next === '') {
-        // Without a resourceVersion a list is read from a quorum: it was true when it started.
+        // A list without a resourceVersion is a quorum read: it was true when it started.
         onReplaced(items)
         this.#isSynced = true
         this.#heardAt = startedAt
@@ -176,11 +176,11 @@ export class Reflector<T> {
     if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
       throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended immediately.`)
     }
-    // The API server ended it as asked; what happens meanwhile comes with the next one.
+    // The API server ended it as asked; changes in the meantime come with the next one.
     this.#lose()
   }
 
-  /** What is not understood would come again from the same version for ever. */
+  /** Without a relist, the same event would come again from the same version forever. */
   #takeOrRelist(event: WatchEvent): void {
     try {
       this.#take(event)
@@ -219,7 +219,7 @@ export class Reflector<T> {
     this.#aliveUntil = undefined
   }
 
-  /** A watch that only opens and ends shows nothing: it has to last, or to tell something. */
+  /** A watch that only opens and ends proves nothing: it has to last, or to deliver an event. */
   #hasLived(now: number): boolean {
     return now - this.#openedAt >= WATCH_MS_MIN || this.#heardAt >= this.#openedAt
   }

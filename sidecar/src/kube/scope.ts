@@ -1,8 +1,8 @@
-/** A scope of the watch: which objects it covers, and how the API server is asked for them. */
+/** A scope of the watch: which objects it covers, and how to ask the API server for them. */
 
 import type { Collection } from './reflector.ts'
 
-/** What is watched: a ServiceAccount's pods in a namespace; `undefined` stands for all. */
+/** A ServiceAccount's pods in a namespace; `undefined` stands for all. */
 export type Scope = {
   readonly namespace: string | undefined
   readonly serviceAccount: string | undefined

@@ -17,9 +17,9 @@ export type WatchClientOptions = {
 
 export type OpenWatch = {
   readonly path: string
-  /** Ends the watch, whatever it is doing. */
+  /** Ends the watch at any point. */
   readonly signal: AbortSignal
-  /** The API server took the request; events follow when there are any. */
+  /** The API server accepted the request; events may follow. */
   readonly onOpen: () => void
 }
 
@@ -71,7 +71,7 @@ export class WatchClient {
     if (status !== 200) {
       body.on('error', () => {}).destroy()
       if (status === 410) throw new RelistNeeded()
-      // A token that was rotated meanwhile is tried with the next watch.
+      // If the token was rotated meanwhile, the next watch uses the new one.
       const isRotated = status === 401 && credentials.isRotated(token)
       if (!isRotated && (status === 401 || status === 403)) onOwnCredentialRefused(status)
       throw new Fault('pod_unconfirmed', `GET ${path} answered ${status}.`)
@@ -85,7 +85,7 @@ export class WatchClient {
   }
 }
 
-/** The watch cannot go on from the version it has: list again. */
+/** The watch cannot continue from its version: list again. */
 export class RelistNeeded extends Error {
   constructor(message = 'the resource version is too old', options?: ErrorOptions) {
     super(message, options)

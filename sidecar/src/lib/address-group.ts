@@ -1,4 +1,4 @@
-/** What every limit per address counts under: an IPv4 address, or the network of an IPv6 address. */
+/** The key of every per-address limit: an IPv4 address, or the /64 of an IPv6 address. */
 
 import { isIP } from 'node:net'
 
@@ -6,20 +6,20 @@ const V6_GROUPS = 8
 /** A /64 is one network: a host in it can use any of its 2^64 addresses. */
 const V6_PREFIX_GROUPS = 4
 
-/** A v4-mapped address is one host's, like the IPv4 address that it stands for. */
+/** A v4-mapped address belongs to one host, like the IPv4 address it stands for. */
 const V4_MAPPED = /^::ffff:/i
 
 /**
- * As `addressGroup`, but the address of a pod stands for itself: the cluster gave it to one worker,
- * and all pods of a node, or of a whole zone, can be in one /64. None of them may use up the limits
- * of the others.
+ * As `addressGroup`, but a pod's address stands for itself. The cluster gave it to one worker, and
+ * all pods of a node, or of a whole zone, can be in one /64. No pod must use up the limits of the
+ * others.
  */
 export const groupStrangers =
   (isOfPod: (address: string) => boolean) =>
   (address: string): string =>
     isOfPod(address) ? address : addressGroup(address)
 
-/** Anything but an IPv6 address of its own network stands for itself. */
+/** Anything but an IPv6 address stands for itself, and so does a v4-mapped address. */
 export function addressGroup(address: string): string {
   if (isIP(address) !== 6 || V4_MAPPED.test(address)) return address
   const [front = '', back] = address.split('::')

@@ -1,17 +1,17 @@
-/** Peer addresses: one spelling for each, read from the socket alone. */
+/** Peer addresses: one spelling for each, read only from the socket. */
 
 import { BlockList, isIP, type Socket } from 'node:net'
 
 const V4_MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
-/** The address without its v4-mapped prefix or zone; `undefined` for anything that is none. */
+/** The address without its v4-mapped prefix or zone; `undefined` if it is not an IP address. */
 export function normalizeAddress(address: string | undefined): string | undefined {
   if (address === undefined) return undefined
   const plain = V4_MAPPED.exec(address)?.[1] ?? address.replace(/%.*$/, '')
   return isIP(plain) === 0 ? undefined : plain.toLowerCase()
 }
 
-/** Where the peer of a socket connected to, as `host:port`; `undefined` once the socket is gone. */
+/** The local `host:port` that the peer connected to; `undefined` once the socket is gone. */
 export function localHostOf(
   socket: Pick<Socket, 'localAddress' | 'localPort'>,
 ): string | undefined {
@@ -28,7 +28,7 @@ LOOPBACK.addAddress('::1', 'ipv6')
 export const isLoopback = (address: string): boolean =>
   LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
 
-/** Where a `ws:` URL leads, as a socket takes it: an IPv6 host without its brackets. */
+/** Host and port of a `ws:` URL, as a socket takes them: an IPv6 host without its brackets. */
 export const endpointOf = (url: URL): { readonly host: string; readonly port: number } => ({
   host: url.hostname.replace(/^\[|\]$/g, ''),
   port: url.port === '' ? 80 : Number(url.port),

@@ -1,4 +1,4 @@
-/** The bound of an LRU cache that takes its memory as it fills: `max` would take all of it at once. */
+/** The bound of an LRU cache that allocates as it fills: `max` would allocate all at once. */
 
 export const boundedLru = (
   count: number,

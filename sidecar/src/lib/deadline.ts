@@ -1,9 +1,9 @@
-/** Deadlines that the injected clock holds, and waits that an abort cuts short. */
+/** Deadlines on the injected clock, and waits that an abort cuts short. */
 
 import { asError } from './errors.ts'
 import type { Clock } from './clock.ts'
 
-/** The time was up. Where that is a fault, the one who set the deadline says which. */
+/** The deadline passed. Where that is a fault, the code that set the deadline says which one. */
 export class DeadlineError extends Error {
   constructor(ms: number) {
     super(`no answer within ${ms} ms`)
@@ -21,7 +21,7 @@ export async function withDeadline<T>(
   const controller = new AbortController()
   const { signal } = controller
   const cancel = clock.after(ms, () => controller.abort(new DeadlineError(ms)))
-  // By hand: `AbortSignal.any` keeps weak references that cost more than what they wait for.
+  // By hand: the weak references of `AbortSignal.any` cost more than the wait itself.
   const follow = (): void => controller.abort(parent?.reason)
   if (parent?.aborted === true) follow()
   parent?.addEventListener('abort', follow, { once: true })

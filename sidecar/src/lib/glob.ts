@@ -1,15 +1,15 @@
 /** Globs of the configuration: `*` stands for any run of characters and `?` for one. */
 
-/** No wildcard stands for one of these: a name with a line break in it matches no glob. */
+/** No wildcard matches one of these: a name with a line break in it matches no glob. */
 const LINE_BREAK = /[\n\r\u2028\u2029]/
 
 /** Whether the text has a wildcard. */
 export const isGlob = (text: string): boolean => /[*?]/.test(text)
 
 /**
- * A pattern without wildcards is exact. Names come from strangers, so a match takes at most
- * `pattern.length * name.length` steps: each literal between two `*` is looked for once, from left
- * to right, and is never looked for again because a later one was not found.
+ * A pattern without wildcards matches exactly. Names come from strangers, so a match takes at most
+ * `pattern.length * name.length` steps: each literal between two `*` is searched for once, from
+ * left to right, and never again because a later literal was not found.
  */
 export function globMatcher(pattern: string): (name: string) => boolean {
   const literals = pattern.split(/\*+/)
@@ -19,13 +19,16 @@ export function globMatcher(pattern: string): (name: string) => boolean {
   return (name) => {
     if (!isAt(name, first, 0) || LINE_BREAK.test(name)) return false
     if (last === undefined) return name.length === first.length
-    // The last literal stands at the end: what is left for the others ends where it begins.
+    // The last literal must be at the end of the name; the others must end before it.
     const end = name.length - last.length
     return end >= first.length && isAt(name, last, end) && hasInOrder(name, middle, first, end)
   }
 }
 
-/** Whether the literals follow one another between `first` and `end`; the earliest place is best. */
+/**
+ * Whether the literals follow one another between `first` and `end`. Taking the earliest match is
+ * best.
+ */
 function hasInOrder(
   name: string,
   literals: readonly string[],

@@ -1,9 +1,11 @@
-/** How many files, and so sockets, this process may have open. */
+/** How many files, and therefore sockets, this process may have open. */
 
-/** Linux alone tells it, and Node has raised it to the hard limit by the time it is read. */
+/**
+ * Only Linux has this file. By the time it is read, Node has raised the soft limit to the hard one.
+ */
 const LIMITS_FILE = '/proc/self/limits'
 
-/** `Infinity` where nothing tells it. */
+/** `Infinity` where the limit is unknown. */
 export function readOpenFilesMax(readFile: (path: string) => string): number {
   try {
     const [, soft = ''] = /^Max open files +(\d+)/m.exec(readFile(LIMITS_FILE)) ?? []

@@ -1,4 +1,4 @@
-/** The last net under peers' sockets: an `error` nobody listened for ends its socket, not the process. */
+/** The last safety net: a peer's unhandled socket `error` ends its socket, not the process. */
 
 import { errorMonitor } from 'node:events'
 import type { Duplex } from 'node:stream'
@@ -11,25 +11,25 @@ export type PeerErrorsOptions = {
 }
 
 /**
- * Listens for errors of a socket whose `close` tells what they mean. One for all sockets: a closure
- * would keep what is around it for as long as its socket lives.
+ * An `error` listener for sockets whose `close` event says what the error means. All sockets share
+ * it: a closure would keep its scope alive for as long as its socket lives.
  */
 export const ignoreError = (): void => {}
 
-/** Errors survived within `WINDOW_MS`. One more is a bug that must end the process. */
+/** Errors survived within `WINDOW_MS`. One more must be a bug, and ends the process. */
 const SURVIVED_MAX = 10
 const WINDOW_MS = 60_000
 
 /**
- * Every socket has an error listener of its own from birth to death, so nothing should ever fall
- * into this net. Only the `error` event of a watched stream can: an exception or a rejection that carries
- * the same error object is a bug.
+ * Every socket has its own error listener from birth to death, so nothing should ever reach this
+ * net. Only the `error` event of a watched stream can: an exception or a rejection that carries the
+ * same error object is a bug.
  */
 export class PeerErrors {
   readonly #options: PeerErrorsOptions
   /** Errors whose event found no listener, by error object. */
   readonly #uncaught = new WeakMap<Error, Duplex>()
-  /** When errors were survived, on the steady clock: at most `SURVIVED_MAX` entries. */
+  /** When errors were survived, on the monotonic clock: at most `SURVIVED_MAX` entries. */
   #survivedAt: readonly number[] = []
   readonly #onError: (this: Duplex, error: Error) => void
 
@@ -42,14 +42,14 @@ export class PeerErrors {
     }
   }
 
-  /** Watches a stream that was accepted from a peer, or dialled to the gateway. */
+  /** Watches a stream that was accepted from a peer or dialed to the gateway. */
   readonly watch = (stream: Duplex): void => {
     stream.on(errorMonitor, this.#onError)
   }
 
   /**
-   * Destroys the stream whose uncaught `error` event this is, and with it its admission. False when
-   * the error is not such an event, or one too many: then the process has to end.
+   * Destroys the stream that emitted this uncaught `error`, and with it its admission. Returns
+   * false when the error is not such an event, or is one too many: then the process must end.
    */
   survive(error: unknown, origin: NodeJS.UncaughtExceptionOrigin): boolean {
     const stream = error instanceof Error ? this.#uncaught.get(error) : undefined

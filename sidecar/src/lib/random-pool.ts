@@ -1,4 +1,4 @@
-/** Random bytes for nonces, from a pool: to ask the system for a few costs as much as for many. */
+/** Random bytes for nonces, from a pool: one system call costs as much for few as for many. */
 
 import { randomBytes } from 'node:crypto'
 
@@ -17,6 +17,6 @@ const take = (size: number): Buffer => {
 }
 
 export const randomPool = {
-  /** `size` bytes of the system's generator that nobody else was given; at most 4 KiB. */
+  /** `size` bytes of the system's generator, never given out twice; at most 4 KiB. */
   take,
 }

@@ -1,6 +1,6 @@
-/** What streams have carried: totals of one, and of all since the start. */
+/** What streams have carried: the totals of one stream, and of all since the start. */
 
-/** Up is from the worker to the gateway. Frames that are our own are not counted. */
+/** Up is from the worker to the gateway. The sidecar's own frames are not counted. */
 export type RelayTotals = {
   readonly bytesUp: number
   readonly bytesDown: number
@@ -8,7 +8,7 @@ export type RelayTotals = {
   readonly messagesDown: number
 }
 
-/** Keeps the sum of the streams that ended, since nobody counts those any more. */
+/** Keeps the sum of the ended streams, since nothing counts those any more. */
 export class RelaySum {
   #ended: RelayTotals = { bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }
 
@@ -17,7 +17,7 @@ export class RelaySum {
     this.#ended = sumOf([this.#ended, totals])
   }
 
-  /** The ended streams and these. */
+  /** The sum of the ended streams and these. */
   with(live: Iterable<RelayTotals>): RelayTotals {
     return sumOf([this.#ended, ...live])
   }

@@ -3,7 +3,7 @@
 /** Ends a hold. Calling it again changes nothing. */
 export type Release = () => void
 
-/** As many wait already as may. */
+/** The queue is full. */
 class QueueFullError extends Error {
   constructor() {
     super('too many requests are waiting')
@@ -17,20 +17,20 @@ export class Semaphore {
   readonly #queue = new Set<() => void>()
   #held = 0
 
-  /** Without a `queueMax` its callers bound the queue. */
+  /** Without a `queueMax` the queue is unbounded here; its callers bound it. */
   constructor(max: number, queueMax = Infinity) {
     this.#max = max
     this.#queueMax = queueMax
   }
 
-  /** Callers that wait. */
+  /** Callers that are waiting. */
   get waiting(): number {
     return this.#queue.size
   }
 
   /**
-   * Resolves in order of asking. Rejects with the signal's reason when it aborts before that, and
-   * with a `QueueFullError` where the queue is full.
+   * Resolves in the order of the calls. Rejects with the signal's reason when the signal aborts
+   * first, and with a `QueueFullError` when the queue is full.
    */
   acquire(signal: AbortSignal): Promise<Release> {
     if (signal.aborted) return Promise.reject(signal.reason as Error)
@@ -53,7 +53,7 @@ export class Semaphore {
     return promise
   }
 
-  /** A hold passes straight to the next in the queue: it is never free in between. */
+  /** A hold passes straight to the next caller in the queue: it is never free in between. */
   #releaseOnce(): Release {
     let isReleased = false
     return () => {

@@ -1,9 +1,9 @@
-/** Counts per key, which holds no key that counts nothing. */
+/** Counts per key; a key whose count drops to zero is removed. */
 
 export class Tally {
   readonly #countOf = new Map<string, number>()
 
-  /** Keys that count at least one. */
+  /** Keys with a count of at least one. */
   get size(): number {
     return this.#countOf.size
   }
@@ -16,7 +16,7 @@ export class Tally {
     this.#countOf.set(key, this.of(key) + 1)
   }
 
-  /** Takes one of an earlier `add` back. */
+  /** Undoes one earlier `add`. */
   remove(key: string): void {
     const count = this.of(key) - 1
     if (count > 0) this.#countOf.set(key, count)

@@ -15,9 +15,9 @@ export type BucketLimit = {
 
 export type TokenBucketsOptions = BucketLimit & {
   /**
-   * The most keys that are remembered; the least recently used one is forgotten. Default 10,000.
-   * A caller with more keys than that can have a key forgotten, but has a burst for each of them
-   * in any case.
+   * The most keys that are remembered; the least recently used one is forgotten first. Default
+   * 10,000. A caller with more keys than that can have a key forgotten, but has a full burst for
+   * each of its keys anyway.
    */
   readonly keysMax?: number
   readonly clock: Clock
@@ -32,7 +32,7 @@ export class TokenBuckets {
     this.#buckets = new LRUCache(boundedLru(options.keysMax ?? 10_000))
   }
 
-  /** Whether a token is left, without taking it. */
+  /** Whether a token is left. Does not take it. */
   has(key: string): boolean {
     if (this.#options.ratePerSecond === 0) return true
     const bucket = this.#buckets.get(key)
@@ -49,8 +49,8 @@ export class TokenBuckets {
   }
 
   /**
-   * Takes a token even when none is left, down to a debt of one burst: what was let begin at the
-   * same time then costs as much as what comes one after another.
+   * Takes a token even when none is left, down to a debt of one burst. Attempts that began at the
+   * same time then cost as much as attempts one after another.
    */
   charge(key: string): void {
     if (this.#options.ratePerSecond === 0) return

@@ -1,4 +1,4 @@
-/** The audit stream: a line for each admission and its end, and for refusals of one kind a second. */
+/** The audit stream: a line for each admission, each end, and each kind of refusal in a second. */
 
 import { addressGroup } from '../lib/address-group.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -15,14 +15,14 @@ export type AuditOptions = {
   readonly isEnabled: () => boolean
 }
 
-/** What refusals have in common that become one line; `podUid` is known once a signature holds. */
+/** What refusals in one line have in common; `podUid` is known once a signature is verified. */
 export type AuditGroup = {
   readonly code: string
   readonly address: string
   readonly podUid: string | undefined
 }
 
-/** Refusals are told apart by code, address and pod, up to this many a second. */
+/** The most groups of refusals a second, by code, address and pod. */
 const GROUPS_MAX = 1000
 const FLUSH_MS = 1000
 
@@ -42,7 +42,7 @@ export class Audit {
     this.#options = options
   }
 
-  /** Writes a line of its own. */
+  /** Writes one line. */
   write(line: AuditLine): void {
     const { clock, isEnabled, write } = this.#options
     if (!isEnabled()) return
@@ -51,13 +51,13 @@ export class Audit {
   }
 
   /**
-   * Counts a refusal; within a second those of one group become one line with their `count`, so
-   * that a flood cannot fill the disk. The line is the first one's.
+   * Counts a refusal. Refusals of one group within a second become one line with their `count`, so
+   * that a flood cannot fill the disk. The first refusal provides the line.
    */
   aggregate({ code, address, podUid }: AuditGroup, line: AuditLine): void {
     if (!this.#options.isEnabled()) return
     const own = `${code} ${addressGroup(address)} ${podUid ?? ''}`
-    // Past the bound a line stands for many addresses, and names none.
+    // Beyond the bound a line covers many addresses, and names none.
     const isFull = !this.#groups.has(own) && this.#groups.size >= GROUPS_MAX
     const key = isFull ? code : own
     const counted = this.#groups.get(key)
@@ -71,12 +71,12 @@ export class Audit {
     this.#cancelFlush ??= this.#options.clock.after(FLUSH_MS, () => this.flush())
   }
 
-  /** Writes what was counted so far. */
+  /** Writes what has been counted so far. */
   flush(): void {
     this.#cancelFlush?.()
     this.#cancelFlush = undefined
     for (const { line, address, count, isMixed } of this.#groups.values()) {
-      // `remoteIp` is where the first one came from; the others came from the same network.
+      // `remoteIp` is the first one's address; the others came from the same network.
       const more = isMixed ? { remotePrefix: addressGroup(address) } : {}
       this.write({ ...line, ...more, count })
     }

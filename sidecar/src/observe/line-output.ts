@@ -3,28 +3,30 @@
 import type { Clock } from '../lib/clock.ts'
 
 export type LineOutputOptions = {
-  /** Writes without blocking; returns how many bytes were taken or throws the system's error. */
+  /** Writes without blocking; returns how many bytes were taken, or throws the system's error. */
   readonly write: (bytes: Uint8Array) => number
   readonly clock: Clock
   /** Lines beyond this many waiting bytes are dropped. */
   readonly bytesMax: number
-  /** How long a line may wait to be written together with others, in milliseconds; 0 for none. */
+  /**
+   * How long a line may wait to be written together with others, in milliseconds; 0 for no wait.
+   */
   readonly delayMs: number
-  /** Lines are being dropped from now on; called once until `onRecovered`. */
+  /** Lines are being dropped from now on. Called once until `onRecovered`. */
   readonly onLoss: (code: string) => void
-  /** Everything that waited is written again; `lines` were dropped in between. */
+  /** All waiting lines are written; `lines` were dropped in between. */
   readonly onRecovered: (lines: number) => void
 }
 
 /**
- * Lines go out together up to this many bytes. POSIX writes no more than these to a pipe as a
- * whole or not at all (PIPE_BUF), so that a pipe shared by both outputs never mixes their lines.
+ * The most bytes of lines written together. POSIX writes up to this many bytes to a pipe either
+ * completely or not at all (PIPE_BUF), so a pipe shared by both outputs never mixes their lines.
  */
 const CHUNK_BYTES_MAX = 4096
-/** How soon a full output is tried again, in milliseconds; twice as long after each failure. */
+/** How soon a full output is tried again, in milliseconds; the wait doubles after each failure. */
 const RETRY_MS_MIN = 10
 const RETRY_MS_MAX = 250
-/** What the system says of a pipe or a socket that is full. */
+/** The system's error code for a full pipe or socket. */
 const FULL = 'EAGAIN'
 const NEWLINE = 0x0a
 const NONE = new Uint8Array()
@@ -32,9 +34,9 @@ const NONE = new Uint8Array()
 type Chunk = { text: string; bytes: number; lines: number }
 
 /**
- * Lines are written in order and whole. A full pipe (`EAGAIN`) makes them wait; any other error
- * drops them, since nothing says that such an output will ever work. A line of which a part is
- * already written is never dropped: the rest of it goes out before anything else.
+ * Lines are written in order and complete. A full pipe (`EAGAIN`) makes them wait; any other error
+ * drops them, since such an output may never work. A line that is already partly written is never
+ * dropped: its rest is written before anything else.
  */
 export class LineOutput {
   readonly #options: LineOutputOptions
@@ -46,7 +48,7 @@ export class LineOutput {
   #lostTotal = 0
   #lostSinceRecovery = 0
   #cancelTimer: (() => void) | undefined
-  /** 0 while the output takes what it gets. */
+  /** 0 while the output accepts writes. */
   #retryMs = 0
   #onEmpty: (() => void) | undefined
 
@@ -75,7 +77,7 @@ export class LineOutput {
       last.bytes += bytes
       last.lines += 1
     } else this.#chunks.push({ text: line, bytes, lines: 1 })
-    // While the output is full, its timer alone tries again.
+    // While the output is full, only its timer tries again.
     if (this.#retryMs > 0) return
     const { delayMs } = this.#options
     if (delayMs === 0) return this.#writeOut(0)
@@ -83,12 +85,12 @@ export class LineOutput {
     if (this.#retryMs === 0) this.#armTimer(delayMs)
   }
 
-  /** Tries at once to write everything. */
+  /** Tries to write everything now. */
   flush(): void {
     this.#writeOut(0)
   }
 
-  /** Resolves when nothing waits any more, written or dropped, and after `ms` at the latest. */
+  /** Resolves when no line waits any more, written or dropped, and after `ms` at the latest. */
   async finish(ms: number): Promise<void> {
     this.flush()
     if (this.#waitingBytes === 0) return
@@ -99,7 +101,7 @@ export class LineOutput {
     cancel()
   }
 
-  /** Writes until no more than `keep` chunks are left or the output takes no more. */
+  /** Writes until at most `keep` chunks are left or the output is full. */
   #writeOut(keep: number): void {
     let hasWritten = false
     try {
@@ -126,7 +128,7 @@ export class LineOutput {
 
   #writeHead(): void {
     const written = this.#options.write(this.#head)
-    // Nothing taken and no error: a full output in other words.
+    // No bytes and no error also means a full output.
     if (written === 0) throw Object.assign(new Error('nothing was written'), { code: FULL })
     this.#isMidLine = this.#head[written - 1] !== NEWLINE
     this.#head = this.#head.subarray(written)
@@ -165,7 +167,7 @@ export class LineOutput {
   #onAllWritten(): void {
     const lines = this.#lostSinceRecovery
     if (lines === 0) return
-    // First: what the callback writes may come through here again.
+    // Reset first: what the callback writes may come through here again.
     this.#lostSinceRecovery = 0
     this.#options.onRecovered(lines)
   }

@@ -4,7 +4,10 @@ import { pino, type DestinationStream, type Logger } from 'pino'
 
 export type Log = Logger
 
-/** Of an error and its causes only the messages are logged: an error object can hold a request. */
+/**
+ * Shows only type, message and code of each error in the chain: an error object may contain a
+ * request.
+ */
 const describeError = (error: unknown): unknown =>
   error instanceof Error
     ? {

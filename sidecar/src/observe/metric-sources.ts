@@ -7,7 +7,7 @@ import type { RelayTotals } from '../lib/relay-totals.ts'
 export type LinesDropped = { readonly audit: number; readonly log: number }
 
 export type MetricSources = {
-  /** What all streams have carried since the start, the ended ones included. */
+  /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
   readonly streams: () => number
   readonly pendingSockets: () => number

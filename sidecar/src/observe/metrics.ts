@@ -18,8 +18,8 @@ const DURATION_BUCKETS_S = [1, 10, 60, 300, 1800, 3600, 14_400, 43_200, 86_400]
 export type Metrics = ReturnType<typeof createFamilies> & { readonly register: Registry }
 
 /**
- * Labels come from closed sets: never a pod, a user or a token; `namespace` is bounded by the
- * allow-list. Every value of a closed set starts at 0, so that a rate has a beginning.
+ * Labels come from closed sets: never a pod, a user or a token. The allow-list bounds `namespace`.
+ * Every value of a closed set starts at 0, so that a rate has a starting point.
  */
 export function createMetrics({ sources, version, namespaces }: MetricsOptions): Metrics {
   const register = new Registry()
@@ -36,7 +36,7 @@ const createFamilies = (registers: Registry[]) => {
   return { ...createWorkerFamilies(make), ...createClusterFamilies(make) }
 }
 
-/** Counters, gauges and histograms in seconds, under the prefix all names share. */
+/** Counters, gauges and histograms in seconds, with the prefix all names share. */
 function createMakers(registers: Registry[]) {
   const counter = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
     new Counter({ name: `openclaw_k8s_${name}`, help, labelNames, registers })

@@ -1,4 +1,4 @@
-/** What the edge tells of its decisions, and how each becomes metrics, an audit line and a log line. */
+/** Records the edge's decisions as metrics, audit lines and log lines. */
 
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
@@ -9,12 +9,12 @@ import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
 
-/** What became known of a worker on its way, for the audit line: claimed until proven. */
+/** What is known about a worker so far, for the audit line: claimed until proven. */
 export type AuthAttempt = {
   /** A credential was found. */
   hasCredential?: true
   claimed?: Claims
-  /** The signature of `claimed` holds. */
+  /** The signature of `claimed` is valid. */
   isSigned?: true
   identity?: Identity
   role?: string
@@ -46,7 +46,7 @@ export type Recorder = {
   readonly admitted: (admitted: Admitted) => void
   /** `durationMs` is the life of the stream. */
   readonly closed: (closed: Closed) => void
-  /** A stream whose right to be here ended is gone, `latencyMs` after we knew. */
+  /** A revoked stream is gone, `latencyMs` after we knew that it had to end. */
   readonly revoked: (latencyMs: number) => void
 }
 
@@ -54,15 +54,15 @@ export type RecorderOptions = {
   readonly metrics: Metrics
   readonly audit: Audit
   readonly log: Log
-  /** How many faults of a code may be logged: an outage must not flood the log. */
+  /** Bounds how many faults of a code are logged: an outage must not flood the log. */
   readonly faultLogs: TokenBuckets
-  /** Told of every stream that ended. */
+  /** Gets the totals of every stream that ended. */
   readonly totals: Pick<RelaySum, 'add'>
   /** Source addresses are only reported; every line then says so. */
   readonly isSourceUnenforced: () => boolean
 }
 
-/** Claims nobody has signed for are cut to this many characters where they are written down. */
+/** Unsigned claims are cut to this many characters when they are written down. */
 const CLAIM_LENGTH_MAX = 64
 
 export function createRecorder(options: RecorderOptions): Recorder {
@@ -119,7 +119,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 }
 
-/** Who it was about, in the original field names; `displayName` is the verified pod name. */
+/** The subject, in the original field names; `displayName` is the verified pod name. */
 function subjectOf({ claimed, identity, role }: Readonly<AuthAttempt>) {
   const subject = identity ?? claimed
   return {

@@ -1,4 +1,4 @@
-/** The assertion: a short-lived JWT by which a gateway can prove that the identity came from us. */
+/** The assertion: a short-lived JWT that lets a gateway check that the identity came from us. */
 
 import { generateKeyPair, randomUUID, sign as signBytes } from 'node:crypto'
 import { promisify } from 'node:util'
@@ -7,7 +7,7 @@ import type { Clock } from '../lib/clock.ts'
 import { userNameOf, type Identity } from '../identity.ts'
 
 const ASSERTION_ISSUER = 'openclaw-auth-sidecar'
-/** Seconds an assertion may be used after it was made. */
+/** Seconds for which an assertion is valid. */
 const LIFETIME_S = 60
 const KEY_ID = 'assertion'
 
@@ -17,7 +17,7 @@ export type AssertionSigner = {
   readonly jwks: JSONWebKeySet
 }
 
-/** Makes a signer with an Ed25519 key of its own, kept in memory and gone with the process. */
+/** Makes a signer with a new Ed25519 key, which is kept in memory and dies with the process. */
 export async function createAssertionSigner(
   audience: string,
   clock: Clock,
@@ -31,7 +31,7 @@ export async function createAssertionSigner(
     async sign(identity, role) {
       const nowS = Math.floor(clock.now() / 1000)
       const input = `${header}.${encode(claimsOf(identity, { role, audience, nowS }))}`
-      // At once and on this thread: half the work of a signature that goes through WebCrypto.
+      // Synchronously, on this thread: WebCrypto would take twice the work.
       return `${input}.${signBytes(null, Buffer.from(input), privateKey).toString('base64url')}`
     },
   }

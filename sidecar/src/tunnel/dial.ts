@@ -12,50 +12,50 @@ import type { UpstreamRequest } from './headers.ts'
 import { judgeResponseHead } from '../websocket/response-head.ts'
 
 export type DialOptions = {
-  /** A `ws:` URL; TLS is not spoken towards the gateway. */
+  /** A `ws:` URL; the connection to the gateway does not use TLS. */
   readonly url: URL
   readonly request: UpstreamRequest
-  /** The subprotocols the request offers. */
+  /** The subprotocols that the request offers. */
   readonly subprotocols: readonly string[]
-  /** For connecting and answering together. */
+  /** For connecting and the answer together, in milliseconds. */
   readonly timeoutMs: number
   readonly clock: Clock
   readonly signal?: AbortSignal | undefined
   readonly connect?: typeof netConnect | undefined
-  /** Told of the socket before it connects. */
+  /** Called with the socket before it connects. */
   readonly watchPeer?: ((socket: Socket) => void) | undefined
 }
 
 export type GatewayConnection = {
-  /** Paused, half-open allowed, and its errors already minded. */
+  /** Paused, half-open allowed, and with an error listener. */
   readonly socket: Socket
   /** Reads the socket for its current consumer. */
   readonly reader?: GatewayReader
-  /** The gateway's first frames, where they came with its answer. */
+  /** The gateway's first frames, if they came with its answer. */
   readonly head: Buffer
   readonly subprotocol: string | undefined
 }
 
-/** Bytes of the gateway's answer, up to its empty line. */
+/** The longest answer of the gateway, in bytes, including its empty line. */
 const HEAD_BYTES_MAX = 16_384
 const HEAD_END = '\r\n\r\n'
 
 /**
- * Rejects with a `Fault`, `gateway_unreachable` when nobody answered in time and `gateway_refused`
- * when the answer is not a perfect 101, or with the signal's reason. The socket is then destroyed,
- * and nothing the gateway said has gone anywhere.
+ * Rejects with a `Fault`: `gateway_unreachable` when nobody answered in time, `gateway_refused`
+ * when the answer is not a perfect 101. Rejects with the signal's reason on abort. The socket is
+ * then destroyed, and nothing the gateway sent was passed on.
  */
 export async function dialGateway(options: DialOptions): Promise<GatewayConnection> {
   const { url, signal, timeoutMs, clock, connect = netConnect } = options
   if (url.protocol !== 'ws:') throw new Error('the gateway URL must use ws:')
   signal?.throwIfAborted()
-  // Half-open, since the splice ends the other side itself and loses nothing under way.
+  // Half-open: the splice ends the other side itself, so nothing in flight is lost.
   const reader = new GatewayReader()
   const { onread } = reader
   const socket = connect({ ...endpointOf(url), noDelay: true, allowHalfOpen: true, onread })
   reader.attach(socket)
   options.watchPeer?.(socket)
-  // It stays for good: an error may come before the splice listens, and must not end the process.
+  // Never removed: an error may come before the splice listens, and must not end the process.
   socket.on('error', ignoreError)
   const { promise, resolve, reject } = Promise.withResolvers<GatewayConnection>()
   const abort = (): void => reject(signal?.reason)
@@ -83,7 +83,7 @@ type Outcome = {
   readonly reject: (reason: unknown) => void
 }
 
-/** Settles the outcome by what the socket says; the returned function stops listening. */
+/** Settles the outcome from what the socket sends. The returned function stops listening. */
 function readAnswer(
   dialled: Pick<GatewayConnection, 'socket' | 'reader'>,
   outcome: Outcome,
@@ -94,7 +94,7 @@ function readAnswer(
     read = Buffer.concat([read, chunk])
     const end = read.indexOf(HEAD_END)
     if (end === -1 && read.length <= HEAD_BYTES_MAX) return
-    // At once, not after the promise: chunks in between would be lost.
+    // Now, not after the promise settles: chunks in between would be lost.
     socket.pause()
     settle(dialled, { read, end, outcome })
   }

@@ -8,10 +8,10 @@ import type { ScannerOptions, Violation } from '../websocket/scanner.ts'
 
 export type DirectionOptions = ScannerOptions & {
   readonly source: Duplex
-  /** Reads the source, unless that does so itself. */
+  /** Reads the source; without it the source reads itself. */
   readonly reader?: GatewayReader | undefined
   readonly sink: Duplex
-  /** The source broke a rule; what came before was relayed. */
+  /** The source broke a rule; everything before that was relayed. */
   readonly onViolation: (code: Violation) => void
   /** The source's own close frame was relayed. */
   readonly onClosePassed: () => void
@@ -22,18 +22,18 @@ export class Direction {
   readonly sink: Duplex
   /** Bytes read from the source, relayed or not: a sign of life. */
   received = 0
-  /** Set once the source will send nothing more. */
+  /** Whether the source has ended. */
   isSourceEnded = false
-  /** Set once the sink's peer has left: a frame under way need not be finished for it. */
+  /** Whether the sink's peer has left: the current frame need not be finished for it. */
   isSinkLeaving = false
 
-  // Fields of its own, not an object of options: each object on the way of a message is one more
-  // that has to be fetched from memory, when there are a thousand streams.
+  // Plain fields, not an options object: with a thousand streams, each extra object on a message's
+  // path is one more fetch from memory.
   readonly #source: Duplex
   readonly #reader: GatewayReader | undefined
   readonly #onViolation: (code: Violation) => void
   readonly #onClosePassed: () => void
-  /** The chunk that filled the sink: it holds on to it until it drains. */
+  /** The chunk that filled the sink, which holds it until it drains. */
   #unwritten: Buffer | undefined
   #closeFrame: Buffer | undefined
   #isPaused = false
@@ -48,18 +48,18 @@ export class Direction {
     this.#onClosePassed = options.onClosePassed
   }
 
-  /** Whether the source is not read because the sink is slow. */
+  /** Whether the source is paused because the sink is slow. */
   get isPaused(): boolean {
     return this.#isPaused
   }
 
-  /** Relays `head`, read earlier, and then what the source sends. */
+  /** Relays `head`, which was read earlier, and then what the source sends. */
   start(head: Buffer): void {
     this.#source.on('data', this.#onData)
     this.sink.on('drain', this.#onDrain)
     this.#reader?.start(this)
     if (head.length > 0) this.take(head, head.length)
-    // A socket paused on purpose is not set flowing by a `data` listener, one never read is.
+    // A `data` listener does not resume a socket that was paused on purpose, only one never read.
     if (this.#isPaused) this.#source.pause()
     else this.#source.resume()
   }
@@ -71,9 +71,10 @@ export class Direction {
   }
 
   /**
-   * Ends the direction with `frame` once the frame under way is whole; a direction whose rest will
-   * never come, or is of no use any more, ends where it is. The source is read on and discarded:
-   * closing a socket with unread bytes resets it, and the reset would eat our close frame.
+   * Ends the direction with `frame` once the current frame is complete. If the rest of that frame
+   * will never come, or is useless, the direction ends at once. The source is still read, and
+   * discarded: closing a socket with unread bytes resets it, and the reset would lose our close
+   * frame.
    */
   close(frame: Buffer): void {
     this.#closeFrame ??= frame
@@ -82,18 +83,18 @@ export class Direction {
     if (this.scanner.atBoundary || isHopeless) this.#shut()
   }
 
-  /** Ends the sink without a frame of ours: the peers have said what there is to say. */
+  /** Ends the sink without our own close frame: the peers have already exchanged theirs. */
   endSink(): void {
     if (this.sink.writable) this.sink.end()
   }
 
-  /** Gives the direction up, its sink being gone: what the source still sends is discarded. */
+  /** Gives up the direction because its sink is gone: what the source still sends is discarded. */
   abandon(): void {
     this.scanner.stop()
     this.#shut()
   }
 
-  /** Puts `frame` between two frames of the source; false where that cannot be done now. */
+  /** Inserts `frame` between two frames of the source; false if that is impossible now. */
   inject(frame: Buffer): boolean {
     const { sink } = this
     if (this.#isShut || this.scanner.isDone || !this.scanner.atBoundary) return false
@@ -103,8 +104,8 @@ export class Direction {
   }
 
   /**
-   * Node reads into fresh memory, 64 KiB of it each time, and frees it in collections, which would
-   * cost more than all the rest of relaying: it goes back as soon as the sink has written it.
+   * Node allocates 64 KiB for each read and frees it by garbage collection, which would cost more
+   * than all other relaying. So the memory is freed as soon as the sink has written it.
    */
   readonly #onData = (chunk: Buffer): void => {
     this.take(chunk, chunk.length)
@@ -166,8 +167,8 @@ export class Direction {
 }
 
 /**
- * Gives the memory of `chunk` back at once, and leaves it empty. One that is only a part of its
- * memory shares it with others, as those of Node's own pool do, and is left alone.
+ * Frees the memory of `chunk` at once and leaves it empty. A chunk that is only part of its
+ * ArrayBuffer shares it with others, as in Node's own pool, and is left alone.
  */
 function releaseChunk(chunk: Buffer): void {
   const { buffer, byteLength } = chunk

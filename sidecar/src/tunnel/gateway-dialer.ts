@@ -1,4 +1,4 @@
-/** The gateway dialer: from a proven identity to an open WebSocket with the identity injected. */
+/** The gateway dialer: from a proven identity to an open WebSocket that carries it in headers. */
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
@@ -12,23 +12,23 @@ export type GatewayDialerOptions = {
   readonly url: URL
   /** For connecting and the gateway's answer together, in milliseconds. */
   readonly connectTimeoutMs: number
-  /** How workers reach us. */
+  /** The protocol workers use to reach us. */
   readonly workerProto: 'http' | 'https'
   readonly signer: AssertionSigner
   readonly clock: Clock
-  /** Told of each socket before it connects. */
+  /** Called with each socket before it connects. */
   readonly watchPeer: (socket: Socket) => void
 }
 
-/** What the gateway is told of the caller beside its identity. */
+/** What the gateway is told about the caller besides its identity. */
 export type Caller = {
   /** The peer address of its socket. */
   readonly address: string
-  /** The name we have towards it: configured, or where its socket connected to. */
+  /** Our host name for the caller: as configured, or the address its socket connected to. */
   readonly host: string
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
-  /** Those the gateway may choose from. */
+  /** The subprotocols the gateway may choose from. */
   readonly subprotocols: readonly string[]
 }
 
@@ -38,7 +38,7 @@ export type DialContext = {
   readonly signal: AbortSignal
 }
 
-/** Throws a `Fault` when the gateway cannot be reached or does not take the stream. */
+/** Throws a `Fault` when the gateway cannot be reached or refuses the stream. */
 export type GatewayDialer = (caller: Caller, context: DialContext) => Promise<GatewayConnection>
 
 export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {

@@ -1,4 +1,4 @@
-/** Builds the request that asks the gateway for a stream: from an allow-list, never by copying. */
+/** Builds the upgrade request to the gateway: from an allow-list, never by copying headers. */
 
 import { isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { userNameOf, type Identity } from '../identity.ts'
@@ -8,8 +8,8 @@ import { normalizeAddress } from '../lib/address.ts'
 const built = Symbol('built by buildUpstreamRequest')
 
 /**
- * A gateway takes a request without `X-Forwarded-For` for its local owner. This type proves that
- * the header is there, once, and names the worker.
+ * A gateway treats a request without `X-Forwarded-For` as its local owner. This type proves that
+ * the header is there, exactly once, and names the worker.
  */
 export type UpstreamRequest = {
   readonly [built]: true
@@ -24,13 +24,13 @@ export type UpstreamRequestOptions = {
   /** The peer address of the worker's socket, never one from a header. */
   readonly workerAddress: string
   readonly workerProto: 'http' | 'https'
-  /** The name we have towards workers, as `host` or `host:port`, never one from a header. */
+  /** Our host name for workers, as `host` or `host:port`, never from a header. */
   readonly forwardedHost: string
-  /** At most 256 printable characters, else left out. */
+  /** At most 256 printable characters; otherwise omitted. */
   readonly userAgent?: string | undefined
-  /** W3C Trace Context, version 00, else left out. */
+  /** W3C Trace Context, version 00; otherwise omitted. */
   readonly traceparent?: string | undefined
-  /** The subprotocols to offer; one that carries a credential is left out. */
+  /** The subprotocols to offer; one that carries a credential is omitted. */
   readonly subprotocols?: readonly string[]
   readonly identity: Identity
   readonly role: string
@@ -47,7 +47,7 @@ const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 const KEY = /^[A-Za-z0-9+/]{22}==$/
 const USER_AGENT_MAX = 256
 
-/** Throws when the sidecar itself hands over what cannot be a header: a bug, never a verdict. */
+/** Throws when the sidecar itself passes an invalid header value: a bug, never a verdict. */
 export function buildUpstreamRequest(options: UpstreamRequestOptions): UpstreamRequest {
   const { gatewayUrl, key } = options
   if (!KEY.test(key)) throw new Error('the Sec-WebSocket-Key is not 16 bytes in base64')
@@ -71,7 +71,7 @@ const upgradeFields = ({ gatewayUrl, key }: UpstreamRequestOptions): readonly Fi
   ['Sec-WebSocket-Key', key],
 ]
 
-/** What of the client's may pass; anything unclean is left out rather than repaired. */
+/** The client's headers that may pass; an invalid one is omitted, not repaired. */
 function clientFields(options: UpstreamRequestOptions): readonly Field[] {
   return [
     ['Sec-WebSocket-Protocol', passSubprotocols(options.subprotocols)],
@@ -96,7 +96,7 @@ function identityFields(options: UpstreamRequestOptions): readonly Field[] {
     ['X-OpenClaw-K8s-Node-Name', identity.nodeName],
     ['X-OpenClaw-K8s-Role', role],
     ['X-OpenClaw-K8s-Credential-Id', identity.credentialId],
-    // Always there and always empty: to the gateway an absent one means every scope.
+    // Always present and always empty: to the gateway an absent one means every scope.
     ['X-OpenClaw-Scopes', ''],
     ['X-OpenClaw-K8s-Assertion', assertion],
   ]

@@ -1,9 +1,9 @@
-/** Finds out which side of a stream has died without saying so. */
+/** Detects a side of a stream that has died silently. */
 
 import type { Direction } from './direction.ts'
 import { pingFrame } from '../websocket/frames.ts'
 
-/** Periods in a row a side may leave a ping unanswered. */
+/** Consecutive periods in which a side may leave a ping unanswered. */
 const UNANSWERED_MAX = 2
 
 export class Heartbeat {
@@ -14,14 +14,17 @@ export class Heartbeat {
   #relayed = 0
   #unanswered = 0
 
-  /** For the side that sends `from` and that `toward` is relayed to; its pings are `masked` or not. */
+  /**
+   * Watches the side that sends `from` and receives `toward`; `masked` applies to the pings it
+   * gets.
+   */
   constructor(from: Direction, toward: Direction, masked: boolean) {
     this.#from = from
     this.#toward = toward
     this.#masked = masked
   }
 
-  /** Judges the period since the last call, pings a silent side, and tells whether it is dead. */
+  /** Judges the period since the last call, pings a silent side, and returns whether it is dead. */
   beat(): boolean {
     const [from, toward] = [this.#from, this.#toward]
     const isHeard = from.received !== this.#received
@@ -34,8 +37,8 @@ export class Heartbeat {
       return false
     }
     if (this.#unanswered >= UNANSWERED_MAX) return true
-    // Where no ping fits (mid-frame, or a full buffer) a side that takes nothing either counts as
-    // pinged: otherwise a stream stalled inside a frame would be kept for ever.
+    // If no ping fits (mid-frame, or a full buffer), a side that receives nothing either counts as
+    // pinged: otherwise a stream stalled inside a frame would be kept forever.
     if (toward.inject(pingFrame({ masked: this.#masked })) || !isFed) this.#unanswered += 1
     return false
   }

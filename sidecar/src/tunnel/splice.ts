@@ -11,7 +11,7 @@ import type { GatewayReader } from './gateway-reader.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Violation } from '../websocket/scanner.ts'
 
-/** Close frames and pings of our own are not counted. */
+/** Close frames and pings sent by us are not counted. */
 type Counts = RelayTotals & { readonly framesUp: number; readonly framesDown: number }
 
 export type Summary = {
@@ -23,30 +23,33 @@ export type Summary = {
 export type Stream = {
   /** Ends both sides with the code's close frame. The first code wins. */
   readonly close: (code: Code) => void
-  /** Whether the stream is on its way out. */
+  /** Whether the stream is closing. */
   readonly isClosing: boolean
-  /** Ends one idle period: pings the silent sides and closes the stream of a dead one. */
+  /** Ends one idle period: pings silent sides and closes the stream if one is dead. */
   readonly ping: () => void
   readonly counts: Counts
-  /** Drops both sockets at once, without close frames. */
+  /** Destroys both sockets at once, without close frames. */
   readonly destroy: (code?: Code) => void
 }
 
 export type SpliceOptions = {
   readonly worker: Duplex
-  /** Bytes of the worker read before, in front of what its socket still holds. */
+  /** Bytes of the worker that were read earlier and precede what its socket still holds. */
   readonly workerHead: Buffer
   readonly gateway: Duplex
-  /** Reads the gateway's socket; left out, that reads itself. */
+  /** Reads the gateway's socket; without it the socket reads itself. */
   readonly gatewayReader?: GatewayReader | undefined
   readonly gatewayHead: Buffer
-  /** Bytes of a message with all its fragments. */
+  /** Bytes of a message, all its fragments together. */
   readonly messageBytesMax: number
   /** Unfinished empty fragments allowed in a row. */
   readonly emptyFragmentsMax: number
-  /** How long a close may take before both sockets are dropped. Default 5000. */
+  /** How long a close may take before both sockets are destroyed, in milliseconds. Default 5000. */
   readonly closeTimeoutMs?: number
-  /** How long a worker is kept when its gateway goes, so that not all return at once. Default 0. */
+  /**
+   * How long to keep a worker after its gateway goes, in milliseconds, so that not all workers
+   * return at once. Default 0.
+   */
   readonly gatewayGoneDelayMs?: () => number
   readonly clock: Clock
   /** Called once, when both sockets are gone; never before `splice` has returned. */
@@ -63,7 +66,7 @@ const CLOSE_TIMEOUT_MS = 5000
 /** How long a peer may take to answer the other's close frame, in milliseconds. */
 const CLOSE_REPLY_MS = 30_000
 
-/** One end of the stream: its socket, what comes from it and what goes to it. */
+/** One end of the stream: its socket, the direction from it and the direction to it. */
 type End = {
   readonly socket: Duplex
   readonly from: Direction
@@ -73,8 +76,24 @@ type End = {
   readonly onGone: () => void
 }
 
+/**
+ * How a stream ends. The first code wins; both sockets closed is always the end, in `#finish`.
+ *
+ *     what happens                              code            what follows
+ *     one peer's close frame was relayed        `completed`     `#cancelReply`: 30 s, then drop
+ *     both close frames were relayed            `completed`     end the worker's socket, deadline
+ *     a socket ends after a close frame         `completed`     end the other socket, deadline
+ *     the worker ends without a close frame     `worker_gone`   shut
+ *     the gateway ends without a close frame    `gateway_gone`  `#cancelDelay` (if set), then shut
+ *     a violation, a dead peer, `close(code)`   that code       shut, unless both closed before
+ *     `destroy(code)`                           that code       drop
+ *
+ *     shut      a close frame of ours to both sides, deadline
+ *     deadline  `#cancelDeadline`: `closeTimeoutMs`, then drop
+ *     drop      destroy both sockets
+ */
 class SplicedStream implements Stream {
-  // Not the options themselves: they hold the heads, and with them the chunks those came in.
+  // Not the options object: it holds the heads, and with them the chunks they came in.
   readonly #clock: Clock
   readonly #closeTimeoutMs: number
   readonly #gatewayGoneDelayMs: (() => number) | undefined
@@ -135,7 +154,7 @@ class SplicedStream implements Stream {
       socket.on('error', ignoreError)
       socket.on('end', onEnd)
       socket.on('close', onGone)
-      // The events of a socket that went before we came were missed.
+      // The events of a socket that closed earlier were missed.
       if (socket.readableEnded) queueMicrotask(onEnd)
       if (socket.closed) queueMicrotask(onGone)
     }
@@ -165,7 +184,7 @@ class SplicedStream implements Stream {
       new Heartbeat(this.#up, this.#down, false),
       new Heartbeat(this.#down, this.#up, true),
     ]
-    // Both are judged, so that a side is not spared its ping by the other's death.
+    // Both are judged, so that the death of one side does not spare the other its ping.
     const verdicts = this.#heartbeats.map((heartbeat) => heartbeat.beat())
     if (verdicts.includes(true)) this.close('idle_timeout')
   }
@@ -190,13 +209,14 @@ class SplicedStream implements Stream {
 
   readonly #onClosePassed = (): void => {
     if (!this.#isCloseExchanged) {
-      // A peer that never answers a close must not keep the stream: it has longer, as it may be slow.
+      // A peer that never answers a close must not keep the stream. It gets longer, as it may be
+      // slow.
       this.#cancelReply ??= this.#clock.after(CLOSE_REPLY_MS, () => this.#drop())
       return
     }
     this.#startDeadline()
-    // Of the two ends of a connection the server closes first (RFC 6455 §7.1.1): here that is us
-    // towards the worker, and the gateway towards us.
+    // The server closes the TCP connection first (RFC 6455 §7.1.1): here that is us towards the
+    // worker, and the gateway towards us.
     this.#down.endSink()
   }
 

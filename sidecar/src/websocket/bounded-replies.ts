@@ -1,11 +1,11 @@
-/** Writes the answers to a peer's control frames, few of which may wait for it to read. */
+/** Writes the answers to a peer's control frames, with a bound on how many wait. */
 
 import type { Writable } from 'node:stream'
 
 /**
- * A peer that pings and does not read would make the socket's queue grow. While one answer is
- * being written, only the newest of the others is kept: a pong may answer the most recent ping
- * alone (RFC 6455 §5.5.3). A peer that reads gets every one.
+ * A peer that pings but does not read would make the socket's queue grow. While one answer is being
+ * written, only the newest of the others is kept: a pong may answer just the most recent ping (RFC
+ * 6455 §5.5.3). A peer that reads gets every answer.
  */
 export class BoundedReplies {
   readonly #socket: Writable
@@ -16,7 +16,7 @@ export class BoundedReplies {
     this.#socket = socket
   }
 
-  /** Writes `reply`, or keeps it in place of the one that waits. */
+  /** Writes `reply`, or keeps it instead of the waiting one. */
   write(reply: Buffer): void {
     if (reply.length === 0) return
     if (this.#isWriting) {
@@ -27,7 +27,7 @@ export class BoundedReplies {
     this.#socket.write(reply, this.#onWritten)
   }
 
-  /** Writes what waits and then the last reply. The socket belongs to others afterwards. */
+  /** Writes the waiting reply and then the last one. The socket belongs to others afterwards. */
   finish(reply: Buffer): void {
     const owed = this.#owed
     this.#owed = undefined

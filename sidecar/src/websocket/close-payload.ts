@@ -1,12 +1,12 @@
-/** What a peer's close frame may say (RFC 6455 §5.5.1 and §7.4). */
+/** What a peer's close frame may carry (RFC 6455 §5.5.1 and §7.4). */
 
 import { isUtf8 } from 'node:buffer'
 
 export type CloseViolation = 'framing_violation' | 'invalid_utf8'
 
 /**
- * Why a close frame with this payload, unmasked, is not passed on or answered in kind. A library at
- * the other end would take one for a protocol error of ours.
+ * Why a close frame with this unmasked payload must not be relayed or echoed. A library at the
+ * other end would take it for our protocol error.
  */
 export function findCloseViolation(payload: Buffer): CloseViolation | undefined {
   if (payload.length === 0) return undefined
@@ -15,8 +15,8 @@ export function findCloseViolation(payload: Buffer): CloseViolation | undefined 
 }
 
 /**
- * 1004 is reserved, 1005, 1006 and 1015 never stand in a frame, 1016 to 2999 are for versions to
- * come, 5000 and above are nobody's. 1012 to 1014 were registered with IANA after the RFC.
+ * 1004 is reserved; 1005, 1006 and 1015 never appear in a frame; 1016 to 2999 are for future
+ * versions; 5000 and above are unassigned. 1012 to 1014 were registered with IANA after the RFC.
  */
 const isStatus = (code: number): boolean =>
   (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) || (code >= 3000 && code <= 4999)

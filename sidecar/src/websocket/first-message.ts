@@ -1,4 +1,4 @@
-/** Reads one text message from a peer before its bytes are relayed, answering control frames. */
+/** Reads one text message from a peer before its bytes are relayed, and answers control frames. */
 
 import { isUtf8 } from 'node:buffer'
 
@@ -16,13 +16,16 @@ import { CONTROL_BYTES_MAX, applyMask, closeReplyFrame, pongFrame } from './fram
 export type FirstMessageOptions = {
   /** Whether the peer's frames must be masked: true for a worker, false for a gateway. */
   readonly masked: boolean
-  /** Bytes read until the message is whole, with headers and control frames. */
+  /** The most bytes read until the message is complete, headers and control frames included. */
   readonly bytesMax: number
-  /** Frames read until the message is whole, control frames included. By default what fits `bytesMax`. */
+  /**
+   * The most frames read until the message is complete, control frames included. Default: no limit
+   * but `bytesMax`.
+   */
   readonly framesMax?: number
 }
 
-/** `reply` is what the peer is owed, pongs and the answer to its close frame; often empty. */
+/** `reply` is what we owe the peer, pongs and the answer to its close frame; often empty. */
 export type FirstMessage = { readonly reply: Buffer } & (
   | { readonly kind: 'more' }
   | { readonly kind: 'message'; readonly text: string; readonly rest: Buffer }
@@ -43,22 +46,23 @@ const MESSAGE_BYTES_MIN = 1024
 const EMPTY = Buffer.alloc(0)
 
 /**
- * Feed it chunks until it answers something else than `more`; then it is spent, and `rest` is what
- * the peer sent after the message. The peer is not admitted yet, so it must not make us hold more
- * than it sends: payloads are unmasked from the chunk straight into one buffer, no chunk is kept,
- * and a frame costs no memory of its own. Work is linear in the bytes, memory at most twice them.
+ * Feed it chunks until it returns something other than `more`; then it is used up, and `rest` is
+ * what the peer sent after the message. The peer is not admitted yet, so it must not make us hold
+ * more than it sends: payloads are unmasked from the chunk straight into one buffer, no chunk is
+ * kept, and no memory is kept per frame. Work is linear in the bytes, memory at most twice the
+ * bytes.
  */
 export class FirstMessageReader {
   readonly #options: FirstMessageOptions
-  /** The header of the frame under way; its payload is under way once `#isInPayload`. */
+  /** The header of the current frame; its payload is being read once `#isInPayload`. */
   readonly #header = Buffer.alloc(HEADER_BYTES_MAX)
   #headerBytes = 0
   #isInPayload = false
   #payloadBytes = 0
   #payloadRead = 0
-  /** Of this and all earlier frames, headers included. */
+  /** Bytes of this and all earlier frames, headers included. */
   #bytes = 0
-  /** Frames whose header was read whole. */
+  /** Frames whose header is complete. */
   #frames = 0
   #isInMessage = false
   #message = EMPTY
@@ -102,7 +106,7 @@ export class FirstMessageReader {
     return this.#headerBytes >= 2 && this.#headerBytes >= headerBytes(this.#header.readUInt8(1))
   }
 
-  /** Takes what `chunk` has of the header; returns where it goes on. */
+  /** Takes the header's bytes from `chunk`; returns where to continue. */
   #takeHeader(chunk: Buffer, from: number): number {
     let at = from
     for (; at < chunk.length && !this.#isHeaderWhole; at += 1) {
@@ -112,7 +116,7 @@ export class FirstMessageReader {
     return at
   }
 
-  /** What is wrong with the header, as far as it is known. */
+  /** What is wrong with the header, as far as it has arrived. */
   #findObjection(): ViolationCode | undefined {
     if (this.#headerBytes < 2) return undefined
     const first = this.#header.readUInt8(0)
@@ -142,7 +146,7 @@ export class FirstMessageReader {
     this.#frames += 1
   }
 
-  /** Takes what `chunk` has of the payload, unmasked; returns where it goes on. */
+  /** Takes the payload's bytes from `chunk`, unmasked; returns where to continue. */
   #takePayload(chunk: Buffer, from: number): number {
     const size = Math.min(this.#payloadBytes - this.#payloadRead, chunk.length - from)
     if (size === 0) return from
@@ -161,7 +165,7 @@ export class FirstMessageReader {
     const bytes = this.#messageBytes + size
     if (bytes > this.#message.length) {
       const doubled = Math.max(MESSAGE_BYTES_MIN, bytes, 2 * this.#message.length)
-      // Not from the pool, which a small rest of a message would keep in memory.
+      // Not from the pool: a small remainder of a message would keep the pool in memory.
       const larger = Buffer.allocUnsafeSlow(Math.min(doubled, this.#options.bytesMax))
       this.#message.copy(larger, 0, 0, this.#messageBytes)
       this.#message = larger
@@ -169,7 +173,7 @@ export class FirstMessageReader {
     return this.#message
   }
 
-  /** XORs the bytes in place; the mask goes on where the last chunk of the payload left off. */
+  /** XORs the bytes in place; the mask continues where the previous chunk of the payload ended. */
   #unmask(target: Buffer, start: number, size: number): void {
     const maskAt = this.#headerBytes - 4
     const mask = Buffer.allocUnsafe(4)
@@ -179,7 +183,7 @@ export class FirstMessageReader {
     applyMask(target.subarray(start, start + size), mask)
   }
 
-  /** Acts on the frame that is whole now; `at` is where the next one begins in `chunk`. */
+  /** Handles the frame that is now complete; `at` is where the next one starts in `chunk`. */
   #endFrame(chunk: Buffer, at: number): Ending | undefined {
     const opcode = this.#opcode
     const isFinal = this.#header.readUInt8(0) >= 0x80
@@ -211,7 +215,7 @@ export class FirstMessageReader {
   }
 }
 
-/** A copy that keeps neither its chunk nor Node's pool in memory. */
+/** A copy that keeps neither the original chunk nor Node's pool in memory. */
 function copyOf(bytes: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(copy)

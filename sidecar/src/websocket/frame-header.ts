@@ -1,4 +1,4 @@
-/** What a WebSocket frame header may say (RFC 6455 §5.2 and §5.5), read without allocating. */
+/** What a WebSocket frame header may contain (RFC 6455 §5.2 and §5.5), read without allocating. */
 
 export const OPCODE = {
   continuation: 0x0,
@@ -9,16 +9,16 @@ export const OPCODE = {
   pong: 0xa,
 } as const
 
-/** Two bytes, a 64-bit length and a mask: no header is longer. */
+/** Two bytes, a 64-bit length and a mask: the longest header. */
 export const HEADER_BYTES_MAX = 14
 
-/** Two bytes, a mask and 125 bytes: a control frame is never longer. */
+/** Two bytes, a mask and 125 bytes: the longest control frame. */
 export const CONTROL_FRAME_BYTES_MAX = 131
 
-/** What a payload length is called that no lawful header carries. */
+/** Stands for a payload length that no lawful header has. */
 export const UNLAWFUL = -1
 
-/** Bytes of a header, told by its second byte. */
+/** The length of a header in bytes, read from its second byte. */
 export function headerBytes(second: number): number {
   const marker = second & 0x7f
   const extension = marker === 127 ? 8 : marker === 126 ? 2 : 0
@@ -26,8 +26,8 @@ export function headerBytes(second: number): number {
 }
 
 /**
- * Payload bytes a complete header at `at` announces, or `UNLAWFUL` for a length that is not in its
- * shortest form or beyond 2^53. Two spellings of one length let two parsers see two streams.
+ * The payload length that the complete header at `at` announces, or `UNLAWFUL` if it is not in its
+ * shortest form or exceeds 2^53. Two spellings of one length let two parsers see two streams.
  */
 export function payloadBytes(bytes: Buffer, at: number): number {
   const marker = bytes.readUInt8(at + 1) & 0x7f
@@ -41,7 +41,7 @@ export function payloadBytes(bytes: Buffer, at: number): number {
 }
 
 /**
- * Whether the first two bytes may open a frame of this direction. No extension is ever negotiated,
+ * Whether the first two bytes may start a frame in this direction. No extension is ever negotiated,
  * so every RSV bit is a violation.
  */
 export function isLawful(first: number, second: number, masked: boolean): boolean {
@@ -50,7 +50,7 @@ export function isLawful(first: number, second: number, masked: boolean): boolea
   if (second >= 0x80 !== masked) return false
   if (opcode < OPCODE.close) return true
   const length = second & 0x7f
-  // A close frame carries no body or at least its two-byte status (§5.5.1).
+  // A close frame has an empty body or at least a two-byte status (§5.5.1).
   if (opcode === OPCODE.close && length === 1) return false
   return first >= 0x80 && length <= 125
 }

@@ -1,19 +1,21 @@
-/** Builds the frames the sidecar itself says: close, ping, pong and text. */
+/** Builds the frames the sidecar itself sends: close, ping, pong and text. */
 
 import { OPCODE } from './frame-header.ts'
 import { randomPool } from '../lib/random-pool.ts'
 
-/** `masked` towards the gateway, whose client we are; `mask` defaults to four random bytes. */
+/**
+ * `masked` is true towards the gateway, whose client we are; `mask` defaults to four random bytes.
+ */
 export type Masking = { readonly masked: boolean; readonly mask?: Buffer }
 
 export type CloseFrameOptions = Masking & {
-  /** A status of RFC 6455 §7.4.1. */
+  /** A status code of RFC 6455 §7.4.1. */
   readonly code: number
   /** At most 123 bytes. */
   readonly reason: string
 }
 
-/** Bytes a control frame may carry (RFC 6455 §5.5). */
+/** The most bytes in a control frame's payload (RFC 6455 §5.5). */
 export const CONTROL_BYTES_MAX = 125
 
 export function closeFrame({ code, reason, ...masking }: CloseFrameOptions): Buffer {
@@ -32,7 +34,7 @@ export function pongFrame(payload: Buffer, masking: Masking): Buffer {
   return controlFrame(OPCODE.pong, payload, masking)
 }
 
-/** The answer to a close frame with that payload: the same status, without its reason. */
+/** The answer to a close frame with this payload: the same status, without the reason. */
 export function closeReplyFrame(payload: Buffer, masking: Masking): Buffer {
   return controlFrame(OPCODE.close, payload.subarray(0, 2), masking)
 }
@@ -42,8 +44,8 @@ export function textFrame(text: string, masking: Masking): Buffer {
 }
 
 /**
- * XORs `payload` in place with its four-byte mask; twice gives the original (§5.3). Four bytes at a
- * time where memory is aligned.
+ * XORs `payload` in place with its four-byte mask; doing it twice restores the original (§5.3).
+ * Works on four bytes at a time where memory is aligned.
  */
 export function applyMask(payload: Buffer, mask: Buffer): void {
   const { buffer, byteOffset, length } = payload
@@ -70,7 +72,7 @@ function controlFrame(opcode: number, payload: Buffer, masking: Masking): Buffer
   return buildFrame(opcode, payload, masking)
 }
 
-/** A final frame, its length in the shortest form. */
+/** A final frame with its length in the shortest form. */
 function buildFrame(opcode: number, payload: Buffer, { masked, mask }: Masking): Buffer {
   const { length } = payload
   const extension = length < 126 ? 0 : length < 65_536 ? 2 : 8

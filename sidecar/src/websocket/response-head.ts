@@ -5,26 +5,29 @@ import { acceptKeyOf } from './accept-key.ts'
 export type AwaitedAnswer = {
   /** The `Sec-WebSocket-Key` that was sent. */
   readonly key: string
-  /** The subprotocols that were offered; an answer may choose one of them, or none. */
+  /** The offered subprotocols; an answer may choose one of them, or none. */
   readonly subprotocols: readonly string[]
 }
 
 export type Answer =
   | { readonly ok: true; readonly subprotocol: string | undefined }
-  /** `reason` is for our log; it never quotes the gateway beyond its status. */
+  /** `reason` is for our log; of the gateway's answer it quotes only the status. */
   | { readonly ok: false; readonly reason: string }
 
 const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
-/** The blanks round the value are trimmed apart: in one pattern with it they cost cubic time. */
+/**
+ * The spaces around the value are trimmed separately: matching them in this pattern takes cubic
+ * time.
+ */
 const FIELD_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)$/
 
 /** Headers that must not appear in a 101: with any of them, two parsers could disagree on the stream. */
 const FORBIDDEN = ['content-length', 'transfer-encoding', 'sec-websocket-extensions']
 
-/** Headers of which a second one would contradict the first. */
+/** Headers that must not appear twice, since a second one could contradict the first. */
 const SINGLE = ['upgrade', 'sec-websocket-accept', 'sec-websocket-protocol']
 
-/** `head` is the answer up to and without the empty line, read as latin1. */
+/** `head` is the answer without its empty line, read as latin1. */
 export function judgeResponseHead(head: string, awaited: AwaitedAnswer): Answer {
   const [statusLine = '', ...lines] = head.split('\r\n')
   const status = STATUS_LINE.exec(statusLine)?.[1]
@@ -41,7 +44,10 @@ const refuse = (reason: string): Answer => ({ ok: false, reason })
 
 type Fields = ReadonlyMap<string, readonly string[]>
 
-/** Folded lines (obsolete since RFC 7230), stray CR, LF and controls fit no field line. */
+/**
+ * Folded lines (obsolete since RFC 7230), stray CR or LF and control characters match no field
+ * line.
+ */
 function parseFields(lines: readonly string[]): Fields | undefined {
   const fields = new Map<string, string[]>()
   for (const line of lines) {
@@ -55,7 +61,7 @@ function parseFields(lines: readonly string[]): Fields | undefined {
   return fields
 }
 
-/** Spaces and tabs only (RFC 9110 §5.6.3): to latin1 text `trim` would do more. */
+/** Trims only spaces and tabs (RFC 9110 §5.6.3): on latin1 text `trim` would remove more. */
 function trimBlanks(value: string): string {
   let start = 0
   let end = value.length
@@ -74,7 +80,7 @@ function findFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
   return findHandshakeFault(fields, awaited)
 }
 
-/** The client's checks of RFC 6455 §4.1. */
+/** The client's checks in RFC 6455 §4.1. */
 function findHandshakeFault(fields: Fields, awaited: AwaitedAnswer): string | undefined {
   const first = (name: string): string | undefined => fields.get(name)?.[0]
   if (first('upgrade')?.toLowerCase() !== 'websocket')

@@ -19,39 +19,39 @@ export type Violation =
   | 'empty_fragments_exceeded'
 
 export type ScannerOptions = {
-  /** Whether frames of this direction must be masked: true from the worker, false to it. */
+  /** Whether frames in this direction must be masked: true from the worker, false to it. */
   readonly masked: boolean
-  /** Bytes of a message, all its fragments together; a message of exactly this size passes. */
+  /** The most bytes of a message, all its fragments together; exactly this size passes. */
   readonly messageBytesMax: number
-  /** Unfinished empty fragments allowed in a row. */
+  /** The most unfinished empty fragments in a row. */
   readonly emptyFragmentsMax: number
 }
 
-/** What `#admit` says of a close frame whose payload is still under way. */
+/** What `#admit` returns for a close frame whose payload is incomplete. */
 const INCOMPLETE = -1
 
 /**
- * `scan` tells how many bytes of a chunk may be relayed; `takeHeld` yields the bytes of earlier
- * chunks that go before them. A header is let through only when it is complete and lawful, so what
- * was relayed always ends at a frame boundary or inside a payload: a close frame can follow the
- * former at any moment. A close frame is let through only as a whole, since its payload can be
- * unlawful too: no other frame could follow the start of it.
+ * `scan` returns how many bytes of a chunk may be relayed; `takeHeld` returns the bytes of earlier
+ * chunks that go before them. A header passes only when it is complete and lawful, so relayed bytes
+ * always end at a frame boundary or inside a payload, and at a boundary a close frame can follow at
+ * any moment. A close frame passes only as a whole, since its payload can be unlawful too: no other
+ * frame could follow a part of it.
  */
 export class FrameScanner {
-  /** Bytes let through. */
+  /** Bytes that passed. */
   bytes = 0
-  /** Frames let through to their last byte. */
+  /** Frames that passed to their last byte. */
   frames = 0
-  /** Text and binary messages let through to their last byte. */
+  /** Text and binary messages that passed to their last byte. */
   messages = 0
-  /** Whether a close frame was let through; whatever follows it is discarded. */
+  /** Whether a close frame passed; everything after it is discarded. */
   closeSeen = false
   violation: Violation | undefined
 
   readonly #masked: boolean
   readonly #messageBytesMax: number
   readonly #emptyFragmentsMax: number
-  /** A header, or a close frame, of which some bytes are missing; few chunks end inside one. */
+  /** A header, or a close frame, with bytes missing; few chunks end inside one. */
   #held: Buffer | undefined
   #heldBytes = 0
   #released: Buffer | undefined
@@ -68,23 +68,25 @@ export class FrameScanner {
     this.#emptyFragmentsMax = options.emptyFragmentsMax
   }
 
-  /** Whether what was let through so far ends with a whole frame. */
+  /** Whether the bytes that passed so far end with a complete frame. */
   get atBoundary(): boolean {
     return this.#payloadLeft === 0
   }
 
-  /** Whether nothing more will be let through. */
+  /** Whether nothing more will pass. */
   get isDone(): boolean {
     if (this.closeSeen || this.violation !== undefined) return true
     return this.#isStopping && this.#payloadLeft === 0
   }
 
-  /** Lets through the rest of the frame under way and nothing after it. */
+  /** Lets the rest of the current frame pass and nothing after it. */
   stop(): void {
     this.#isStopping = true
   }
 
-  /** How many of the first `length` bytes of `chunk` may be relayed now, after those of `takeHeld`. */
+  /**
+   * How many of the first `length` bytes of `chunk` may be relayed now, after those of `takeHeld`.
+   */
   scan(chunk: Buffer, length = chunk.length): number {
     let at = 0
     while (at < length && !this.isDone) {
@@ -97,7 +99,7 @@ export class FrameScanner {
     return at
   }
 
-  /** The start of what came with earlier chunks and the last `scan` let through. */
+  /** The bytes from earlier chunks that the last `scan` let pass. */
   takeHeld(): Buffer | undefined {
     const released = this.#released
     this.#released = undefined
@@ -111,7 +113,7 @@ export class FrameScanner {
     return step
   }
 
-  /** Bytes let through at `at` with the header there; 0 when it is incomplete or was refused. */
+  /** Bytes that pass at `at` with the header there; 0 if it is incomplete or was refused. */
   #walkHeader(chunk: Buffer, at: number, length: number): number {
     if (this.#held !== undefined) return this.#completeHeld(this.#held, chunk, length)
     const available = length - at
@@ -128,7 +130,10 @@ export class FrameScanner {
     return 0
   }
 
-  /** As `#walkHeader`, for a header begun in earlier chunks: it goes on where this chunk starts. */
+  /**
+   * As `#walkHeader`, for a header that earlier chunks began; it continues at the start of this
+   * one.
+   */
   #completeHeld(held: Buffer, chunk: Buffer, length: number): number {
     const heldBytes = this.#heldBytes
     const total = heldBytes + chunk.copy(held, heldBytes, 0, length)
@@ -138,7 +143,7 @@ export class FrameScanner {
       this.#heldBytes = total
       return 0
     }
-    // It is the relay's from here on, since a slow sink may still queue these bytes.
+    // From here on the relay owns it, since a slow sink may still queue these bytes.
     this.#held = undefined
     if (step === 0) return 0
     this.#released = held.subarray(0, heldBytes)
@@ -147,8 +152,8 @@ export class FrameScanner {
   }
 
   /**
-   * How many of the `available` bytes at `at` are let through with the complete header of `size`
-   * bytes there: the header alone, a whole close frame, 0 for a violation, or `INCOMPLETE`.
+   * How many of the `available` bytes at `at` pass with the complete header of `size` bytes there:
+   * the header alone, a whole close frame, 0 for a violation, or `INCOMPLETE`.
    */
   #admit(bytes: Buffer, at: number, size: number, available: number): number {
     const first = bytes.readUInt8(at)
@@ -179,7 +184,7 @@ export class FrameScanner {
     return frameBytes
   }
 
-  /** The payload of a short frame, unmasked; the frame is relayed as it came. */
+  /** The unmasked payload of a short frame; the frame itself is relayed unchanged. */
   #payloadOf(frame: Buffer): Buffer {
     if (!this.#masked) return frame.subarray(2)
     const payload = Buffer.from(frame.subarray(6))

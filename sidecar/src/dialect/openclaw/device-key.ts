@@ -1,11 +1,11 @@
-/** The device a pod has at the gateway: derived from a secret seed and the pod's name, never stored. */
+/** A pod's device at the gateway: derived from a secret seed and the pod's name, never stored. */
 
 import { createHmac, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../../lib/bounded-lru.ts'
 import { deviceIdOf } from './device-proof.ts'
 
-/** Names a pod across its re-creations: a StatefulSet's pod keeps its device. */
+/** Names a pod across re-creations: a StatefulSet's pod keeps its device. */
 export type PodName = {
   readonly namespace: string
   readonly serviceAccount: string
@@ -14,9 +14,9 @@ export type PodName = {
 
 export type Device = {
   readonly id: string
-  /** Raw, in base64url. */
+  /** The raw key in base64url. */
   readonly publicKey: string
-  /** Signs a text; the signature is base64url. */
+  /** Signs a text; the signature is in base64url. */
   readonly sign: (text: string) => string
 }
 
@@ -28,7 +28,9 @@ const DEVICES_MAX = 4096
 /** PKCS #8 around a raw Ed25519 private key (RFC 8410 §7). */
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex')
 
-/** Derives the device of each pod. The worker never learns the key: only the sidecar holds the seed. */
+/**
+ * Derives the device of each pod. The worker never learns the key: only the sidecar has the seed.
+ */
 export function createDeviceKeys(seed: string): DeviceKeys {
   const secret = seed.trim()
   if (Buffer.byteLength(secret) < SEED_BYTES_MIN) {
@@ -36,7 +38,7 @@ export function createDeviceKeys(seed: string): DeviceKeys {
   }
   const devices = new LRUCache<string, Device>(boundedLru(DEVICES_MAX))
   return ({ namespace, serviceAccount, podName }) => {
-    // None of the three can hold a slash, so no two pods share a text.
+    // None of the three can contain a slash, so no two pods share a text.
     const text = `${namespace}/${serviceAccount}/${podName}`
     const known = devices.get(text)
     if (known !== undefined) return known

@@ -1,4 +1,4 @@
-/** The device proof of a `connect`: what is signed, and whether a worker's signature holds. */
+/** The device proof of a `connect`: what is signed, and whether a worker's signature is valid. */
 
 import { createHash, createPublicKey, verify } from 'node:crypto'
 import { decodeBase64url } from '../../lib/base64url.ts'
@@ -21,7 +21,7 @@ const CLOCK_SKEW_MS_MAX = 120_000
 const PUBLIC_KEY_BYTES = 32
 const SIGNATURE_BYTES = 64
 
-/** The text of version 2 lacks the last two members of version 3. */
+/** Version 2 of the text lacks the last two members of version 3. */
 export function proofText(version: 'v2' | 'v3', signed: Signed): string {
   const { deviceId, params, signedAt, token, nonce } = signed
   const { client, role = '', scopes = [] } = params
@@ -31,7 +31,7 @@ export function proofText(version: 'v2' | 'v3', signed: Signed): string {
   return [...shared, lower(client.platform), lower(client.deviceFamily ?? '')].join('|')
 }
 
-/** Why the proof does not hold; `undefined` when it does. */
+/** Why the proof is not valid; `undefined` when it is. */
 export function findProofObjection(
   params: ConnectParams,
   challenge: Challenge,
@@ -50,11 +50,11 @@ export function findProofObjection(
   return isSignedBy(device, texts) ? undefined : 'device_signature_invalid'
 }
 
-/** Whichever credential comes first; a password is never signed. */
+/** The first credential present; a password is never signed. */
 const signedTokenOf = ({ auth }: ConnectParams): string =>
   auth?.token ?? auth?.deviceToken ?? auth?.bootstrapToken ?? ''
 
-/** A device is named after its key. */
+/** A device's id is the hash of its key. */
 export const deviceIdOf = (rawKey: Buffer): string =>
   createHash('sha256').update(rawKey).digest('hex')
 
@@ -68,5 +68,5 @@ function isSignedBy({ publicKey, signature }: Proof, texts: readonly string[]): 
   return texts.some((text) => verify(null, Buffer.from(text), key, bytes))
 }
 
-/** ASCII only: the gateway leaves every other letter as it is. */
+/** ASCII only: the gateway leaves every other letter unchanged. */
 const lower = (text: string): string => text.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase())

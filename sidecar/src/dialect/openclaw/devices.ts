@@ -1,4 +1,4 @@
-/** The gateway's device records: which there are, how one is added, and how it is removed. */
+/** The gateway's device records: lists, adds and removes them. */
 
 import * as z from 'zod'
 import { Fault } from '../../fault.ts'
@@ -23,13 +23,13 @@ const LIST = z.object({
 const SETUP = z.object({ setupCode: z.string() })
 const SETUP_CODE = z.object({ bootstrapToken: z.string().min(1) })
 
-/** Goes into the setup code, which nobody but us reads; the gateway wants a URL it knows. */
+/** Goes into the setup code, which only we read; the gateway requires a URL it knows. */
 const PUBLIC_URL = 'ws://127.0.0.1:18789'
 const NODE_HOST = 'node-host'
-/** The gateway's words for a device it does not have. */
+/** The gateway's error message for a device it does not have. */
 const UNKNOWN_DEVICE = 'unknown deviceId'
 
-/** Everything throws a `Fault` when the gateway gives no answer. */
+/** Every method throws a `Fault` when the gateway gives no answer. */
 export class Devices {
   readonly #channel: Pick<OperatorChannel, 'call'>
   #enrolled = new Set<string>()
@@ -40,13 +40,13 @@ export class Devices {
     this.#channel = channel
   }
 
-  /** Whether the gateway has the device; lists them when that was not done yet. */
+  /** Whether the gateway has the device. Lists the devices if that was not done yet. */
   async isEnrolled(deviceId: string): Promise<boolean> {
     if (!this.#isListed) await this.list()
     return this.#enrolled.has(deviceId)
   }
 
-  /** All node hosts the gateway has now. Callers share a list that is under way. */
+  /** All node hosts the gateway has now. Concurrent callers share one list. */
   list(): Promise<readonly DeviceRecord[]> {
     this.#refresh ??= this.#list().finally(() => {
       this.#refresh = undefined
@@ -59,12 +59,12 @@ export class Devices {
     this.#isListed = false
   }
 
-  /** The gateway has just let the device in. */
+  /** The gateway has just accepted the device. */
   markEnrolled(deviceId: string): void {
     this.#enrolled.add(deviceId)
   }
 
-  /** A token that lets one unknown device in, once, as a node. */
+  /** A token with which one unknown device can enroll, once, as a node. */
   async mintBootstrapToken(): Promise<string> {
     const payload = await this.#call('device.pair.setupCode', {
       publicUrl: PUBLIC_URL,
@@ -78,7 +78,7 @@ export class Devices {
     return setup.data.bootstrapToken
   }
 
-  /** Removes the record; one that is not there was removed already. */
+  /** Removes the record. A missing record counts as removed. */
   async remove(deviceId: string): Promise<void> {
     try {
       await this.#channel.call('device.pair.remove', { deviceId })

@@ -1,4 +1,4 @@
-/** Enrolment: gets a pod's device into the gateway, as one it knows or with a bootstrap token. */
+/** Enrolment: brings a pod's device into the gateway, as a known one or with a bootstrap token. */
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../../lib/clock.ts'
@@ -22,7 +22,7 @@ import type { Surfaces } from './surfaces.ts'
 
 export type EnrolmentOptions = {
   readonly dial: GatewayDialer
-  /** Those who may be at the gateway's door at once. */
+  /** Bounds the handshakes with the gateway at once. */
   readonly handshakes: Pick<Semaphore, 'acquire'>
   readonly devices: Pick<
     Devices,
@@ -30,31 +30,31 @@ export type EnrolmentOptions = {
   >
   readonly ephemeral: Pick<EphemeralSessions, 'keep'>
   readonly surfaces: Pick<Surfaces, 'check'>
-  /** What vouches for a device the gateway knows. Throws a `Fault` when it cannot be read. */
+  /** The credential for a device the gateway knows. Throws a `Fault` when it cannot be read. */
   readonly readAuth: () => GatewayAuth
-  /** For the gateway's whole handshake, in milliseconds. */
+  /** For the whole handshake with the gateway, in milliseconds. */
   readonly handshakeTimeoutMs: number
   readonly messageBytesMax: number
   readonly clock: Clock
   readonly onEnrolled: (deviceId: string, podName: string) => void
 }
 
-/** One worker on its way in. */
+/** One worker that is entering. */
 export type Entrant = {
   readonly caller: Caller
   /** The worker's own `connect`. */
   readonly request: ConnectRequest
   readonly context: GrantedDialContext
   readonly device: Device
-  /** Told what the gateway is about to be offered. */
+  /** Called with what the gateway is about to be offered. */
   readonly onOffer: (surface: Surface) => void
 }
 
 /** The gateway does not know the device, or knows it as another kind of machine. */
 const PAIRING_REQUIRED = 'PAIRING_REQUIRED'
-/** The record changed while the gateway looked at it, as an approval under way does: ask again. */
+/** The record changed while the gateway looked at it, as a concurrent approval does: try again. */
 const PAIRING_CHANGED = 'NOT_PAIRED'
-/** With many at once the record may change under several looks. */
+/** With many workers at once the record may change several times. */
 const CHANGED_RETRIES_MAX = 4
 const CHANGED_PAUSE_MS = 50
 
@@ -147,7 +147,7 @@ export class Enrolment {
       })
       return await withDeadline(clock, handshakeTimeoutMs, () => greeting, signal)
     } catch (error) {
-      // Only a socket that is gone is out of the way of the next session.
+      // Only a closed socket is out of the way of the next session.
       await destroySocket(dialled.socket)
       signal.throwIfAborted()
       if (!(error instanceof DeadlineError)) throw error

@@ -1,4 +1,4 @@
-/** Ephemeral sessions: a device record goes with its pod, and no record of anybody else is touched. */
+/** Ephemeral sessions: a device record goes with its pod, and no other record is touched. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Clock } from '../../lib/clock.ts'
@@ -23,17 +23,17 @@ export type EphemeralSessionsOptions = {
 const REMOVALS_MAX = 20_000
 const UNDER_WAY_MAX = 4
 const RETRY_MS = 2000
-/** What a crash or a broken channel left behind is found this often, in milliseconds. */
+/** How often to look for records that a crash or a broken channel left behind, in milliseconds. */
 const RECONCILE_MS = 300_000
-/** How soon it is tried again when the pods are not known, in milliseconds. */
+/** How soon to try again when the pods are not known, in milliseconds. */
 const UNKNOWN_MS = 1000
-/** Deriving a device costs a signature's worth of work: others get their turn in between. */
+/** Deriving a device costs as much as a signature: other work gets its turn in between. */
 const DERIVED_AT_ONCE_MAX = 32
 
 type Removal = {
   readonly podName: string
   readonly podUid: string | undefined
-  /** Set while the gateway is asked. */
+  /** Set while a request to the gateway is in flight. */
   running: Promise<void> | undefined
 }
 
@@ -50,24 +50,24 @@ export class EphemeralSessions implements PodListener {
     this.#options = options
   }
 
-  /** Records that wait for their removal. */
+  /** Records that wait to be removed. */
   get size(): number {
     return this.#removals.size
   }
 
-  /** The pod is gone for good: its record is removed once its last session is over. */
+  /** The pod is gone for good: its record is removed after its last session ends. */
   podGone({ namespace, serviceAccount, name, uid: podUid }: WatchedPod): void {
     if (!this.#options.isEnabled()) return
     const pod = { namespace, serviceAccount, podName: name }
     const { id } = this.#options.deviceKeys(pod)
     const session = this.#options.sessions.find(id)
-    // What was enrolled in a session's last moment would outlive a removal that came too early.
+    // A device enrolled in a session's last moment would survive a removal that comes too early.
     const over = session?.podUid === podUid ? session.closed : Promise.resolve()
     void over.then(() => this.#queue(id, { podName: pod.podName, podUid }))
   }
 
   /**
-   * A new session of the device begins: a removal that waits is off, one under way is awaited, so
+   * A new session of the device begins. A waiting removal is canceled, a running one is awaited, so
    * that nothing removes what the session is about to use.
    */
   async keep(deviceId: string): Promise<void> {
@@ -78,8 +78,8 @@ export class EphemeralSessions implements PodListener {
   }
 
   /**
-   * Finds records of pods that went unseen. A record is ours if recomputing its device from its
-   * name gives its id: nobody without the seed can make one that is.
+   * Finds records of pods that disappeared unseen. A record is ours if the device recomputed from
+   * its name has its id: nobody without the seed can make such a record.
    */
   reconcile(): Promise<void> {
     this.#reconciling ??= this.#reconcile()
@@ -106,7 +106,7 @@ export class EphemeralSessions implements PodListener {
     const { devices, deviceKeys, isEnabled, pods } = this.#options
     if (!isEnabled() || pods.livePods() === undefined) return
     const records = await devices.list()
-    // Asked again after the list: a pod that enrolled meanwhile is among them.
+    // Read again after the list, so that it includes a pod that enrolled meanwhile.
     const live = pods.livePods() ?? []
     const kept = new Set<string>()
     for (const [index, pod] of live.entries()) {
@@ -129,7 +129,7 @@ export class EphemeralSessions implements PodListener {
   }
 
   #queue(deviceId: string, { podName, podUid }: Pick<Removal, 'podName' | 'podUid'>): void {
-    // Past the bound the next reconciliation finds it.
+    // Beyond the bound the next reconciliation finds it.
     if (this.#isStopped || this.#removals.has(deviceId)) return
     if (this.#removals.size >= REMOVALS_MAX) return
     this.#removals.set(deviceId, { podName, podUid, running: undefined })
@@ -146,7 +146,7 @@ export class EphemeralSessions implements PodListener {
 
   #start(deviceId: string, removal: Removal): void {
     const session = this.#options.sessions.find(deviceId)
-    // A pod of the same name was created again and is using the device.
+    // A new pod of the same name is using the device.
     if (session !== undefined && session.podUid !== removal.podUid) {
       this.#removals.delete(deviceId)
       return

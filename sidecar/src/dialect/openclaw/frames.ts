@@ -8,16 +8,18 @@ export const PROTOCOL = 4
 
 const word = (lengthMax: number) => z.string().min(1).max(lengthMax)
 
-/** Trimmed, as the gateway trims it before it checks the signature over it. */
+/** Trimmed, as the gateway does before it checks the signature over it. */
 const signedWord = word(128).transform((text) => text.trim())
 
-/** Characters of all commands together: each is held against every glob of the policy. */
+/**
+ * The most characters of all commands together: each is matched against every glob of the policy.
+ */
 const COMMANDS_LENGTH_MAX = 8192
-/** Members of `permissions`. */
+/** The most members of `permissions`. */
 const PERMISSIONS_MAX = 256
 
 /**
- * Checked as a whole, not item by item: zod makes an object of every fault, and hundreds of faults
+ * Checked as a whole, not item by item: zod makes an object for every issue, and hundreds of issues
  * cost more than all the rest.
  */
 const wordList = ({ countMax, lengthMin = 1, lengthMax = 256 }: ListLimits) =>
@@ -50,10 +52,10 @@ const permissions = z.custom<Readonly<Record<string, boolean>>>((value) => {
   )
 })
 
-/** Levels of an object that is passed on as it is. */
+/** The most levels of an object that is passed on unchanged. */
 const DEPTH_MAX = 16
 
-/** Not nested deeper than it can be written again, and without a member that sets a prototype. */
+/** Not nested too deep to be serialized again, and without a member that sets a prototype. */
 function isPlain(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return true
   if (depth === DEPTH_MAX || Object.hasOwn(value, '__proto__')) return false
@@ -61,8 +63,8 @@ function isPlain(value: unknown, depth = 0): boolean {
 }
 
 /**
- * A node's `connect`. What is not named here is dropped, so that nothing reaches the gateway that
- * nobody looked at. The frame's own limit bounds whatever has none here.
+ * A node's `connect`. Members not named here are dropped, so that nothing unchecked reaches the
+ * gateway. The frame's own limit bounds whatever has no limit here.
  */
 const CONNECT = z.object({
   type: z.literal('req'),
@@ -158,7 +160,7 @@ export type ResponseFrame = z.output<typeof RESPONSE>
 export const readResponse = (text: string): ResponseFrame | undefined =>
   RESPONSE.safeParse(parseJson(text)).data
 
-/** The finest code of a refusal; for our log, never for a worker. */
+/** The most specific code of a refusal; for our log, never for a worker. */
 export const refusalCodeOf = ({ error }: ResponseFrame): string =>
   error?.details?.code || error?.code || 'UNKNOWN'
 

@@ -1,4 +1,4 @@
-/** The `connect` the gateway gets in place of the worker's: rebuilt, filtered and signed anew. */
+/** The `connect` the gateway gets instead of the worker's: rebuilt, filtered and signed again. */
 
 import { isDeepStrictEqual } from 'node:util'
 import { globMatcher } from '../../lib/glob.ts'
@@ -7,7 +7,7 @@ import type { Device } from './device-key.ts'
 import { proofText } from './device-proof.ts'
 import { PROTOCOL, type Challenge, type ConnectParams, type ConnectRequest } from './frames.ts'
 
-/** What vouches for the connection at the gateway; with `{}` its headers do. */
+/** What authenticates the connection at the gateway; with `{}` its headers do. */
 export type GatewayAuth = {
   readonly token?: string
   readonly password?: string
@@ -15,7 +15,7 @@ export type GatewayAuth = {
 }
 
 export type GatewayConnectOptions = {
-  /** The worker's own. */
+  /** The worker's own `connect`. */
   readonly request: ConnectRequest
   readonly identity: Identity
   readonly allowedCommands: readonly string[]
@@ -24,18 +24,18 @@ export type GatewayConnectOptions = {
   readonly auth: GatewayAuth
 }
 
-/** What a node offers: commands, and what goes with them. */
+/** What a node offers: commands, and what belongs to them. */
 export type Surface = Pick<ConnectParams, 'commands' | 'caps' | 'permissions' | 'computerUse'>
 
-/** Capabilities whose commands go by another name. A Map: the name is the worker's choice. */
+/** Capabilities whose commands have another name. A Map, since the worker chooses the name. */
 const COMMANDS_OF_CAPABILITY: ReadonlyMap<string, readonly string[]> = new Map([
   ['local-inference', ['ollama.']],
   ['file', ['file.', 'dir.']],
   ['system', ['system.', 'fs.']],
 ])
-/** The commands that a `computerUse` descriptor describes. */
+/** The prefix of the commands that a `computerUse` descriptor describes. */
 const COMPUTER_PREFIX = 'computer.'
-/** Lets every command pass, and whatever else a node offers. */
+/** Allows every command, and everything else a node offers. */
 const EVERYTHING = /^\*+$/
 
 export function gatewayConnectFrame(options: GatewayConnectOptions): string {
@@ -74,9 +74,9 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
 }
 
 /**
- * The commands that the policy allows, and of the rest what goes with one of them: a capability and
- * a `computerUse` with their commands, a permission with the command of its name. What cannot be
- * told is withheld, unless the policy allows everything.
+ * The commands that the policy allows, and of the rest what belongs to one of them: a capability
+ * and a `computerUse` with their commands, a permission with the command of its name. Anything that
+ * cannot be matched is withheld, unless the policy allows everything.
  */
 export function filterSurface(
   surface: Surface,
@@ -98,7 +98,9 @@ export function filterSurface(
   }
 }
 
-/** Whether the policy allows all of a surface. Without a list of commands nothing tells what it is. */
+/**
+ * Whether the policy allows all of a surface. Without a list of commands nothing says what it is.
+ */
 export function isSurfaceAllowed(surface: Surface, allowedCommands: readonly string[]): boolean {
   if (allowanceOf(allowedCommands).isEverything) return true
   if (surface.commands === undefined) return false
@@ -112,13 +114,13 @@ const pickMembers = <T>(
   Object.fromEntries(Object.entries(members).filter(([name]) => isPicked(name)))
 
 type Allowance = {
-  /** Whether no name at all is refused. */
+  /** Whether every name is allowed. */
   readonly isEverything: boolean
   /** Whether a command matches one of the globs. */
   readonly isAllowed: (command: string) => boolean
 }
 
-/** The policy hands out the same lists until the next reload: each is read once. */
+/** The policy returns the same lists until the next reload, so each is compiled once. */
 const allowances = new WeakMap<readonly string[], Allowance>()
 
 function allowanceOf(allowedCommands: readonly string[]): Allowance {

@@ -6,7 +6,7 @@ import type { GatewayConnection } from '../../tunnel/dial.ts'
 import { readChallenge, readResponse, refusalCodeOf, type Challenge } from './frames.ts'
 import { GatewayMessages } from './gateway-messages.ts'
 
-/** The gateway's no to a `connect`; `reason` is its own code, for our log and our next step. */
+/** The gateway refused a `connect`; `reason` is its own code, for our log and our next step. */
 export class ConnectRefused extends Fault {
   readonly reason: string
 
@@ -17,9 +17,9 @@ export class ConnectRefused extends Fault {
 }
 
 export type Welcome = {
-  /** Its socket stands right behind the hello. */
+  /** Its socket is positioned right after the hello. */
   readonly gateway: GatewayConnection
-  /** What the worker may see of the hello. */
+  /** The part of the hello the worker may see. */
   readonly hello: string
 }
 
@@ -27,14 +27,14 @@ export type GatewayHandshakeOptions = {
   readonly dialled: GatewayConnection
   readonly requestId: string
   readonly connectFrame: (challenge: Challenge) => string
-  /** The hello lists every node there is, so it may be as large as any message. */
+  /** The hello lists every node, so it may be as large as any message. */
   readonly messageBytesMax: number
 }
 
-/** Frames that may come ahead of the one that is awaited. */
+/** The most frames before the expected one. */
 const OTHERS_MAX = 16
 
-/** Throws a `Fault`; the caller then drops the socket. */
+/** Throws a `Fault`; the caller then destroys the socket. */
 export async function greetGateway(options: GatewayHandshakeOptions): Promise<Welcome> {
   const messages = new GatewayMessages(options.dialled, options.messageBytesMax)
   const challenge = await awaitFrame(messages, readChallenge)
@@ -58,7 +58,7 @@ async function awaitFrame<T>(
   throw new Fault('gateway_refused', 'the gateway sent an unexpected message during the handshake')
 }
 
-/** Of `auth` no more than these members: the device tokens are among the others. */
+/** Keeps only these members of `auth`: the device tokens are among the others. */
 const HELLO = z.looseObject({
   type: z.literal('hello-ok'),
   auth: z.object({
@@ -69,8 +69,8 @@ const HELLO = z.looseObject({
 })
 
 /**
- * The hello without the device tokens, which would let the worker in past the sidecar. Whatever the
- * gateway believes, a session that is more than a node's is not handed out.
+ * The hello without the device tokens, which would let the worker bypass the sidecar. Whatever the
+ * gateway believes, a session with more than a node's rights is not handed out.
  */
 function helloFrame(requestId: string, payload: unknown): string {
   const hello = HELLO.safeParse(payload)
@@ -78,7 +78,7 @@ function helloFrame(requestId: string, payload: unknown): string {
   try {
     return JSON.stringify({ type: 'res', id: requestId, ok: true, payload: hello.data })
   } catch (cause) {
-    // JSON can be read at any depth, and not be written.
+    // JSON of any depth can be parsed, but not serialized.
     if (!(cause instanceof RangeError)) throw cause
     throw new Fault('gateway_refused', "the gateway's hello is nested too deeply", { cause })
   }

@@ -11,14 +11,14 @@ export class GatewayMessages {
   readonly #bytesMax: number
   #head: Buffer
 
-  /** `bytesMax` bounds each message with whatever control frames come before it. */
+  /** `bytesMax` bounds each message with the control frames before it. */
   constructor(dialled: GatewayConnection, bytesMax: number) {
     this.#dialled = dialled
     this.#bytesMax = bytesMax
     this.#head = dialled.head
   }
 
-  /** The gateway with what it said after the last message. Its socket is paused. */
+  /** The gateway with the bytes after the last message. Its socket is paused. */
   get rest(): GatewayConnection {
     return { ...this.#dialled, head: this.#head }
   }
@@ -27,7 +27,7 @@ export class GatewayMessages {
     this.#dialled.socket.write(textFrame(text, { masked: true }))
   }
 
-  /** Waits for the next message. Rejects with a `Fault` when there will be none. One at a time. */
+  /** Waits for the next message. Rejects with a `Fault` if there is none. One call at a time. */
   next(): Promise<string> {
     const { socket } = this.#dialled
     const reader = new FirstMessageReader({ masked: false, bytesMax: this.#bytesMax })

@@ -1,4 +1,4 @@
-/** The gateway's own secret: when the sidecar shows it, and how. */
+/** The gateway's own secret: when the sidecar presents it, and how. */
 
 import { Fault } from '../../fault.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
@@ -24,8 +24,8 @@ export class GatewaySecret {
   }
 
   /**
-   * For a worker's connection. Behind a trusted proxy only the gateway's owner shows the secret: a
-   * worker's connection is known by its headers.
+   * For a worker's connection. Behind a trusted proxy only the gateway's owner presents the secret:
+   * a worker's connection is identified by its headers.
    */
   asWorker(): GatewayAuth {
     return this.#options.mode === 'trusted-proxy' ? {} : this.asOperator()

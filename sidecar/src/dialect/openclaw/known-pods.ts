@@ -1,4 +1,4 @@
-/** Whose devices may be at the gateway: the pods that live, and the ServiceAccounts they may have. */
+/** Whose devices may be at the gateway: the live pods, and the ServiceAccounts they may have. */
 
 import type { PodWatch } from '../../kube/pod-watch.ts'
 import { isGlob } from '../../lib/glob.ts'
@@ -12,7 +12,7 @@ export type KnownPodsOptions = {
   readonly allowedIdentities: () => readonly Account[]
 }
 
-/** A pod in one of these phases will not dial again, although its object may stay for days. */
+/** A pod in one of these phases does not connect again, although its object may stay for days. */
 const ENDED = new Set(['Succeeded', 'Failed'])
 
 export class KnownPods {
@@ -22,7 +22,7 @@ export class KnownPods {
     this.#options = options
   }
 
-  /** `undefined` unless the watch shows every pod there is. */
+  /** `undefined` unless the watch shows every pod. */
   livePods(): readonly PodName[] | undefined {
     const { watch } = this.#options
     if (!watch.isSynced || watch.staleForMs > 0) return undefined

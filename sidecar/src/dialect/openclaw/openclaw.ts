@@ -1,4 +1,4 @@
-/** The `openclaw` dialect: ends a node's handshake here and begins another one at the gateway. */
+/** The `openclaw` dialect: ends a node's handshake here and starts another at the gateway. */
 
 import type { Clock } from '../../lib/clock.ts'
 import { DeadlineError, withDeadline } from '../../lib/deadline.ts'
@@ -15,19 +15,22 @@ import { refusalFrame } from './refusal.ts'
 import type { Session, Sessions } from './sessions.ts'
 
 export type OpenClawDialectOptions = {
-  /** Whether a worker may show its token in its `connect` instead of the upgrade. */
+  /** Whether a worker may present its token in its `connect` instead of at the upgrade. */
   readonly inBandCredentials: boolean
-  /** Whether the gateway would take this address for its own host's. */
+  /** Whether the gateway would take this address for one of its own host. */
   readonly isLocalAddress: (address: string) => boolean
   readonly deviceKeys: DeviceKeys
   readonly sessions: Pick<Sessions, 'open'>
   readonly enrolment: Pick<Enrolment, 'enter'>
   readonly clock: Clock
-  /** Nobody can guess the next one. */
+  /** Returns an unguessable id. */
   readonly randomId: () => string
 }
 
-/** How long the session before may take to leave the gateway, in milliseconds: longer than any close. */
+/**
+ * How long the previous session may take to leave the gateway, in milliseconds: longer than any
+ * close.
+ */
 const PREDECESSORS_MS_MAX = 8000
 
 export function createOpenClawDialect(options: OpenClawDialectOptions): Dialect {
@@ -62,7 +65,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
         throw new Error("the gateway was dialed before the worker's connect was read")
       const { allowedCommands, identity, revoke } = context
       const device = options.deviceKeys(identity)
-      // Displaces the pod's session before.
+      // Displaces the pod's previous session.
       const { podUid } = identity
       session = options.sessions.open(device.id, { podUid, allowedCommands, revoke })
       const welcome = await enterGateway({ worker, request, context, device, session, options })
@@ -77,7 +80,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
 
     release() {
       worker.send(hello)
-      // The token and the gateway's whole state would otherwise live as long as the stream.
+      // Otherwise the token and the gateway's whole state would live as long as the stream.
       request = undefined
       session = undefined
       hello = ''
@@ -87,12 +90,12 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
   }
 }
 
-/** What no `connect` could make good. */
+/** What no `connect` could fix. */
 function findUpgradeObjection(
   worker: WorkerSide,
   options: OpenClawDialectOptions,
 ): Code | undefined {
-  // To a browser's page the gateway answers differently than to a node; none has business here.
+  // The gateway treats a browser's page differently from a node; no browser belongs here.
   if (worker.hasOrigin) return 'origin_not_allowed'
   if (options.isLocalAddress(worker.address)) return 'source_address_local'
   if (worker.token === undefined && !options.inBandCredentials) return 'credential_missing'
@@ -108,7 +111,7 @@ type Entering = {
   readonly options: OpenClawDialectOptions
 }
 
-/** Waits until the gateway has seen the pod's session before go, and enters. */
+/** Waits until the pod's previous session is gone from the gateway, then enters. */
 async function enterGateway(entering: Entering): Promise<Welcome> {
   const { worker, request, context, device, session, options } = entering
   const { clock, enrolment } = options
@@ -139,7 +142,7 @@ async function awaitCleared(session: Session, clock: Clock, signal: AbortSignal)
   }
 }
 
-/** No subprotocol: a node asks for none, and the gateway knows none. */
+/** No subprotocol: a node requests none, and the gateway knows none. */
 const callerOf = ({ address, host, userAgent, traceparent }: WorkerSide): Caller => ({
   address,
   host,

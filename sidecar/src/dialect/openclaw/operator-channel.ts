@@ -1,4 +1,4 @@
-/** The operator channel: one clean loopback connection to the gateway, kept up, for enrolment and removal. */
+/** The operator channel: one permanent loopback connection to the gateway, as its operator. */
 
 import { randomUUID } from 'node:crypto'
 import { Backoff } from '../../lib/backoff.ts'
@@ -18,12 +18,12 @@ export type OperatorChannelOptions = {
   readonly random: () => number
   readonly messageBytesMax: number
   readonly onReady: () => void
-  /** The channel is down, or could not be opened: once for each change of the reason. */
+  /** The channel is down, or could not be opened. Called once for each change of the reason. */
   readonly onDown: (error: Error) => void
   readonly onEvent: (event: EventFrame) => void
 }
 
-/** The gateway answered a call with no. */
+/** The gateway refused a call. */
 export class CallRefused extends Error {
   readonly code: string
 
@@ -72,7 +72,7 @@ export class OperatorChannel {
     return this.#isReady
   }
 
-  /** What keeps workers out now, in words. */
+  /** Why workers cannot be admitted now, as a sentence. */
   findObjection(): string | undefined {
     return this.#isReady ? undefined : 'the operator channel is down'
   }

@@ -13,13 +13,13 @@ export type OperatorSocketOptions = {
   readonly onHello: () => void
   /** Every message after the hello. */
   readonly onMessage: (text: string) => void
-  /** The connection is over. At most once. */
+  /** The connection is over. Called at most once. */
   readonly onDown: (error: Error) => void
 }
 
 export type OperatorSocket = {
   readonly send: (text: string) => void
-  /** Ends it at once. */
+  /** Ends the connection at once. */
   readonly destroy: (reason?: Error) => void
 }
 
@@ -27,8 +27,9 @@ const CONNECT_MS_MAX = 5000
 const CONNECT_ID = 'operator'
 
 /**
- * A WebSocket without forwarded headers and without an `Origin`: from loopback the gateway takes it
- * for its owner's own, and the secret then carries the scopes. No byte of a worker ever comes here.
+ * A WebSocket without forwarded headers and without an `Origin`: since it comes from loopback, the
+ * gateway takes it for its owner's, and the secret then carries the scopes. No byte of a worker
+ * ever gets here.
  */
 export function openOperatorSocket(options: OperatorSocketOptions): OperatorSocket {
   const { auth, onDown, onHello, onMessage, url, version } = options
@@ -80,7 +81,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
   }
 }
 
-/** An upgraded socket is its dispatcher's no more: to end it at once, one has to have kept it. */
+/** The dispatcher no longer controls an upgraded socket. To end it at once, keep a reference. */
 function keepSocket() {
   const connector = buildConnector({ timeout: CONNECT_MS_MAX })
   let kept: Socket | undefined
@@ -98,7 +99,7 @@ function keepSocket() {
   return { connect, destroy }
 }
 
-/** `operator.admin` is the least that may mint bootstrap tokens. */
+/** `operator.admin` is the least scope that may create bootstrap tokens. */
 const connectFrame = (auth: GatewayAuth, version: string): string =>
   JSON.stringify({
     type: 'req',

@@ -1,4 +1,4 @@
-/** The gate for a worker's `connect`: what may be said there, decided before anybody is asked. */
+/** The gate for a worker's `connect`: checks its content before anybody else is asked. */
 
 import { denied, granted, type Code, type Verdict } from '../../denial.ts'
 import type { PresentedCredential } from '../dialect.ts'
@@ -6,21 +6,21 @@ import { findProofObjection } from './device-proof.ts'
 import { PROTOCOL, type Challenge, type ConnectParams } from './frames.ts'
 
 export type IntroductionTerms = {
-  /** The challenge this worker was sent. */
+  /** The challenge that was sent to this worker. */
   readonly challenge: Challenge
-  /** The token shown at the upgrade, if one was. */
+  /** The token presented at the upgrade, if any. */
   readonly shownToken: string | undefined
   readonly nowMs: number
 }
 
-/** The one kind of client that is let through, and the one role it may take. */
+/** The only kind of client that is admitted, and the only role it may take. */
 const CLIENT_ID = 'node-host'
 const CLIENT_MODE = 'node'
 const ROLE = 'node'
 
 /**
- * Passes a node's `connect` on as who it says it is. Every `auth` member but `token` is dropped:
- * the gateway's own credentials are nothing a worker may show.
+ * Returns the credential and role of a node's `connect`. Every `auth` member but `token` is
+ * dropped: a worker must not present the gateway's own credentials.
  */
 export function judgeConnect(
   params: ConnectParams,
@@ -44,7 +44,7 @@ function findRoleObjection(params: ConnectParams): Code | undefined {
   if (minProtocol > PROTOCOL || maxProtocol < PROTOCOL) return 'protocol_mismatch'
   if (role === undefined) return 'role_missing'
   if (role !== ROLE) return 'role_not_allowed'
-  // To the gateway no list is not the same as an empty one.
+  // To the gateway a missing list is not the same as an empty one.
   if (scopes?.length !== 0) return 'scopes_not_allowed'
   if (client.id !== CLIENT_ID || client.mode !== CLIENT_MODE) return 'client_not_allowed'
   return undefined

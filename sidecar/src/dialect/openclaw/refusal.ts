@@ -1,20 +1,20 @@
-/** How a node is refused: which of our codes make it exit for a fresh token, and which make it retry. */
+/** How a node is refused: which codes make it exit for a fresh token, and which make it retry. */
 
 import { CODES, isFault, type Code } from '../../denial.ts'
 
 /**
- * What a node does is steered by the gateway's own codes. `exit`: it ends, and its supervisor starts
- * it again with the token of that moment. `retry`: it comes back by itself, with the same token.
- * `bare`: no frame at all, only the close code; it comes back too. Codes that make a node pause for
- * ever (`PAIRING_REQUIRED`, `AUTH_RATE_LIMITED`, `AUTH_DEVICE_TOKEN_MISMATCH`,
- * `AUTH_SCOPE_MISMATCH`) are never said.
+ * The gateway's own codes control what a node does. `exit`: it ends, and its supervisor restarts it
+ * with the token of that moment. `retry`: it comes back by itself, with the same token. `bare`: no
+ * frame, only the close code; it comes back too. Codes that make a node pause forever
+ * (`PAIRING_REQUIRED`, `AUTH_RATE_LIMITED`, `AUTH_DEVICE_TOKEN_MISMATCH`, `AUTH_SCOPE_MISMATCH`)
+ * are never sent.
  */
 type Reaction = 'exit' | 'retry' | 'bare'
 
 const EXIT_DETAILS = 'AUTH_TOKEN_MISMATCH'
 const RETRY_DETAILS = 'AUTH_UNAUTHORIZED'
 
-/** Verdicts that stand against this token for good: only another one can help. */
+/** Final verdicts on this token: only another token can help. */
 const EXIT: ReadonlySet<Code> = new Set([
   'credential_missing',
   'credential_malformed',
@@ -38,7 +38,7 @@ const EXIT: ReadonlySet<Code> = new Set([
   'service_account_deleted',
 ])
 
-/** Faults of the device proof, in the gateway's own words. */
+/** Errors of the device proof, as the gateway's own codes. */
 const DEVICE_DETAILS: Readonly<Partial<Record<Code, string>>> = {
   device_id_mismatch: 'DEVICE_AUTH_DEVICE_ID_MISMATCH',
   device_nonce_mismatch: 'DEVICE_AUTH_NONCE_MISMATCH',
@@ -46,20 +46,22 @@ const DEVICE_DETAILS: Readonly<Partial<Record<Code, string>>> = {
   device_signature_invalid: 'DEVICE_AUTH_SIGNATURE_INVALID',
 }
 
-/** Every other denial may be undone without a new token: by the policy, the pod, or the clock. */
+/**
+ * A change of the policy, the pod or the clock can undo every other denial, without a new token.
+ */
 export function reactionTo(code: Code): Reaction {
   if (isFault(code)) return 'bare'
   return EXIT.has(code) ? 'exit' : 'retry'
 }
 
-/** The answer to a refused `connect`, to be followed by the close frame. */
+/** The answer to a refused `connect`; the close frame follows it. */
 export function refusalFrame(code: Code, requestId: string): string | undefined {
   const reaction = reactionTo(code)
   if (reaction === 'bare') return undefined
   const isExit = reaction === 'exit'
   const details = {
     code: isExit ? EXIT_DETAILS : (DEVICE_DETAILS[code] ?? RETRY_DETAILS),
-    // For the log of the node; what steers it is the code above.
+    // For the node's log; the code above controls what it does.
     authReason: code,
     canRetryWithDeviceToken: false,
     recommendedNextStep: isExit ? 'update_auth_credentials' : 'wait_then_retry',

@@ -1,4 +1,4 @@
-/** The sessions of devices: one live session each, and the next one only after the last is gone. */
+/** The sessions of devices: one live session each, and the next only after the last is gone. */
 
 import type { Socket } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
@@ -7,7 +7,7 @@ import { filterSurface, isSurfaceAllowed, type Surface } from './gateway-connect
 
 export type SessionOptions = {
   readonly podUid: string
-  /** The commands that the policy in force allows; never a copy, since it may be reloaded. */
+  /** The commands that the current policy allows; never a copy, since it may be reloaded. */
   readonly allowedCommands: () => readonly string[]
   /** Ends the admission or the stream this session belongs to. */
   readonly revoke: (code: Code) => void
@@ -19,11 +19,11 @@ export class Session {
   readonly allowedCommands: () => readonly string[]
   /** Settles when every earlier session of the device is gone. */
   readonly predecessorsClosed: Promise<unknown>
-  /** Settles when this one and every earlier one is gone. */
+  /** Settles when this session and every earlier one is gone. */
   readonly closed: Promise<unknown>
   readonly revoke: (code: Code) => void
   readonly #end: () => void
-  /** What the gateway is told that the node offers; `undefined` before it is. */
+  /** What the gateway was told that the node offers; `undefined` before that. */
   #offered: Surface | undefined
   /** What the gateway was asked to approve since then. */
   #approved: Surface = { commands: [] }
@@ -38,12 +38,12 @@ export class Session {
     this.closed = Promise.all([predecessorsClosed, promise])
   }
 
-  /** The gateway is told next that the node offers this, and no more. */
+  /** The gateway is about to be told that the node offers exactly this. */
   offer(surface: Surface): void {
     this.#offered = surface
   }
 
-  /** The gateway is asked next to approve this. */
+  /** The gateway is about to be asked to approve this. */
   approve({ commands = [], caps = [], permissions = {} }: Surface): void {
     const before = this.#approved
     this.#approved = {
@@ -53,45 +53,47 @@ export class Session {
     }
   }
 
-  /** Whether the policy in force allows all of a surface. */
+  /** Whether the current policy allows all of a surface. */
   allows(surface: Surface): boolean {
     return isSurfaceAllowed(surface, this.allowedCommands())
   }
 
-  /** Whether the gateway was told what the policy in force leaves of the worker's own surface. */
+  /**
+   * Whether the gateway was told exactly what the current policy allows of the worker's surface.
+   */
   isUpToDate(surface: Surface): boolean {
     return isDeepStrictEqual(this.#offered, filterSurface(surface, this.allowedCommands()))
   }
 
-  /** Ends it if it offers what the policy in force no longer allows. */
+  /** Ends the session if it offers more than the current policy allows. */
   review(): void {
-    // Whom the policy refuses as a whole is refused, with a better reason, by those who asked it.
+    // If the policy refuses the whole worker, its own check refuses it, with a better reason.
     const isRefused = this.allowedCommands().length === 0
     if (this.#offered === undefined || isRefused) return
     const isAllowed = this.allows(this.#offered) && this.allows(this.#approved)
     if (!isAllowed) this.revoke('policy_changed')
   }
 
-  /** The gateway took it: from now on it lasts as long as this socket. */
+  /** The gateway accepted the session: from now on it lasts as long as this socket. */
   bindSocket(socket: Socket): void {
     if (socket.closed) this.#end()
     else socket.once('close', this.#end)
   }
 
-  /** The gateway did not take it, and no socket of it is left. */
+  /** The gateway did not accept it, and its socket is gone. */
   abandon(): void {
     this.#end()
   }
 }
 
-/** At most one entry for each admission and stream there is. */
+/** At most one entry for each admission and stream. */
 export class Sessions {
   readonly #newest = new Map<string, Session>()
 
   /**
-   * Opens the device's next session, which displaces the one before it. The gateway leaves a node
-   * unlisted when an older connection of it ends after a newer one began, so the caller has to
-   * wait for `predecessorsClosed` before it dials.
+   * Opens the device's next session, which displaces the previous one. The gateway leaves a node
+   * unlisted when an older connection ends after a newer one began, so the caller must wait for
+   * `predecessorsClosed` before it dials.
    */
   open(deviceId: string, options: SessionOptions): Session {
     const before = this.#newest.get(deviceId)
@@ -107,7 +109,7 @@ export class Sessions {
     if (this.#newest.get(deviceId) === session) this.#newest.delete(deviceId)
   }
 
-  /** Every session has to be allowed what it offers. */
+  /** Checks every session against the policy again. */
   policyChanged(): void {
     for (const session of this.#newest.values()) session.review()
   }

@@ -1,4 +1,4 @@
-/** Command surfaces: what a known node newly offers is approved as far as the policy allows it. */
+/** Command surfaces: approves what a known node newly offers, as far as the policy allows it. */
 
 import * as z from 'zod'
 import type { Clock } from '../../lib/clock.ts'
@@ -28,12 +28,14 @@ type Pending = z.output<typeof PENDING>
 
 const LIST = z.object({ pending: z.array(PENDING) })
 
-/** A list names every node there is: asked for at most once in this time, in milliseconds. */
+/** The shortest time between two lists, in milliseconds: each names every node. */
 const INTERVAL_MS = 1000
-/** After a call that failed. */
+/** The pause after a failed call, in milliseconds. */
 const RETRY_MS = 3000
 
-/** The gateway approves a new device's first surface itself; one that widened later waits for us. */
+/**
+ * The gateway approves a new device's first surface itself; one that widened later waits for us.
+ */
 export class Surfaces {
   readonly #options: SurfacesOptions
   #isDue = false
@@ -45,7 +47,7 @@ export class Surfaces {
     this.#options = options
   }
 
-  /** Some device may have a surface that waits. */
+  /** Some device may have a surface that waits for approval. */
   check(): void {
     this.#isDue = true
     if (!this.#isResting) void this.#run()
@@ -69,7 +71,7 @@ export class Surfaces {
       for (const pending of list.data.pending) await this.#decide(pending)
     } catch (error) {
       if (!(error instanceof Fault || error instanceof CallRefused)) throw error
-      // Nobody else would ask again: a surface that changed under our look waits for ever.
+      // Nobody else would ask again: a surface that changed meanwhile would wait forever.
       this.#isDue = true
       pauseMs = RETRY_MS
       this.#options.onFault(error)
@@ -81,13 +83,13 @@ export class Surfaces {
     })
   }
 
-  /** Only a device of a live session is ours to speak for: its key was proven a moment ago. */
+  /** We decide only for a device with a live session: its key was proven a moment ago. */
   async #decide({ requestId, nodeId, ...surface }: Pending): Promise<void> {
     const { channel, onWithheld, sessions } = this.#options
     const session = sessions.find(nodeId)
     if (session === undefined) return
     if (!session.allows(surface)) return onWithheld(nodeId)
-    // Ahead of the answer: a policy that changes meanwhile has to find it.
+    // Before the answer: a policy that changes meanwhile has to see it.
     session.approve(surface)
     await channel.call('node.pair.approve', { requestId })
   }

@@ -271,6 +271,56 @@ test('every link of the documents to a file leads to one', async (t) => {
   t.strictSame(broken, [])
 })
 
+test('every source file that ARCHITECTURE.md names exists', async (t) => {
+  const named = [...read('ARCHITECTURE.md').matchAll(/`((?:[\w-]+\/)*[\w-]+\.ts)`/g)].map(
+    ([, path = '']) => path,
+  )
+  const isThere = (path: string) =>
+    ['', 'sidecar/src/', 'sidecar/src/edge/', 'test/kit/'].some((place) =>
+      existsSync(join(ROOT, place, path)),
+    )
+  t.ok(named.length > 30)
+  t.strictSame(
+    named.filter((path) => !isThere(path)),
+    [],
+  )
+})
+
+/** Habits that make a sentence need a second reading, and British spellings. */
+const HABITS: readonly RegExp[] = [
+  /[«»]/,
+  /\banew\b/,
+  /\b[Ww]hoever\b/,
+  /\b(?:of|on|under|for|by) (?:its|their|our|his) own(?=[.,;:)\n])/,
+  /(?<!\b[Tt]here )\b(?:is|are|was) no (?!longer\b|more\b|other\b)[a-z]/,
+  /\b[Ss]o many\b/,
+  /\bmend(?:s|ed)?\b/,
+  /\b(?:behaviour|neighbour|colour|honour|favour|organis|authoris|recognis|initialis|dialled|cancelled)\w*/,
+]
+/** What people read. Test names stand in it as quotations. */
+const PROSE = FILES.filter(
+  (path) =>
+    SIDECAR.includes(path) ||
+    /^(?:README|ARCHITECTURE|CONTRIBUTING|SECURITY|CHANGELOG)\.md$/.test(path) ||
+    /^docs\/[\w-]+\.md$/.test(path) ||
+    /^charts\/.*(?:rules\.yaml|NOTES\.txt|values\.yaml|\.md)$/.test(path),
+)
+
+test('the prose keeps to plain English', async (t) => {
+  const found = PROSE.flatMap((path) =>
+    read(path)
+      .replaceAll(/"[^"\n]*"/g, '""')
+      .split('\n')
+      .flatMap((line, at) =>
+        HABITS.flatMap((habit) => habit.exec(line)?.[0] ?? []).map(
+          (words) => `${path}:${at + 1}: ${words}`,
+        ),
+      ),
+  )
+  t.strictSame(found, [])
+  t.ok(PROSE.length > 150)
+})
+
 test('every link of the documents to a heading leads to one', async (t) => {
   const documents = FILES.filter((path) => path.endsWith('.md'))
   const broken = documents.flatMap((path) =>

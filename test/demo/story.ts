@@ -32,7 +32,7 @@ export const tellStory = async (stage: Stage, narrator: Narrator): Promise<Pod> 
 
 const introduceCast = (stage: Stage, narrator: Narrator): Cast => {
   narrator.chapter('The stage, all of it on this machine')
-  narrator.fact('Kubernetes API', `${stage.api.url} (a stand-in, TLS with a CA of its own)`)
+  narrator.fact('Kubernetes API', `${stage.api.url} (a stand-in, TLS with its own CA)`)
   narrator.fact('gateway', `${stage.gateway.url} (a stand-in that echoes)`)
   narrator.fact(
     'auth sidecar',

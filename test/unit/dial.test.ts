@@ -104,7 +104,7 @@ test('bytes that come after the answer wait in the socket', async (t) => {
   socket.destroy()
 })
 
-test('a real WebSocket server is dialled, and answers the subprotocol asked for', async (t) => {
+test('a real WebSocket server is dialed, and answers the subprotocol asked for', async (t) => {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
   t.teardown(() => server.close())
   await once(server, 'listening')
@@ -220,8 +220,8 @@ test('a gateway that listens nowhere is unreachable', async (t) => {
   const { port } = server.address() as AddressInfo
   server.close()
   await once(server, 'close')
-  const dialled = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
-  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialed = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
+  await t.rejects(dialed, { name: 'Fault', code: 'gateway_unreachable' })
 })
 
 test('a gateway that hangs up without an answer is unreachable', async (t) => {
@@ -240,8 +240,8 @@ test('the deadline covers the answer, were it under way', async (t) => {
   const { url, closed } = await gateway(t, (socket) => {
     socket.write('HTTP/1.1 101 Swi', () => clock.advance(5000))
   })
-  const dialled = dialGateway(optionsFor(url, { clock }))
-  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialed = dialGateway(optionsFor(url, { clock }))
+  await t.rejects(dialed, { name: 'Fault', code: 'gateway_unreachable' })
   await closed
   t.equal(clock.pending, 0)
 })
@@ -252,8 +252,8 @@ test('an abort drops the socket and rejects with its reason', async (t) => {
   const { url, closed } = await gateway(t, () => controller.abort(reason))
   const clock = new FakeClock()
   const { signal } = controller
-  const dialled = dialGateway(optionsFor(url, { clock, signal }))
-  await t.rejects(dialled, reason)
+  const dialed = dialGateway(optionsFor(url, { clock, signal }))
+  await t.rejects(dialed, reason)
   await closed
   t.equal(clock.pending, 0)
 })

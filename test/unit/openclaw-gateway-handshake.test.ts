@@ -39,7 +39,7 @@ const greet = async (first: readonly Buffer[], then: readonly Buffer[] = []) => 
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
   await once(socket, 'connect')
   const outcome = await greetGateway({
-    dialled: { socket, head: Buffer.alloc(0), subprotocol: undefined },
+    dialed: { socket, head: Buffer.alloc(0), subprotocol: undefined },
     requestId: 'r1',
     connectFrame: ({ nonce, ts }) => JSON.stringify({ answered: nonce, ts }),
     messageBytesMax: 4096,

@@ -27,7 +27,7 @@ export function createMetrics({ sources, version, namespaces }: MetricsOptions):
   const families = createFamilies([register])
   readOnScrape(sources, [register])
   families.buildInfo.set({ version }, 1)
-  initialise(families, namespaces)
+  initialize(families, namespaces)
   return { ...families, register }
 }
 
@@ -133,7 +133,7 @@ function createClusterFamilies({ counter, gauge, seconds }: Makers) {
   }
 }
 
-function initialise(
+function initialize(
   families: ReturnType<typeof createFamilies>,
   namespaces: readonly string[],
 ): void {

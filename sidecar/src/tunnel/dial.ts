@@ -79,16 +79,16 @@ export async function dialGateway(options: DialOptions): Promise<GatewayConnecti
 
 type Outcome = {
   readonly options: DialOptions
-  readonly resolve: (dialled: GatewayConnection) => void
+  readonly resolve: (dialed: GatewayConnection) => void
   readonly reject: (reason: unknown) => void
 }
 
 /** Settles the outcome from what the socket sends. The returned function stops listening. */
 function readAnswer(
-  dialled: Pick<GatewayConnection, 'socket' | 'reader'>,
+  dialed: Pick<GatewayConnection, 'socket' | 'reader'>,
   outcome: Outcome,
 ): () => void {
-  const { socket } = dialled
+  const { socket } = dialed
   let read = Buffer.alloc(0)
   const onData = (chunk: Buffer): void => {
     read = Buffer.concat([read, chunk])
@@ -96,7 +96,7 @@ function readAnswer(
     if (end === -1 && read.length <= HEAD_BYTES_MAX) return
     // Now, not after the promise settles: chunks in between would be lost.
     socket.pause()
-    settle(dialled, { read, end, outcome })
+    settle(dialed, { read, end, outcome })
   }
   const onError = (cause: Error): void => {
     outcome.reject(new Fault('gateway_unreachable', 'the gateway cannot be reached', { cause }))
@@ -119,7 +119,7 @@ function readAnswer(
 type Reading = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
 
 function settle(
-  dialled: Pick<GatewayConnection, 'socket' | 'reader'>,
+  dialed: Pick<GatewayConnection, 'socket' | 'reader'>,
   { read, end, outcome }: Reading,
 ): void {
   const { request, subprotocols } = outcome.options
@@ -130,5 +130,5 @@ function settle(
   const answer = judgeResponseHead(text, { key: request.key, subprotocols })
   if (!answer.ok) return outcome.reject(new Fault('gateway_refused', answer.reason))
   const head = Buffer.from(read.subarray(end + HEAD_END.length))
-  outcome.resolve({ ...dialled, head, subprotocol: answer.subprotocol })
+  outcome.resolve({ ...dialed, head, subprotocol: answer.subprotocol })
 }

@@ -126,10 +126,10 @@ export class Enrolment {
     const { caller, device, onOffer, context, request } = entrant
     const { identity, signal } = context
     signal.throwIfAborted()
-    const dialled = await dial(caller, context)
+    const dialed = await dial(caller, context)
     try {
       const greeting = greetGateway({
-        dialled,
+        dialed,
         requestId: request.id,
         messageBytesMax,
         connectFrame(challenge) {
@@ -148,7 +148,7 @@ export class Enrolment {
       return await withDeadline(clock, handshakeTimeoutMs, () => greeting, signal)
     } catch (error) {
       // Only a closed socket is out of the way of the next session.
-      await destroySocket(dialled.socket)
+      await destroySocket(dialed.socket)
       signal.throwIfAborted()
       if (!(error instanceof DeadlineError)) throw error
       throw new Fault('gateway_unreachable', 'the gateway did not answer in time', { cause: error })

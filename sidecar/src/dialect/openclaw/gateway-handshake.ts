@@ -24,7 +24,7 @@ export type Welcome = {
 }
 
 export type GatewayHandshakeOptions = {
-  readonly dialled: GatewayConnection
+  readonly dialed: GatewayConnection
   readonly requestId: string
   readonly connectFrame: (challenge: Challenge) => string
   /** The hello lists every node, so it may be as large as any message. */
@@ -36,7 +36,7 @@ const OTHERS_MAX = 16
 
 /** Throws a `Fault`; the caller then destroys the socket. */
 export async function greetGateway(options: GatewayHandshakeOptions): Promise<Welcome> {
-  const messages = new GatewayMessages(options.dialled, options.messageBytesMax)
+  const messages = new GatewayMessages(options.dialed, options.messageBytesMax)
   const challenge = await awaitFrame(messages, readChallenge)
   messages.send(options.connectFrame(challenge))
   const response = await awaitFrame(messages, (text) => {

@@ -7,29 +7,29 @@ import { FirstMessageReader, type FirstMessage } from '../../websocket/first-mes
 import { textFrame } from '../../websocket/frames.ts'
 
 export class GatewayMessages {
-  readonly #dialled: GatewayConnection
+  readonly #dialed: GatewayConnection
   readonly #bytesMax: number
   #head: Buffer
 
   /** `bytesMax` bounds each message with the control frames before it. */
-  constructor(dialled: GatewayConnection, bytesMax: number) {
-    this.#dialled = dialled
+  constructor(dialed: GatewayConnection, bytesMax: number) {
+    this.#dialed = dialed
     this.#bytesMax = bytesMax
-    this.#head = dialled.head
+    this.#head = dialed.head
   }
 
   /** The gateway with the bytes after the last message. Its socket is paused. */
   get rest(): GatewayConnection {
-    return { ...this.#dialled, head: this.#head }
+    return { ...this.#dialed, head: this.#head }
   }
 
   send(text: string): void {
-    this.#dialled.socket.write(textFrame(text, { masked: true }))
+    this.#dialed.socket.write(textFrame(text, { masked: true }))
   }
 
   /** Waits for the next message. Rejects with a `Fault` if there is none. One call at a time. */
   next(): Promise<string> {
-    const { socket } = this.#dialled
+    const { socket } = this.#dialed
     const reader = new FirstMessageReader({ masked: false, bytesMax: this.#bytesMax })
     const replies = new BoundedReplies(socket)
     const { promise, resolve, reject } = Promise.withResolvers<string>()

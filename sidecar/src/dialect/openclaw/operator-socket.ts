@@ -39,7 +39,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     webSocket: { maxPayloadSize: options.messageBytesMax },
   })
   const socket = new WebSocket(url, { dispatcher })
-  let stage: 'dialled' | 'asked' | 'ready' | 'over' = 'dialled'
+  let stage: 'dialed' | 'asked' | 'ready' | 'over' = 'dialed'
   const end = (reason: Error) => {
     if (stage === 'over') return
     stage = 'over'
@@ -48,7 +48,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     onDown(reason)
   }
   const greet = (text: string) => {
-    if (stage === 'dialled' && readChallenge(text) !== undefined) {
+    if (stage === 'dialed' && readChallenge(text) !== undefined) {
       stage = 'asked'
       socket.send(connectFrame(auth, version))
       return

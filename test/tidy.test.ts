@@ -188,10 +188,12 @@ const tierOf = (room: string): number => TIERS.findIndex((rooms) => rooms.includ
 
 const listImports = () =>
   SIDECAR.flatMap((path) =>
-    [...read(path).matchAll(/(?:from |import\()'(\.[^']+\.ts)'/g)].map(([, target = '']) => ({
-      path,
-      target: join(dirname(path), target),
-    })),
+    [...read(path).matchAll(/(?:from |import\(|import )'(\.[^']+\.ts)'/g)].map(
+      ([, target = '']) => ({
+        path,
+        target: join(dirname(path), target),
+      }),
+    ),
   )
 
 test('imports between the rooms go down, never up or across', async (t) => {

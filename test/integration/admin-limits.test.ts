@@ -10,7 +10,7 @@ import {
   type AdminPortOptions,
 } from '@openclaw-k8s/auth-sidecar/edge/admin-port.ts'
 import { PROOF_HEADER } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
-import { onServerError } from '@openclaw-k8s/auth-sidecar/edge/listen.ts'
+import { onServerError } from '@openclaw-k8s/auth-sidecar/edge/fastify.ts'
 import { stopParserAfter } from '@openclaw-k8s/auth-sidecar/edge/one-at-a-time.ts'
 import { shareAnswer } from '@openclaw-k8s/auth-sidecar/edge/shared-answer.ts'
 import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/lib/open-files.ts'

@@ -22,14 +22,14 @@ const JWT = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl'
 type Run = { readonly argv?: readonly string[]; readonly env?: Record<string, string> }
 
 /** Runs a command over files that exist only here. */
-const runWith = (
-  command: (context: CommandContext) => number,
+const runWith = async (
+  command: (context: CommandContext) => Promise<number>,
   files: Readonly<Record<string, string>>,
   { argv = ['--config', 'config.yaml'], env = {} }: Run = {},
 ) => {
   const out: string[] = []
   const err: string[] = []
-  const exitCode = command({
+  const exitCode = await command({
     argv,
     env,
     stdout: { write: (text) => out.push(text) },
@@ -45,7 +45,7 @@ const runWith = (
 }
 
 test('check-config says OK in one line, and warnings apart', async (t) => {
-  t.strictSame(runWith(checkConfig, { 'config.yaml': WORKERS }), {
+  t.strictSame(await runWith(checkConfig, { 'config.yaml': WORKERS }), {
     exitCode: 0,
     stdout: 'OK: 1 identity allowed\n',
     stderr: '',
@@ -54,12 +54,12 @@ test('check-config says OK in one line, and warnings apart', async (t) => {
     AUTH_SIDECAR_K8S_TRUST_ALLOWED_IDENTITIES:
       '[{ namespace: "*", serviceAccount: "*" }, { namespace: a, serviceAccount: b }]',
   }
-  t.match(runWith(checkConfig, {}, { argv: [], env }), {
+  t.match(await runWith(checkConfig, {}, { argv: [], env }), {
     exitCode: 0,
     stdout: 'OK: 2 identities allowed\n',
     stderr: /^Warning: k8sTrust\.allowedIdentities\[0\]: [^\n]*\n$/,
   })
-  t.match(runWith(checkConfig, { 'config.yaml': 'k8sTrust: { enabled: false }' }), {
+  t.match(await runWith(checkConfig, { 'config.yaml': 'k8sTrust: { enabled: false }' }), {
     exitCode: 0,
     stdout: /^OK: trust is disabled/,
   })
@@ -67,12 +67,12 @@ test('check-config says OK in one line, and warnings apart', async (t) => {
 
 test('a bad configuration exits 78 and says why on stderr alone', async (t) => {
   for (const command of [checkConfig, printConfig]) {
-    t.match(runWith(command, { 'config.yaml': 'review: { timeout: 1h }' }), {
+    t.match(await runWith(command, { 'config.yaml': 'review: { timeout: 1h }' }), {
       exitCode: 78,
       stdout: /^$/,
       stderr: /review\.timeout \(config\.yaml:1:20\): /,
     })
-    t.match(runWith(command, {}), { exitCode: 78, stderr: /\(config\.yaml\): .* not exist/ })
+    t.match(await runWith(command, {}), { exitCode: 78, stderr: /\(config\.yaml\): .* not exist/ })
   }
 })
 
@@ -80,7 +80,7 @@ test('a wrong command line exits 64 and shows the usage', async (t) => {
   const wrong = [['--confg', 'x'], ['config.yaml'], ['--config'], ['--set']]
   for (const argv of wrong) {
     for (const command of [checkConfig, printConfig, schema]) {
-      const result = runWith(command, { 'config.yaml': WORKERS }, { argv })
+      const result = await runWith(command, { 'config.yaml': WORKERS }, { argv })
       t.match(
         result,
         { exitCode: 64, stdout: /^$/, stderr: /\nUsage: auth-sidecar / },
@@ -92,7 +92,7 @@ test('a wrong command line exits 64 and shows the usage', async (t) => {
 
 test('--set may be repeated', async (t) => {
   const argv = ['--config', 'config.yaml', '--set', 'drain.window=3s', '--set=log.level=warn']
-  const { stdout } = runWith(printConfig, { 'config.yaml': WORKERS }, { argv })
+  const { stdout } = await runWith(printConfig, { 'config.yaml': WORKERS }, { argv })
   t.match(parse(stdout), { drain: { window: '3s' }, log: { level: 'warn' } })
 })
 
@@ -110,7 +110,7 @@ kubernetes: { issuers: [https://a] }
   const load = (text: string) =>
     loadConfig({ file: 'f', env: {}, flags: [], readFile: () => text }).config
   for (const text of documents) {
-    const { exitCode, stdout } = runWith(printConfig, { 'config.yaml': text })
+    const { exitCode, stdout } = await runWith(printConfig, { 'config.yaml': text })
     t.equal(exitCode, 0)
     t.strictSame(load(stdout), load(text))
   }
@@ -120,7 +120,7 @@ test('print-config masks what was pasted into the wrong place', async (t) => {
   const text = `${WORKERS}  audiences: [${JWT}]
 gateway: { url: "ws://127.0.0.1:18789/${JWT}" }
 `
-  const { stdout } = runWith(printConfig, { 'config.yaml': text })
+  const { stdout } = await runWith(printConfig, { 'config.yaml': text })
   t.notMatch(stdout, 'eyJ')
   t.match(parse(stdout), {
     gateway: {
@@ -163,7 +163,7 @@ test('secrets are masked by key, by shape and in URLs; files and words are not',
 })
 
 test('schema prints a closed JSON Schema of the document', async (t) => {
-  const { exitCode, stdout } = runWith(schema, {}, { argv: [] })
+  const { exitCode, stdout } = await runWith(schema, {}, { argv: [] })
   t.equal(exitCode, 0)
   t.match(JSON.parse(stdout), {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
@@ -211,20 +211,20 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
   }
 
   t.test('are read and found good', async (it) => {
-    it.match(runWith(checkConfig, good), { exitCode: 0, stderr: /^$/ })
+    it.match(await runWith(checkConfig, good), { exitCode: 0, stderr: /^$/ })
   })
 
   t.test('exit 78 with path, reason and hint when one is missing or empty', async (it) => {
     for (const [file, path] of Object.entries(paths)) {
       const { [file]: _, ...without } = good as Record<string, string>
-      const absent = runWith(checkConfig, without)
+      const absent = await runWith(checkConfig, without)
       it.equal(absent.exitCode, 78)
       it.equal(
         absent.stderr,
         `The configuration has a problem:\n  ${path} (${file}): The file does not exist.\n` +
           '    Hint: Mount the file there, or correct the path.\n',
       )
-      const empty = runWith(checkConfig, { ...good, [file]: '\n' })
+      const empty = await runWith(checkConfig, { ...good, [file]: '\n' })
       it.match(
         empty,
         { exitCode: 78, stdout: /^$/, stderr: `  ${path} (${file}): ` },
@@ -245,7 +245,7 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
       ['k.pem', other.key, /private key does not match the certificate/],
     ]
     for (const [file, content, reason] of cases) {
-      const result = runWith(checkConfig, { ...good, [file]: content })
+      const result = await runWith(checkConfig, { ...good, [file]: content })
       it.match(result, { exitCode: 78, stderr: reason }, file)
       it.notMatch(result.stderr, 'hunter2', 'no content is quoted')
       it.notMatch(result.stderr, 'PRIVATE')

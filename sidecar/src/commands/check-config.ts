@@ -9,7 +9,7 @@ import type { CommandContext } from './command.ts'
 const USAGE = 'auth-sidecar check-config [--config FILE] [--set path=value]…'
 
 /** Exits 0 with one line, or 78 with one entry for each problem. */
-export const run = (context: CommandContext): number =>
+export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, USAGE, () => {
     const loaded = loadConfig(parseConfigArguments(context))
     for (const warning of loaded.warnings) context.stderr.write(`Warning: ${warning}\n`)

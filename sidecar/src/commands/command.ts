@@ -54,19 +54,10 @@ export function refuseArguments(argv: readonly string[]): void {
 }
 
 /** Runs a command's body and turns a user's mistake into a message and an exit code. */
-export function runCommand(context: CommandContext, usage: string, body: () => number): number {
-  try {
-    return body()
-  } catch (error) {
-    return explainMistake(context, usage, error)
-  }
-}
-
-/** The same for an asynchronous body. */
-export async function runCommandAsync<Code extends number | undefined>(
+export async function runCommand<Code extends number | undefined>(
   context: CommandContext,
   usage: string,
-  body: () => Promise<Code>,
+  body: () => Code | Promise<Code>,
 ): Promise<Code | number> {
   try {
     return await body()

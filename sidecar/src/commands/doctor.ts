@@ -3,13 +3,13 @@
 import { loadConfig } from '../config/load.ts'
 import { examine } from '../doctor/doctor.ts'
 import { describeFinding, type Finding } from '../doctor/finding.ts'
-import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
+import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar doctor [--config FILE] [--set path=value]…'
 
 /** Exits 0 when nothing failed, 69 when something did. */
 export const run = (context: CommandContext): Promise<number> =>
-  runCommandAsync(context, USAGE, async () => {
+  runCommand(context, USAGE, async () => {
     const loaded = loadConfig(parseConfigArguments(context))
     const { env, readFile, clock, stdout } = context
     const findings = await examine({ ...loaded, env, readFile, clock })

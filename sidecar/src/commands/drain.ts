@@ -10,7 +10,7 @@ import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import type { Drained } from '../admissions/registry.ts'
-import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
+import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'
 
@@ -19,7 +19,7 @@ const SPARE_MS = 10_000
 
 /** Exits 0 when no stream is left, 69 when the sidecar did not confirm that in time. */
 export const run = (context: CommandContext): Promise<number> =>
-  runCommandAsync(context, USAGE, async () => {
+  runCommand(context, USAGE, async () => {
     const { config } = loadConfig(parseConfigArguments(context))
     const origin = findOrigin(config)
     const deadlineMs = config.drain.window + SPARE_MS

@@ -8,7 +8,7 @@ import type { CommandContext } from './command.ts'
 const USAGE = 'auth-sidecar print-config [--config FILE] [--set path=value]…'
 
 /** Exits 0 with YAML that loads again, or 78 with one entry for each problem. */
-export const run = (context: CommandContext): number =>
+export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, USAGE, () => {
     const { config, warnings } = loadConfig(parseConfigArguments(context))
     for (const warning of warnings) context.stderr.write(`Warning: ${warning}\n`)

@@ -6,7 +6,7 @@ import type { CommandContext } from './command.ts'
 
 const USAGE = 'auth-sidecar schema'
 
-export const run = (context: CommandContext): number =>
+export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, USAGE, () => {
     refuseArguments(context.argv)
     context.stdout.write(`${JSON.stringify(jsonSchema(), null, 2)}\n`)

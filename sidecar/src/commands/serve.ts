@@ -9,7 +9,7 @@ import { watchFiles } from '../config/file-watch.ts'
 import type { Config } from '../config/schema.ts'
 import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
-import { EXIT, parseConfigArguments, runCommandAsync, type CommandContext } from './command.ts'
+import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
 import { openOutputs } from './outputs.ts'
 import { NOT_ENDING } from './signals.ts'
 
@@ -24,7 +24,7 @@ const STOP_SPARE_MS = 4500
  * Resolves with an exit code if the sidecar could not start; otherwise a signal ends the process.
  */
 export const run = (context: CommandContext): Promise<number | undefined> =>
-  runCommandAsync(context, USAGE, async () => serve(load(context), context))
+  runCommand(context, USAGE, async () => serve(load(context), context))
 
 function load(context: CommandContext): Loaded {
   const loaded = loadConfig(parseConfigArguments(context))

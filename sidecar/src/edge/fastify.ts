@@ -1,7 +1,16 @@
-/** Opens a fastify server's port, returns its real address, and survives failed accepts. */
+/** What both ports need from fastify: no schemas, a port that opens, and accepts that may fail. */
 
 import type { Server } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
+
+const refuse = (): never => {
+  throw new Error('a route has a schema, but no schema compiler is installed')
+}
+
+/** No route has a schema, so no schema compiler is loaded. */
+export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> = {
+  compilersFactory: { buildValidator: refuse, buildSerializer: refuse },
+}
 
 type Where = { readonly host: string; readonly port: number; readonly backlog?: number }
 

@@ -1,7 +1,7 @@
 /** The token authenticator: the cluster, the cache or our own check decides on a token. */
 
-import { LRUCache } from 'lru-cache'
-import { boundedLru } from '../lib/bounded-lru.ts'
+import type { LRUCache } from 'lru-cache'
+import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -50,12 +50,7 @@ export class TokenAuthenticator implements PodListener {
 
   constructor(options: TokenAuthenticatorOptions) {
     this.#options = options
-    this.#memory = new LRUCache({
-      ...boundedLru(options.entriesMax),
-      ttl: 1,
-      ttlResolution: 0,
-      perf: { now: () => options.clock.monotonic() },
-    })
+    this.#memory = ttlCache({ entriesMax: options.entriesMax, clock: options.clock })
   }
 
   /** Throws a `Fault` when nobody could decide. */

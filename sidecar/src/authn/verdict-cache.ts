@@ -1,8 +1,8 @@
 /** The verdict cache: one TokenReview per token, remembered for as long as it can be trusted. */
 
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
-import { boundedLru } from '../lib/bounded-lru.ts'
+import type { LRUCache } from 'lru-cache'
+import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Denied, Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -59,20 +59,13 @@ export class VerdictCache {
   constructor(options: VerdictCacheOptions) {
     this.#options = options
     this.#audiences = JSON.stringify(options.audiences)
-    const perf = { now: () => options.clock.monotonic() }
-    this.#good = new LRUCache({
-      ...boundedLru(options.entriesMax),
-      ttl: 1,
-      ttlResolution: 0,
-      perf,
-      dispose: ({ verdict }, key) => this.#unindex(verdict.value.podUid, key),
+    const { clock, entriesMax } = options
+    this.#good = ttlCache({
+      entriesMax,
+      clock,
+      onEvicted: ({ verdict }, key) => this.#unindex(verdict.value.podUid, key),
     })
-    this.#bad = new LRUCache({
-      ...boundedLru(options.entriesMax),
-      ttl: 1,
-      ttlResolution: 0,
-      perf,
-    })
+    this.#bad = ttlCache({ entriesMax, clock })
   }
 
   /** Good verdicts in the cache. */

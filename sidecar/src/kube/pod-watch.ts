@@ -1,7 +1,7 @@
 /** The pod watch, in client-go an informer: which pods and ServiceAccounts live or just went. */
 
-import { LRUCache } from 'lru-cache'
-import { boundedLru } from '../lib/bounded-lru.ts'
+import type { LRUCache } from 'lru-cache'
+import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { KubeClient } from './client.ts'
 import { PodAddresses } from './pod-addresses.ts'
@@ -56,12 +56,7 @@ export class PodWatch {
 
   constructor(options: PodWatchOptions) {
     this.#options = options
-    this.#gone = new LRUCache({
-      ...boundedLru(GONE_MAX),
-      ttl: GONE_TTL_MS,
-      ttlResolution: 0,
-      perf: { now: () => options.clock.monotonic() },
-    })
+    this.#gone = ttlCache({ entriesMax: GONE_MAX, ttlMs: GONE_TTL_MS, clock: options.clock })
   }
 
   /** Tells `listener` of everything from now on, after the earlier listeners. */

@@ -1,5 +1,6 @@
 /** `drain`: asks the running sidecar to disconnect its workers, and waits until they are gone. */
 
+import { messageOf } from '../lib/errors.ts'
 import { randomBytes } from 'node:crypto'
 import { localOriginOf } from '../config/addresses.ts'
 import { readProblem } from '../config/files.ts'
@@ -33,7 +34,7 @@ export const run = (context: CommandContext): Promise<number> =>
       stdout.write(`drained: ${streams} ${streams === 1 ? 'stream' : 'streams'} closed\n`)
       return EXIT.ok
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = messageOf(error)
       stderr.write(`Not drained: ${origin}: ${reason}\n`)
       return EXIT.dependency
     }

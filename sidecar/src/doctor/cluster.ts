@@ -1,9 +1,10 @@
 /** Whether the API server can be reached and answers everything the sidecar asks. */
 
+import { messageOf } from '../lib/errors.ts'
 import { KubeClient } from '../kube/client.ts'
 import { locateApiServer, type KubeLocation } from '../kube/in-cluster.ts'
 import { OwnCredentials } from '../kube/own-credentials.ts'
-import { fail, ok, reasonOf, remedyFor, warn } from './finding.ts'
+import { fail, ok, remedyFor, warn } from './finding.ts'
 import type { DoctorContext, Finding } from './finding.ts'
 import { examineKeys } from './keys.ts'
 import { examineOwnToken, readOwnToken } from './own-token.ts'
@@ -23,7 +24,7 @@ export async function examineCluster(context: DoctorContext): Promise<readonly F
   try {
     location = locateApiServer(config.kubernetes, env)
   } catch (error) {
-    return [fail('api-server', reasonOf(error), "Or run this in the sidecar's container.")]
+    return [fail('api-server', messageOf(error), "Or run this in the sidecar's container.")]
   }
   const credentials = new OwnCredentials({ ...location, readFile, clock })
   if (credentials.token === '' || credentials.ca === '') {
@@ -100,7 +101,7 @@ async function examineApiServer(
     const refusal =
       `Mount a token for the API server's audience at ${location.tokenFile}, ` +
       'and check that its ServiceAccount exists.'
-    const what = `${origin}: ${reasonOf(error)}; the other cluster checks were skipped`
+    const what = `${origin}: ${messageOf(error)}; the other cluster checks were skipped`
     return [fail('api-server', what, remedyFor(error, refusal))]
   }
 }

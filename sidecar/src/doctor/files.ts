@@ -1,5 +1,6 @@
 /** Whether every file the sidecar reads exists and holds what it should. */
 
+import { messageOf } from '../lib/errors.ts'
 import { checkFiles } from '../config/files.ts'
 import { createDeviceKeys } from '../dialect/openclaw/device-key.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
@@ -45,7 +46,7 @@ function examineSeed(seed: string): Finding[] {
     createDeviceKeys(seed)
     return []
   } catch (error) {
-    const what = `gateway.deviceSeedFile: ${error instanceof Error ? error.message : String(error)}`
+    const what = `gateway.deviceSeedFile: ${messageOf(error)}`
     return [fail('files', what, 'Write 32 random bytes to it, in base64 or hexadecimal.')]
   }
 }

@@ -54,10 +54,6 @@ export function describeFinding({ level, name, what, remedy }: Finding): string 
   return `[${level}] ${name}: ${text}`.replace(BREAKING, ' ')
 }
 
-export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
-}
-
 /** How to fix a request that failed; `refusal` is the remedy if the API server refused it. */
 export function remedyFor(error: unknown, refusal: string): string {
   if (error instanceof Fault && error.code === 'own_credential_refused') return refusal

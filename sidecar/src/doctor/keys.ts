@@ -1,9 +1,10 @@
 /** Whether the cluster's signing keys can be fetched, and tokens are signed with them. */
 
+import { messageOf } from '../lib/errors.ts'
 import { verifySignature } from '../authn/signature.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Jwks } from '../kube/jwks.ts'
-import { fail, ok, reasonOf, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 import type { OwnToken } from './own-token.ts'
 
 type KeysCheck = ClusterCheck & {
@@ -31,7 +32,7 @@ export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]>
     const refusal =
       'Bind the ClusterRole system:service-account-issuer-discovery ' +
       "to the sidecar's ServiceAccount."
-    return [fail('signing-keys', reasonOf(fault), remedyFor(fault, refusal))]
+    return [fail('signing-keys', messageOf(fault), remedyFor(fault, refusal))]
   }
   const { issuers = [issuer] } = config.kubernetes
   if (!issuers.includes(issuer)) {

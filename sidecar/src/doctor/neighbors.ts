@@ -1,5 +1,6 @@
 /** The doctor's neighbors in the pod: the gateway, and the running sidecar. */
 
+import { messageOf } from '../lib/errors.ts'
 import { localOriginOf } from '../config/addresses.ts'
 import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
@@ -31,7 +32,7 @@ export async function examineSidecar({
   try {
     return [readReadiness(origin, await callAdmin({ ...call, deadlineMs: READY_DEADLINE_MS }))]
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     const remedy = 'Start it, or run this in its container with its configuration.'
     return [fail('sidecar', `no sidecar answers at ${origin}: ${reason}`, remedy)]
   }

@@ -1,7 +1,8 @@
 /** Whether the API server reviews tokens: asked for the sidecar's own token. */
 
+import { messageOf } from '../lib/errors.ts'
 import { reviewRequest } from '../authn/token-review.ts'
-import { fail, ok, reasonOf, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
 type ReviewsCheck = ClusterCheck & { readonly token: string }
 
@@ -27,7 +28,7 @@ export async function examineReviews(check: ReviewsCheck): Promise<readonly Find
     return [fail('reviews', what, remedy)]
   } catch (error) {
     const refusal = "Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount."
-    return [fail('reviews', reasonOf(error), remedyFor(error, refusal))]
+    return [fail('reviews', messageOf(error), remedyFor(error, refusal))]
   }
 }
 

@@ -1,9 +1,10 @@
 /** Whether RBAC lets the sidecar review tokens and read pods and ServiceAccounts. */
 
+import { messageOf } from '../lib/errors.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'
-import { fail, ok, reasonOf, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
 /** As in the spec of a SelfSubjectAccessReview; without a namespace it means the whole cluster. */
 type Right = {
@@ -41,7 +42,7 @@ export async function examineRights(check: ClusterCheck): Promise<readonly Findi
   } catch (error) {
     const refusal =
       'Bind the ClusterRole system:basic-user to all ServiceAccounts, as clusters do by default.'
-    return [fail('rights', reasonOf(error), remedyFor(error, refusal))]
+    return [fail('rights', messageOf(error), remedyFor(error, refusal))]
   }
 }
 

@@ -16,7 +16,7 @@ const CF_ACCESS_HEADER = 'cf-access-client-secret'
 const BEARER = /^bearer +(\S+)$/i
 const TOKEN = /^[A-Za-z0-9\-._~+/]+=*$/
 
-type Shown = { readonly value: string; readonly carrier: Carrier }
+type PresentedToken = { readonly value: string; readonly carrier: Carrier }
 
 /**
  * Finds the credential of an upgrade request. `rawHeaders` are Node's alternating names and values,
@@ -27,9 +27,9 @@ export function findCredential(
   rawHeaders: readonly string[],
   credentialHeader: string,
 ): Verdict<Credential | undefined> {
-  const shown = listShown(rawHeaders, credentialHeader.toLowerCase())
-  if (shown.length > 1) return denied('credential_repeated')
-  const [only] = shown
+  const presented = listPresented(rawHeaders, credentialHeader.toLowerCase())
+  if (presented.length > 1) return denied('credential_repeated')
+  const [only] = presented
   if (only === undefined) return granted(undefined)
   return readToken(only)
 }
@@ -42,27 +42,30 @@ export function acceptToken(token: string | undefined): Verdict<string> {
   return granted(token)
 }
 
-function listShown(rawHeaders: readonly string[], credentialHeader: string): readonly Shown[] {
-  const shown: Shown[] = []
+function listPresented(
+  rawHeaders: readonly string[],
+  credentialHeader: string,
+): readonly PresentedToken[] {
+  const presented: PresentedToken[] = []
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const name = (rawHeaders[index] ?? '').toLowerCase()
     const value = rawHeaders[index + 1] ?? ''
-    if (name === 'authorization') shown.push({ value, carrier: 'authorization' })
-    else if (name === credentialHeader) shown.push({ value, carrier: 'header' })
-    else if (name === CF_ACCESS_HEADER) shown.push({ value, carrier: 'cf_access' })
-    else if (name === 'sec-websocket-protocol') shown.push(...listSubprotocolTokens(value))
+    if (name === 'authorization') presented.push({ value, carrier: 'authorization' })
+    else if (name === credentialHeader) presented.push({ value, carrier: 'header' })
+    else if (name === CF_ACCESS_HEADER) presented.push({ value, carrier: 'cf_access' })
+    else if (name === 'sec-websocket-protocol') presented.push(...listSubprotocolTokens(value))
   }
-  return shown
+  return presented
 }
 
-const listSubprotocolTokens = (value: string): readonly Shown[] =>
+const listSubprotocolTokens = (value: string): readonly PresentedToken[] =>
   value
     .split(',')
     .map((offer) => offer.trim())
     .filter(isBearerSubprotocol)
     .map((offer) => ({ value: offer.slice(BEARER_SUBPROTOCOL.length), carrier: 'subprotocol' }))
 
-function readToken({ value, carrier }: Shown): Verdict<Credential> {
+function readToken({ value, carrier }: PresentedToken): Verdict<Credential> {
   const token = acceptToken(extract(value, carrier))
   return token.ok ? granted({ token: token.value }) : token
 }

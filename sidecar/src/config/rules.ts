@@ -5,7 +5,7 @@ import { endpointOf } from '../lib/address.ts'
 import { isLoopbackHost, isWildcardHost } from './addresses.ts'
 import type { Address } from './addresses.ts'
 
-type Ruled = {
+type CheckedConfig = {
   readonly listen: { readonly workers: Address; readonly admin: Address }
   readonly gateway: { readonly url: string; readonly allowRemoteGateway: boolean }
   readonly jwks: { readonly refresh: number; readonly staleAfter: number }
@@ -14,7 +14,7 @@ type Ruled = {
 type Refuse = (path: string[], message: string, hint: string) => void
 
 /** Reports combinations that are not allowed, each at the option to change. */
-export function addCrossFieldRules(config: Ruled, context: RefinementCtx): void {
+export function addCrossFieldRules(config: CheckedConfig, context: RefinementCtx): void {
   const refuse: Refuse = (path, message, hint) =>
     context.addIssue({ code: 'custom', path, message, params: { hint } })
   checkGateway(config, refuse)
@@ -34,7 +34,7 @@ export function addCrossFieldRules(config: Ruled, context: RefinementCtx): void 
   }
 }
 
-function checkGateway({ gateway, listen }: Ruled, refuse: Refuse): void {
+function checkGateway({ gateway, listen }: CheckedConfig, refuse: Refuse): void {
   // The option's own check has already reported an invalid URL; zod continues after it.
   const url = URL.parse(gateway.url)
   if (url === null) return

@@ -24,7 +24,7 @@ export type AttemptsOptions = {
 }
 
 /** One attempt to get in; `address` is empty if the peer left before we looked. */
-export type Visit = {
+export type Connection = {
   readonly address: string
   readonly attempt: AuthAttempt
   readonly arrivedAt: number
@@ -74,7 +74,7 @@ export class Attempts {
   }
 
   /** Charges and records an attempt that ended with `code`. */
-  failed(code: Code, { address, attempt, arrivedAt }: Visit): void {
+  failed(code: Code, { address, attempt, arrivedAt }: Connection): void {
     // There is no address to attribute it to.
     if (address === '') return
     const { clock, recorder } = this.#options
@@ -108,7 +108,7 @@ export class Attempts {
   }
 }
 
-export const visitOf = (socket: Socket, clock: Clock): Visit => ({
+export const connectionOf = (socket: Socket, clock: Clock): Connection => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',
   attempt: {},
   arrivedAt: clock.monotonic(),

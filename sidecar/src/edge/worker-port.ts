@@ -13,7 +13,7 @@ import type { Recorder } from '../observe/recorder.ts'
 import { localHostOf } from '../lib/address.ts'
 import { splice } from '../tunnel/splice.ts'
 import { admit, type Admitted, type Stages } from './admit.ts'
-import { visitOf, type Attempts, type Visit } from './attempts.ts'
+import { connectionOf, type Attempts, type Connection } from './attempts.ts'
 import { createHttpServer, type HttpServer } from './http-server.ts'
 import { PendingSockets, type PendingEnd } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
@@ -57,7 +57,7 @@ export type WorkerPortOptions = {
 const GATEWAY_GONE_SPREAD_MS = 2000
 const KEEP_ALIVE_MS = 30_000
 
-type Arrived = Pick<
+type AcceptedUpgrade = Pick<
   WorkerOptions,
   'socket' | 'head' | 'address' | 'host' | 'upgrade' | 'credential'
 >
@@ -86,7 +86,7 @@ export class WorkerPort {
       headTimeoutMs: limits.handshakeTimeoutMs,
       onRefused: (code, socket) => {
         this.#pending.answer(socket)
-        attempts.failed(code, visitOf(socket, clock))
+        attempts.failed(code, connectionOf(socket, clock))
       },
       onAcceptError: options.onAcceptError,
     })
@@ -129,23 +129,23 @@ export class WorkerPort {
 
   #onConnection(socket: Socket): void {
     const { attempts, clock } = this.#options
-    const visit = visitOf(socket, clock)
+    const connection = connectionOf(socket, clock)
     // Before anything is read: a TLS handshake alone costs more than all that follows a refusal.
-    if (this.#findPortObjection(visit.address) === 'rate_limited') {
-      return this.#cut(socket, 'rate_limited', visit)
+    if (this.#findPortObjection(connection.address) === 'rate_limited') {
+      return this.#cut(socket, 'rate_limited', connection)
     }
     const isAccepted = this.#pending.accept(socket, {
-      onEnd: (why) => this.#cut(socket, this.#codeOf(why), visit),
-      onLeft: () => attempts.failed('worker_gone', visit),
+      onEnd: (why) => this.#cut(socket, this.#codeOf(why), connection),
+      onLeft: () => attempts.failed('worker_gone', connection),
     })
-    if (!isAccepted) this.#cut(socket, 'too_many_pending', visit)
+    if (!isAccepted) this.#cut(socket, 'too_many_pending', connection)
   }
 
   /** Refuses a connection that has not requested anything yet. */
-  #cut(socket: Socket, code: Code, visit: Visit): void {
+  #cut(socket: Socket, code: Code, connection: Connection): void {
     const { attempts, random, tls } = this.#options
     this.#pending.answer(socket)
-    attempts.failed(code, visit)
+    attempts.failed(code, connection)
     // Over TLS an answer needs a handshake first, which would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
@@ -154,17 +154,17 @@ export class WorkerPort {
   /** Keeps no reference to `request`: its headers would be held during the whole admission. */
   #receive(request: IncomingMessage, socket: Socket, head: Buffer): void {
     const { clock, credentialHeader, publicHost = localHostOf(socket) } = this.#options
-    const visit = visitOf(socket, clock)
+    const connection = connectionOf(socket, clock)
     this.#pending.answer(socket)
     // Without an address nothing could be attributed, and the gateway would treat us as its owner.
-    if (visit.address === '' || publicHost === undefined) return void socket.destroy()
-    const upgrade = this.#gate(request, visit.address)
-    if (!upgrade.ok) return this.#turnAway(socket, upgrade.code, visit)
+    if (connection.address === '' || publicHost === undefined) return void socket.destroy()
+    const upgrade = this.#gate(request, connection.address)
+    if (!upgrade.ok) return this.#turnAway(socket, upgrade.code, connection)
     const credential = findCredential(request.rawHeaders, credentialHeader())
-    if (!credential.ok) return this.#turnAway(socket, credential.code, visit)
+    if (!credential.ok) return this.#turnAway(socket, credential.code, connection)
 
-    const { address } = visit
-    const worker = this.#welcome({
+    const { address } = connection
+    const worker = this.#createWorker({
       socket,
       head,
       address,
@@ -172,33 +172,37 @@ export class WorkerPort {
       upgrade: upgrade.value,
       credential: credential.value,
     })
-    void this.#lead(worker, visit)
+    void this.#lead(worker, connection)
   }
 
-  async #lead(worker: Worker, visit: Visit): Promise<void> {
+  async #lead(worker: Worker, connection: Connection): Promise<void> {
     const { attempts } = this.#options
     const { socket, address } = worker
-    this.#pending.onEnd(socket, (why) => worker.abort(this.#codeOf(why, { worker, visit })))
+    this.#pending.onEnd(socket, (why) => worker.abort(this.#codeOf(why, { worker, connection })))
     const handshake = this.#options.dialect(worker)
     const verdict = await admit({
       worker,
       handshake,
       stages: this.#options.stages,
-      attempt: visit.attempt,
+      attempt: connection.attempt,
       mayContinue: (claims) => attempts.mayContinue({ claims, address }),
       onProven: () => this.#pending.prove(socket),
-      release: (admitted) => this.#release(worker, handshake, admitted, visit),
+      release: (admitted) => this.#release(worker, handshake, admitted, connection),
     })
     if (verdict.ok) return
-    attempts.failed(verdict.code, visit)
+    attempts.failed(verdict.code, connection)
     worker.refuse(verdict.code, handshake.refusalMessage(verdict.code))
   }
 
   /** Once a worker has shown its credential the time is ours, unless we wait for the worker. */
-  #codeOf(why: PendingEnd, admission?: { readonly worker: Worker; readonly visit: Visit }): Code {
+  #codeOf(
+    why: PendingEnd,
+    admission?: { readonly worker: Worker; readonly connection: Connection },
+  ): Code {
     if (this.#isDraining) return 'draining'
     if (why === 'displaced') return 'too_many_pending'
-    const isOurs = admission?.visit.attempt.hasCredential === true && !admission.worker.isReading
+    const isOurs =
+      admission?.connection.attempt.hasCredential === true && !admission.worker.isReading
     return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 
@@ -216,10 +220,10 @@ export class WorkerPort {
     return attempts.mayStart(address) ? undefined : 'rate_limited'
   }
 
-  #welcome(arrived: Arrived): Worker {
+  #createWorker(accepted: AcceptedUpgrade): Worker {
     const { clock, random, limits } = this.#options
     return new Worker({
-      ...arrived,
+      ...accepted,
       clock,
       random,
       preAuthFrameBytesMax: limits.preAuthFrameBytes,
@@ -227,17 +231,17 @@ export class WorkerPort {
   }
 
   /** Synchronous from the last check of the line to the first relayed byte. */
-  #release(worker: Worker, handshake: Handshake, admitted: Admitted, visit: Visit): void {
+  #release(worker: Worker, handshake: Handshake, admitted: Admitted, connection: Connection): void {
     const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
     const { admission, identity, grant, gateway } = admitted
     const { socket } = worker
     const openedAt = clock.monotonic()
     const session = {
       streamId: `${streamIdPrefix}-${admission.number}`,
-      address: visit.address,
+      address: connection.address,
       identity,
       role: grant.role,
-      durationMs: openedAt - visit.arrivedAt,
+      durationMs: openedAt - connection.arrivedAt,
     }
     this.#pending.settle(socket)
     const workerHead = worker.release()
@@ -269,8 +273,8 @@ export class WorkerPort {
     recorder.admitted(session)
   }
 
-  #turnAway(socket: Socket, code: Code, visit: Visit): void {
-    this.#options.attempts.failed(code, visit)
+  #turnAway(socket: Socket, code: Code, connection: Connection): void {
+    this.#options.attempts.failed(code, connection)
     refuseUpgrade(socket, code, this.#options)
   }
 }

@@ -37,9 +37,9 @@ export async function createAssertionSigner(
   }
 }
 
-type Claiming = { readonly role: string; readonly audience: string; readonly nowS: number }
+type AssertionContext = { readonly role: string; readonly audience: string; readonly nowS: number }
 
-function claimsOf(identity: Identity, { role, audience, nowS }: Claiming) {
+function claimsOf(identity: Identity, { role, audience, nowS }: AssertionContext) {
   const { namespace, serviceAccount, podName, podUid, nodeName, credentialId } = identity
   return {
     role,

@@ -116,11 +116,11 @@ function readAnswer(
   }
 }
 
-type Reading = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
+type HeadEnd = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
 
 function settle(
   dialed: Pick<GatewayConnection, 'socket' | 'reader'>,
-  { read, end, outcome }: Reading,
+  { read, end, outcome }: HeadEnd,
 ): void {
   const { request, subprotocols } = outcome.options
   if (end === -1 || end + HEAD_END.length > HEAD_BYTES_MAX) {

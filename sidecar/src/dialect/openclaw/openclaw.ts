@@ -102,7 +102,7 @@ function findUpgradeObjection(
   return undefined
 }
 
-type Entering = {
+type GatewayEntry = {
   readonly worker: WorkerSide
   readonly request: ConnectRequest
   readonly context: GrantedDialContext
@@ -112,8 +112,8 @@ type Entering = {
 }
 
 /** Waits until the pod's previous session is gone from the gateway, then enters. */
-async function enterGateway(entering: Entering): Promise<Welcome> {
-  const { worker, request, context, device, session, options } = entering
+async function enterGateway(entry: GatewayEntry): Promise<Welcome> {
+  const { worker, request, context, device, session, options } = entry
   const { clock, enrolment } = options
   try {
     await awaitCleared(session, clock, context.signal)

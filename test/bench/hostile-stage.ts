@@ -9,6 +9,7 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { connectWorker, nextMessage, openWorker } from '../kit/worker-client.ts'
 import type { Shipped } from './peers/shipped.ts'
 
@@ -32,7 +33,7 @@ export const heapFlag = (memoryMib: number): string =>
 export const POD_ADDRESS = '127.0.0.11'
 const ECHO_EVERY_MS = 50
 const SAMPLE_EVERY_MS = 20
-const READY_TRIES_MAX = 200
+const READY_MS_MAX = 20_000
 const SETTLE_MS = 1000
 const ANSWER_MS_MAX = 10_000
 
@@ -55,7 +56,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
   let exit: string | undefined
   void sidecar.exited.then(({ code, signal }) => (exit = signal ?? `exit ${code}`))
   const { workers, admin } = await sidecar.listening()
-  await untilReady(`http://${admin}/readyz`)
+  await waitForProcess('the sidecar is ready', READY_MS_MAX, () => isOk(`http://${admin}/readyz`))
 
   const pod = api.createPod({
     namespace: 'openclaw',
@@ -152,13 +153,6 @@ const hasHeardAll = (url: string): Promise<boolean> =>
     async (answer) => /^openclaw_k8s_uncaught_peer_errors_total 0$/m.test(await answer.text()),
     () => false,
   )
-
-const untilReady = async (url: string): Promise<void> => {
-  for (let tries = 0; !(await isOk(url)); tries += 1) {
-    if (tries > READY_TRIES_MAX) throw new Error('the sidecar did not become ready')
-    await sleep(ECHO_EVERY_MS)
-  }
-}
 
 /** A stream that says something all the time and wants it back. */
 export const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {

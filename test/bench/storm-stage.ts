@@ -5,10 +5,10 @@ import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import type { Shipped } from './peers/shipped.ts'
 import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './storm-api.ts'
 import type { GarbageDone, GarbageRequest } from './storm-garbage.ts'
@@ -30,7 +30,7 @@ const SPARE_FILES = 250
 const FILES_A_STREAM = 2
 const SECRET = 'the-secret-of-the-gateway-itself'
 const SEED = 'a-seed-of-more-than-sixteen-bytes'
-const POLL_MS = 50
+const READY_MS_MAX = 60_000
 
 export const startStormStage = async (options: StormStageOptions) => {
   const { workers, reviews, podGets, protocol } = options
@@ -48,7 +48,8 @@ export const startStormStage = async (options: StormStageOptions) => {
   const sidecar = startSidecar(options, { directory, cluster, gatewayUrl: url })
   const ports = await sidecar.listening()
   const admin = `http://${ports.admin}`
-  while ((await fetch(`${admin}/readyz`)).status !== 200) await sleep(POLL_MS)
+  const isReady = async () => (await fetch(`${admin}/readyz`)).status === 200
+  await waitForProcess('the sidecar is ready', READY_MS_MAX, isReady)
   const port = Number(ports.workers.split(':').at(-1))
   const target = { host: '127.0.0.1', port, protocol }
   const hold = Math.min(workers, Math.floor((filesMax() - SPARE_FILES) / FILES_A_STREAM))

@@ -14,7 +14,7 @@ import { createLookups } from '@openclaw-k8s/auth-sidecar/kube/lookups.ts'
 import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import type { Ground } from './ground.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { settle } from './rig.ts'
 
 export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
@@ -91,7 +91,7 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
 
   await jwks.start()
   watch.watch(accounts.map((serviceAccount) => ({ namespace: ground.namespace, serviceAccount })))
-  await eventually('the first lists', 10_000, () => watch.isSynced)
+  await waitForProcess('the first lists', 10_000, () => watch.isSynced)
 
   return {
     watch,

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import type { Connected, Refused } from '../kit/worker-client.ts'
 import { nextMessage } from '../kit/worker-client.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
@@ -61,7 +61,7 @@ describe('outage', () => {
     } finally {
       end()
     }
-    await eventually('the API server', BACK_WITHIN_MS, async () => {
+    await waitForProcess('the API server', BACK_WITHIN_MS, async () => {
       const outcome = await refusing.connect(pod, fresh)
       return verdictOf(outcome) === 'ok'
     })
@@ -84,13 +84,13 @@ describe('outage', () => {
     await outage(kill, start)
     const later = await ground.createPod()
     const token = await ground.mint({ pod: later })
-    await eventually(
+    await waitForProcess(
       'the watch',
       BACK_WITHIN_MS,
       async () => verdictOf(await trusting.connect(later, token)) === 'ok',
     )
     await ground.deletePod(later)
-    await eventually(
+    await waitForProcess(
       'its revocation',
       1000,
       async () => verdictOf(await trusting.connect(later, token)) === 'pod_deleted',

@@ -5,7 +5,7 @@ import { Agent, createServer, request as httpsRequest } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { createAuthority } from '../kit/authority.ts'
 import type { Kubeconfig } from './kubeconfig.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 
 type Watch = { readonly path: string; readonly response: ServerResponse; isMuted: boolean }
 
@@ -93,7 +93,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
       isHolding = true
     },
     /** Resolves when a watch has been asked for in vain. */
-    heldOne: () => eventually('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
+    heldOne: () => waitForProcess('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
     release(): void {
       isHolding = false
       for (const go of held) go()
@@ -107,7 +107,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
       isForgetful = false
     },
     watching: (resource: string) =>
-      eventually(`a watch on ${resource}`, SEEN_WITHIN_MS, () => isOpen(resource)),
+      waitForProcess(`a watch on ${resource}`, SEEN_WITHIN_MS, () => isOpen(resource)),
     stop: async () => {
       for (const socket of sockets) socket.destroy()
       agent.destroy()

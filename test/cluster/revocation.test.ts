@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
 import { codeOf, endOf, startRig, verdictOf, type Rig } from './rig.ts'
 
@@ -198,7 +198,7 @@ describe('revocation', () => {
     )
     // The API server may have seen the deletion first.
     for (const ended of left) if (ended !== 'review_rejected') assert.match(ended, GONE)
-    await eventually('an idle gateway', 1000, () => rig.gateway.connections.size === 0)
+    await waitForProcess('an idle gateway', 1000, () => rig.gateway.connections.size === 0)
   })
 
   test('a deleted ServiceAccount closes the streams of its pods within 5 s and admits none of them', async () => {

@@ -9,7 +9,7 @@ import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import {
   closed,
   connectInBand,
@@ -86,7 +86,7 @@ export const startRig = async (ground: Ground, options: RigOptions = {}) => {
   }
   const isReady = async () => (await fetch(`http://${admin}/readyz`)).status === 200
   try {
-    await eventually('readiness', READY_WITHIN_MS, isReady)
+    await waitForProcess('readiness', READY_WITHIN_MS, isReady)
   } catch (error) {
     await stop()
     throw new Error(log.slice(-3).join(''), { cause: error })

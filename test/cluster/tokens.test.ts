@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { constants, createHmac, createPublicKey, sign, type KeyObject } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { encodeToken } from '../kit/kube-tokens.ts'
 import type { Json } from './api.ts'
 import { AUDIENCE, openGround, WORKER, type Ground, type Pod } from './ground.ts'
@@ -33,7 +33,7 @@ describe('tokens', () => {
     local = await startLocalVerdict(ground, [WORKER, SPARE])
     pods = await Promise.all(Array.from({ length: PODS }, () => ground.createPod()))
     tokens = await Promise.all(pods.map((pod) => ground.mint({ pod })))
-    await eventually('the pods', 5000, () =>
+    await waitForProcess('the pods', 5000, () =>
       pods.every(({ uid }) => (local.watch.find(uid)?.ips.length ?? 0) > 0),
     )
   })
@@ -109,7 +109,7 @@ describe('tokens', () => {
     const samples = await Promise.all(
       Object.entries(kinds).map(([kind, pod]) => sample(kind, pod, { pod })),
     )
-    await eventually('the pods', 5000, () =>
+    await waitForProcess('the pods', 5000, () =>
       samples.every(({ pod }) => (local.watch.find(pod.uid)?.ips.length ?? 0) > 0),
     )
     const used = samples.filter(({ kind }) => !kind.includes('never'))
@@ -120,7 +120,7 @@ describe('tokens', () => {
     await ground.deletePod(ending, 60)
     await ground.createPod({ name: replaced.name, ip: replaced.ip })
     await ground.deleteServiceAccount(SPARE)
-    await eventually('the watch to know', 5000, () => {
+    await waitForProcess('the watch to know', 5000, () => {
       const gone = [deleted, unused, replaced].every(({ uid }) => local.watch.isGone(uid))
       const isAccountGone = local.watch.findAccount(ground.namespace, SPARE) === undefined
       return gone && isAccountGone && local.watch.terminatingForMs(ending.uid) !== undefined

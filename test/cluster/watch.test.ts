@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { openGround, type Ground, type Pod } from './ground.ts'
 import { JumpClock } from './jump-clock.ts'
 import { findApiServer } from './own-cluster.ts'
@@ -108,7 +108,7 @@ describe('watch', () => {
     } finally {
       server.start()
     }
-    await eventually('the API server', RESTARTED_WITHIN_MS, isServerReady)
+    await waitForProcess('the API server', RESTARTED_WITHIN_MS, isServerReady)
     await ground.deletePod(victim.pod)
     assert.equal(await attempt(victim), 'pod_not_found', 'reachable: it is asked')
     relay.release()
@@ -127,7 +127,7 @@ describe('watch', () => {
     await ground.deletePod(victim.pod)
     relay.forget()
     relay.release()
-    await eventually('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
+    await waitForProcess('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
     relay.remember()
     assert.match((await end).ended, GONE)
     assert.ok(relay.counts.lists > lists, 'listed again')

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Api, Json } from '../cluster/api.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { parseObjects } from './objects.ts'
 import { fetchModule } from './tools.ts'
@@ -40,7 +40,7 @@ export const installCrds = async (api: Api): Promise<string | undefined> => {
     }
   }
   for (const version of CRD_API_VERSIONS)
-    await eventually(version, SERVED_WITHIN_MS, isServed(api, version))
+    await waitForProcess(version, SERVED_WITHIN_MS, isServed(api, version))
   return undefined
 }
 

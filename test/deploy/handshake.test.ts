@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { closed, connectWorker } from '../kit/worker-client.ts'
 import type { Running } from '../openclaw/processes.ts'
@@ -41,7 +41,7 @@ describe('a worker of the chart', { skip }, () => {
     await site.helm('install', 'openclaw', CHART, at, ...flags)
     const podNamed = async (prefix: string): Promise<string> => {
       let name: string | undefined
-      await eventually(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
+      await waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
         const names = (await site.kubectl('get', 'pods', at, '-o=name')).split('\n')
         name = names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
         return name !== undefined
@@ -55,13 +55,13 @@ describe('a worker of the chart', { skip }, () => {
       'listen.admin=127.0.0.1:0',
     ])
     ends.push(keepTrackOf(() => sidecar.end('SIGTERM')))
-    await eventually('its ports', READY_WITHIN_MS, () => {
+    await waitForProcess('its ports', READY_WITHIN_MS, () => {
       assert.ok(!sidecar.hasExited(), sidecar.tell())
       const line = sidecar.errors.find((each) => each.includes('"listening"'))
       if (line !== undefined) ports = JSON.parse(line) as typeof ports
       return line !== undefined
     })
-    await eventually('readiness', READY_WITHIN_MS, async () => {
+    await waitForProcess('readiness', READY_WITHIN_MS, async () => {
       assert.ok(!sidecar.hasExited(), sidecar.tell())
       return (await fetch(`http://${ports.admin}/readyz`)).ok
     })
@@ -98,7 +98,7 @@ describe('a worker of the chart', { skip }, () => {
     await site.kubectl('delete', 'pod', workerPod.name, at, '--force', '--grace-period=0')
     let code: number | undefined
     void end.then((close) => (code = close.code))
-    await eventually('the end of its stream', ENDED_WITHIN_MS, () => code !== undefined)
+    await waitForProcess('the end of its stream', ENDED_WITHIN_MS, () => code !== undefined)
     assert.equal(code, 1008)
   })
 
@@ -109,7 +109,7 @@ describe('a worker of the chart', { skip }, () => {
         .map((line) => (JSON.parse(line) as { event: string }).event)
     for (const event of ['k8s-auth-success', 'k8s-auth-failed', 'k8s-session-closed']) {
       // Refusals are gathered for a second.
-      await eventually(event, AUDIT_MS_MAX, () => listEvents().includes(event))
+      await waitForProcess(event, AUDIT_MS_MAX, () => listEvents().includes(event))
     }
   })
 })

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { version } from '@openclaw-k8s/auth-sidecar/version.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { closed, nextMessage, openWorker } from '../kit/worker-client.ts'
@@ -60,7 +60,7 @@ const serve = async (
   })
   const listening = JSON.parse(await sidecar.logged('"listening"')) as Record<string, string>
   const ask = (path: string) => fetch(`http://${listening['admin']}${path}`)
-  await eventually('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
+  await waitForProcess('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
   /** Another command in the same container, as a hook or an operator runs it. */
   const exec = (name: string) => {
     const found = [

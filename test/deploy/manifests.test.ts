@@ -10,7 +10,7 @@ import { containersOf, ofKind, parseObjects, pick, templateOf } from './objects.
 import { NAMESPACE } from './render.ts'
 import { openSite, removeNamespace, type Site } from './site.ts'
 import { findHelm } from './tools.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 
 const found = await openSite()
@@ -90,7 +90,7 @@ describe('manifests', { skip }, () => {
     })
 
     test('the pods are made, under the Pod Security the namespace enforces', async () => {
-      await eventually('the pods', PODS_WITHIN_MS, async () => {
+      await waitForProcess('the pods', PODS_WITHIN_MS, async () => {
         const names = await inside('get', 'pods', '-o=name')
         return /openclaw-gateway-0/.test(names) && /openclaw-worker-/.test(names)
       })
@@ -98,7 +98,7 @@ describe('manifests', { skip }, () => {
 
     test('a gateway that exists gets its sidecar by the component, and its pod is made', async () => {
       await site.kubectl('apply', '--kustomize', EXAMPLE)
-      await eventually('its pod', PODS_WITHIN_MS, async () => {
+      await waitForProcess('its pod', PODS_WITHIN_MS, async () => {
         const names = await inside('get', 'pods', '--selector=app=my-gateway', '-o=name')
         return names.startsWith('pod/my-gateway-')
       })

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { createAuthority } from '../kit/authority.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { secretCommand } from '../tools/manifests.ts'
 import { parseObjects } from './objects.ts'
@@ -94,7 +94,7 @@ describe('on a node', { skip: why ?? false }, () => {
   }
   const sessions = () => metric(`openclaw_k8s_sessions_active{namespace="${namespace}"}`)
   const connected = (workers: number) =>
-    eventually(
+    waitForProcess(
       `${workers} workers are in`,
       WORKERS_WITHIN_MS,
       async () => (await sessions()) === workers,
@@ -129,11 +129,11 @@ describe('on a node', { skip: why ?? false }, () => {
     const [pod = ''] = await workerPods()
     const earlier = await metric('openclaw_k8s_auth_attempts_total{result="success"}')
     await site.kubectl('delete', pod, at, '--wait=false')
-    await eventually('the next one', WORKERS_WITHIN_MS, async () => {
+    await waitForProcess('the next one', WORKERS_WITHIN_MS, async () => {
       const attempts = await metric('openclaw_k8s_auth_attempts_total{result="success"}')
       return attempts > earlier && (await sessions()) === 3
     })
-    await eventually('its device is forgotten', GONE_WITHIN_MS, async () => {
+    await waitForProcess('its device is forgotten', GONE_WITHIN_MS, async () => {
       const known = await exec('gateway', LIST_NODES)
       return !known.includes(pod.slice('pod/'.length))
     })

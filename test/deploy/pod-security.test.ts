@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import {
   parseObjects,
   pick,
@@ -82,7 +82,7 @@ describe('pod security', { skip }, () => {
     before(() => site.helm('install', 'openclaw', CHART, at))
 
     test('gets its pods from the controllers, and its volume', async () => {
-      await eventually('the pods', PODS_WITHIN_MS, async () => {
+      await waitForProcess('the pods', PODS_WITHIN_MS, async () => {
         const pods = await names('pods')
         return /^pod\/openclaw-gateway-0$/m.test(pods) && /^pod\/openclaw-worker-/m.test(pods)
       })
@@ -93,7 +93,7 @@ describe('pod security', { skip }, () => {
       const loose = '--set=workers.podSecurityContext.runAsNonRoot=null'
       const looser = '--set=workers.securityContext.runAsNonRoot=null'
       await site.helm('install', 'loose', CHART, at, loose, looser)
-      await eventually('the refusal', PODS_WITHIN_MS, async () => {
+      await waitForProcess('the refusal', PODS_WITHIN_MS, async () => {
         const path = '-o=jsonpath={.status.conditions[?(@.type=="ReplicaFailure")].message}'
         const message = await site.kubectl('get', 'deployment/loose-openclaw-worker', at, path)
         return /violates PodSecurity "restricted:latest"/.test(message)
@@ -113,7 +113,7 @@ describe('pod security', { skip }, () => {
     const directory = JSON.stringify(site.directory)
     const { code, stderr } = await site.shell([`cd ${directory}`, ...commands].join('\n'))
     assert.equal(code, 0, stderr)
-    await eventually('the patched pod', PODS_WITHIN_MS, async () => {
+    await waitForProcess('the patched pod', PODS_WITHIN_MS, async () => {
       const path = '-o=jsonpath={.items[*].spec.initContainers[*].name}'
       const sidecars = await site.kubectl('get', 'pods', at, '--selector=app=my-gateway', path)
       return sidecars.includes('auth-sidecar')

@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { podAddress } from '../openclaw/namespace.ts'
 import { connectOperator, type Operator } from '../openclaw/operator.ts'
 import { PRODUCT } from '../openclaw/product.ts'
-import { runProcess, until, type Running } from '../openclaw/processes.ts'
+import { runProcess, type Running } from '../openclaw/processes.ts'
 import { isMatch } from './label-selector.ts'
 import { adoptPod, type Image, type PodProcesses } from './kubelet.ts'
 import type { Labels } from './objects.ts'
@@ -44,15 +44,11 @@ describe("the chart's pods", { skip }, () => {
 
   /** A pod nobody has adopted: one of that name may still be there from before. */
   const podNamed = (prefix: string): Promise<string> =>
-    until(
-      `the pod ${prefix}…`,
-      async () => {
-        const pending = '--field-selector=status.phase=Pending'
-        const names = (await site.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
-        return names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
-      },
-      PODS_WITHIN_MS,
-    )
+    waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
+      const pending = '--field-selector=status.phase=Pending'
+      const names = (await site.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
+      return names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
+    })
   const adopt = async (prefix: string): Promise<PodProcesses> => {
     addresses += 1
     return adoptPod(site, namespace, await podNamed(prefix), podAddress(addresses))
@@ -86,26 +82,18 @@ describe("the chart's pods", { skip }, () => {
     running.push(gateway)
     const { readinessProbe } = pod.find('gateway')
     const { command } = (readinessProbe as { exec: { command: readonly string[] } }).exec
-    await until(
-      'the gateway is ready',
-      async () => {
-        assert.ok(!gateway.hasExited(), gateway.tell())
-        const [, ...args] = command
-        await runProcess({ name: 'probe', command: process.execPath, args }, 10_000)
-        return true
-      },
-      GATEWAY_WITHIN_MS,
-    )
-    await until(
-      'the sidecar is ready',
-      async () => {
-        assert.ok(!sidecar.hasExited(), sidecar.tell())
-        const answer = await fetch('http://127.0.0.1:9464/readyz?verbose')
-        if (!answer.ok) throw new Error(await answer.text())
-        return true
-      },
-      GATEWAY_WITHIN_MS,
-    )
+    await waitForProcess('the gateway is ready', GATEWAY_WITHIN_MS, async () => {
+      assert.ok(!gateway.hasExited(), gateway.tell())
+      const [, ...args] = command
+      await runProcess({ name: 'probe', command: process.execPath, args }, 10_000)
+      return true
+    })
+    await waitForProcess('the sidecar is ready', GATEWAY_WITHIN_MS, async () => {
+      assert.ok(!sidecar.hasExited(), sidecar.tell())
+      const answer = await fetch('http://127.0.0.1:9464/readyz?verbose')
+      if (!answer.ok) throw new Error(await answer.text())
+      return true
+    })
     return {
       pod,
       gateway,
@@ -170,13 +158,13 @@ describe("the chart's pods", { skip }, () => {
     }
     const worker = await pod.start('worker', OPENCLAW, await throughService(pod, gateway.pod))
     running.push(worker)
-    await eventually(`${pod.name} is connected`, WORKER_WITHIN_MS, async () => {
+    await waitForProcess(`${pod.name} is connected`, WORKER_WITHIN_MS, async () => {
       assert.ok(!worker.hasExited(), `${worker.tell()}\n${gateway.sidecar.tell()}`)
       const nodes = await operator.nodes()
       return nodes.some(({ displayName, connected }) => displayName === pod.name && connected)
     })
     await site.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
-    await eventually('its device is forgotten', WORKER_WITHIN_MS, async () => {
+    await waitForProcess('its device is forgotten', WORKER_WITHIN_MS, async () => {
       const devices = await operator.devices()
       return devices.every(({ displayName }) => displayName !== pod.name)
     })

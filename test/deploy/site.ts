@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { createApi, type Api } from '../cluster/api.ts'
 import { readKubeconfig, type Kubeconfig } from '../cluster/kubeconfig.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import type { Labels } from './objects.ts'
 import { findHelm, findTool, mustRun, run, type Outcome } from './tools.ts'
@@ -49,7 +49,7 @@ const open = async (): Promise<Site | { readonly why: string }> => {
   const kubeconfig = resolve(process.env['KUBECONFIG'] ?? '')
   const config = readKubeconfig(kubeconfig)
   const api = createApi(config)
-  await eventually('a ready API server', READY_WITHIN_MS, async () => {
+  await waitForProcess('a ready API server', READY_WITHIN_MS, async () => {
     const asked = api.call({ method: 'GET', path: '/readyz' })
     return asked.then(({ status }) => status === 200).catch(() => false)
   })
@@ -110,7 +110,7 @@ export const removeNamespace = async (api: Api, name: string): Promise<void> => 
   await api.call({ method: 'DELETE', path })
   // A pod without a kubelet would otherwise be terminating for ever, and its namespace with it.
   const force = { gracePeriodSeconds: 0 }
-  await eventually(`the end of namespace ${name}`, GONE_WITHIN_MS, async () => {
+  await waitForProcess(`the end of namespace ${name}`, GONE_WITHIN_MS, async () => {
     await api.call({ method: 'DELETE', path: `${path}/pods`, body: force })
     return (await api.call({ method: 'GET', path })).status === 404
   })

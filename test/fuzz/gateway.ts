@@ -6,7 +6,7 @@ import * as fc from 'fast-check'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { WebSocket, type RawData } from 'ws'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startOpenClawRig, SECRET } from '../kit/openclaw-rig.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { startRig } from '../kit/rig.ts'
@@ -33,13 +33,13 @@ const assertUnchanged = async (
   mangler: Mangler,
   socketsAtRest: number,
 ): Promise<void> => {
-  await eventually('an end of all streams', SETTLE_MS_MAX, async () => {
+  await waitForProcess('an end of all streams', SETTLE_MS_MAX, async () => {
     const metrics = await rig.metrics()
     return (
       metrics.get('openclaw_k8s_streams') === 0 && metrics.get('openclaw_k8s_pending_sockets') === 0
     )
   })
-  await eventually(
+  await waitForProcess(
     'an end of all connections to the gateway',
     SETTLE_MS_MAX,
     () => mangler.openSockets() <= socketsAtRest,
@@ -297,13 +297,13 @@ const openOpenClaw = async () => {
     },
   )
   const isReady = async () => (await fetch(`${rig.adminUrl}/readyz`)).ok
-  await eventually('readiness', SETTLE_MS_MAX, isReady)
+  await waitForProcess('readiness', SETTLE_MS_MAX, isReady)
   return {
     properties: [property],
     async settle() {
       says = HONEST
       mangler.plan([])
-      await eventually('the operator channel', SETTLE_MS_MAX, isReady)
+      await waitForProcess('the operator channel', SETTLE_MS_MAX, isReady)
       // The operator's channel is one connection, seen from both its sides.
       await assertUnchanged(rig, mangler, 2)
       const node = await connectLightNode({

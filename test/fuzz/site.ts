@@ -1,5 +1,6 @@
 /** A live sidecar for the fuzzer, in this process or as the bundle, and whether it is as it was at first. */
 
+import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { WebSocket } from 'ws'
 import { startProcessRig } from '../bench/process-rig.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { issueTls } from '../kit/openclaw-rig.ts'
 import { startRig } from '../kit/rig.ts'
 import { nextMessage, openWorker } from '../kit/worker-client.ts'
@@ -90,19 +91,20 @@ export const openSite = async (options: SiteOptions) => {
     worker.terminate()
   }
   const descriptors = () => readdirSync(`/proc/${sidecar.pid}/fd`).length
+  const assertAlive = (): void => {
+    const why = sidecar.whyEnded()
+    assert.ok(why === undefined, `the sidecar ended: ${why}`)
+  }
   const isAtRest = async (streams: number): Promise<boolean> => {
+    assertAlive()
     const metrics = await sidecar.metrics()
     return metrics.get('streams') === streams && metrics.get('pending_sockets') === 0
   }
   await echo(healthy)
   await admitOne()
-  await eventually('rest', SETTLE_MS_MAX, () => isAtRest(1))
+  await waitForProcess('rest', SETTLE_MS_MAX, () => isAtRest(1))
   const descriptorsAtFirst = descriptors()
 
-  const assertAlive = (): void => {
-    const why = sidecar.whyEnded()
-    if (why !== undefined) throw new Error(`the sidecar ended: ${why}`)
-  }
   return {
     ...sidecar,
     ca: tls.ca,
@@ -113,8 +115,8 @@ export const openSite = async (options: SiteOptions) => {
     /** Throws unless it is alive, lets workers in, and holds on to nothing. */
     assertUnchanged: async (): Promise<void> => {
       assertAlive()
-      await eventually('an end of all connections', SETTLE_MS_MAX, () => isAtRest(1))
-      await eventually(
+      await waitForProcess('an end of all connections', SETTLE_MS_MAX, () => isAtRest(1))
+      await waitForProcess(
         `${descriptorsAtFirst} descriptors instead of ${descriptors()}`,
         SETTLE_MS_MAX,
         () => descriptors() <= descriptorsAtFirst + SPARE_DESCRIPTORS,

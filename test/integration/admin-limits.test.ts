@@ -17,7 +17,7 @@ import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/lib/open-files.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** More than the kernel takes for a peer that reads nothing. */
 const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
@@ -81,11 +81,11 @@ test('idle connections make room for new ones, of their address and in all', asy
     socket.resume().on('close', () => (closed[kind] += 1))
   }
   for (let n = 0; n < 30; n += 1) await open('few', '127.0.0.9')
-  await until(() => closed.few === 22)
+  await waitUntil(() => closed.few === 22)
   t.equal(await livez(url), 200, 'another address is served')
   for (let n = 0; n < 100; n += 1) await open('many', `127.0.1.${1 + (n % 20)}`)
   // The probe's own connection is one of the 64.
-  await until(() => closed.few + closed.many >= 130 - 64)
+  await waitUntil(() => closed.few + closed.many >= 130 - 64)
   t.equal(await livez(url), 200)
   t.equal(closed.few, 30, 'the oldest went first')
 })
@@ -149,7 +149,7 @@ test('pipelined requests are begun one by one, as their peer takes the answers',
   })
   const socket = await dial(t, port)
   socket.write(get('/metrics') + get('/metrics', 'Connection: close'))
-  await until(() => renders === 1)
+  await waitUntil(() => renders === 1)
   for (let n = 0; n < 100; n += 1) await turn()
   t.equal(renders, 1, 'nobody reads the first answer')
   const text = await readAll(socket)
@@ -215,12 +215,12 @@ test('an answer that its peer does not take is given up', async (t) => {
   })
   const socket = await dial(t, port)
   socket.write(get('/metrics'))
-  await until(() => renders === 1 && clock.pending === 1)
+  await waitUntil(() => renders === 1 && clock.pending === 1)
   clock.advance(5000)
   t.ok((await readAll(socket)).length < UNREADABLE.length)
   t.equal(clock.pending, 0)
   t.equal((await fetch(`http://127.0.0.1:${port}/livez`)).status, 200)
-  await until(() => clock.pending === 0)
+  await waitUntil(() => clock.pending === 0)
 })
 
 test('a connection serves a hundred requests and is closed', async (t) => {
@@ -232,7 +232,7 @@ test('a connection serves a hundred requests and is closed', async (t) => {
   for (let n = 1; n <= 100; n += 1) {
     t.notOk(/Connection: close/i.test(text))
     socket.write(get('/livez'))
-    await until(() => answers() === n)
+    await waitUntil(() => answers() === n)
   }
   t.match(text, /Connection: close/i)
   await readAll(socket)

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { test, type Test } from 'tap'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { nextMessage, openWorker } from '../kit/worker-client.ts'
@@ -52,7 +52,7 @@ const serve = async (
   })
   const listening = await sidecar.listening()
   const ask = (path: string) => fetch(`http://${listening.admin}${path}`)
-  await eventually('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
+  await waitForProcess('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
   return { api, ask, url: `ws://${listening.workers}` }
 }
 

@@ -6,8 +6,8 @@ import { readdir, rm } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
+import { waitUntil } from '../kit/wait.ts'
 
 const MAIN = fileURLToPath(new URL('../demo/main.ts', import.meta.url))
 const CONNECT = fileURLToPath(new URL('../demo/connect.ts', import.meta.url))
@@ -119,7 +119,7 @@ test('a demo that is killed takes its sidecar along', async (t) => {
   child.kill('SIGKILL')
   await ended
   // Nobody tells when a process that is not ours is gone; that it lives on ends in a timeout.
-  while (await isLive(adminUrl)) await turn()
+  await waitUntil(async () => !(await isLive(adminUrl)))
 })
 
 const isLive = async (adminUrl: string): Promise<boolean> =>

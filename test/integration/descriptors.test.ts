@@ -11,7 +11,7 @@ import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import { AUDIENCE } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { connectWorker, nextMessage } from '../kit/worker-client.ts'
 
 test('with few descriptors idle admin connections keep no worker out, and none ends the process', async (t) => {
@@ -51,7 +51,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
       },
       () => false,
     )
-  await until(isAdmitted)
+  await waitUntil(isAdmitted)
 
   let closed = 0
   const adminPort = Number(admin.split(':').at(-1))
@@ -64,7 +64,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
       .resume()
       .on('close', () => (closed += 1))
   }
-  await until(() => closed >= 200 - 128 / 16)
+  await waitUntil(() => closed >= 200 - 128 / 16)
   t.ok(await isAdmitted(), 'a worker gets in')
   t.equal((await fetch(`http://${admin}/livez`)).status, 200)
 
@@ -92,6 +92,6 @@ test('with few descriptors idle admin connections keep no worker out, and none e
   first?.send('hello')
   t.equal((await nextMessage(first!)).text, 'hello', 'open streams go on')
   for (const socket of streams) socket.terminate()
-  await until(isAdmitted)
+  await waitUntil(isAdmitted)
   t.notMatch(sidecar.stderr.text, /a bug/)
 })

@@ -14,7 +14,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** A label this long is no name, so that no resolver has to be asked. */
 const NO_HOST = `${'a'.repeat(64)}.invalid`
@@ -24,7 +24,7 @@ const ready = async (t: Test, options: RigOptions = {}) => {
   const clock = new FakeClock()
   const rig = await startRig({ clock, ...options })
   t.teardown(() => rig.stop())
-  await until(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
+  await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
 
   return { clock, rig }
 }

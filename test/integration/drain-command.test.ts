@@ -15,7 +15,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const WINDOW_MS = 20_000
@@ -58,7 +58,7 @@ const proofFor = async (rig: Rig, clock: Pick<Clock, 'now'>, token?: string): Pr
 /** Resolves when the sidecar has taken the request: whatever it does first has then been done. */
 const asked = async (rig: Rig, times = 1): Promise<void> => {
   const count = () => rig.log.filter((line) => line.includes('asked to drain')).length
-  await until(() => count() >= times)
+  await waitUntil(() => count() >= times)
 }
 
 type Post = {

@@ -5,7 +5,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { closeOf, rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const drainingRig = async (t: { teardown: (stop: () => unknown) => unknown }) => {
@@ -127,7 +127,7 @@ test('a worker that does not answer its close cannot hold the drain up', async (
   socket.pause()
   await clock.advanceAsync(20_000 + 5000)
   await drained
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   socket.destroy()
 })
 

@@ -3,7 +3,7 @@
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const NS = 'openclaw'
@@ -39,7 +39,7 @@ test('where that was chosen a stream ends with its token, to the second, and no 
   await rig.clock.advanceAsync(1000)
   t.same(await closed(short.socket), { code: 1008, reason: 'token_expired' })
   t.ok(await echoes(long.socket))
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   t.match(
     rig.audit.filter(({ event }) => event === 'k8s-session-closed'),
     [{ code: 'token_expired', podName: 'worker-a' }],
@@ -96,7 +96,7 @@ test('the grace ends with the pod, and without a grace there is none', async (t)
   await passWallTime(rig, HOUR_S)
   rig.api.deletePod(NS, 'worker-a', { gracePeriodSeconds: 60 })
   // A terminating pod is forgotten by the voucher before the binding is asked.
-  await until(async () => !(await rig.connect(token)).ok)
+  await waitUntil(async () => !(await rig.connect(token)).ok)
   t.ok(await echoes(socket))
   rig.api.recreatePod(NS, 'worker-a')
   await closed(socket)
@@ -111,7 +111,7 @@ test('without a watch an expired token carries its stream for so long, a good on
   const long = await rig.openStream(pod, rig.mint({ pod, expiresInS: 9 * HOUR_S }))
   await passWallTime(rig, HOUR_S)
   await api.stop()
-  await until(() => rig.log.some((line) => line.includes('was interrupted')))
+  await waitUntil(() => rig.log.some((line) => line.includes('was interrupted')))
   await clock.advanceAsync(29_000)
   t.ok(await echoes(short.socket))
   await clock.advanceAsync(2100)
@@ -126,13 +126,13 @@ test('a watch that comes back in time saves the streams of expired tokens', asyn
   const { socket } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   await passWallTime(rig, HOUR_S)
   await api.stop()
-  await until(() => rig.log.some((line) => line.includes('was interrupted')))
+  await waitUntil(() => rig.log.some((line) => line.includes('was interrupted')))
   await clock.advanceAsync(20_000)
   await api.start()
   for (let n = 0; n < 100 && api.openWatches() < 2; n += 1) await clock.advanceAsync(50)
-  await until(() => api.openWatches() === 2)
+  await waitUntil(() => api.openWatches() === 2)
   api.sendBookmark()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_watch_stale_seconds') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_watch_stale_seconds') === 0)
   await clock.advanceAsync(15_000)
   t.ok(await echoes(socket))
 })

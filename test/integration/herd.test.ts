@@ -5,7 +5,7 @@ import { test } from 'tap'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { startOpenClawRig } from '../kit/openclaw-rig.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import type { Connected, Refused } from '../kit/worker-client.ts'
 
 const AT_THE_DOOR = { stream: 64, openclaw: 8 }
@@ -44,8 +44,8 @@ test('the gateway’s time for a worker counts from its turn, and a stalled one 
     codeOf(await rig.connect({ token })),
   )
   const streams = async () => (await rig.metrics()).get('openclaw_k8s_streams')
-  await until(async () => (await streams()) === herd.length)
-  await until(() => rig.gateway.handshakes.length >= AT_THE_DOOR.stream)
+  await waitUntil(async () => (await streams()) === herd.length)
+  await waitUntil(() => rig.gateway.handshakes.length >= AT_THE_DOOR.stream)
   await giveTime()
   t.equal(rig.gateway.handshakes.length, AT_THE_DOOR.stream)
   rig.gateway.setBehaviour('accept')
@@ -67,8 +67,8 @@ test('so does it for nodes, of which fewer are let in at once', async (t) => {
   })
   const atTheDoor = () => rig.gateway.handshakes.length - operators
   const streams = async () => (await rig.metrics()).get('openclaw_k8s_streams')
-  await until(async () => (await streams()) === herd.length)
-  await until(() => atTheDoor() >= AT_THE_DOOR.openclaw)
+  await waitUntil(async () => (await streams()) === herd.length)
+  await waitUntil(() => atTheDoor() >= AT_THE_DOOR.openclaw)
   await giveTime()
   t.equal(atTheDoor(), AT_THE_DOOR.openclaw)
   rig.gateway.setBehaviour('accept')

@@ -7,7 +7,7 @@ import { test, type Test } from 'tap'
 import { startOpenClawRig } from '../kit/openclaw-rig.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 type Target = {
   readonly port: number
@@ -75,7 +75,7 @@ const attack = async (t: Test, target: Target) => {
         await end(client)
       }),
     )
-    await until(async () => (await target.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+    await waitUntil(async () => (await target.metrics()).get('openclaw_k8s_pending_sockets') === 0)
     t.pass(ending)
   }
 }

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { test, type Test } from 'tap'
 import { openStage } from '../demo/stage.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const WITHIN_MS = 10_000
@@ -64,14 +64,14 @@ test('ten unheard errors of sockets are survived and counted, the eleventh exits
   const stream = await openStream(stage)
   const resetUnheard = async () => {
     const socket = await open(stage.url, '127.0.0.13')
-    await eventually('the accept', WITHIN_MS, async () => (await pending()) === 1)
+    await waitForProcess('the accept', WITHIN_MS, async () => (await pending()) === 1)
     // One more answer of that process, so that the reset finds the listeners gone.
     await pending()
     socket.resetAndDestroy()
   }
   for (let n = 1; n <= 10; n += 1) {
     await resetUnheard()
-    await eventually('the count', WITHIN_MS, async () => (await uncaught()) === n)
+    await waitForProcess('the count', WITHIN_MS, async () => (await uncaught()) === n)
   }
   stream.send('still here')
   t.equal((await nextMessage(stream)).text, 'still here')

@@ -7,7 +7,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const rigFor = async (t: { teardown: (stop: () => unknown) => unknown }, options: RigOptions) => {
@@ -27,7 +27,7 @@ const idle = async (rig: Rig, localAddress: string, count: number): Promise<Sock
   const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress })
   socket.on('error', () => {})
   await once(socket, 'connect')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count)
   return socket
 }
 
@@ -46,7 +46,7 @@ test('a connection that never sends its request is cut when the handshake time i
   await clock.advanceAsync(5000 - 200 * 19 - 1)
   t.equal(cut, 0, 'not before its time')
   await clock.advanceAsync(1)
-  await until(() => cut === 2)
+  await waitUntil(() => cut === 2)
 })
 
 test('an admission that hangs on our side ends with the handshake time, as a fault of ours', async (t) => {
@@ -85,7 +85,7 @@ test('one address may have few handshakes under way, and others are not held for
     t.teardown(() => admitted.socket.destroy())
   }
   first.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
   t.not((await ask(rig, ['Authorization: none'])).code, 'too_many_pending', 'a place came free')
   second.destroy()
 })
@@ -97,7 +97,7 @@ test('all addresses together may have few handshakes under way', async (t) => {
   const refused = await ask(rig, [], '127.0.0.30')
   t.same([refused.status, refused.code], [503, 'too_many_pending'])
   for (const socket of sockets) socket.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
 })
 
@@ -113,13 +113,13 @@ test('who has shown a token the cluster signed takes no place from those who hav
     const address = `127.0.0.${20 + nth}`
     const pod = rig.createPod(`worker-${nth}`, address)
     waiting.push(ask(rig, [`Authorization: Bearer ${rig.mint({ pod })}`], address))
-    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === nth)
+    await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === nth)
   }
   const stranger = await idle(rig, '127.0.0.30', 5)
   const another = await idle(rig, '127.0.0.31', 6)
   t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'strangers still have few')
   stranger.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 5)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 5)
   const fifth = rig.createPod('worker-5', '127.0.0.25')
   const bearer = `Authorization: Bearer ${rig.mint({ pod: fifth })}`
   const refused = await ask(rig, [bearer], '127.0.0.25')
@@ -130,7 +130,7 @@ test('who has shown a token the cluster signed takes no place from those who hav
     t.equal((await answer).code, 'admission_timeout', 'and none for long')
   another.destroy()
   rig.api.releaseReviews()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   const late = await idle(rig, '127.0.0.30', 1)
   const last = await idle(rig, '127.0.0.31', 2)
   t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'no place was counted twice')
@@ -183,7 +183,7 @@ test('workers that leave in the middle of their handshakes fail, and others are 
   const good = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
   for (let nth = 1; nth <= 5; nth += 1) {
     t.equal(await leave(rig, '127.0.0.66'), 101)
-    await until(async () => (await rig.metrics()).get(LEFT) === nth)
+    await waitUntil(async () => (await rig.metrics()).get(LEFT) === nth)
   }
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
   const neighbour = await ask(rig, [good])
@@ -204,7 +204,7 @@ test('half a request costs its address an attempt, and a bare connection none', 
   for (let nth = 0; nth < 10; nth += 1) await send('')
   t.equal((await rig.metrics()).get(LEFT), 0)
   for (let nth = 0; nth < 5; nth += 1) await send('GET / HTTP/1.1')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
 })
 
@@ -262,7 +262,7 @@ test('a pod that comes and goes is asked to wait too', async (t) => {
   const come = async () => {
     const { socket, status, code } = await ask(rig, [bearer])
     socket.destroy()
-    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 0)
+    await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 0)
     return status === 101 ? 'ok' : code
   }
   const codes: (string | undefined)[] = []
@@ -317,7 +317,7 @@ test('a pod has as many streams as it may, and gets a place back when one ends',
   if (!first.ok || !second.ok || !neighbour.ok) throw new Error('refused')
   first.socket.close()
   await closed(first.socket)
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   const fourth = await rig.connect({ token })
   t.ok(fourth.ok)
   for (const worker of [second, neighbour, fourth]) if (worker.ok) worker.socket.terminate()
@@ -353,7 +353,7 @@ test('a goodbye before any credential frees the socket, whatever comes behind it
   await once(socket.resume(), 'data')
   socket.end(Buffer.from([0]))
   await clock.advanceAsync(3000)
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.pass('the next one of this address may come')
 })
 

@@ -4,6 +4,7 @@ import { test } from 'tap'
 import type { Stage } from '../demo/stage.ts'
 import { openStageFor, refuseOne } from '../kit/output-stage.ts'
 import { openPipe } from '../kit/pipes.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** Node warns of something while the sidecar starts. */
 const WARNING_AT_START = `--import=data:text/javascript,${encodeURIComponent(
@@ -16,10 +17,9 @@ const droppedBy = async (stage: Stage, output: 'audit' | 'log'): Promise<number>
 }
 
 const waitForDropped = async (stage: Stage, output: 'audit' | 'log') => {
-  for (;;) {
-    const dropped = await droppedBy(stage, output)
-    if (dropped > 0) return dropped
-  }
+  let dropped = 0
+  await waitUntil(async () => (dropped = await droppedBy(stage, output)) > 0)
+  return dropped
 }
 
 test('what Node warns of is a line of the log, not text between its lines', async (t) => {
@@ -38,7 +38,7 @@ test('a reader of stdout that leaves is told of once, and what it missed is coun
   const told = await sidecar.stderr.wait(({ msg }) => msg === 'lines are being dropped')
   t.match(told, { level: 'error', output: 'audit', code: 'EPIPE' })
   await refuseOne(stage)
-  while ((await droppedBy(stage, 'audit')) < 2);
+  await waitUntil(async () => (await droppedBy(stage, 'audit')) >= 2)
   t.equal(sidecar.stderr.records.filter(({ output }) => output === 'audit').length, 1)
   t.equal(await droppedBy(stage, 'log'), 0)
   sidecar.signal('SIGINT')

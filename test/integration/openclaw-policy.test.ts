@@ -3,7 +3,7 @@
 import { test, type Test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { startOpenClawRig, type OpenClawRig } from '../kit/openclaw-rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
 
 const allow = (...commands: readonly string[]) =>
@@ -39,7 +39,7 @@ test('a narrower list of commands ends the sessions that offer more, and they co
   reload('system.which')
   t.match(await run.closed, { code: 1012, reason: 'policy_changed' })
   t.equal(which.socket.readyState, 1, 'who offers no more than that stays')
-  await until(() => rig.audit.some(({ code }) => code === 'policy_changed'))
+  await waitUntil(() => rig.audit.some(({ code }) => code === 'policy_changed'))
 
   const again = await rig.openNode({
     auth: { token: run.token },

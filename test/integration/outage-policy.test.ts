@@ -4,13 +4,13 @@ import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
 import { runUntil } from '../kit/run-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 const NS = 'openclaw'
 const LOCALLY = 'k8sTrust.onApiOutage=verify-locally'
 
 const isLost = async ({ log }: WatchedRig) =>
-  until(() => log.filter((line) => line.includes('was interrupted')).length >= 2)
+  waitUntil(() => log.filter((line) => line.includes('was interrupted')).length >= 2)
 
 const start = async (t: Parameters<typeof startWatchedRig>[0], set: readonly string[]) => {
   const rig = await startWatchedRig(t, { set })
@@ -20,7 +20,7 @@ const start = async (t: Parameters<typeof startWatchedRig>[0], set: readonly str
   const gone = rig.createPod('gone', '127.0.0.13')
   await rig.openStream(gone)
   rig.api.deletePod(NS, 'gone')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_watched_pods') === 2)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_watched_pods') === 2)
   return { rig, pod, ending, gone }
 }
 

@@ -3,7 +3,7 @@
 import { test } from 'tap'
 import { openStageFor, refuseOne } from '../kit/output-stage.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** SIGWINCH becomes a bug: an exception nobody catches. */
 const BUG_AT_SIGWINCH = `--import=data:text/javascript,${encodeURIComponent(
@@ -46,7 +46,7 @@ for (const [signals, code] of [
     for (const signal of signals) {
       stage.sidecar.signal(signal)
       // Before the second one the first must have been taken.
-      await until(async () => !(await fetch(`${stage.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
+      await waitUntil(async () => !(await fetch(`${stage.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
     }
     t.strictSame(await stage.sidecar.exited, { code, signal: null })
   })

@@ -18,7 +18,7 @@ import {
   type DialectParts,
 } from '../kit/stepped-line.ts'
 import type { Position, SteppedLine } from '../kit/stepped-line.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { connectFrame, createDevice } from '../openclaw/light-node.ts'
 
 const gateway = await startGatewayStub({ mode: 'openclaw' })
@@ -121,7 +121,9 @@ const strikeAt = async (line: SteppedLine, { strike }: Strike, at: Position) => 
   })
   await untilClosed(line, closed)
   const { outcomes, registry } = line
-  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  await waitUntil(
+    () => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0,
+  )
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
@@ -130,13 +132,13 @@ const strikeAt = async (line: SteppedLine, { strike }: Strike, at: Position) => 
 const calibrate = async (line: SteppedLine) => {
   line.probe.arm()
   const { worker, closed } = admit(line)
-  await until(() => line.outcomes.includes('admitted'))
+  await waitUntil(() => line.outcomes.includes('admitted'))
   await turn()
   const steps = [...line.probe.steps]
   const positions = positionsOf(line.probe)
   worker.terminate()
   await closed
-  await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+  await waitUntil(() => line.registry.size === 0 && gateway.connections.size === 0)
   return { steps, positions }
 }
 
@@ -182,9 +184,9 @@ for (const isEnrolled of [true, false]) {
       const told = gateway.received.length
       const { worker, closed } = admit(line)
       line.probe.arm(at, () => line.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
-      await until(() => line.probe.hasFired && line.outcomes.length > 0)
+      await waitUntil(() => line.probe.hasFired && line.outcomes.length > 0)
       // What is revoked in the moment of its release is closed a moment later.
-      await until(() => line.registry.size === 0 || isSettled(line, told))
+      await waitUntil(() => line.registry.size === 0 || isSettled(line, told))
       if (line.registry.size === 0) {
         const [first = '', last = ''] = line.outcomes
         const isClosed = first === 'admitted' && last === 'closed policy_changed'
@@ -197,7 +199,7 @@ for (const isEnrolled of [true, false]) {
       }
       worker.terminate()
       await closed
-      await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+      await waitUntil(() => line.registry.size === 0 && gateway.connections.size === 0)
       line.allow(ACCOUNT)
     }
     t.ok(ends.filtered > 0 && ends.refused > 0 && ends.closed > 0, JSON.stringify(ends))
@@ -220,7 +222,7 @@ test('when a reload allows more at any moment, nobody is let in with what the ga
       isInTime = !line.probe.steps.includes('binding.check')
       line.allow(ACCOUNT)
     })
-    await until(() => line.probe.hasFired && line.outcomes.length > 0)
+    await waitUntil(() => line.probe.hasFired && line.outcomes.length > 0)
     const [outcome] = line.outcomes
     const isWide = (commandsTold(told)?.length ?? 0) > 1
     if (outcome === 'refused policy_changed') refused += 1
@@ -228,7 +230,7 @@ test('when a reload allows more at any moment, nobody is let in with what the ga
     else if (isInTime && !isWide) t.fail(`${place}: let in with less`)
     worker.terminate()
     await closed
-    await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+    await waitUntil(() => line.registry.size === 0 && gateway.connections.size === 0)
     t.strictSame(
       line.outcomes.slice(1).filter((each) => each.includes('policy_changed')),
       [],

@@ -11,7 +11,7 @@ import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import { positionsOf, startSteppedLine, untilClosed } from '../kit/stepped-line.ts'
 import type { Position, SteppedLine } from '../kit/stepped-line.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 type Carrier = 'header' | 'in-band'
 type Victim = { readonly line: SteppedLine; readonly pod: Pod; readonly worker: WebSocket }
@@ -111,13 +111,13 @@ const calibrate = async (carrier: Carrier) => {
   const line = await startSteppedLine(keys, gateway.url)
   line.probe.arm()
   const { worker, closed } = admit(line, carrier)
-  await until(() => line.outcomes.includes('admitted'))
+  await waitUntil(() => line.outcomes.includes('admitted'))
   await turn()
   const steps = [...line.probe.steps]
   const positions = positionsOf(line.probe)
   worker.terminate()
   await closed
-  await until(() => line.registry.size === 0)
+  await waitUntil(() => line.registry.size === 0)
   await line.stop()
   return { steps, positions }
 }
@@ -142,7 +142,9 @@ const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: 
   })
   await untilClosed(line, closed)
   const { outcomes, registry } = line
-  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  await waitUntil(
+    () => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0,
+  )
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
@@ -205,14 +207,14 @@ for (const [name, { set, code }] of Object.entries(RULES)) {
           isInTime = !line.probe.steps.includes('binding.check')
           line.allow(ACCOUNT, [set])
         })
-        await until(() => line.outcomes.length > 0 && line.probe.hasFired)
+        await waitUntil(() => line.outcomes.length > 0 && line.probe.hasFired)
         const [outcome = ''] = line.outcomes
         if (outcome !== 'admitted') refused += 1
         if (outcome !== 'admitted' && outcome !== `refused ${code}`) t.fail(`${place}: ${outcome}`)
         if (outcome === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
         worker.terminate()
         await closed
-        await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+        await waitUntil(() => line.registry.size === 0 && gateway.connections.size === 0)
         line.allow(ACCOUNT)
       }
       t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)

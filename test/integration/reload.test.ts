@@ -11,7 +11,7 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../demo/sidecar-process.ts'
 import { createAuthority } from '../kit/authority.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { closed, connectWorker, openWorker } from '../kit/worker-client.ts'
@@ -50,7 +50,7 @@ test('who is taken off the list loses its streams, who stays keeps them, who is 
   t.ok(await echoes(b.socket))
   t.equal(codeOf(await rig.connect(a.token)), 'identity_not_allowed')
   t.equal(codeOf(await rig.connect(b.token, '127.0.0.12')), 'ok')
-  await until(() => rig.audit.some(({ code }) => code === 'identity_not_allowed'))
+  await waitUntil(() => rig.audit.some(({ code }) => code === 'identity_not_allowed'))
 
   const third = rig.createPod('worker-c', '127.0.0.13', { serviceAccount: 'third' })
   t.equal(codeOf(await rig.connect(rig.mint({ pod: third }), '127.0.0.13')), 'ok')
@@ -71,7 +71,7 @@ test('a pod that goes while its watch is exchanged for another is not overlooked
   const going = await rig.openStream(rig.createPod('going', '127.0.0.12'))
   api.pause('lists')
   reload(rig, allow("serviceAccount: 'openclaw-*'"))
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   api.deletePod('openclaw', 'going')
   t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
   t.equal(codeOf(await rig.connect(staying.token)), 'ok', 'a live GET stands in for the watch')
@@ -112,7 +112,7 @@ test('a role that is no longer allowed ends its streams, and trust switched off 
   reload(rig, allow(A), 'k8sTrust.enabled=false')
   t.same(await closed(node), { code: 1008, reason: 'trust_disabled' })
   t.equal(codeOf(await rig.connect(token)), 'trust_disabled')
-  await until(() => rig.api.openWatches() === 0)
+  await waitUntil(() => rig.api.openWatches() === 0)
   reload(rig, allow(A))
   t.equal(codeOf(await rig.connect(token)), 'ok', 'and on again')
 })
@@ -172,7 +172,7 @@ test('a rule about addresses that is drawn tighter ends the streams it would not
   if (!away.ok) throw new Error('refused')
   const ending = await rig.openStream(rig.createPod('worker-c', '127.0.0.13'))
   rig.api.deletePod('openclaw', 'worker-c', { gracePeriodSeconds: 30 })
-  await until(async () => codeOf(await rig.connect(ending.token, '127.0.0.13')) !== 'ok')
+  await waitUntil(async () => codeOf(await rig.connect(ending.token, '127.0.0.13')) !== 'ok')
   reload(rig, allow(A), 'k8sTrust.allowHostNetwork=true')
   t.same(await closed(away.socket), { code: 1008, reason: 'source_address_mismatch' })
   t.ok(await echoes(host.socket))

@@ -2,7 +2,7 @@
 
 import { test } from 'tap'
 import { connectWorker, closed } from '../kit/worker-client.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 
 const NS = 'openclaw'
@@ -35,7 +35,7 @@ test('a deleted pod loses its streams at once, and its token although the cluste
   t.equal(api.counts.tokenReviews, tokenReviews, 'nobody had to be asked')
   t.equal(rig.gateway.handshakes.length, 3)
 
-  await until(() => closesOf(rig).length === 2)
+  await waitUntil(() => closesOf(rig).length === 2)
   t.match(
     closesOf(rig),
     [1, 2].map(() => ({
@@ -132,11 +132,11 @@ test('a pod that is asked to end lets nobody in, and its streams have the shorte
     // The streams are asked once a second.
     await clock.advanceAsync(1000)
     t.same(await closed(socket), { code: 1008, reason: 'pod_terminating' })
-    await until(() => closesOf(rig).length === 1)
+    await waitUntil(() => closesOf(rig).length === 1)
     t.match(closesOf(rig), [{ code: 'pod_terminating' }])
     t.equal(await verdicts(), 1, 'the cluster still vouches for it')
     api.finishPod(NS, 'worker-a')
-    await until(async () => (await verdicts()) === 0)
+    await waitUntil(async () => (await verdicts()) === 0)
   }
 })
 
@@ -185,12 +185,12 @@ test('a review that comes after its pod went counts for nothing', async (t) => {
   api.pauseReviews()
   const sharing = [rig.connect(token), rig.connect(token)]
   await api.reviewArrived()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
   api.deletePod(NS, 'worker-a')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_terminating', 'at once')
   t.equal(api.reviewsHeld(), 1, 'while the API server has yet to say "authenticated"')
   api.releaseReviews()
-  await until(
+  await waitUntil(
     async () =>
       (await rig.metrics()).get(
         'openclaw_k8s_token_review_duration_seconds_count{outcome="authenticated"}',
@@ -208,7 +208,7 @@ test('a pod the watch has not shown is waited for, at most 2 s, and one GET says
   api.blackholeWatches()
   const token = rig.mint({ pod: rig.createPod('worker-a', '127.0.0.11') })
   const isWaiting = async () =>
-    until(async () => {
+    waitUntil(async () => {
       const metrics = await rig.metrics()
       return (
         metrics.get('openclaw_k8s_streams') === 1 &&
@@ -237,7 +237,7 @@ test('a pod the watch has not shown is waited for, at most 2 s, and one GET says
   const third = rig.connect(rig.mint({ pod: late }), '127.0.0.12')
   await api.requested('tokenReviews', 2)
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await clock.advanceAsync(50)
   t.equal(codeOf(await third), 'ok', 'the watch came back and showed it')
   t.equal(api.counts.podGets, 2, 'without another question')
@@ -247,7 +247,7 @@ test('a pod without an address yet is let in when the kubelet has written it', a
   const rig = await startWatchedRig(t)
   const pod = rig.createPod('worker-a', '127.0.0.11', { ips: [], phase: 'Pending' })
   const attempt = rig.connect(rig.mint({ pod }))
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_verdict_cache_entries') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_verdict_cache_entries') === 1)
   rig.api.patchPod(NS, 'worker-a', { status: { podIPs: [{ ip: '127.0.0.11' }] } })
   t.equal(codeOf(await attempt), 'ok')
   t.equal(rig.clock.monotonic(), 1)
@@ -296,7 +296,7 @@ test('where sources are hidden every audit line says that they were only reporte
   rig.api.deletePod(NS, 'worker-a')
   await closed(socket)
   t.equal(codeOf(await rig.connect(token, '127.0.0.99')), 'pod_deleted', 'but not after its end')
-  await until(() => closesOf(rig).length === 2)
+  await waitUntil(() => closesOf(rig).length === 2)
   await rig.clock.advanceAsync(1000)
   t.equal(rig.audit.length, 5)
   t.match(

@@ -10,7 +10,7 @@ import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type RigOptions } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { nextMessage } from '../kit/worker-client.ts'
 
 type Scope = { teardown: (stop: () => unknown) => unknown; testdir: () => string }
@@ -138,7 +138,7 @@ test('a TLS handshake that never comes is cut when the handshake time is up', as
   const socket = connectTcp({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
   socket.on('error', () => {}).resume()
   await once(socket, 'connect')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
   const cut = once(socket, 'close')
   await clock.advanceAsync(5000)
   await cut
@@ -157,7 +157,7 @@ test('TLS handshakes that lead to no request are charged, and in the end not eve
     const isWhole = nth % 2 === 0
     const { result } = await shake(isWhole ? {} : { ca: stranger.cert })
     t.equal(result, isWhole ? 'TLSv1.3' : 'refused')
-    await until(async () => (await left()) === nth)
+    await waitUntil(async () => (await left()) === nth)
   }
   t.equal((await shake({})).result, 'refused')
   const limited = 'openclaw_k8s_upgrades_refused_total{code="rate_limited"}'

@@ -7,7 +7,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { closeOf, rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const MESSAGE_BYTES_MAX = 26_214_400
@@ -261,7 +261,7 @@ test('a worker that leaves while its token is reviewed frees its place at once',
     await rig.api.reviewArrived()
     t.equal(await pending(), 1)
     end(socket)
-    await until(async () => (await pending()) === 0)
+    await waitUntil(async () => (await pending()) === 0)
     t.equal(rig.api.reviewsHeld(), 1, `${name}: its review is still under way`)
     rig.api.releaseReviews()
     socket.destroy()
@@ -313,7 +313,7 @@ test('the bytes of a stream are in its audit line', async (t) => {
   await Promise.all([readFrames(socket), gateway.closed])
   const isOfStream = ({ event, streamId }: { event: string; streamId?: unknown }) =>
     event === 'k8s-session-closed' && streamId === opened?.['streamId']
-  await until(() => rig.audit.some(isOfStream))
+  await waitUntil(() => rig.audit.some(isOfStream))
   t.match(rig.audit.find(isOfStream), {
     code: 'completed',
     podUid: pod.metadata.uid,

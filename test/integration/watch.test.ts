@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises'
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { runUntil } from '../kit/run-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const NS = 'openclaw'
@@ -14,7 +14,7 @@ const metric = async (rig: WatchedRig, name: string) =>
 /** Lets time pass until both watches are open again. */
 const reconnect = async (rig: WatchedRig) => {
   for (let n = 0; n < 100 && rig.api.openWatches() < 2; n += 1) await rig.clock.advanceAsync(50)
-  await until(() => rig.api.openWatches() === 2)
+  await waitUntil(() => rig.api.openWatches() === 2)
 }
 
 /** A stream that stays and one whose pod is about to go. */
@@ -29,8 +29,10 @@ test('between a cut and the next word nobody enters whose pod went, although the
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
-  await until(async () => rig.log.filter((line) => line.includes('was interrupted')).length === 2)
+  await waitUntil(() => api.openWatches() === 0)
+  await waitUntil(
+    async () => rig.log.filter((line) => line.includes('was interrupted')).length === 2,
+  )
   api.deletePod(NS, 'going')
   const gets = api.counts.podGets
   t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
@@ -51,7 +53,7 @@ test('twenty cuts in a row miss no deletion and revoke nobody else', async (t) =
   for (let n = 0; n < 20; n += 1) {
     const going = await rig.openStream(rig.createPod(`going-${n}`, '127.0.0.12'))
     api.dropWatches()
-    await until(() => api.openWatches() === 0)
+    await waitUntil(() => api.openWatches() === 0)
     api.deletePod(NS, `going-${n}`)
     await reconnect(rig)
     t.equal((await closed(going.socket)).reason, 'pod_deleted')
@@ -71,7 +73,7 @@ test('a watch that went mute is not believed after 2 s, and known to be dead aft
   const gets = api.counts.podGets
   api.pause('podGets')
   const sharing = [1, 2, 3].map(async () => rig.connect(going.token, '127.0.0.12'))
-  await until(async () => (await metric(rig, 'streams')) === 5)
+  await waitUntil(async () => (await metric(rig, 'streams')) === 5)
   await api.arrived('podGets')
   api.release('podGets')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_not_found')
@@ -131,19 +133,19 @@ test('behind a mute watch of ServiceAccounts one question serves all their pods 
   api.blackholeWatches('serviceaccounts')
   await clock.advanceAsync(2001)
   rig.createPod('word', '127.0.0.13')
-  await until(async () => (await metric(rig, 'watched_pods')) === 3)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 3)
   const { serviceAccountLookups: lookups, podGets } = api.counts
   api.pause('serviceAccountLookups')
   const herd = Array.from({ length: 6 }, async (_, nth) =>
     nth % 2 === 0 ? rig.connect(staying.token) : rig.connect(going.token, '127.0.0.12'),
   )
-  await until(async () => (await metric(rig, 'streams')) === 8)
+  await waitUntil(async () => (await metric(rig, 'streams')) === 8)
   await api.arrived('serviceAccountLookups')
   api.release('serviceAccountLookups')
   for (const each of herd) t.equal(codeOf(await each), 'ok')
   await clock.advanceAsync(1999)
   rig.createPod('word-2', '127.0.0.14')
-  await until(async () => (await metric(rig, 'watched_pods')) === 4)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 4)
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
   t.equal(api.counts.serviceAccountLookups, lookups + 1)
   t.equal(api.counts.podGets, podGets, 'the pods are heard of')
@@ -176,7 +178,7 @@ test('a herd behind a quiet watch is asked for pod by pod, in turn and each once
     const address = `127.0.0.${20 + nth}`
     return { address, token: rig.mint({ pod: rig.createPod(`worker-${nth}`, address) }) }
   })
-  await until(async () => (await metric(rig, 'watched_pods')) === 6)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 6)
   // The last word of the watch is too old then, and the last GET is due in twice a deadline.
   await clock.advanceAsync(2001)
   const codes = herd.map(async ({ address, token }) => codeOf(await rig.connect(token, address)))
@@ -190,7 +192,7 @@ test('what a compacted history no longer tells is found in a new list', async (t
   const { staying, going } = await openTwo(rig)
   const replaced = await rig.openStream(rig.createPod('replaced', '127.0.0.13'))
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   api.deletePod(NS, 'going')
   const fresh = api.recreatePod(NS, 'replaced')
   api.expireWatches()
@@ -204,7 +206,7 @@ test('what a compacted history no longer tells is found in a new list', async (t
 
   // The same, said on a watch that is open.
   api.expireWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
   t.ok(api.counts.lists >= 6)
   t.ok(await echoes(staying.socket))
@@ -244,7 +246,7 @@ test('the own token rotated under a watch costs a pause and is no error', async 
   api.revokeSidecarToken()
   await writeFile(rig.tokenFile, api.sidecarToken())
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
   t.equal(await metric(rig, 'own_credential_errors_total'), 0)
   t.ok(await echoes(staying.socket))
@@ -256,7 +258,7 @@ test('without the right to watch pods nobody enters, we say so, and the right he
   const { staying } = await openTwo(rig)
   api.setRbac({ pods: false })
   api.dropWatches()
-  await until(
+  await waitUntil(
     async () =>
       ((await metric(rig, 'own_credential_errors_total')) ?? 0) > 0 ||
       (await clock.advanceAsync(50)) === null,
@@ -291,12 +293,12 @@ test('many pods are listed in pages, and each of them is known', async (t) => {
   const pods = Array.from({ length: 250 }, (_, n) =>
     rig.createPod(`worker-${n}`, `127.0.${1 + (n >> 7)}.${1 + (n & 127)}`),
   )
-  await until(async () => (await metric(rig, 'watched_pods')) === 250)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 250)
   api.deletePod(NS, 'worker-3')
   api.expireWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
-  await until(async () => (await metric(rig, 'watched_pods')) === 249)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 249)
   const pages = api.requests.filter(
     ({ route, url }) => route === 'lists' && url.includes('continue='),
   )

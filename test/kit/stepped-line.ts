@@ -26,7 +26,7 @@ import { FakeWatch } from './fake-collections.ts'
 import { answerCall, targetOf, type Backend } from './kube-routes.ts'
 import { KubeStore, type KubeEvent, type Pod } from './kube-store.ts'
 import { mintToken, type KeyRing } from './kube-tokens.ts'
-import { until } from './until.ts'
+import { waitUntil } from './wait.ts'
 import { createWorkloads } from './kube-workloads.ts'
 
 const ISSUER = 'https://kubernetes.default.svc.cluster.local'
@@ -261,7 +261,7 @@ export const untilClosed = async (line: SteppedLine, closed: Promise<void>): Pro
   let isClosed = false
   void closed.then(() => (isClosed = true))
   let turns = 0
-  await until(() => {
+  await waitUntil(() => {
     turns += 1
     if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
     return isClosed

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
 import type { ListedNode } from './operator.ts'
-import { until } from './processes.ts'
 import { RESTRICTED, type Stage } from './stage.ts'
 
 const WHICH = { bins: ['uname'] }
@@ -77,7 +77,9 @@ export const testAdmission = (stage: Stage): void => {
       const node = nodes.find(({ displayName }) => displayName === pod.name)
       return node?.connected === true && node.commands?.includes('system.run') === true && node
     }
-    const wide = await stage.explained(pod.name, () => until('the wider surface is listed', isWide))
+    const wide = await stage.explained(pod.name, () =>
+      waitForProcess('the wider surface is listed', 30_000, isWide),
+    )
     const invoked = await stage.operator().invoke(wide.nodeId, 'system.which', WHICH)
     assert.match(bins(invoked)?.['uname'] ?? '', /uname$/u)
   })

@@ -1,8 +1,8 @@
 /** The story of the demonstration: two real nodes, then four, a command on each, one pod gone. */
 
+import { waitForProcess } from '../kit/wait.ts'
 import { raisePods } from './namespace.ts'
 import type { ListedNode } from './operator.ts'
-import { until } from './processes.ts'
 import { startStage, type Stage, type StagePod } from './stage.ts'
 
 const FIRST = ['openclaw-worker-0', 'openclaw-worker-1']
@@ -60,7 +60,7 @@ const tell = async (stage: Stage): Promise<void> => {
   say(`\nThe pod ${last.pod.name} is deleted: its stream closes, its device record goes.`)
   stage.deletePod(last.pod)
   const deleted = performance.now()
-  await until('the record is gone', async () => {
+  await waitForProcess('the record is gone', 30_000, async () => {
     return (await stage.devicesNamed(last.pod.name)).length === 0
   })
   say(`Gone from the gateway after ${Math.round(performance.now() - deleted)} ms.`)

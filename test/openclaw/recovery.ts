@@ -4,9 +4,9 @@ import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
 import { createAuthority } from '../kit/authority.ts'
-import { until } from './processes.ts'
 import { PAUSING_CODES, type RealNode } from './real-node.ts'
 import { TRUST, type Stage, type StagePod } from './stage.ts'
 
@@ -18,7 +18,7 @@ const STALE_LIFE_S_MIN = 20
 const STALE_LIFE_STARTS = 2
 
 const expired = (atMs: number) =>
-  until('the token has expired', () => Date.now() > atMs, atMs - Date.now() + 5000)
+  waitForProcess('the token has expired', atMs - Date.now() + 5000, () => Date.now() > atMs)
 
 /** The real nodes of the first tests, which are still running. */
 const LASTING = ['worker-exec', 'worker-env', 'worker-restricted']
@@ -87,10 +87,8 @@ export const testRecovery = (stage: Stage): void => {
     assert.notEqual((await refused.connect())?.ok, true)
     assert.ok([1012, 1013].includes((await refused.closed).code))
     const real = await stage.startRealNode(pod)
-    await until(
-      'the real node was refused',
-      () => /closed|failed/u.test(real.said()),
-      BACK_LIMIT_MS,
+    await waitForProcess('the real node was refused', BACK_LIMIT_MS, () =>
+      /closed|failed/u.test(real.said()),
     )
     await stage.api.start()
     await stage.usable(pod.name, BACK_LIMIT_MS)
@@ -145,7 +143,7 @@ export const testRecovery = (stage: Stage): void => {
     stage.deletePod(pod)
     assert.equal((await stage.devicesNamed(pod.name)).length, 1)
     await stage.sidecar.start()
-    await until('the record of the orphan is gone', async () => {
+    await waitForProcess('the record of the orphan is gone', 30_000, async () => {
       return (await stage.devicesNamed(pod.name)).length === 0
     })
   })

@@ -1,9 +1,9 @@
 /** Sessions that live as long as their pods: many at once, one to a pod, none left behind. */
 
 import assert from 'node:assert/strict'
+import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
 import { connectLightNode, createDevice, type Device, type LightNode } from './light-node.ts'
-import { until } from './processes.ts'
 import { gatewayShareMs, headerValues } from './relay.ts'
 import { NAMESPACE, type Stage, type StagePod } from './stage.ts'
 
@@ -40,10 +40,10 @@ export const testSessions = (stage: Stage): void => {
   }
 
   const gone = (name: string) =>
-    until(
+    waitForProcess(
       `the device of ${name} is gone`,
-      async () => (await stage.devicesNamed(name)).length === 0,
       GONE_LIMIT_MS,
+      async () => (await stage.devicesNamed(name)).length === 0,
     )
 
   test(`${AT_ONCE} nodes at once are all usable`, async (t) => {
@@ -100,10 +100,10 @@ export const testSessions = (stage: Stage): void => {
       for (const pod of pods) stage.deletePod(pod)
       await Promise.all(nodes.map(({ closed }) => closed))
     }
-    await until(
+    await waitForProcess(
       'the gateway has as many device records as before',
-      async () => (await stage.operator().devices()).length === before,
       GONE_LIMIT_MS,
+      async () => (await stage.operator().devices()).length === before,
     )
     assert.deepEqual(await stage.operator().pendingDevices(), [])
   })
@@ -175,7 +175,11 @@ export const testSessions = (stage: Stage): void => {
     await stage.sidecar.start()
     for (const { name } of orphans) await gone(name)
     const left = () => stage.devicesNamed(namesake.name)
-    await until('one device of that name is left', async () => (await left()).length < 2)
+    await waitForProcess(
+      'one device of that name is left',
+      30_000,
+      async () => (await left()).length < 2,
+    )
     assert.deepEqual(
       (await left()).map(({ deviceId }) => deviceId),
       [id],

@@ -1,10 +1,12 @@
 /** The sidecar as it ships: a process of its own with a configuration file. */
 
+import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { waitForProcess } from '../kit/wait.ts'
 import type { GatewayMode } from './gateway.ts'
-import { startProcess, until } from './processes.ts'
+import { startProcess } from './processes.ts'
 
 export type SidecarOptions = {
   readonly directory: string
@@ -52,16 +54,12 @@ export const startSidecar = async (options: SidecarOptions) => {
   let running = launch()
   const past: string[] = []
   const ready = () =>
-    until(
-      'the sidecar is ready',
-      async () => {
-        if (running.hasExited()) throw new Error(`the sidecar ended:\n${running.tell()}`)
-        const answer = await fetch(`${adminUrl}/readyz?verbose`)
-        if (!answer.ok) throw new Error(await answer.text())
-        return true
-      },
-      READY_LIMIT_MS,
-    )
+    waitForProcess('the sidecar is ready', READY_LIMIT_MS, async () => {
+      assert.ok(!running.hasExited(), `the sidecar ended:\n${running.tell()}`)
+      const answer = await fetch(`${adminUrl}/readyz?verbose`)
+      if (!answer.ok) throw new Error(await answer.text())
+      return true
+    })
   await ready()
 
   return {

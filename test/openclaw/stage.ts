@@ -4,12 +4,12 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startKubeApi } from '../kit/kube-api.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { GATEWAY_SECRET, startGateway, type GatewayMode } from './gateway.ts'
 import { connectLightNode, createDevice, openLightNode } from './light-node.ts'
 import type { LightNodeOptions } from './light-node.ts'
 import { podAddress } from './namespace.ts'
 import type { Operator } from './operator.ts'
-import { until } from './processes.ts'
 import { startRealNode, type RealNode, type RealNodeOptions } from './real-node.ts'
 import { startRelay } from './relay.ts'
 import { startSidecar } from './sidecar.ts'
@@ -198,23 +198,19 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
     connected: (podName: string, limitMs = USABLE_LIMIT_MS) =>
       explained(podName, () => {
         const what = `the gateway lists ${podName} as connected`
-        return until(
+        return waitForProcess(
           what,
-          async () => (await find(podName))?.connected === true && find(podName),
           limitMs,
+          async () => (await find(podName))?.connected === true && find(podName),
         )
       }),
     /** Waits until a command of the pod answers. */
     usable: (podName: string, limitMs = USABLE_LIMIT_MS) =>
       explained(podName, () =>
-        until(
-          `${podName} answers system.which`,
-          async () => {
-            const node = await find(podName)
-            return node && operator.invoke(node.nodeId, 'system.which', { bins: ['uname'] })
-          },
-          limitMs,
-        ),
+        waitForProcess(`${podName} answers system.which`, limitMs, async () => {
+          const node = await find(podName)
+          return node && operator.invoke(node.nodeId, 'system.which', { bins: ['uname'] })
+        }),
       ),
     explained,
     devicesNamed: async (podName: string) =>

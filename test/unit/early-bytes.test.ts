@@ -11,7 +11,7 @@ import { runInNewContext } from 'node:vm'
 import { test, type Test } from 'tap'
 import { EarlyBytes } from '@openclaw-k8s/auth-sidecar/edge/early-bytes.ts'
 import { createAuthority } from '../kit/authority.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -179,7 +179,7 @@ for (const [name, isTls] of [
     client.write(bytes.subarray(0, 1))
     client.write(bytes.subarray(1, 5000))
     client.end(bytes.subarray(5000))
-    await until(() => socket.readableLength >= HIGH_WATER_MARK)
+    await waitUntil(() => socket.readableLength >= HIGH_WATER_MARK)
     for (let n = 0; n < 20; n += 1) await turn()
     t.equal(early.held.length, 0, 'everything is back in the socket')
     t.ok(socket.readableLength <= 3 * HIGH_WATER_MARK, `${socket.readableLength} bytes`)

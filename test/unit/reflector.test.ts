@@ -9,6 +9,7 @@ import { Reflector } from '@openclaw-k8s/auth-sidecar/kube/reflector.ts'
 import { RelistNeeded, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import type { WatchEvent } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { FakeCollections } from '../kit/fake-collections.ts'
 
 type Named = { readonly metadata: { readonly name: string } }
@@ -382,7 +383,7 @@ test('a watch without an answer is given up, and one under way ends with its sig
   const quiet = await serve(t, (response) => response.flushHeaders())
   const watching = quiet.read()
   watching.catch(() => {})
-  while (quiet.opened() === 0) await turn()
+  await waitUntil(() => quiet.opened() > 0)
   await quiet.clock.advanceAsync(3_600_000)
   t.equal(quiet.clock.pending, 0, 'no deadline but the signal')
   quiet.controller.abort(new Error('enough'))

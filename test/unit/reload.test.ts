@@ -8,7 +8,7 @@ import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/file-watch.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
 
 const watchVolume = async (t: Test) => {
@@ -26,7 +26,7 @@ const watchVolume = async (t: Test) => {
   })
   t.teardown(stop)
   /** An event arms the settling timer beside the poll's. */
-  const noticed = () => until(() => clock.pending === 2)
+  const noticed = () => waitUntil(() => clock.pending === 2)
   return { directory, clock, swap, changes, noticed, stop }
 }
 

@@ -1,4 +1,4 @@
-/** The whole line over a cluster in this process, whose every step can be counted and cut into. */
+/** The whole line of admission over a cluster in this process: each step is counted, and can be interrupted. */
 
 import type { IncomingMessage } from 'node:http'
 import type { Cluster } from '@openclaw-k8s/auth-sidecar/compose/cluster.ts'
@@ -105,7 +105,7 @@ export const positionsOf = ({ gaps }: Probe): readonly Position[] =>
     Array.from({ length: Math.max(1, gap) }, (_, nth) => ({ step, offset: nth + 1 })),
   )
 
-export type SteppedLine = Awaited<ReturnType<typeof startSteppedLine>>
+export type AdmissionStepper = Awaited<ReturnType<typeof startAdmissionStepper>>
 
 /** What a dialect of the test's own is made from. */
 export type DialectParts = {
@@ -123,7 +123,7 @@ const inStream = ({ dial, probe }: DialectParts): Dialect =>
     handshakes: probe.watch('handshakes', new Semaphore(1)),
   })
 
-export const startSteppedLine = async (
+export const startAdmissionStepper = async (
   keys: KeyRing,
   gatewayUrl: string,
   createDialect: (parts: DialectParts) => Dialect = inStream,
@@ -249,21 +249,21 @@ export const startSteppedLine = async (
   }
 }
 
-/** So many turns without an end mean that only time can bring it. */
+/** After this many turns only time can bring the end. */
 const PATIENCE_TURNS = 3000
 const WAIT_MS = 2000
 
-/**
- * Whoever waits for a pod in vain gets the time to; and if something is left in the end, `until`
- * gives up on it.
- */
-export const untilClosed = async (line: SteppedLine, closed: Promise<void>): Promise<void> => {
+/** A worker that waits for a pod in vain gets the time to; `waitUntil` gives up if something is left in the end. */
+export const untilClosed = async (
+  stepper: AdmissionStepper,
+  closed: Promise<void>,
+): Promise<void> => {
   let isClosed = false
   void closed.then(() => (isClosed = true))
   let turns = 0
   await waitUntil(() => {
     turns += 1
-    if (turns % PATIENCE_TURNS === 0) line.clock.advance(WAIT_MS)
+    if (turns % PATIENCE_TURNS === 0) stepper.clock.advance(WAIT_MS)
     return isClosed
   })
 }

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { rmdirSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
-import { openStage } from '../demo/stage.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
 import { heapFlag, isOk, joinCgroup, POD_ADDRESS, sampleRss, startEcho } from './hostile-stage.ts'
 import type { Shipped } from './peers/shipped.ts'
@@ -22,7 +22,7 @@ export const nameOf = ({ state, signal }: OutputCase): string => `outputs ${stat
 /** Each comes from another address, so that each is an audit line. */
 const REFUSALS = 4000
 const AT_ONCE = 50
-/** The stage's `drain.window` of 1 s, and the 5 s an exit may take beyond it. */
+/** The rig's `drain.window` of 1 s, and the 5 s an exit may take beyond it. */
 const EXIT_MS_MAX = 6000
 
 type Options = { readonly shipped: Shipped; readonly memoryMib: number }
@@ -36,7 +36,7 @@ export const playOutputs = async (
   const pipe = openPipe(ending)
   const fd = state === 'full' ? openFull(ending) : pipe.writer
   const { env, main } = shipped
-  const stage = await openStage({
+  const rig = await startServeRig({
     workers: await findFreePort(),
     admin: await findFreePort(),
     process: {
@@ -46,10 +46,10 @@ export const playOutputs = async (
       env: { ...env, NODE_OPTIONS: `${env['NODE_OPTIONS'] ?? ''} ${heapFlag(memoryMib)}` },
     },
   })
-  const cgroup = joinCgroup(stage.sidecar.pid, memoryMib)
-  const token = stage.mint({ pod: stage.createPod('worker-a', POD_ADDRESS) })
-  const echo = await startEcho({ url: stage.url, token, localAddress: POD_ADDRESS })
-  const rss = sampleRss(stage.sidecar.pid)
+  const cgroup = joinCgroup(rig.sidecar.pid, memoryMib)
+  const token = rig.mint({ pod: rig.createPod('worker-a', POD_ADDRESS) })
+  const echo = await startEcho({ url: rig.url, token, localAddress: POD_ADDRESS })
+  const rss = sampleRss(rig.sidecar.pid)
   const rssBefore = rss.now()
   if (state === 'blocked') pipe.fill()
   if (state === 'gone') pipe.closeReader()
@@ -57,23 +57,23 @@ export const playOutputs = async (
   for (let n = 0; n < REFUSALS; n += AT_ONCE) {
     await Promise.all(
       Array.from({ length: AT_ONCE }, (_, nth) =>
-        stage.connect(`127.0.${3 + Math.floor((n + nth) / 250)}.${1 + ((n + nth) % 250)}`, 'bad'),
+        rig.connect(`127.0.${3 + Math.floor((n + nth) / 250)}.${1 + ((n + nth) % 250)}`, 'bad'),
       ),
     )
   }
-  const isProbed = await isOk(`${stage.adminUrl}/livez`)
-  const metrics = await (await fetch(`${stage.adminUrl}/metrics`)).text()
+  const isProbed = await isOk(`${rig.adminUrl}/livez`)
+  const metrics = await (await fetch(`${rig.adminUrl}/metrics`)).text()
   const dropped = [...metrics.matchAll(/^openclaw_k8s_log_lines_dropped_total\S* (\d+)$/gm)]
     .map(([, count]) => Number(count))
     .reduce((sum, count) => sum + count, 0)
   const { isOpen, answered, sent, slowestMs } = await echo.stop()
 
   const signalledAt = performance.now()
-  stage.sidecar.signal(signal)
-  const { code, signal: ended } = await stage.sidecar.exited
+  rig.sidecar.signal(signal)
+  const { code, signal: ended } = await rig.sidecar.exited
   const exitMs = performance.now() - signalledAt
   const peakMib = rss.stop()
-  await stage.close()
+  await rig.close()
   for (const end of endings) end()
   if (cgroup !== undefined) rmdirSync(cgroup)
   const isKept = isOpen && answered === sent

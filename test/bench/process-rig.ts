@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
 

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'tap'
 import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
 
 const MAIN = fileURLToPath(import.meta.resolve('@openclaw-k8s/auth-sidecar/main.ts'))

@@ -8,8 +8,8 @@ import { dirname, join } from 'node:path'
 import { test, type Test } from 'tap'
 import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
 import { describeFinding } from '@openclaw-k8s/auth-sidecar/doctor/finding.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { openStage } from '../demo/stage.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
@@ -533,12 +533,12 @@ test('no finding breaks its line, reaches the terminal, or quotes a token', asyn
 })
 
 test('in a real process it examines the sidecar beside it', async (t) => {
-  const stage = await openStage({ workers: 0, admin: 0 })
-  t.teardown(() => stage.close())
+  const rig = await startServeRig({ workers: 0, admin: 0 })
+  t.teardown(() => rig.close())
   const examination = async (...set: readonly string[]) => {
-    const admin = `listen.admin=${new URL(stage.adminUrl).host}`
+    const admin = `listen.admin=${new URL(rig.adminUrl).host}`
     const args = [admin, ...set].map((each) => `--set=${each}`)
-    const command = startSidecarProcess(['doctor', `--config=${stage.configFile}`, ...args])
+    const command = startSidecarProcess(['doctor', `--config=${rig.configFile}`, ...args])
     const exit = await command.exited
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }

@@ -9,8 +9,8 @@ import { test, type Test } from 'tap'
 import { run as drain } from '@openclaw-k8s/auth-sidecar/commands/drain.ts'
 import { PROOF_HEADER, proveDrain } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
-import { openStage } from '../demo/stage.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
@@ -399,23 +399,23 @@ test('an answer that does not come, or does not end, is waited for no longer tha
 })
 
 test('in a real process: drained by the command, alive until SIGTERM, then gone at once', async (t) => {
-  const stage = await openStage({ workers: 0, admin: 0, set: ['drain.window=1m'] })
-  t.teardown(() => stage.close())
-  const pod = stage.createPod('worker-a', '127.0.0.11')
-  const worker = await stage.connect('127.0.0.11', stage.mint({ pod }))
+  const rig = await startServeRig({ workers: 0, admin: 0, set: ['drain.window=1m'] })
+  t.teardown(() => rig.close())
+  const pod = rig.createPod('worker-a', '127.0.0.11')
+  const worker = await rig.connect('127.0.0.11', rig.mint({ pod }))
   if (!worker.ok) throw new Error(`refused with ${worker.status}`)
   const command = startSidecarProcess([
     'drain',
-    `--config=${stage.configFile}`,
-    `--set=listen.admin=${new URL(stage.adminUrl).host}`,
+    `--config=${rig.configFile}`,
+    `--set=listen.admin=${new URL(rig.adminUrl).host}`,
   ])
   t.match(await closed(worker.socket), { code: 1012, reason: 'draining' })
   t.strictSame(await command.exited, { code: 0, signal: null })
   t.equal(command.stdout.text, 'drained: 1 stream closed\n')
   t.equal(command.stderr.text, '')
-  t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
-  t.match(await (await fetch(`${stage.adminUrl}/readyz`)).text(), '[-] serving: draining')
-  const { sidecar } = stage
+  t.equal((await fetch(`${rig.adminUrl}/livez`)).status, 200)
+  t.match(await (await fetch(`${rig.adminUrl}/readyz`)).text(), '[-] serving: draining')
+  const { sidecar } = rig
   sidecar.signal('SIGTERM')
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
   const told = sidecar.stderr.records.map(({ msg }) => msg)

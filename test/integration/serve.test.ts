@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { version } from '@openclaw-k8s/auth-sidecar/version.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { openStage } from '../demo/stage.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const ANY_PORTS = { workers: 0, admin: 0 }
@@ -20,15 +20,15 @@ const runSidecar = async (...args: readonly string[]) => {
   return { ...exit, stdout: sidecar.stdout.text, stderr: sidecar.stderr.text }
 }
 
-const openStageFor = async (t: Test, set: readonly string[] = []) => {
-  const stage = await openStage({ ...ANY_PORTS, set })
-  t.teardown(() => stage.close())
-  return stage
+const startRig = async (t: Test, set: readonly string[] = []) => {
+  const rig = await startServeRig({ ...ANY_PORTS, set })
+  t.teardown(() => rig.close())
+  return rig
 }
 
-const openStream = async (stage: Awaited<ReturnType<typeof openStage>>, name: string) => {
-  const pod = stage.createPod(name, '127.0.0.11')
-  const outcome = await stage.connect('127.0.0.11', stage.mint({ pod }))
+const openStream = async (rig: Awaited<ReturnType<typeof startServeRig>>, name: string) => {
+  const pod = rig.createPod(name, '127.0.0.11')
+  const outcome = await rig.connect('127.0.0.11', rig.mint({ pod }))
   if (!outcome.ok) throw new Error(`refused with ${outcome.status}`)
   return outcome.socket
 }
@@ -81,7 +81,7 @@ test('a configuration that is no good exits 78 with its path, the reason and a h
 })
 
 test('a port that is taken exits 69 and names the port', async (t) => {
-  const stage = await openStageFor(t)
+  const rig = await startRig(t)
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())
   await once(taken, 'listening')
@@ -90,7 +90,7 @@ test('a port that is taken exits 69 and names the port', async (t) => {
     const other = listener === 'workers' ? 'admin' : 'workers'
     const places = [`listen.${listener}=127.0.0.1:${port}`, `listen.${other}=127.0.0.1:0`]
     const set = places.flatMap((place) => ['--set', place])
-    const outcome = await runSidecar('serve', '--config', stage.configFile, ...set)
+    const outcome = await runSidecar('serve', '--config', rig.configFile, ...set)
     const { code, stdout, stderr } = outcome
     t.equal(code, 69, `listen.${listener}`)
     t.equal(stdout, '')
@@ -99,11 +99,11 @@ test('a port that is taken exits 69 and names the port', async (t) => {
 })
 
 test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t) => {
-  const stage = await openStageFor(t)
-  const { sidecar } = stage
-  const socket = await openStream(stage, 'worker-a')
-  const stranger = stage.createPod('stranger', '127.0.0.12', 'default')
-  await stage.connect('127.0.0.12', stage.mint({ pod: stranger }))
+  const rig = await startRig(t)
+  const { sidecar } = rig
+  const socket = await openStream(rig, 'worker-a')
+  const stranger = rig.createPod('stranger', '127.0.0.12', 'default')
+  await rig.connect('127.0.0.12', rig.mint({ pod: stranger }))
   sidecar.signal('SIGTERM')
   t.match(await closed(socket), { code: 1012, reason: 'draining' })
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
@@ -131,16 +131,16 @@ test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t
 })
 
 test('SIGINT without a worker exits 0 as well', async (t) => {
-  const { sidecar } = await openStageFor(t)
+  const { sidecar } = await startRig(t)
   sidecar.signal('SIGINT')
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
 })
 
 test('a second SIGTERM cuts the drain short, and the audit stays whole lines', async (t) => {
-  const stage = await openStageFor(t, ['drain.window=1m'])
-  const { sidecar } = stage
-  await openStream(stage, 'worker-a')
-  await openStream(stage, 'worker-b')
+  const rig = await startRig(t, ['drain.window=1m'])
+  const { sidecar } = rig
+  await openStream(rig, 'worker-a')
+  await openStream(rig, 'worker-b')
   sidecar.signal('SIGTERM')
   // The second of two streams has half the window to go.
   await sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed')

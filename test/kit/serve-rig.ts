@@ -1,4 +1,4 @@
-/** The demo's stage: an API server, a gateway, the sidecar's own process and three pods' addresses. */
+/** A rig whose sidecar is a process that was started with `serve`, between an API server and a gateway. */
 
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
@@ -6,21 +6,21 @@ import { mkdtemp, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { startKubeApi } from '../kit/kube-api.ts'
-import type { TokenRequest } from '../kit/kube-tokens.ts'
-import { connectInBand, connectWorker } from '../kit/worker-client.ts'
+import { startKubeApi } from './kube-api.ts'
+import type { TokenRequest } from './kube-tokens.ts'
+import { waitForProcess } from './wait.ts'
+import { connectInBand, connectWorker } from './worker-client.ts'
 import {
   startSidecarProcess,
   type SidecarProcess,
   type SidecarProcessOptions,
 } from './sidecar-process.ts'
 
-export type Stage = Awaited<ReturnType<typeof openStage>>
+export type ServeRig = Awaited<ReturnType<typeof startServeRig>>
 type Ports = { readonly workers: number; readonly admin: number }
-export type StageOptions = Ports & {
-  /** `path=value`, over the stage's own configuration. */
+export type ServeRigOptions = Ports & {
+  /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
   /** Where the sidecar writes, and its environment; with a `stderr` the ports must not be 0. */
   readonly process?: Pick<SidecarProcessOptions, 'stdout' | 'stderr' | 'env' | 'main'>
@@ -31,16 +31,15 @@ export const POD_ADDRESSES = ['127.0.0.11', '127.0.0.12', '127.0.0.13'] as const
 
 const API_CACHE_MS = 10_000
 const READY_MS_MAX = 15_000
-const READY_POLL_MS = 50
 const STOP_MS_MAX = 8000
 
-/** The demo cannot play here; the message says what to do about it. */
-export class StageError extends Error {}
+/** It cannot be set up here; the message says what to do about it. */
+export class RigError extends Error {}
 
-/** Everything that ends with the stage, the newest first. */
+/** Everything that ends with the rig, the newest first. */
 type Endings = (() => unknown)[]
 
-export const openStage = async (options: StageOptions) => {
+export const startServeRig = async (options: ServeRigOptions) => {
   const endings: Endings = []
   try {
     return await build(options, endings)
@@ -50,7 +49,7 @@ export const openStage = async (options: StageOptions) => {
   }
 }
 
-const build = async (options: StageOptions, endings: Endings) => {
+const build = async (options: ServeRigOptions, endings: Endings) => {
   for (const address of POD_ADDRESSES) await requireAddress(address)
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-demo-'))
   const removeDirectory = () => rmSync(directory, { recursive: true, force: true })
@@ -80,7 +79,7 @@ const build = async (options: StageOptions, endings: Endings) => {
   const addresses =
     options.process?.stderr === undefined
       ? await within(READY_MS_MAX, sidecar.listening()).catch((error: unknown) => {
-          throw new StageError(`${String(error)}\n${sidecar.stderr.text}`)
+          throw new RigError(`${String(error)}\n${sidecar.stderr.text}`)
         })
       : { workers: `127.0.0.1:${listen.workers}`, admin: `127.0.0.1:${listen.admin}` }
   const adminUrl = `http://${addresses.admin}`
@@ -150,7 +149,7 @@ drain:
 
 const requireAddress = async (address: string): Promise<void> => {
   if (await canListen(address, 0)) return
-  throw new StageError(
+  throw new RigError(
     `The demo's pods need addresses of their own, and ${address} does not exist here.\n` +
       'On Linux all of 127.0.0.0/8 is loopback. On macOS add the aliases first:\n' +
       POD_ADDRESSES.map((each) => `  sudo ifconfig lo0 alias ${each} up\n`).join(''),
@@ -180,16 +179,15 @@ const within = async <T>(ms: number, promise: Promise<T>): Promise<T> => {
 
 /** Asks as a kubelet's readiness probe would. */
 const waitUntilReady = async (adminUrl: string): Promise<void> => {
-  const signal = AbortSignal.timeout(READY_MS_MAX)
-  let said = ''
-  while (!signal.aborted) {
-    const response = await fetch(`${adminUrl}/readyz`).catch((error: unknown) => String(error))
-    if (typeof response === 'string') said = response
-    else if (response.ok) return
-    else said = await response.text()
-    await delay(READY_POLL_MS)
+  const ask = async (): Promise<boolean> => {
+    const response = await fetch(`${adminUrl}/readyz`)
+    if (!response.ok) throw new Error(await response.text())
+    return true
   }
-  throw new StageError(`The sidecar did not become ready:\n${said}`)
+  await waitForProcess('the sidecar is ready', READY_MS_MAX, ask).catch((error: Error) => {
+    const said = error.cause instanceof Error ? error.cause.message : String(error)
+    throw new RigError(`The sidecar did not become ready:\n${said}`)
+  })
 }
 
 const stopSidecar = async ({ signal, exited }: SidecarProcess): Promise<void> => {

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
 import { framesBeforeHello, headerValues, roleOf } from './relay.ts'
-import type { Stage } from './stage.ts'
+import type { ProductRig } from './product-rig.ts'
 
-export const testForwarding = (stage: Stage): void => {
+export const testForwarding = (rig: ProductRig): void => {
   test('the gateway sees exactly one X-Forwarded-For on every worker connection, a pod address', () => {
-    const workers = stage.relay.connections.filter((connection) => roleOf(connection) === 'node')
+    const workers = rig.relay.connections.filter((connection) => roleOf(connection) === 'node')
     assert.ok(workers.length > 0)
     for (const connection of workers) {
       const values = headerValues(connection, 'x-forwarded-for')
@@ -21,7 +21,7 @@ export const testForwarding = (stage: Stage): void => {
   })
 
   test('only the operator channel of the sidecar goes without one', () => {
-    for (const connection of stage.relay.connections) {
+    for (const connection of rig.relay.connections) {
       if (headerValues(connection, 'x-forwarded-for').length > 0) continue
       // A connection that ended before its connect carried nothing of a worker either.
       assert.ok([undefined, 'operator'].includes(roleOf(connection)), connection.head.join('\n'))
@@ -29,16 +29,16 @@ export const testForwarding = (stage: Stage): void => {
   })
 
   test('no worker byte reached the gateway before hello-ok', () => {
-    for (const connection of stage.relay.connections) {
+    for (const connection of rig.relay.connections) {
       const frames = framesBeforeHello(connection).filter(({ opcode }) => opcode === 1)
       assert.ok(frames.length <= 1, frames.map(({ text }) => text).join('\n'))
     }
   })
 
   test('no ServiceAccount token went to the gateway, and no secret into the log', () => {
-    const toGateway = JSON.stringify(stage.relay.connections)
-    const said = stage.sidecar.said()
-    for (const token of stage.minted) {
+    const toGateway = JSON.stringify(rig.relay.connections)
+    const said = rig.sidecar.said()
+    for (const token of rig.minted) {
       // The signature is what makes it a token; its claims may be told.
       const signature = token.slice(token.lastIndexOf('.') + 1)
       assert.ok(!toGateway.includes(signature), 'the gateway saw a token')
@@ -48,7 +48,7 @@ export const testForwarding = (stage: Stage): void => {
   })
 
   test('the audit tells of every pod that was let in', () => {
-    const admitted = stage.sidecar.audit().filter(({ event }) => event === 'k8s-auth-success')
+    const admitted = rig.sidecar.audit().filter(({ event }) => event === 'k8s-auth-success')
     for (const name of ['worker-exec', 'worker-env', 'worker-restricted', 'crowd-0', 'churn-99']) {
       const line = admitted.find(({ displayName }) => displayName === name)
       assert.ok(line !== undefined, name)

@@ -33,31 +33,31 @@ export const TRUST = {
   ],
 }
 
-export type StagePod = {
+export type RigPod = {
   readonly name: string
   readonly address: string
   readonly url: string
   /** A token for this pod and the gateway's audience. */
   readonly mint: (expiresInS?: number) => string
 }
-export type Stage = Awaited<ReturnType<typeof startStage>>
+export type ProductRig = Awaited<ReturnType<typeof startProductRig>>
 
-export const startStage = async (mode: GatewayMode) => {
+export const startProductRig = async (mode: GatewayMode) => {
   const started: (() => Promise<unknown>)[] = []
-  /** Newest first; also when the stage could not be set in full. */
+  /** Newest first; also when the rig could not be built in full. */
   const stop = async (): Promise<void> => {
     for (const end of started.toReversed()) await end()
   }
   try {
-    return { ...(await setStage(mode, started)), stop }
+    return { ...(await buildRig(mode, started)), stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) => {
-  const directory = await mkdtemp(join(tmpdir(), 'stage-'))
+const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) => {
+  const directory = await mkdtemp(join(tmpdir(), 'product-rig-'))
   started.push(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }))
   const api = await startKubeApi()
   started.push(api.stop)
@@ -98,7 +98,7 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
   let podsMade = 0
 
   /** A running pod at an address nobody has had before, while there are any. */
-  const createPod = (name: string, serviceAccount = WORKER): StagePod => {
+  const createPod = (name: string, serviceAccount = WORKER): RigPod => {
     podsMade += 1
     const address = podAddress(podsMade)
     api.createPod({
@@ -110,7 +110,7 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
     })
     return describePod(name, address)
   }
-  const describePod = (name: string, address: string): StagePod => {
+  const describePod = (name: string, address: string): RigPod => {
     const pod = api.getPod(NAMESPACE, name)
     if (pod === undefined) throw new Error(`there is no pod ${name}`)
     const mint = (expiresInS = TOKEN_LIFE_S) => {
@@ -137,7 +137,7 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
       throw new Error(`${String(error)}\n${said}`, { cause: error })
     }
   }
-  const lightOptions = (pod: StagePod): LightNodeOptions => ({
+  const lightOptions = (pod: RigPod): LightNodeOptions => ({
     url: pod.url,
     localAddress: pod.address,
     device: createDevice(),
@@ -161,15 +161,15 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
     user: USERS[0] ?? '',
     createPod,
     /** The pod that has this name and address now: another uid, other tokens. */
-    podOf: ({ name, address }: StagePod): StagePod => describePod(name, address),
-    deletePod: (pod: StagePod, gracePeriodSeconds = 0): void =>
+    podOf: ({ name, address }: RigPod): RigPod => describePod(name, address),
+    deletePod: (pod: RigPod, gracePeriodSeconds = 0): void =>
       api.deletePod(NAMESPACE, pod.name, { gracePeriodSeconds }),
     operator: (): Operator => operator,
     /** After the gateway was restarted. */
     renewOperator: async (): Promise<void> => {
       operator = await gateway.connectOperator()
     },
-    startRealNode: async (pod: StagePod, options: Partial<RealNodeOptions> = {}) => {
+    startRealNode: async (pod: RigPod, options: Partial<RealNodeOptions> = {}) => {
       const node = await startRealNode({
         name: pod.name,
         home: join(directory, 'nodes', pod.name),
@@ -182,9 +182,9 @@ const setStage = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
       realNodes.push(node)
       return node
     },
-    openLightNode: (pod: StagePod, options: Partial<LightNodeOptions> = {}) =>
+    openLightNode: (pod: RigPod, options: Partial<LightNodeOptions> = {}) =>
       openLightNode({ ...lightOptions(pod), ...options }),
-    connectLightNode: (pod: StagePod, options: Partial<LightNodeOptions> = {}) =>
+    connectLightNode: (pod: RigPod, options: Partial<LightNodeOptions> = {}) =>
       explained(pod.name, () => connectLightNode({ ...lightOptions(pod), ...options })),
     /** Another sidecar before the same gateway, with its own device seed. */
     startSidecarBeside: (options: Partial<Parameters<typeof startSidecar>[0]>) =>

@@ -19,7 +19,7 @@ import {
 } from '../kit/worker-client.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
-import { GATEWAY, WORKER, type Ground, type Pod } from './ground.ts'
+import { GATEWAY, WORKER, type ClusterRig, type Pod } from './cluster-rig.ts'
 
 export type RigOptions = {
   readonly clock?: Clock
@@ -34,16 +34,16 @@ export type RigOptions = {
 export type Rig = Awaited<ReturnType<typeof startRig>>
 
 /** The configuration and surroundings of a sidecar whose credential is the shipped ServiceAccount's. */
-export const settle = async (ground: Ground, options: RigOptions = {}) => {
+export const settle = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const { clock = systemClock, apiServer, accounts = [WORKER] } = options
-  const directory = mkdtempSync(join(ground.directory, 'sidecar-'))
+  const directory = mkdtempSync(join(cluster.directory, 'sidecar-'))
   const caFile = join(directory, 'ca.crt')
   const tokenFile = join(directory, 'token')
-  writeFileSync(caFile, apiServer?.ca ?? ground.config.ca)
+  writeFileSync(caFile, apiServer?.ca ?? cluster.config.ca)
   const own = { serviceAccount: GATEWAY, audiences: [] }
-  writeFileSync(tokenFile, await ground.mint(own), { mode: 0o600 })
+  writeFileSync(tokenFile, await cluster.mint(own), { mode: 0o600 })
   const identities = accounts.map(
-    (account) => `{namespace: ${ground.namespace}, serviceAccount: ${account}}`,
+    (account) => `{namespace: ${cluster.namespace}, serviceAccount: ${account}}`,
   )
   const { config } = loadConfig({
     env: {},
@@ -51,7 +51,7 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
       'listen.workers=127.0.0.1:0',
       'listen.admin=127.0.0.1:0',
       'gateway.protocol=stream',
-      `kubernetes.apiServer=${apiServer?.url ?? ground.config.server.origin}`,
+      `kubernetes.apiServer=${apiServer?.url ?? cluster.config.server.origin}`,
       `kubernetes.caFile=${caFile}`,
       `kubernetes.tokenFile=${tokenFile}`,
       `k8sTrust.allowedIdentities=[${identities.join(', ')}]`,
@@ -73,10 +73,10 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
   return { config, runtime, log }
 }
 
-export const startRig = async (ground: Ground, options: RigOptions = {}) => {
+export const startRig = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const gateway = await startGatewayStub()
   const set = [`gateway.url=${gateway.url}`, ...(options.set ?? [])]
-  const { config, runtime, log } = await settle(ground, { ...options, set })
+  const { config, runtime, log } = await settle(cluster, { ...options, set })
   const sidecar = await compose(config, runtime)
   const { workers, admin } = await sidecar.start()
   const url = `ws://${workers}`

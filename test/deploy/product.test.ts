@@ -12,9 +12,9 @@ import { isMatch } from './label-selector.ts'
 import { adoptPod, type Image, type PodProcesses } from './kubelet.ts'
 import type { Labels } from './objects.ts'
 import { CHART } from './render.ts'
-import { openSite, type Site } from './site.ts'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const PODS_WITHIN_MS = 30_000
@@ -36,7 +36,7 @@ type Service = {
 }
 
 describe("the chart's pods", { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = process.env['OPENCLAW_SUITE_NAMESPACE'] ?? ''
   const at = `--namespace=${namespace}`
   const running: Running[] = []
@@ -46,12 +46,12 @@ describe("the chart's pods", { skip }, () => {
   const podNamed = (prefix: string): Promise<string> =>
     waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
       const pending = '--field-selector=status.phase=Pending'
-      const names = (await site.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
+      const names = (await rig.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
       return names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
     })
   const adopt = async (prefix: string): Promise<PodProcesses> => {
     addresses += 1
-    return adoptPod(site, namespace, await podNamed(prefix), podAddress(addresses))
+    return adoptPod(rig, namespace, await podNamed(prefix), podAddress(addresses))
   }
 
   /**
@@ -60,9 +60,7 @@ describe("the chart's pods", { skip }, () => {
    */
   const throughService = async (dialler: PodProcesses, gateway: PodProcesses) => {
     const name = 'openclaw-gateway'
-    const { spec } = JSON.parse(
-      await site.kubectl('get', 'service', name, at, '-o=json'),
-    ) as Service
+    const { spec } = JSON.parse(await rig.kubectl('get', 'service', name, at, '-o=json')) as Service
     const [port] = spec.ports
     assert.ok(isMatch({ matchLabels: spec.selector }, gateway.pod.metadata.labels ?? {}))
     assert.ok(port)
@@ -101,14 +99,14 @@ describe("the chart's pods", { skip }, () => {
       end: async () => {
         await gateway.end('SIGKILL')
         await sidecar.end('SIGTERM')
-        await site.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
+        await rig.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
       },
     }
   }
 
   /** `helm test`, with its pod run as a kubelet would. */
   const helmTest = async (gateway: PodProcesses) => {
-    const outcome = site.tryHelm('test', 'openclaw', at, '--timeout=2m')
+    const outcome = rig.tryHelm('test', 'openclaw', at, '--timeout=2m')
     const pod = await adopt('openclaw-handshake')
     const handshake = await pod.start('handshake', OPENCLAW, await throughService(pod, gateway))
     const exit = await handshake.closed
@@ -120,7 +118,7 @@ describe("the chart's pods", { skip }, () => {
   let operator: Operator
 
   before(async () => {
-    await site.helm('install', 'openclaw', CHART, at)
+    await rig.helm('install', 'openclaw', CHART, at)
   })
   after(async () => {
     await operator?.close()
@@ -131,7 +129,7 @@ describe("the chart's pods", { skip }, () => {
     gateway = await startGatewayPod()
     const bound = gateway.gateway.tell()
     assert.doesNotMatch(bound, /invalid config|unrecognized|doctor --fix/i)
-    const token = await site.kubectl(
+    const token = await rig.kubectl(
       'get',
       'secret/openclaw-gateway-token',
       at,
@@ -163,7 +161,7 @@ describe("the chart's pods", { skip }, () => {
       const nodes = await operator.nodes()
       return nodes.some(({ displayName, connected }) => displayName === pod.name && connected)
     })
-    await site.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
+    await rig.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
     await waitForProcess('its device is forgotten', WORKER_WITHIN_MS, async () => {
       const devices = await operator.devices()
       return devices.every(({ displayName }) => displayName !== pod.name)
@@ -173,7 +171,7 @@ describe("the chart's pods", { skip }, () => {
 
   test('helm test tells when the sidecar does not let its ServiceAccount in', async () => {
     const list = `[{"namespace":"${namespace}","serviceAccount":"nobody"}]`
-    await site.helm(
+    await rig.helm(
       'upgrade',
       'openclaw',
       CHART,
@@ -191,7 +189,7 @@ describe("the chart's pods", { skip }, () => {
 
   test('the same with a gateway in trusted-proxy mode', async () => {
     const values = `--values=${join(CHART, 'ci/trusted-proxy-values.yaml')}`
-    await site.helm('upgrade', 'openclaw', CHART, at, '--reset-values', values)
+    await rig.helm('upgrade', 'openclaw', CHART, at, '--reset-values', values)
     await gateway.end()
     gateway = await startGatewayPod()
     const { code, stderr, said } = await helmTest(gateway.pod)

@@ -5,28 +5,28 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CHART } from './render.ts'
-import { freshName, openNamespace, openSite, type Site } from './site.ts'
+import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 /** Only a pod is ever asked for by name: a ServiceAccount that is gone is seen to go. */
 const SEEN = { pods: ['get', 'list', 'watch'], serviceaccounts: ['list', 'watch'] }
 
 describe('rbac', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const workers = freshName('openclaw-workers')
   const at = `--namespace=${namespace}`
   const closes: (() => Promise<void>)[] = []
 
   before(async () => {
-    for (const name of [namespace, workers]) closes.push(await openNamespace(site, name))
+    for (const name of [namespace, workers]) closes.push(await openNamespace(rig, name))
     const globs = `--values=${join(CHART, 'ci/many-namespaces-values.yaml')}`
     const lists = identities([namespace, 'default-worker'], [workers, 'worker'])
-    await site.helm('install', 'openclaw', CHART, at)
-    await site.helm('install', 'listing', CHART, at, `--set-json=${lists}`)
-    await site.helm('install', 'matching', CHART, at, globs)
+    await rig.helm('install', 'openclaw', CHART, at)
+    await rig.helm('install', 'listing', CHART, at, `--set-json=${lists}`)
+    await rig.helm('install', 'matching', CHART, at, globs)
   })
   after(async () => {
     for (const close of closes) await close()
@@ -34,8 +34,8 @@ describe('rbac', { skip }, () => {
 
   /** kubectl as a ServiceAccount, with a token of its own. */
   const as = async (account: string) => {
-    const token = (await site.kubectl('create', 'token', account, at)).trim()
-    const { server, ca } = site.config
+    const token = (await rig.kubectl('create', 'token', account, at)).trim()
+    const { server, ca } = rig.config
     const cluster = { server: server.origin, 'certificate-authority-data': base64(ca) }
     const kubeconfig = {
       apiVersion: 'v1',
@@ -45,9 +45,9 @@ describe('rbac', { skip }, () => {
       contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
       'current-context': 'c',
     }
-    const file = join(site.directory, `${account}.kubeconfig`)
+    const file = join(rig.directory, `${account}.kubeconfig`)
     writeFileSync(file, JSON.stringify(kubeconfig), { mode: 0o600 })
-    return (...args: readonly string[]) => site.tryKubectl([`--kubeconfig=${file}`, ...args])
+    return (...args: readonly string[]) => rig.tryKubectl([`--kubeconfig=${file}`, ...args])
   }
 
   const listOf = async (account: string, where: string): Promise<readonly string[]> => {
@@ -138,13 +138,8 @@ describe('rbac', { skip }, () => {
   })
 
   test('an uninstall takes every right along', async () => {
-    await site.helm('uninstall', 'listing', at)
-    const left = await site.kubectl(
-      'get',
-      'roles,rolebindings',
-      `--namespace=${workers}`,
-      '-o=name',
-    )
+    await rig.helm('uninstall', 'listing', at)
+    const left = await rig.kubectl('get', 'roles,rolebindings', `--namespace=${workers}`, '-o=name')
     assert.equal(left, '')
   })
 })

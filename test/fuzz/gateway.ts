@@ -14,11 +14,11 @@ import { connectFrame, connectLightNode, createDevice } from '../openclaw/light-
 import { frames, lawfulFrames } from './bytes.ts'
 import { Silent, playCourse } from './connection.ts'
 import { GATEWAY_SECRET, mischief, startMangler, type Mangler } from './mangler.ts'
-import { POD_ADDRESS } from './site.ts'
+import { POD_ADDRESS } from './fuzz-rig.ts'
 import { promiseOf, type Property, type Target } from './target.ts'
 import { askWs } from './ws-receiver.ts'
 
-/** What both grounds have: a rig whose gateway is mangled. */
+/** What the checks need of a rig with a mangled gateway. */
 type Rig = Pick<Awaited<ReturnType<typeof startRig>>, 'metrics' | 'stop'>
 
 const NO_LIMITS = ['limits.failuresPerAddress=0', 'limits.streamsPerPod=1024', 'limits.idlePing=1h']
@@ -327,11 +327,11 @@ const openOpenClaw = async () => {
 export const gatewayTarget: Target = {
   name: 'gateway',
   async open() {
-    const grounds = await Promise.all([openStream(), openOpenClaw()])
+    const rigs = await Promise.all([openStream(), openOpenClaw()])
     return {
-      properties: grounds.flatMap((ground) => ground.properties),
-      settle: async () => void (await Promise.all(grounds.map(async (ground) => ground.settle()))),
-      close: async () => void (await Promise.all(grounds.map(async (ground) => ground.close()))),
+      properties: rigs.flatMap((rig) => rig.properties),
+      settle: async () => void (await Promise.all(rigs.map(async (rig) => rig.settle()))),
+      close: async () => void (await Promise.all(rigs.map(async (rig) => rig.close()))),
     }
   },
 }

@@ -2,7 +2,7 @@
 
 import { inspect } from 'node:util'
 import * as fc from 'fast-check'
-import type { Ground, Property } from './target.ts'
+import type { TargetRig, Property } from './target.ts'
 
 export type Round = {
   readonly seed: number
@@ -26,7 +26,7 @@ const SHOWN_LENGTH_MAX = 4000
 
 /** Tries one round; what broke the promise, with the smallest input that does. */
 export const playRound = async (
-  { settle }: Pick<Ground, 'settle'>,
+  { settle }: Pick<TargetRig, 'settle'>,
   { promise, property, ...own }: Property,
   { seed, path, runs = own.runs, shrinks = true }: Round,
 ): Promise<Failure | undefined> => {

@@ -33,7 +33,7 @@ type TokenRequest = {
   readonly expirationSeconds?: number
 }
 
-export type Ground = Awaited<ReturnType<typeof openGround>>
+export type ClusterRig = Awaited<ReturnType<typeof startClusterRig>>
 
 export const AUDIENCE = 'openclaw-gateway'
 export const WORKER = 'openclaw-worker'
@@ -46,7 +46,7 @@ const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
 /** `KUBECONFIG`, which `main.ts` has seen to be set. */
 const kubeconfigPath = (): string => process.env['KUBECONFIG'] ?? ''
 
-export const openGround = async () => {
+export const startClusterRig = async () => {
   const config = readKubeconfig(kubeconfigPath())
   const api = createApi(config)
   const suffix = randomBytes(4).toString('hex')

@@ -11,7 +11,7 @@ import { keepTrackOf } from '../kit/leftovers.ts'
 import type { Labels } from './objects.ts'
 import { findHelm, findTool, mustRun, run, type Outcome } from './tools.ts'
 
-export type Site = {
+export type DeployRig = {
   readonly api: Api
   readonly config: Kubeconfig
   /** For files of the run; gone with it. */
@@ -37,12 +37,13 @@ const GONE_WITHIN_MS = 60_000
 /** A suite before this one may have killed it, and started it again. */
 const READY_WITHIN_MS = 60_000
 
-let opened: Promise<Site | { readonly why: string }> | undefined
+let opened: Promise<DeployRig | { readonly why: string }> | undefined
 
 /** One for the whole run, or why there is none. */
-export const openSite = (): Promise<Site | { readonly why: string }> => (opened ??= open())
+export const startDeployRig = (): Promise<DeployRig | { readonly why: string }> =>
+  (opened ??= open())
 
-const open = async (): Promise<Site | { readonly why: string }> => {
+const open = async (): Promise<DeployRig | { readonly why: string }> => {
   const [kubectl, helm] = [findTool('kubectl'), await findHelm()]
   if ('why' in kubectl) return kubectl
   if ('why' in helm) return helm
@@ -92,7 +93,7 @@ export const freshName = (prefix: string): string => `${prefix}-${randomBytes(4)
 
 /** Makes a namespace; resolves with what takes it away and waits until it is gone. */
 export const openNamespace = async (
-  { api }: Site,
+  { api }: DeployRig,
   name: string,
   labels: Labels = RESTRICTED,
 ): Promise<() => Promise<void>> => {

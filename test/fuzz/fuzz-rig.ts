@@ -13,10 +13,10 @@ import { issueTls } from '../kit/openclaw-rig.ts'
 import { startRig } from '../kit/rig.ts'
 import { nextMessage, openWorker } from '../kit/worker-client.ts'
 
-export type SiteOptions = {
+export type FuzzRigOptions = {
   readonly asProcess: boolean
   readonly isTls?: boolean
-  /** `path=value`, over the site's own configuration. */
+  /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
 }
 
@@ -65,8 +65,8 @@ const bundle = (() => {
 })()
 
 /** The sidecar, the address of its gateway's requests, and a healthy worker that must not notice. */
-export const openSite = async (options: SiteOptions) => {
-  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-site-'))
+export const startFuzzRig = async (options: FuzzRigOptions) => {
+  const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-fuzz-rig-'))
   const tls = options.isTls === true ? await issueTls(directory) : { ca: undefined, flags: [] }
   let handshakes = 0
   const start = options.asProcess ? startProcess : startInProcess
@@ -109,7 +109,7 @@ export const openSite = async (options: SiteOptions) => {
     ...sidecar,
     ca: tls.ca,
     descriptors,
-    /** Requests the gateway has seen, without those of the site's own workers. */
+    /** Requests the gateway has seen, without those of the rig's own workers. */
     foreignHandshakes: () => handshakes - own,
     assertAlive,
     /** Throws unless it is alive, lets workers in, and holds on to nothing. */
@@ -135,23 +135,23 @@ export const openSite = async (options: SiteOptions) => {
   }
 }
 
-export type Site = Awaited<ReturnType<typeof openSite>>
+export type FuzzRig = Awaited<ReturnType<typeof startFuzzRig>>
 
-/** A site that is started again once its sidecar has ended, so that a smaller input can be looked for. */
-export const holdSite = async (options: SiteOptions) => {
-  let current = openSite(options)
+/** A rig that is started again once its sidecar has ended, so that a smaller input can be looked for. */
+export const holdFuzzRig = async (options: FuzzRigOptions) => {
+  let current = startFuzzRig(options)
   let isClosed = false
   await current
-  const restart = async (ended: Site): Promise<Site> => {
+  const restart = async (ended: FuzzRig): Promise<FuzzRig> => {
     await ended.stop()
-    return openSite(options)
+    return startFuzzRig(options)
   }
   return {
-    get: async (): Promise<Site> => {
-      const site = await current
+    get: async (): Promise<FuzzRig> => {
+      const rig = await current
       // An input that took too long is left behind, and may still come here.
       if (isClosed) throw new Error('the target is closed')
-      if (site.whyEnded() !== undefined) current = restart(site)
+      if (rig.whyEnded() !== undefined) current = restart(rig)
       return current
     },
     close: async (): Promise<void> => {

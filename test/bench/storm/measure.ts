@@ -1,8 +1,8 @@
 /** What is measured of a storm: the sidecar's metrics before and after, its memory, and what the API server was asked. */
 
-import { readMachine, shareOfOthers } from './storm-machine.ts'
-import type { LoadAnswer, Through } from './storm-load.ts'
-import type { StormStage } from './storm-stage.ts'
+import { readMachine, shareOfOthers } from './machine.ts'
+import type { LoadAnswer, Through } from './load.ts'
+import type { StormRig } from './rig.ts'
 
 type Tally = Readonly<Record<string, number>>
 
@@ -49,23 +49,23 @@ const FAILURE = /^(?:auth_failures_total|upgrades_refused_total)\{.*code="([^"]+
 
 /** Runs a part of a storm and measures the sidecar meanwhile. */
 export const measure = async <T>(
-  stage: StormStage,
+  rig: StormRig,
   name: string,
   run: () => Promise<T>,
 ): Promise<Measured & { readonly result: T }> => {
-  const asked = await stage.counts()
-  stage.memory.resetPeak()
+  const asked = await rig.counts()
+  rig.memory.resetPeak()
   // The histogram of the event loop's delay begins anew with each scrape.
-  const before = await stage.metrics()
-  const pids = stage.pids()
+  const before = await rig.metrics()
+  const pids = rig.pids()
   const machine = readMachine(pids)
   const startedAt = performance.now()
   const result = await run()
   const seconds = (performance.now() - startedAt) / 1000
   const othersShare = shareOfOthers(machine, readMachine(pids), seconds)
-  const after = await stage.metrics()
-  const rssPeakMib = stage.memory.peak()
-  const counts = await stage.counts()
+  const after = await rig.metrics()
+  const rssPeakMib = rig.memory.peak()
+  const counts = await rig.counts()
   const value = (series: string) => after.get(series) ?? Number.NaN
   const cpuBefore = before.get('process_cpu_seconds_total') ?? Number.NaN
   return {

@@ -1,12 +1,12 @@
-/** Measures what the flood of one address costs the others: `node test/bench/flood-fairness.ts [attempts a second]`. */
+/** Measures what the flood of one address costs the others: `node test/bench/flood/fairness.ts [attempts a second]`. */
 
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { startChild } from './child.ts'
-import type { FloodOrder } from './flood-generator.ts'
-import { report, startProcessRig, type Finding } from './process-rig.ts'
+import { startChild } from '../child.ts'
+import type { FloodOrder } from './generator.ts'
+import { report, startProcessRig, type Finding } from '../process-rig.ts'
 
 /** Bounded: generator, API server, gateway and sidecar share the machine's cores. */
 const RATE_PER_SECOND = Number(process.argv[2] ?? 500)
@@ -112,7 +112,7 @@ const generator = startChild([
   '-n',
   '19',
   process.execPath,
-  fileURLToPath(new URL('flood-generator.ts', import.meta.url)),
+  fileURLToPath(new URL('generator.ts', import.meta.url)),
 ])
 
 type Flood = { readonly name: string; readonly request: string; readonly isCapped: boolean }

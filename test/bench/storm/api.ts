@@ -2,8 +2,8 @@
 
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { startKubeApi } from '../kit/kube-api.ts'
-import type { PaceOptions } from '../kit/kube-pace.ts'
+import { startKubeApi } from '../../kit/kube-api.ts'
+import type { PaceOptions } from '../../kit/kube-pace.ts'
 
 export type ClusterRequest = {
   readonly directory: string

@@ -1,13 +1,13 @@
 /** `npm run bench:hostile`: attacks on the sidecar of the image in the chart's memory, beside a stream that echoes. */
 
-// npm run bench:hostile -- [--only NAME] [--limit MiB]; what to add to goes into test/bench/hostile-attacks.ts.
+// npm run bench:hostile -- [--only NAME] [--limit MiB]; what to add to goes into test/bench/hostile/attacks.ts.
 
 import { parseArgs } from 'node:util'
 import { fileURLToPath } from 'node:url'
-import { ATTACKS } from './hostile-attacks.ts'
-import { OUTPUT_CASES, nameOf, playOutputs } from './hostile-outputs.ts'
-import { startHostileStage } from './hostile-stage.ts'
-import { ship } from './peers/shipped.ts'
+import { ATTACKS } from './attacks.ts'
+import { OUTPUT_CASES, nameOf, playOutputs } from './outputs.ts'
+import { startHostileRig } from './rig.ts'
+import { ship } from '../peers/shipped.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -17,7 +17,7 @@ const { values: flags } = parseArgs({
   },
 })
 
-const shipped = ship(fileURLToPath(new URL('../..', import.meta.url)))
+const shipped = ship(fileURLToPath(new URL('../../..', import.meta.url)))
 const chosen = ATTACKS.filter(({ name }) => flags.only === undefined || name === flags.only)
 const outputs = OUTPUT_CASES.filter((each) => [undefined, nameOf(each)].includes(flags.only))
 if (chosen.length + outputs.length === 0) throw new Error(`there is no attack ${flags.only}`)
@@ -28,18 +28,18 @@ const rows = [
 let holds = true
 for (const { name, set = [], run, openFilesMax } of chosen) {
   // Each attack meets a sidecar of its own: none may live on what another has left.
-  const stage = await startHostileStage({
+  const rig = await startHostileRig({
     shipped,
     set,
     memoryMib: Number(flags.limit),
     openFilesMax,
   })
-  const rssBefore = stage.rssMib()
-  const sent = await run(stage).catch((error: unknown) => {
+  const rssBefore = rig.rssMib()
+  const sent = await run(rig).catch((error: unknown) => {
     process.stderr.write(`${name}: ${String(error)}\n`)
     return { bytes: Number.NaN, connections: Number.NaN, holds: false }
   })
-  const { exit, isProbed, echo, peakMib } = await stage.finish()
+  const { exit, isProbed, echo, peakMib } = await rig.finish()
   const isKept = echo.isOpen && echo.answered === echo.sent && echo.isAdmitted
   holds &&= exit === undefined && isProbed && isKept && sent.holds !== false
   rows.push([

@@ -1,7 +1,7 @@
 /** How a storm is told: Markdown tables, and what was promised beside what was seen. */
 
-import type { Finding } from './process-rig.ts'
-import type { Echoes, Measured, Storm } from './storm-measure.ts'
+import type { Finding } from '../process-rig.ts'
+import type { Echoes, Measured, Storm } from './measure.ts'
 
 const LOOP_DELAY_P99_MS_MAX = 100
 const RSS_MIB_MAX = 400

@@ -6,14 +6,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../kit/sidecar-process.ts'
-import { startKubeApi } from '../kit/kube-api.ts'
-import { sidecarSettings } from '../kit/sidecar-settings.ts'
-import { waitForProcess } from '../kit/wait.ts'
-import { connectWorker, nextMessage, openWorker } from '../kit/worker-client.ts'
-import type { Shipped } from './peers/shipped.ts'
+import { startSidecarProcess } from '../../kit/sidecar-process.ts'
+import { startKubeApi } from '../../kit/kube-api.ts'
+import { sidecarSettings } from '../../kit/sidecar-settings.ts'
+import { waitForProcess } from '../../kit/wait.ts'
+import { connectWorker, nextMessage, openWorker } from '../../kit/worker-client.ts'
+import type { Shipped } from '../peers/shipped.ts'
 
-export type HostileStageOptions = {
+export type HostileRigOptions = {
   readonly shipped: Shipped
   /** `path=value`, configuration of the sidecar. */
   readonly set: readonly string[]
@@ -21,7 +21,7 @@ export type HostileStageOptions = {
   readonly openFilesMax?: number | undefined
 }
 
-export type HostileStage = Awaited<ReturnType<typeof startHostileStage>>
+export type HostileRig = Awaited<ReturnType<typeof startHostileRig>>
 
 const CGROUP = '/sys/fs/cgroup/memory'
 const MIB = 1024 * 1024
@@ -37,7 +37,7 @@ const READY_MS_MAX = 20_000
 const SETTLE_MS = 1000
 const ANSWER_MS_MAX = 10_000
 
-export const startHostileStage = async (options: HostileStageOptions) => {
+export const startHostileRig = async (options: HostileRigOptions) => {
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-hostile-'))
   const api = await startKubeApi()
   const gateway = await startGatewayStub()
@@ -83,7 +83,7 @@ export const startHostileStage = async (options: HostileStageOptions) => {
     adminPort: portOf(admin),
     adminUrl: `http://${admin}`,
     hasExited: () => exit !== undefined,
-    /** A socket that is destroyed with the stage, read by nobody until it is resumed. */
+    /** A socket that is destroyed with the rig, read by nobody until it is resumed. */
     dial: (port: number, localAddress: string): Promise<Socket> =>
       new Promise((resolve) => {
         const socket = connect({ host: '127.0.0.1', port, localAddress })

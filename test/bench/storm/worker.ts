@@ -1,8 +1,8 @@
 /** One worker of a storm: a raw socket that asks to be let in, and comes back as an OpenClaw node does. */
 
 import { connect, type Socket } from 'node:net'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
-import type { StormWorker } from './storm-api.ts'
+import { connectFrame, createDevice } from '../../openclaw/light-node.ts'
+import type { StormWorker } from './api.ts'
 
 export type WorkerEvents = {
   /** The worker is in its stream. Whether it stays there. */

@@ -3,9 +3,9 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import { upgradeLines } from '../kit/raw-upgrade.ts'
-import { rawFrame } from '../kit/raw-frames.ts'
-import { POD_ADDRESS, type HostileStage } from './hostile-stage.ts'
+import { upgradeLines } from '../../kit/raw-upgrade.ts'
+import { rawFrame } from '../../kit/raw-frames.ts'
+import { POD_ADDRESS, type HostileRig } from './rig.ts'
 
 type Sent = {
   readonly bytes: number
@@ -16,11 +16,11 @@ type Sent = {
 
 export type Attack = {
   readonly name: string
-  /** `path=value`, over the stage's configuration. */
+  /** `path=value`, over the rig's configuration. */
   readonly set?: readonly string[]
   readonly openFilesMax?: number
   /** Attacks, and resolves while its sockets are still open. */
-  readonly run: (stage: HostileStage) => Promise<Sent>
+  readonly run: (rig: HostileRig) => Promise<Sent>
 }
 
 /** `limits.pendingPerAddress` is 32: this many sockets are twenty pods' full share. */
@@ -49,11 +49,11 @@ const drained = (socket: Socket): Promise<unknown> =>
 /** Opens WebSockets without a credential and sends `frames` on each. */
 const beforeAuthentication =
   (frames: Buffer, { isRead = true, count = PENDING } = {}): Attack['run'] =>
-  async (stage) => {
+  async (rig) => {
     let bytes = 0
     await Promise.all(
       range(count).map(async (n) => {
-        const socket = await stage.dial(stage.workerPort, addressOf(n))
+        const socket = await rig.dial(rig.workerPort, addressOf(n))
         socket.write(HEAD)
         if (isRead) socket.resume()
         else socket.pause()
@@ -77,13 +77,13 @@ const SINGLE_BYTES = 30_000
  */
 const duringAdmission =
   (isInBand: boolean): Attack['run'] =>
-  async (stage) => {
-    stage.api.pauseReviews()
+  async (rig) => {
+    rig.api.pauseReviews()
     let bytes = 0
     await Promise.all(
       range(REVIEWED).map(async () => {
-        const token = stage.mint()
-        const socket = await stage.dial(stage.workerPort, POD_ADDRESS)
+        const token = rig.mint()
+        const socket = await rig.dial(rig.workerPort, POD_ADDRESS)
         socket.setNoDelay(true).resume()
         const lines = upgradeLines('/', isInBand ? [] : [`Authorization: Bearer ${token}`])
         socket.write(`${lines.join('\r\n')}\r\n\r\n`)
@@ -119,11 +119,11 @@ const frames = (first: number, next: number, payload: string, bytesMax: number):
 /** Sends the same bytes on many connections of the admin port, none of which is read. */
 const onAdminPort =
   (request: string, connections: number, perAddress: number): Attack['run'] =>
-  async (stage) => {
+  async (rig) => {
     let bytes = 0
     for (const n of range(connections)) {
-      if (stage.hasExited()) break
-      const socket = await stage.dial(stage.adminPort, addressOf(n, perAddress))
+      if (rig.hasExited()) break
+      const socket = await rig.dial(rig.adminPort, addressOf(n, perAddress))
       socket.pause()
       socket.write(request)
       bytes += request.length
@@ -144,10 +144,10 @@ const MANY_HEADERS = `${upgradeLines().join('\r\n')}\r\n${'ab:c\r\n'.repeat(2600
 /** Connections that are opened, left with half a request, and only counted. */
 const heads =
   (bytes: string, connections: number): Attack['run'] =>
-  async (stage) => {
+  async (rig) => {
     await Promise.all(
       range(connections).map(async (n) => {
-        const socket = await stage.dial(stage.workerPort, addressOf(n))
+        const socket = await rig.dial(rig.workerPort, addressOf(n))
         socket.resume().write(bytes)
       }),
     )
@@ -164,12 +164,12 @@ const AT_ONCE = 50
 /** Upgrades that announce a body, send a part of it and reset: at once, or after the answer. */
 const unfinishedBodies =
   (connections: number): Attack['run'] =>
-  async (stage) => {
+  async (rig) => {
     let bytes = 0
-    for (let from = 0; from < connections && !stage.hasExited(); from += AT_ONCE) {
+    for (let from = 0; from < connections && !rig.hasExited(); from += AT_ONCE) {
       await Promise.all(
         range(AT_ONCE).map(async (n) => {
-          const socket = await stage.dial(stage.workerPort, addressOf(from + n))
+          const socket = await rig.dial(rig.workerPort, addressOf(from + n))
           const request = UNFINISHED_BODIES[n % 2] ?? ''
           bytes += request.length
           socket.write(request)

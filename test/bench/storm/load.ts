@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import type { StormWorker } from './storm-api.ts'
-import { StormNode, type WorkerTarget } from './storm-worker.ts'
+import type { StormWorker } from './api.ts'
+import { StormNode, type WorkerTarget } from './worker.ts'
 
 type LoadRequest = {
   readonly workersFile: string

@@ -1,8 +1,8 @@
 /** The garbage of a storm, in a process of its own: handshakes that nobody should be let in with, as fast as they are answered. */
 
 import { connect } from 'node:net'
-import { badToken, badTokenClasses } from './bad-tokens.ts'
-import type { WorkerTarget } from './storm-worker.ts'
+import { badToken, badTokenClasses } from '../bad-tokens.ts'
+import type { WorkerTarget } from './worker.ts'
 
 export type GarbageRequest = {
   readonly target: WorkerTarget

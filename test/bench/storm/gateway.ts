@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { createPairedDevices } from '../kit/paired-devices.ts'
+import { createPairedDevices } from '../../kit/paired-devices.ts'
 
 type GatewayRequest = { readonly protocol: 'stream' | 'openclaw'; readonly secret: string }
 /** Asks the gateway to go, as a crash would have it, and to be back so much later. */

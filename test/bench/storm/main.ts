@@ -6,13 +6,13 @@ import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { fileURLToPath } from 'node:url'
-import { ship } from './peers/shipped.ts'
-import { report, type Finding } from './process-rig.ts'
-import { GARBAGE } from './storm-garbage.ts'
-import type { Through } from './storm-load.ts'
-import { echoesOf, measure, stormOf, type Storm } from './storm-measure.ts'
-import { garbageTable, judgeProcess, judgeStorm, stormTable } from './storm-report.ts'
-import { startStormStage, type StormStage } from './storm-stage.ts'
+import { ship } from '../peers/shipped.ts'
+import { report, type Finding } from '../process-rig.ts'
+import { GARBAGE } from './garbage.ts'
+import type { Through } from './load.ts'
+import { echoesOf, measure, stormOf, type Storm } from './measure.ts'
+import { garbageTable, judgeProcess, judgeStorm, stormTable } from './report.ts'
+import { startStormRig, type StormRig } from './rig.ts'
 
 const HELP = `npm run bench:storm -- [options]
   --only reconnect|garbage   one of the two storms
@@ -65,7 +65,7 @@ const nameAndValue = (pair: string): readonly [string, string] => {
 
 /** How Node bounds the heap in a container of 512 MiB, as the chart has it; unbounded, garbage is left to lie. */
 const HEAP_MIB = 256
-const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
+const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
 const { main, env } = ship(CHECKOUT)
 const shipped = {
   main,
@@ -78,13 +78,13 @@ const shipped = {
 
 const say = (text: string): void => void process.stdout.write(text)
 
-const start = (workers: number, protocol: 'stream' | 'openclaw'): Promise<StormStage> => {
+const start = (workers: number, protocol: 'stream' | 'openclaw'): Promise<StormRig> => {
   const pace = (rate: string) => ({
     ratePerSecond: Number(rate),
     serviceMs: SERVICE_MS,
     waitMsMax: WAIT_MS_MAX,
   })
-  return startStormStage({
+  return startStormRig({
     workers,
     reviews: pace(flags.rate),
     podGets: pace(flags['get-rate']),
@@ -94,23 +94,23 @@ const start = (workers: number, protocol: 'stream' | 'openclaw'): Promise<StormS
   })
 }
 
-const finish = async (stage: StormStage): Promise<Through> => {
-  const answer = await stage.tell({ kind: 'finish', timeoutMs: STORM_MS_MAX })
+const finish = async (rig: StormRig): Promise<Through> => {
+  const answer = await rig.tell({ kind: 'finish', timeoutMs: STORM_MS_MAX })
   if (answer.kind !== 'finished') throw new Error(`the load answered ${answer.kind}`)
   return answer
 }
 
 /** A sidecar that knows no verdict, as after a restart of the whole pod. */
-const arrive = async (stage: StormStage): Promise<Through> => {
-  await stage.tell({ kind: 'begin', afterMs: 0 })
-  return finish(stage)
+const arrive = async (rig: StormRig): Promise<Through> => {
+  await rig.tell({ kind: 'begin', afterMs: 0 })
+  return finish(rig)
 }
 
 /** The gateway goes and comes back; every worker has to do the same. */
-const restart = async (stage: StormStage): Promise<Through> => {
-  await stage.tell({ kind: 'begin', afterMs: 1000 })
-  stage.restartGateway(GATEWAY_DOWN_MS)
-  return finish(stage)
+const restart = async (rig: StormRig): Promise<Through> => {
+  await rig.tell({ kind: 'begin', afterMs: 1000 })
+  rig.restartGateway(GATEWAY_DOWN_MS)
+  return finish(rig)
 }
 
 const PHASES = {
@@ -121,11 +121,11 @@ const PHASES = {
 
 const reconnect = async (findings: Finding[]): Promise<readonly Storm[]> => {
   const workers = Number(flags.workers)
-  const stage = await start(workers, flags.protocol === 'openclaw' ? 'openclaw' : 'stream')
-  if (stage.hold < workers) {
-    const left = workers - stage.hold
+  const rig = await start(workers, flags.protocol === 'openclaw' ? 'openclaw' : 'stream')
+  if (rig.hold < workers) {
+    const left = workers - rig.hold
     say(
-      `The limit on open files (ulimit -n) lets ${stage.hold} streams stay; ${left} leave at once.\n`,
+      `The limit on open files (ulimit -n) lets ${rig.hold} streams stay; ${left} leave at once.\n`,
     )
   }
   const storms: Storm[] = []
@@ -133,12 +133,12 @@ const reconnect = async (findings: Finding[]): Promise<readonly Storm[]> => {
     if (!Object.hasOwn(PHASES, name)) throw new Error(`there is no phase ${name}`)
     const { run, isKnown } = PHASES[name as keyof typeof PHASES]
     if (name === 'expired') await sleep(CACHE_TTL_MS)
-    const storm = stormOf(await measure(stage, name, () => run(stage)))
+    const storm = stormOf(await measure(rig, name, () => run(rig)))
     storms.push(storm)
     findings.push(...judgeStorm(storm, isKnown ? 0 : workers))
     say(`${name}: ${JSON.stringify({ turnedAway: storm.turnedAway, lost: storm.lost })}\n`)
   }
-  await stage.stop()
+  await rig.stop()
   say(`\n${stormTable(storms)}\n`)
   return storms
 }
@@ -146,27 +146,27 @@ const reconnect = async (findings: Finding[]): Promise<readonly Storm[]> => {
 const garbage = async (findings: Finding[]) => {
   const handshakes = Number(flags.handshakes)
   // Only a stream of bytes can echo.
-  const stage = await start(Number(flags.streams), 'stream')
-  await arrive(stage)
-  const before = await measure(stage, 'before', async () => {
-    await stage.tell({ kind: 'echo' })
+  const rig = await start(Number(flags.streams), 'stream')
+  await arrive(rig)
+  const before = await measure(rig, 'before', async () => {
+    await rig.tell({ kind: 'echo' })
     await sleep(QUIET_MS)
-    return echoesOf(await stage.tell({ kind: 'settle' }))
+    return echoesOf(await rig.tell({ kind: 'settle' }))
   })
   let answers = {}
   let rate = Number.NaN
-  const during = await measure(stage, 'beside garbage', async () => {
-    await stage.tell({ kind: 'echo' })
-    const done = await stage.throwGarbage({
+  const during = await measure(rig, 'beside garbage', async () => {
+    await rig.tell({ kind: 'echo' })
+    const done = await rig.throwGarbage({
       handshakes,
       atOnce: GARBAGE_AT_ONCE,
       addresses: GARBAGE_ADDRESSES,
     })
     answers = done.answers
     rate = handshakes / (done.tookMs / 1000)
-    return echoesOf(await stage.tell({ kind: 'settle' }))
+    return echoesOf(await rig.tell({ kind: 'settle' }))
   })
-  await stage.stop()
+  await rig.stop()
   say(`\n${garbageTable([before, { ...during, rate }])}\n`)
   const refused = Object.values(during.refusals).reduce((sum, count) => sum + count, 0)
   findings.push(

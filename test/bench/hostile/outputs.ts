@@ -3,10 +3,10 @@
 import { once } from 'node:events'
 import { rmdirSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
-import { startServeRig } from '../kit/serve-rig.ts'
-import { openFull, openPipe } from '../kit/pipes.ts'
-import { heapFlag, isOk, joinCgroup, POD_ADDRESS, sampleRss, startEcho } from './hostile-stage.ts'
-import type { Shipped } from './peers/shipped.ts'
+import { startServeRig } from '../../kit/serve-rig.ts'
+import { openFull, openPipe } from '../../kit/pipes.ts'
+import { heapFlag, isOk, joinCgroup, POD_ADDRESS, sampleRss, startEcho } from './rig.ts'
+import type { Shipped } from '../peers/shipped.ts'
 
 type OutputCase = {
   readonly state: 'blocked' | 'gone' | 'full'

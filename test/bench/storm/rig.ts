@@ -1,4 +1,4 @@
-/** The stage of a storm: API server, gateway, sidecar and workers, each in a process of its own. */
+/** The rig of a storm: API server, gateway, sidecar and workers, each in a process of its own. */
 
 import { execFileSync, fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -6,24 +6,24 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { startSidecarProcess } from '../kit/sidecar-process.ts'
-import { sidecarSettings } from '../kit/sidecar-settings.ts'
-import { waitForProcess } from '../kit/wait.ts'
-import type { Shipped } from './peers/shipped.ts'
-import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './storm-api.ts'
-import type { GarbageDone, GarbageRequest } from './storm-garbage.ts'
-import type { GatewayReady } from './storm-gateway.ts'
-import type { LoadAnswer, LoadCommand } from './storm-load.ts'
+import { startSidecarProcess } from '../../kit/sidecar-process.ts'
+import { sidecarSettings } from '../../kit/sidecar-settings.ts'
+import { waitForProcess } from '../../kit/wait.ts'
+import type { Shipped } from '../peers/shipped.ts'
+import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from './api.ts'
+import type { GarbageDone, GarbageRequest } from './garbage.ts'
+import type { GatewayReady } from './gateway.ts'
+import type { LoadAnswer, LoadCommand } from './load.ts'
 
-export type StormStageOptions = Omit<ClusterRequest, 'directory'> & {
+export type StormRigOptions = Omit<ClusterRequest, 'directory'> & {
   readonly protocol: 'stream' | 'openclaw'
   /** What of the sidecar is run, and in which environment. */
   readonly shipped: Pick<Shipped, 'main' | 'env'>
-  /** `path=value`, over the stage's own configuration. */
+  /** `path=value`, over the rig's own configuration. */
   readonly set: readonly string[]
 }
 
-export type StormStage = Awaited<ReturnType<typeof startStormStage>>
+export type StormRig = Awaited<ReturnType<typeof startStormRig>>
 
 /** What the sidecar's process has open beside the sockets of its streams. */
 const SPARE_FILES = 250
@@ -32,7 +32,7 @@ const SECRET = 'the-secret-of-the-gateway-itself'
 const SEED = 'a-seed-of-more-than-sixteen-bytes'
 const READY_MS_MAX = 60_000
 
-export const startStormStage = async (options: StormStageOptions) => {
+export const startStormRig = async (options: StormRigOptions) => {
   const { workers, reviews, podGets, protocol } = options
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-storm-'))
   const children: ChildProcess[] = []
@@ -41,9 +41,9 @@ export const startStormStage = async (options: StormStageOptions) => {
     children.push(child)
     return child
   }
-  const api = start('storm-api.ts', { directory, workers, reviews, podGets })
+  const api = start('api.ts', { directory, workers, reviews, podGets })
   const cluster = (await answerOf(api)) as ClusterReady
-  const gateway = start('storm-gateway.ts', { protocol, secret: SECRET })
+  const gateway = start('gateway.ts', { protocol, secret: SECRET })
   const { url } = (await answerOf(gateway)) as GatewayReady
   const sidecar = startSidecar(options, { directory, cluster, gatewayUrl: url })
   const ports = await sidecar.listening()
@@ -53,7 +53,7 @@ export const startStormStage = async (options: StormStageOptions) => {
   const port = Number(ports.workers.split(':').at(-1))
   const target = { host: '127.0.0.1', port, protocol }
   const hold = Math.min(workers, Math.floor((filesMax() - SPARE_FILES) / FILES_A_STREAM))
-  const load = start('storm-load.ts', { workersFile: cluster.workersFile, target, hold })
+  const load = start('load.ts', { workersFile: cluster.workersFile, target, hold })
   await answerOf(load)
 
   return {
@@ -70,7 +70,7 @@ export const startStormStage = async (options: StormStageOptions) => {
     throwGarbage: async (request: Omit<GarbageRequest, 'target' | 'token'>) => {
       const listed = JSON.parse(readFileSync(cluster.workersFile, 'utf8')) as StormWorker[]
       const { token = '' } = listed[0] ?? {}
-      const garbage = start('storm-garbage.ts', { ...request, target, token })
+      const garbage = start('garbage.ts', { ...request, target, token })
       return (await answerOf(garbage)) as GarbageDone
     },
     stop: async () => {
@@ -89,7 +89,7 @@ type Runtime = {
 }
 
 const startSidecar = (
-  { protocol, shipped, set }: StormStageOptions,
+  { protocol, shipped, set }: StormRigOptions,
   { directory, cluster, gatewayUrl }: Runtime,
 ) => {
   const secretFile = join(directory, 'gateway-token')
@@ -103,7 +103,7 @@ const startSidecar = (
       : []),
     ...set,
   ]
-  const ours = fileURLToPath(new URL('storm-sidecar.ts', import.meta.url))
+  const ours = fileURLToPath(new URL('sidecar.ts', import.meta.url))
   return startSidecarProcess(['serve', ...settings.flatMap((each) => ['--set', each])], {
     env: shipped.env,
     main: protocol === 'openclaw' ? ours : shipped.main,

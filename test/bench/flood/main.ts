@@ -1,8 +1,8 @@
-/** Measures a flood of distinct bad tokens over real sockets: `node test/bench/flood.ts [tokens]`. */
+/** Measures a flood of distinct bad tokens over real sockets: `node test/bench/flood/main.ts [tokens]`. */
 
 import { connect } from 'node:net'
-import { BAD_TOKENS, badToken, badTokenClasses } from './bad-tokens.ts'
-import { report, startProcessRig, type Finding } from './process-rig.ts'
+import { BAD_TOKENS, badToken, badTokenClasses } from '../bad-tokens.ts'
+import { report, startProcessRig, type Finding } from '../process-rig.ts'
 
 const TOKENS = Number(process.argv[2] ?? 100_000)
 /** Sent before the first look at the memory, so that what is compiled and pooled once is not counted. */

@@ -1,4 +1,4 @@
-/** How the stub treats a connection: the closed set of behaviours and the plan that deals them. */
+/** How the stub treats a connection: the closed set of behaviors, and the plan that assigns them. */
 
 type Plain<Kind extends string> = Kind extends unknown ? { readonly kind: Kind } : never
 
@@ -8,7 +8,7 @@ export type StatusBehaviour = {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string
-  /** Bytes sent right behind the response, as a smuggler would. */
+  /** Bytes sent right after the response, as a smuggler would. */
   readonly trailing?: string | Uint8Array
   /** Leaves the connection open afterwards. Default false. */
   readonly keepOpen?: boolean
@@ -53,7 +53,7 @@ export type Behaviour =
 
 export type BehaviourName = Behaviour['kind']
 
-/** What a bare name stands for. */
+/** The behavior that a bare name stands for. */
 const BY_NAME = {
   accept: { kind: 'accept' },
   stall: { kind: 'stall' },
@@ -78,7 +78,7 @@ const resolveBehaviour = (behaviour: Behaviour | BehaviourName): Behaviour =>
 
 const PLANNED_MAX = 100_000
 
-/** Deals one behaviour to each upgrade: first those planned for the next ones, then the standing. */
+/** Assigns one behavior to each upgrade: first the planned ones, then the standing one. */
 export class BehaviourPlan {
   #standing: Behaviour
   #next: Behaviour[] = []
@@ -87,7 +87,7 @@ export class BehaviourPlan {
     this.#standing = resolveBehaviour(standing)
   }
 
-  /** Without `connections` it holds for all that follow and forgets what was planned. */
+  /** Without `connections` it applies to all that follow, and discards what was planned. */
   set(behaviour: Behaviour | BehaviourName, connections?: number): void {
     const resolved = resolveBehaviour(behaviour)
     if (connections === undefined) {

@@ -1,4 +1,4 @@
-/** A handle on one upgraded (or stubbornly not upgraded) connection. */
+/** A handle on one connection, upgraded or deliberately not. */
 
 import type { Socket } from 'node:net'
 import type { WebSocket } from '@fastify/websocket'
@@ -34,7 +34,7 @@ export type Arrival = {
 /** Bytes queued towards a slow reader before the stub stops reading from it. */
 export const BUFFERED_BYTES_MAX = 1_048_576
 
-/** The handle on a connection that `ws` speaks for. */
+/** The handle on a connection that `ws` handles. */
 export function handleWebSocket(ws: WebSocket, arrival: Arrival): StubConnection {
   const { socket, handshake, behaviour } = arrival
   const { promise: closed, resolve } = Promise.withResolvers<{ code: number; reason: string }>()
@@ -72,12 +72,12 @@ export function handleWebSocket(ws: WebSocket, arrival: Arrival): StubConnection
   }
 }
 
-/** The handle on a connection nobody speaks WebSocket for: it reads and discards. */
+/** The handle on a connection without WebSocket: it reads and discards. */
 export function handleRawSocket(arrival: Arrival): StubConnection {
   const { socket, handshake, behaviour } = arrival
   const { promise: closed, resolve } = Promise.withResolvers<{ code: number; reason: string }>()
   socket.once('close', () => resolve({ code: 1006, reason: '' }))
-  // HTTP sockets stay half open: without this a peer that left would be kept for ever.
+  // HTTP sockets stay half open: without this, a connection whose peer left would stay for ever.
   socket.once('end', () => socket.end())
   socket.resume()
   return {

@@ -42,7 +42,7 @@ export type GatewayStubOptions = {
   readonly bootstrapTokens?: Set<string>
   /** Answers to what an operator calls (openclaw mode). */
   readonly methods?: Readonly<Record<string, Method>>
-  /** Has the last word on a `connect` that is good in itself (openclaw mode): a pairing of its own. */
+  /** Has the last word on a valid `connect` (openclaw mode), as a pairing would. */
   readonly pair?: Pair
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
@@ -58,7 +58,7 @@ type ReceivedMessage = {
   readonly isBinary: boolean
 }
 
-/** Everything that counts, counts from 1 since the start; a wait without `ordinal` is for the next. */
+/** All ordinals count from 1 since the start; a wait without `ordinal` is for the next. */
 export type GatewayStub = {
   readonly url: string
   readonly port: number
@@ -188,7 +188,7 @@ class Stub {
   }
 
   #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    // A peer may reset at any moment; the `close` event that follows says all there is to know.
+    // A peer can reset at any moment; the `close` event that follows says everything.
     socket.on('error', () => {})
     const behaviour = this.#plan.take()
     const handshake = readHandshake(request, this.#handshakes.total + 1, this.#clock.now())
@@ -277,7 +277,7 @@ class Stub {
       if (!isRaw(behaviour)) close(1012, 'service restart')
     }
     for (const socket of this.#sockets) {
-      // What the kernel has taken is delivered; a reader that takes nothing must not hold us up.
+      // What the kernel has taken is delivered; a reader that takes nothing must not delay us.
       if (socket.writableLength > 0) socket.destroy()
       else socket.destroySoon()
     }
@@ -285,7 +285,7 @@ class Stub {
   }
 }
 
-/** Leaves once as many messages have arrived as the behaviour says. */
+/** Leaves once as many messages have arrived as the behavior says. */
 function leaveAfter({ behaviour, close, terminate }: StubConnection, messages: number): void {
   if (behaviour.kind !== 'close' && behaviour.kind !== 'drop') return
   if (messages !== (behaviour.afterMessages ?? 0)) return

@@ -58,7 +58,7 @@ function parseFlags(argv: readonly string[]): Flags {
   return { port, host, mode, behaviour, help, tokenFile: values['token-file'] }
 }
 
-/** Ends the process with a code of its own once what was said is written. */
+/** Ends the process with this code once its output is written. */
 function fail(code: number, message: string): void {
   process.stderr.write(`gateway-stub: ${message}\n`)
   process.exitCode = code

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net'
 import type { Behaviour, StatusBehaviour } from './behaviour.ts'
 import type { Handshake } from './handshake.ts'
 
-/** The behaviours a WebSocket server can show, so that it may take the upgrade. */
+/** The behaviors that a WebSocket server can show, so that it takes the upgrade. */
 const SOUND = ['accept', 'silent', 'close', 'drop', 'flood'] as const
 
 export type RawBehaviour = Exclude<Behaviour, { readonly kind: (typeof SOUND)[number] }>

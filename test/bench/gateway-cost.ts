@@ -34,7 +34,7 @@ const cpuSecondsIfIn = (pid: string, home: string): number => {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND
   } catch {
-    // It ended meanwhile, or is somebody else's.
+    // It has ended, or belongs to another user.
     return 0
   }
 }

@@ -1,4 +1,4 @@
-/** Builds the Go programs of the benchmark into a cache, where there is a Go to build them with. */
+/** Builds the Go programs of the benchmark into a cache, if Go is installed. */
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'

@@ -1,4 +1,4 @@
-/** A namespace of our own on the real API server, with what the manifests ship in it; gone without a trace. */
+/** A private namespace on the real API server with what the manifests ship; removed without a trace at the end. */
 
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -18,7 +18,7 @@ export type Pod = {
 }
 
 type PodRequest = {
-  /** A name of its own unless given. */
+  /** A fresh name unless given. */
   readonly name?: string
   readonly serviceAccount?: string
   readonly ip?: string
@@ -28,7 +28,7 @@ type PodRequest = {
 type TokenRequest = {
   readonly pod?: Pod
   readonly serviceAccount?: string
-  /** The gateway's unless given; none stands for the API server's own. */
+  /** The gateway's unless given; an empty list means the API server's own. */
   readonly audiences?: readonly string[]
   readonly expirationSeconds?: number
 }
@@ -56,7 +56,7 @@ export const startClusterRig = async () => {
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-cluster-'))
   const close = keepTrackOf(async () => {
     rmSync(directory, { recursive: true })
-    // From then on nothing new can be made in the namespace, also not by what an interrupt left.
+    // From then on nothing new can be created in the namespace, not even by leftovers of an interrupt.
     for (const path of made.toReversed()) await api.call({ method: 'DELETE', path })
     // A pod without a kubelet would otherwise be terminating for ever, and its namespace with it.
     await api.call({
@@ -117,7 +117,7 @@ const workloads = (api: Api, namespace: string, node: string) => {
   const within = `/api/v1/namespaces/${namespace}`
   let pods = 0
 
-  /** Every pod has an address of its own, as in a cluster: another one in 127.0.0.0/8. */
+  /** Every pod has a different address in 127.0.0.0/8, as pods in a cluster have. */
   const createPod = async (request: PodRequest = {}): Promise<Pod> => {
     pods += 1
     const { name = `worker-${pods}`, serviceAccount = WORKER } = request

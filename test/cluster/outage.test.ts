@@ -37,7 +37,7 @@ describe('outage', () => {
     await cluster?.close()
   })
 
-  /** What holds while the API server does not answer, in whatever way it does not. */
+  /** What holds while the API server does not answer, for whatever reason. */
   const outage = async (begin: () => void, end: () => void) => {
     const known = await cluster.mint({ pod })
     const [fresh, another] = await Promise.all([cluster.mint({ pod }), cluster.mint({ pod })])

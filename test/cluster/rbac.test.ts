@@ -57,7 +57,7 @@ describe('rbac', () => {
     assert.deepEqual(await rulesIn('default'), ['create authentication.k8s.io/tokenreviews'])
   })
 
-  test('the doctor finds everything with it, and what is missing where it was not granted', async () => {
+  test('the doctor finds every granted right, and reports those that are missing', async () => {
     const { config, runtime } = await settle(cluster)
     const examine = (allowed = config.k8sTrust.allowedIdentities) =>
       examineCluster({
@@ -85,7 +85,7 @@ describe('rbac', () => {
     )
   })
 
-  test('what an intruder in the sidecar would ask for first is refused', async () => {
+  test('the first requests of an intruder in the sidecar are refused', async () => {
     const { namespace } = cluster
     const core = (verb: string, resource: string, more: Json = {}) => ({
       verb,

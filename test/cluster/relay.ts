@@ -1,4 +1,4 @@
-/** A relay between the sidecar and the real API server that treats watches as a bad network would. */
+/** A relay between the sidecar and the real API server that disturbs watches as a bad network would. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Agent, createServer, request as httpsRequest } from 'node:https'
@@ -27,7 +27,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
   const pass = (incoming: IncomingMessage, response: ServerResponse): void => {
     const url = new URL(incoming.url ?? '/', target)
     const isWatch = url.searchParams.has('watch')
-    // Older than anything the API server can still tell the sequel of.
+    // Older than any version from which the API server can still continue.
     if (isWatch && isForgetful) url.searchParams.set('resourceVersion', '1')
     const watch = { path: url.pathname, response, isMuted: false }
     if (isWatch) watches.add(watch)
@@ -92,7 +92,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
     hold(): void {
       isHolding = true
     },
-    /** Resolves when a watch has been asked for in vain. */
+    /** Resolves when a watch has been requested and held. */
     heldOne: () => waitForProcess('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
     release(): void {
       isHolding = false

@@ -1,4 +1,4 @@
-/** Pods are the truth: what a deletion does to open streams and new callers, while the API server still says yes. */
+/** The pods decide: what a deletion does to open streams and new callers, while the API server still accepts their tokens. */
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -16,7 +16,7 @@ const TERMINATION_GRACE_MS = 2000
 const SWEEP_MS = 1000
 /** Between two attempts of a worker that should be refused. */
 const PROBE_MS = 50
-/** A forced deletion is told in two steps: the deletion's time stamp, then the end. */
+/** A forced deletion is reported in two steps: the deletion's time stamp, then the end. */
 const GONE = /^(1008 )?pod_(deleted|terminating|not_found)$/
 const SPARE = 'openclaw-spare'
 
@@ -44,7 +44,7 @@ describe('revocation', () => {
   const times = async <T>(count: number, run: (index: number) => Promise<T>): Promise<T[]> =>
     Promise.all(Array.from({ length: count }, (_, index) => run(index)))
 
-  /** Asks until the answer is no. What slipped in before belongs to the streams that must end. */
+  /** Asks until it is refused. What was let in before belongs to the streams that must end. */
   const untilRefused = async (pod: Pod, token: string, streams: WebSocket[]) => {
     for (;;) {
       const outcome = await rig.connect(pod, token)
@@ -176,7 +176,7 @@ describe('revocation', () => {
     assert.equal(verdictOf(await rig.connect(renewed, fresh)), 'ok')
   })
 
-  test('a pod that is deleted in the midst of its admission has no stream left', async () => {
+  test('a pod that is deleted during its admission has no stream left', async () => {
     const pods = await times(PODS, () => cluster.createPod())
     const left = await Promise.all(
       pods.map(async (pod, index) => {
@@ -219,7 +219,7 @@ describe('revocation', () => {
     spared.terminate()
   })
 
-  test('all this took no right that the sidecar does not have', async () => {
+  test('all this needed no right that the sidecar does not have', async () => {
     assert.equal(await rig.metric('openclaw_k8s_own_credential_errors_total'), 0)
     assert.ok((await rig.metric('openclaw_k8s_revocation_latency_seconds_count')) > 1000)
   })

@@ -33,7 +33,7 @@ export type RigOptions = {
 
 export type Rig = Awaited<ReturnType<typeof startRig>>
 
-/** The configuration and surroundings of a sidecar whose credential is the shipped ServiceAccount's. */
+/** The configuration and runtime of a sidecar whose credential is the shipped ServiceAccount's. */
 export const settle = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const { clock = systemClock, apiServer, accounts = [WORKER] } = options
   const directory = mkdtempSync(join(cluster.directory, 'sidecar-'))
@@ -124,7 +124,7 @@ const READY_WITHIN_MS = 15_000
 export const codeOf = (outcome: Connected | Refused): string =>
   outcome.ok ? 'ok' : (outcome.body as { error: { type: string } }).error.type
 
-/** Ends what got in, and tells how it went. */
+/** Ends the stream if there is one, and returns the code. */
 export const verdictOf = (outcome: Connected | Refused): string => {
   if (outcome.ok) outcome.socket.terminate()
   return codeOf(outcome)
@@ -152,7 +152,7 @@ const openLean = async (port: number, pod: Pod, token: string) => {
   const { status, socket } = await rawUpgrade({ port, localAddress: pod.ip, lines })
   if (status !== 101) throw new Error(`refused with ${status}`)
   const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<typeof endOf>>>()
-  // Frames of the sidecar's own are small and come in one piece; a ping is no end.
+  // The sidecar's own frames are small and arrive in one piece; a ping does not end the stream.
   socket.on('data', (chunk: Buffer) => {
     const frame = chunk.subarray(chunk.indexOf(CLOSE))
     if (frame[0] !== CLOSE) return

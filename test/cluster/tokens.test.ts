@@ -1,4 +1,4 @@
-/** The differential test: what the sidecar would admit on its own, the API server would admit too. */
+/** The differential test: what the sidecar admits by itself, the API server would admit too. */
 
 import assert from 'node:assert/strict'
 import { constants, createHmac, createPublicKey, sign, type KeyObject } from 'node:crypto'
@@ -42,7 +42,7 @@ describe('tokens', () => {
     await cluster?.close()
   })
 
-  /** Ours first: the API server is the one that may have forgotten a second later. */
+  /** Ours first: a second later the API server may have forgotten its cached answer. */
   const judge = async (sample: Sample): Promise<Judged> => {
     const verdict = await local.judge(sample.token, sample.pod.ip)
     return { ...sample, local: verdict, remote: await cluster.isAuthenticated(sample.token) }
@@ -72,7 +72,7 @@ describe('tokens', () => {
     }
   }
 
-  test('tokens as the cluster issues them are judged alike', async () => {
+  test('tokens as the cluster issues them get the same verdict from both', async () => {
     const real = pods.map((pod, index) => ({ kind: 'valid', token: tokens[index] ?? '', pod }))
     const results = await judgeAll(real)
     assert.ok(
@@ -98,7 +98,7 @@ describe('tokens', () => {
     request: Parameters<ClusterRig['mint']>[0],
   ): Promise<Sample> => ({ kind, pod, token: await cluster.mint(request) })
 
-  test('of pods and ServiceAccounts that went, ours knows first', async () => {
+  test('the sidecar knows first that a pod or a ServiceAccount is gone', async () => {
     const deleted = await cluster.createPod()
     const unused = await cluster.createPod()
     const replaced = await cluster.createPod()
@@ -131,7 +131,7 @@ describe('tokens', () => {
     await cluster.deletePod(ending)
   })
 
-  test('a token with any one character changed is good for neither', async () => {
+  test('a token with any one character changed is refused by both', async () => {
     const flipped = Array.from({ length: FLIPS }, (_, n): Sample => {
       const index = n % PODS
       return { kind: 'a flipped character', token: flip(tokens[index] ?? '', n), pod: pods[index]! }
@@ -146,7 +146,7 @@ describe('tokens', () => {
     }
   })
 
-  test('every claim and header field bent, signed and unsigned, and time around the edges', async (t) => {
+  test('every claim and header field changed, signed and unsigned, and times around the limits', async (t) => {
     const key = findSigningKey(cluster.config)
     if (key === undefined) return t.skip("only with the cluster's own signing key")
     const scene = await lookAround()
@@ -169,7 +169,7 @@ describe('tokens', () => {
     )
   })
 
-  /** Made one by one as they are judged, so that the edges of time are still where they were. */
+  /** Made one by one as they are judged, so that the time limits are still current. */
   function* bend(key: KeyObject, scene: () => Scene): Generator<Sample> {
     for (const [index, pod] of pods.entries()) {
       const original = tokens[index] ?? ''
@@ -218,7 +218,7 @@ const signWith =
   (input: Buffer): Buffer =>
     sign(hash, input, key)
 
-/** The bent head and body under the signature of the true ones. */
+/** The changed header and body with the signature of the true ones. */
 const forge = (bent: string, original: string): string =>
   `${bent.slice(0, bent.lastIndexOf('.'))}.${original.slice(original.lastIndexOf('.') + 1)}`
 
@@ -230,7 +230,7 @@ const flip = (token: string, n: number): string => {
   return token.slice(0, at) + next + token.slice(at + 1)
 }
 
-/** What no change of one field gives: algorithms, encodings, and JSON that parsers disagree on. */
+/** Changes beyond single fields: algorithms, encodings, and JSON that parsers disagree on. */
 const oddities = (token: string, key: KeyObject): readonly (readonly [string, string])[] => {
   const { header, claims } = decode(token)
   const [head = '', body = '', signature = ''] = token.split('.')

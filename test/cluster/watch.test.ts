@@ -1,4 +1,4 @@
-/** However the watch is cut: no deletion is missed, nobody is revoked without one, and no deleted pod gets in meanwhile. */
+/** However the watch is cut, no deletion is missed, no live pod is revoked, and no deleted pod gets in meanwhile. */
 
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
@@ -14,7 +14,7 @@ const CUTS = 20
 const RESTARTED_WITHIN_MS = 60_000
 /** A silence after which the watch alone admits nobody. */
 const SILENCE_MS = 2100
-/** The longest life of a watch and what it may overstay. */
+/** The longest life of a watch and its tolerance. */
 const WATCH_LIFE_MS = 36_000
 const GONE = /^1008 pod_(deleted|terminating)$/
 
@@ -94,7 +94,7 @@ describe('watch', () => {
     await assertKept()
   })
 
-  test('a deletion while the API server is restarted and out of sight is found when it is back', async (t) => {
+  test('a deletion during a restart of the API server is found when it is back', async (t) => {
     const server = findApiServer(cluster.config)
     if (server === undefined) return t.skip('only where the API server is a process of ours')
     const victim = await join()
@@ -116,7 +116,7 @@ describe('watch', () => {
     await assertKept()
   })
 
-  // Behind the restart: a server that has run since the first object forgets nothing.
+  // After the restart: a server that has run since the first object forgets nothing.
   test('a version too old for the API server (410) is followed by a list that finds the deletion', async () => {
     const victim = await join()
     const end = endOf(victim.stream)

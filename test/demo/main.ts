@@ -17,7 +17,7 @@ const HELP = `Usage: npm run demo [-- options]
 `
 const STORY_MS_MAX = 60_000
 const CONNECT = fileURLToPath(import.meta.resolve('./connect.ts'))
-/** What a shell reports of a process that a Ctrl-C ended; a demo that was told whole ends with 0. */
+/** What a shell reports for a process ended by Ctrl-C; a complete demo exits 0. */
 const INTERRUPTED = 130
 const USAGE = 64
 

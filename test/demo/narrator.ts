@@ -46,7 +46,7 @@ export const createNarrator = (output: Output, hasColour: boolean) => {
       for (const part of text.split('\n')) line(style('dim', INDENT + part))
     },
 
-    /** What was promised, what came, and whether they are the same. */
+    /** What was promised, what happened, and whether they match. */
     check(what: string, came: string, isAsTold: boolean): void {
       if (!isAsTold) failures += 1
       const mark = isAsTold ? style('green', '✓') : style('red', '✗')

@@ -176,7 +176,7 @@ const showTraces = async ({ rig, narrator }: Scene): Promise<void> => {
   narrator.chapter('What is left behind: one audit line a decision, and the metrics')
   const lines = [
     await rig.sidecar.stdout.wait(({ event }) => event === 'k8s-auth-success'),
-    // Failures nobody has signed for are gathered for a second.
+    // Failures without a verified signature are collected for a second.
     await rig.sidecar.stdout.wait(({ code }) => code === 'signature_invalid'),
     await rig.sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed'),
   ]
@@ -214,12 +214,12 @@ const seenHeaders = (rig: ServeRig): readonly (readonly [string, string])[] => {
 const identityHeaders = (rig: ServeRig) =>
   seenHeaders(rig).filter(([name]) => name.toLowerCase().startsWith('x-'))
 
-/** What a careless server takes for the same header. */
+/** Names that a careless server takes for the same header. */
 const fold = (name: string): string => name.toLowerCase().replaceAll(/[._]/g, '-')
 
 const JWT = /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/
 
-/** No JWT is shown whole, not even one that only speaks to the gateway. */
+/** A JWT is never shown whole, not even one that is only for the gateway. */
 const shorten = (value: string): string => {
   if (value === '') return '(empty)'
   return JWT.test(value) ? `${value.slice(0, 16)}… (${value.length} characters)` : value

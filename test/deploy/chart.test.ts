@@ -1,4 +1,4 @@
-/** The chart by the book: lint, schemas, unit suites, its README, and what it shares with the code. */
+/** The chart passes lint, schemas and unit suites, and matches its README and the code. */
 
 import assert from 'node:assert/strict'
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
@@ -86,7 +86,7 @@ describe('chart', { skip }, () => {
     })
   })
 
-  test('a cluster without the kinds of others is told so, by name', async () => {
+  test('on a cluster without the optional kinds the missing ones are named', async () => {
     for (const kind of ['podMonitor', 'serviceMonitor', 'prometheusRule']) {
       const set = [`monitoring.${kind}.enabled=true`]
       const flags = templateArgs({ set })
@@ -153,7 +153,7 @@ describe('chart', { skip }, () => {
     )
   })
 
-  test('the notes tell the next commands, which name what was made', async () => {
+  test('the notes give the next commands, with the names of what was created', async () => {
     for (const release of ['openclaw', 'foo']) {
       const args = ['install', ...templateArgs({ release, namespace: 'somewhere' })]
       const text = await rig.helm(...args, '--dry-run=client')
@@ -200,6 +200,6 @@ const openPaths = (schema: Schema, path = ''): readonly string[] => [
   ),
 ]
 
-/** Without what is drawn anew each time. */
+/** Without the values that are random each time. */
 const withoutChance = (text: string): string =>
   text.replaceAll(/^( +(?:device-seed|token|checksum\/[a-z-]+): ).*$/gm, '$1…')

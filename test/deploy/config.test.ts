@@ -1,4 +1,4 @@
-/** The documents the chart renders, read by the programs they are for. */
+/** The documents that the chart renders, read by the programs that use them. */
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-/** `deploy-helm.sh NAME`: a new token on a fresh install, the one there is on an upgrade. */
+/** `deploy-helm.sh NAME`: a new token on a fresh install, the existing one on an upgrade. */
 
 import assert from 'node:assert/strict'
 import { mkdirSync, symlinkSync } from 'node:fs'
@@ -48,7 +48,7 @@ describe('deploy-helm.sh', { skip }, () => {
     assert.notEqual(await token(), drawn)
   })
 
-  test('without a name it says what it wants, and without its tools which', async () => {
+  test('without a name it prints its usage, and without its tools it names them', async () => {
     for (const args of ['', '--set a=b']) {
       const { code, stderr } = await deploy(args)
       assert.equal(code, 64, args)

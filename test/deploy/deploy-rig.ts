@@ -1,4 +1,4 @@
-/** Where the suites deploy: kubectl and helm with a home of their own, and namespaces that go away again. */
+/** Where the suites deploy: kubectl and helm with a private home, and namespaces that are removed again. */
 
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -21,7 +21,7 @@ export type DeployRig = {
   readonly tryKubectl: (args: readonly string[], input?: string) => Promise<Outcome>
   readonly helm: (...args: readonly string[]) => Promise<string>
   readonly tryHelm: (...args: readonly string[]) => Promise<Outcome>
-  /** What a person types, with both of them on the PATH. */
+  /** What a user types, with both of them on the PATH. */
   readonly shell: (script: string, more?: Readonly<Record<string, string>>) => Promise<Outcome>
 }
 
@@ -29,7 +29,7 @@ export type DeployRig = {
 const RESTRICTED: Labels = {
   'pod-security.kubernetes.io/enforce': 'restricted',
   'pod-security.kubernetes.io/enforce-version': 'latest',
-  // What is no pod is only warned of.
+  // Anything but a pod only gets a warning.
   'pod-security.kubernetes.io/warn': 'restricted',
 }
 
@@ -55,7 +55,7 @@ const open = async (): Promise<DeployRig | { readonly why: string }> => {
     return asked.then(({ status }) => status === 200).catch(() => false)
   })
   const directory = mkdtempSync(join(tmpdir(), 'openclaw-deploy-'))
-  // Nothing of whoever runs this is read, and nothing of his is written.
+  // Nothing of the user who runs this is read or written.
   const env = {
     KUBECONFIG: kubeconfig,
     HOME: directory,
@@ -117,7 +117,7 @@ export const removeNamespace = async (api: Api, name: string): Promise<void> => 
   })
 }
 
-/** What releases in a namespace make beside it carries its name. */
+/** Cluster-wide objects of a release carry the name of its namespace. */
 const CLUSTER_WIDE = ['clusterrolebindings', 'clusterroles'].map(
   (kind) => `/apis/rbac.authorization.k8s.io/v1/${kind}`,
 )

@@ -1,4 +1,4 @@
-/** The image as it is built: what it says of itself, what is in it, and that it runs where nothing else does. */
+/** The image as it is built: its metadata, its content, and that it runs with nothing else. */
 
 import assert from 'node:assert/strict'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-/** A release's whole life on the real API server: installed, upgraded, rolled back, taken away, and back again. */
+/** The whole life of a release on the real API server: install, upgrade, rollback, uninstall, and install again. */
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -89,7 +89,7 @@ describe('a release', { skip }, () => {
         assert.deepEqual(await secretsOf(fullname), drawn)
       })
 
-      test('an upgrade with another token keeps the one there is, and so the gateway and the sidecar agree', async () => {
+      test('an upgrade with another token keeps the existing one, so that the gateway and the sidecar agree', async () => {
         const earlier = await templatesOf(fullname)
         await upgrade(release, '--set=gateway.token=another-token-than-the-drawn')
         assert.deepEqual(await secretsOf(fullname), drawn)
@@ -121,7 +121,7 @@ describe('a release', { skip }, () => {
         assert.deepEqual(await secretsOf(fullname), drawn)
       })
 
-      test('a Secret that was deleted is drawn anew, and the gateway restarted with it', async () => {
+      test('a deleted Secret gets a new token, and the gateway is restarted with it', async () => {
         const [earlier] = await templatesOf(fullname)
         await rig.kubectl('delete', 'secret', `${fullname}-gateway-token`, at)
         await upgrade(release)

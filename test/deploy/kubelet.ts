@@ -61,7 +61,7 @@ export const adoptPod = async (rig: DeployRig, namespace: string, name: string, 
   }
   const volumes = createVolumes(rig, namespace, pod, root)
 
-  /** A container's process; `through` has the last word on its command and environment. */
+  /** A container's process; `through` can change its command and environment. */
   const start = async (
     containerName: string,
     image: Image,
@@ -93,7 +93,7 @@ export const adoptPod = async (rig: DeployRig, namespace: string, name: string, 
     /** Where a path of a container is here. */
     locate: async (containerName: string, path_: string) =>
       (await volumes.mount(find(containerName)))(path_),
-    /** The sidecar with its rendered configuration: only paths and, if asked, options are others. */
+    /** The sidecar with its rendered configuration: only paths and, if given, options differ. */
     startSidecar: async (set: readonly string[] = []): Promise<Running> => {
       const container = find('auth-sidecar')
       const localize = await volumes.mount(container)
@@ -182,7 +182,7 @@ const createVolumes = (rig: DeployRig, namespace: string, pod: Pod, root: string
   const make = async (name: string, localize: (text: string) => string): Promise<void> => {
     mkdirSync(directory(name), { recursive: true })
     const volume = pod.spec.volumes?.find((each) => each.name === name)
-    // A claim of a StatefulSet's is no volume of its template.
+    // The claim of a StatefulSet is not a volume of its template.
     for (const [path, text] of await filesOf((volume ?? {}) as Source)) {
       const file = join(directory(name), path)
       mkdirSync(dirname(file), { recursive: true })
@@ -197,7 +197,7 @@ const createVolumes = (rig: DeployRig, namespace: string, pod: Pod, root: string
       const here = new Map([[HOME, join(root, 'home')]])
       for (const { name, mountPath } of volumeMounts) here.set(mountPath, directory(name))
       const paths = [...here.keys()].toSorted((a, b) => b.length - a.length)
-      // In one pass, since ours may hold theirs.
+      // In one pass, since our paths can contain theirs.
       const theirs = new RegExp(`(?<![\\w.-])(${paths.join('|')})(?![\\w.-])`, 'g')
       const localize = (text: string) => text.replaceAll(theirs, (path) => here.get(path) ?? path)
       mkdirSync(join(root, 'home'), { recursive: true })

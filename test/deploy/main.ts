@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { runSuites, type Totals } from '../kit/suite-run.ts'
 
-/** Programs of their own, which end with totals as this one does. */
+/** Separate programs, which end with totals as this one does. */
 const PROGRAMS = ['product', 'image', 'observability']
 const TALLY = /^(\d+) passed, (\d+) failed, (\d+) skipped$/
 

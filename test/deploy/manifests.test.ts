@@ -49,7 +49,7 @@ describe('manifests', { skip }, () => {
     let close = async () => {}
 
     before(async () => {
-      // They name their namespace, and what somebody has in it is not ours to touch.
+      // They name their namespace, and existing objects in it must not be touched.
       const { code } = await rig.tryKubectl(['get', 'namespace', NAMESPACE])
       assert.notEqual(code, 0, `the server has a namespace ${NAMESPACE} already`)
       close = keepTrackOf(() => removeNamespace(rig.api, NAMESPACE))
@@ -96,7 +96,7 @@ describe('manifests', { skip }, () => {
       })
     })
 
-    test('a gateway that exists gets its sidecar by the component, and its pod is made', async () => {
+    test('an existing gateway gets its sidecar from the component, and its pod is created', async () => {
       await rig.kubectl('apply', '--kustomize', EXAMPLE)
       await waitForProcess('its pod', PODS_WITHIN_MS, async () => {
         const names = await inside('get', 'pods', '--selector=app=my-gateway', '-o=name')
@@ -104,7 +104,7 @@ describe('manifests', { skip }, () => {
       })
     })
 
-    test('a Secret that was not made is missed by the pod, not made up', () => {
+    test('a pod waits for a missing Secret, which is not made up', () => {
       const text = read('gateway.yaml')
       assert.ok(text.includes('openclaw-gateway-token'))
       assert.ok(!/optional: true/.test(text))
@@ -141,7 +141,7 @@ describe('manifests', { skip }, () => {
       )
     })
 
-    test('has the very configuration, container and rights of the chart', async () => {
+    test('has exactly the configuration, container and rights of the chart', async () => {
       const made = parseObjects(await rig.kubectl('kustomize', EXAMPLE))
       const configs = ofKind(made, 'ConfigMap').map(({ data }) => data?.['config.yaml'])
       assert.ok(configs.includes(read('components/sidecar/config.yaml')))

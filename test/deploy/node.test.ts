@@ -1,4 +1,4 @@
-/** Real pods on a real node: they start, workers come in by the Service, `helm test` passes, restarts lose nobody. */
+/** Real pods on a real node: they start, workers connect through the Service, `helm test` passes, restarts lose no worker. */
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -38,7 +38,7 @@ type Node = {
   }
 }
 
-/** Why there is no node for these tests. */
+/** Why these tests have no node. */
 const missing = async (rig: DeployRig): Promise<string | undefined> => {
   const nodes = JSON.parse(await rig.kubectl('get', 'nodes', '-o=json')) as {
     readonly items: readonly Node[]
@@ -54,7 +54,7 @@ const missing = async (rig: DeployRig): Promise<string | undefined> => {
   return absent.length === 0 ? undefined : `no node has ${absent.join(' and ')}`
 }
 
-/** A kubelet tells of its images now and then only. */
+/** A kubelet reports its images only now and then. */
 const missingAfterAll = async (rig: DeployRig): Promise<string | undefined> => {
   let why = await missing(rig)
   for (let asked = 1; why !== undefined && asked < ASKED_MAX; asked += 1) {
@@ -116,7 +116,7 @@ describe('on a node', { skip: why ?? false }, () => {
 
   test('helm test passes, through the Service of the cluster', helmTest)
 
-  test('workers come in by themselves, and as many as there are', async () => {
+  test('workers connect by themselves, all of them', async () => {
     await connected(1)
     await rig.kubectl('scale', 'deployment/openclaw-worker', '--replicas=3', at)
     await connected(3)
@@ -125,7 +125,7 @@ describe('on a node', { skip: why ?? false }, () => {
       assert.ok(known.includes(name.slice('pod/'.length)), known)
   })
 
-  test('a worker whose pod is deleted is out at once, and the next one comes in', async () => {
+  test('a worker whose pod is deleted is cut off at once, and the next one connects', async () => {
     const [pod = ''] = await workerPods()
     const earlier = await metric('openclaw_k8s_auth_attempts_total{result="success"}')
     await rig.kubectl('delete', pod, at, '--wait=false')
@@ -139,7 +139,7 @@ describe('on a node', { skip: why ?? false }, () => {
     })
   })
 
-  test('the containers are who the chart says, on a root nobody can write to', async () => {
+  test('the containers run as the user the chart says, on a read-only root', async () => {
     const token = '/var/run/secrets/kubernetes.io/serviceaccount/token'
     const script = `console.log(JSON.stringify({
       uid: process.getuid(),
@@ -201,7 +201,7 @@ describe('on a node', { skip: why ?? false }, () => {
     await connected(3)
   })
 
-  test('with a certificate they come by TLS, and check it', async () => {
+  test('with a certificate they connect over TLS, and check it', async () => {
     const authority = await createAuthority()
     const hosts = ['openclaw-gateway', `openclaw-gateway.${namespace}.svc`]
     const { cert, key } = await authority.issue({ commonName: 'openclaw-gateway', hosts })
@@ -217,7 +217,7 @@ describe('on a node', { skip: why ?? false }, () => {
     await connected(3)
   })
 
-  test('by the manifests, with these images, they come in too', async () => {
+  test('with the manifests and these images they connect too', async () => {
     await rig.helm('uninstall', 'openclaw', at, '--wait')
     await rig.kubectl('delete', 'secrets', at, '--all')
     const moved = (text: string) =>

@@ -1,4 +1,4 @@
-/** Pods really made of every template, where the namespace enforces the strictest Pod Security Standard. */
+/** Real pods from every template, in a namespace that enforces the strictest Pod Security Standard. */
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -89,7 +89,7 @@ describe('pod security', { skip }, () => {
       assert.match(await names('persistentvolumeclaims'), /state-openclaw-gateway-0/)
     })
 
-    test('that violated the standard would be taken too, and get none: that is why pods are asked for', async () => {
+    test('that violates the standard is accepted but gets no pods: that is why the test asks for pods', async () => {
       const loose = '--set=workers.podSecurityContext.runAsNonRoot=null'
       const looser = '--set=workers.securityContext.runAsNonRoot=null'
       await rig.helm('install', 'loose', CHART, at, loose, looser)
@@ -102,7 +102,7 @@ describe('pod security', { skip }, () => {
     })
   })
 
-  test('a gateway that exists is patched as the notes say, and its pod made', async () => {
+  test('an existing gateway is patched as the notes say, and its pod is created', async () => {
     const values = `--values=${join(CHART, 'ci/sidecar-only-values.yaml')}`
     await rig.tryKubectl(['apply', at, '--filename=-'], JSON.stringify(OWN_GATEWAY))
     const said = await rig.helm('install', 'beside', CHART, at, values)

@@ -42,7 +42,7 @@ describe("the chart's pods", { skip }, () => {
   const running: Running[] = []
   let addresses = 0
 
-  /** A pod nobody has adopted: one of that name may still be there from before. */
+  /** A pod that is not adopted yet: an earlier one of that name can still exist. */
   const podNamed = (prefix: string): Promise<string> =>
     waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
       const pending = '--field-selector=status.phase=Pending'
@@ -55,7 +55,7 @@ describe("the chart's pods", { skip }, () => {
   }
 
   /**
-   * What the cluster's name service and kube-proxy do: leads who dials the Service to the pod it
+   * What the cluster's name service and kube-proxy do: leads a caller of the Service to the pod it
    * selects. Here that is the dialler's own address, so that it is also its source.
    */
   const throughService = async (dialler: PodProcesses, gateway: PodProcesses) => {

@@ -16,7 +16,7 @@ const main = async (): Promise<string> => {
   const rig = await startDeployRig()
   if ('why' in rig) return skipped(rig.why)
   const { hostname, port } = rig.config.server
-  // From out here, so that it goes whatever becomes of the run inside.
+  // From outside, so that it is removed whatever happens to the run inside.
   const namespace = freshName('openclaw-test')
   await openNamespace(rig, namespace)
   /** The loopback inside is another one: connections to the API server are handed in. */

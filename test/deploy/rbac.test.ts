@@ -1,4 +1,4 @@
-/** What the sidecar's ServiceAccount may do at the API server: exactly what it needs, by kubectl's own word. */
+/** What the sidecar's ServiceAccount is allowed to do at the API server: exactly what it needs, according to kubectl. */
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -32,7 +32,7 @@ describe('rbac', { skip }, () => {
     for (const close of closes) await close()
   })
 
-  /** kubectl as a ServiceAccount, with a token of its own. */
+  /** kubectl as a ServiceAccount, with its own token. */
   const as = async (account: string) => {
     const token = (await rig.kubectl('create', 'token', account, at)).trim()
     const { server, ca } = rig.config
@@ -67,7 +67,7 @@ describe('rbac', { skip }, () => {
       .sort()
   }
 
-  /** What an account may do beyond what everybody may who is somebody. */
+  /** What an account is allowed to do beyond the rights of every authenticated user. */
   const rightsOf = async (account: string, where: string): Promise<readonly string[]> => {
     const everybody = await listOf('default', where)
     return (await listOf(account, where)).filter((line) => !everybody.includes(line))
@@ -95,11 +95,11 @@ describe('rbac', { skip }, () => {
     assert.deepEqual(await rightsOf(account, 'kube-system'), [...READS, REVIEWS].sort())
   })
 
-  test('a worker may do nothing that not everybody may', async () => {
+  test('a worker has no right beyond those of every authenticated user', async () => {
     assert.deepEqual(await rightsOf('openclaw-worker', namespace), [])
   })
 
-  test('one by one: yes to what it needs, no to what an intruder would ask for', async () => {
+  test('each needed right is granted, and each right an intruder would want is not', async () => {
     const kubectl = await as('openclaw-gateway')
     const may = async (...question: readonly string[]) =>
       (await kubectl('auth', 'can-i', ...question)).stdout.trim()
@@ -137,7 +137,7 @@ describe('rbac', { skip }, () => {
     for (const question of refused) assert.equal(await may(...question), 'no', question.join(' '))
   })
 
-  test('an uninstall takes every right along', async () => {
+  test('an uninstall removes every right', async () => {
     await rig.helm('uninstall', 'listing', at)
     const left = await rig.kubectl('get', 'roles,rolebindings', `--namespace=${workers}`, '-o=name')
     assert.equal(left, '')

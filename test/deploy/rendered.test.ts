@@ -1,4 +1,4 @@
-/** What the chart's objects say, whoever reads them: secrets, identities, probes, selectors, who may reach whom. */
+/** What the chart's objects say: secrets, identities, probes, selectors, and who can reach whom. */
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -82,7 +82,7 @@ describe('rendered objects', { skip }, () => {
     }
   })
 
-  test('what is wide as the cluster collides with no other release, wherever that is', async () => {
+  test('cluster-wide objects collide with no other release, in any namespace', async () => {
     const isClusterWide = ({ kind }: KubeObject) => kind.startsWith('Cluster')
     const namesIn = async (rendering: Rendering) =>
       (await render(rig, rendering)).filter(isClusterWide).map(({ metadata }) => metadata.name)
@@ -115,7 +115,7 @@ describe('rendered objects', { skip }, () => {
       for (const { kind, metadata } of made) {
         const what = `${variant}: ${kind}/${metadata.name}`
         if (!kind.startsWith('Cluster')) assert.ok(metadata.namespace, what)
-        // A hook is no part of the release, and only has to be let in as a worker.
+        // A hook is not part of the release, and only has to be let in as a worker.
         const isHook = metadata.annotations?.['helm.sh/hook'] !== undefined
         const more = isHook ? [] : ['version', 'part-of', 'managed-by']
         for (const label of ['name', 'instance', 'component', ...more]) {
@@ -330,7 +330,7 @@ describe('rendered objects', { skip }, () => {
     assert.equal(ports, undefined, 'a port nobody can reach is not announced')
   })
 
-  test('whom an autoscaler drives has no replicas of its own', async () => {
+  test('a workload with an autoscaler sets no replicas', async () => {
     const replicasOf = (made: readonly KubeObject[]) =>
       pick(made, 'Deployment', 'openclaw-worker').spec?.['replicas']
     assert.equal(replicasOf(objects), undefined)
@@ -478,7 +478,7 @@ describe('rendered objects', { skip }, () => {
       })
     })
 
-    test('without policies everybody gets everywhere: the evaluation is one', async () => {
+    test('without policies everything is reachable, which proves that the evaluation works', async () => {
       const made = await render(rig, { set: ['networkPolicy.enabled=false'] })
       assert.deepEqual(reach(end(gateway()), made, { stranger }), { stranger: PORTS })
     })

@@ -1,4 +1,4 @@
-/** A whole sidecar under the eyes of a real Prometheus, with everything happening that a panel shows. */
+/** A whole sidecar watched by a real Prometheus, with traffic for everything that a panel shows. */
 
 import { deepStrictEqual, ok } from 'node:assert/strict'
 import { listQueries } from '../kit/observability-files.ts'
@@ -12,7 +12,7 @@ const WAIT_MS_MAX = 60_000
 const RATE_INTERVAL = '5m'
 
 export const watchSidecar = async (directory: string) => {
-  // A second stream of one pod is then a fault, and so is shown one.
+  // A second stream of one pod is then a fault, so that one is shown.
   const rig = await startRig({ set: ['limits.streamsPerPod=1'] })
   const prometheus = await startPrometheus(new URL(rig.adminUrl).host, directory).catch(
     async (error: unknown) => {
@@ -28,7 +28,7 @@ export const watchSidecar = async (directory: string) => {
 
   return {
     makeHistory: async () => {
-      // What rises is only seen to rise by someone who looked before.
+      // An increase is visible only after an earlier scrape.
       await waitForProcess('a first scrape', WAIT_MS_MAX, async () => {
         return (await query('openclaw_k8s_build_info')).length === 1
       })
@@ -107,7 +107,7 @@ const makeHistory = async (rig: Rig): Promise<void> => {
   await fetch(rig.url.replace('ws:', 'http:'))
 }
 
-/** The queries, as the dashboard would ask them, that nobody answers. */
+/** The queries of the dashboard that get no answer. */
 const findSilent = async ({ query }: Prometheus): Promise<readonly string[]> => {
   const silent: string[] = []
   for (const { where, expr } of listQueries()) {

@@ -88,13 +88,13 @@ export const claimsTarget = (
           const read = readBoth(subject, text)
           if (read !== undefined) checkAlike(read)
         } catch (error) {
-          // A promise of its own looks at them.
+          // A separate promise checks them.
           if (!isTwinned(error)) throw error
         }
       },
     ),
     promiseOf(
-      { promise: 'no member stands twice in an accepted token, however it is spelt', runs: 125 },
+      { promise: 'an accepted token has no duplicate member, however it is spelled', runs: 125 },
       token,
       (text) => {
         try {

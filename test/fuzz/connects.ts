@@ -17,7 +17,7 @@ const word = fc.oneof(
     arbitrary: fc.constantFrom('constructor', '__proto__', 'toString', '|', '\0', '\ud800'),
   },
 )
-/** Names of an object's own prototype are a promise of their own. */
+/** Names on an object's prototype are checked by a separate promise. */
 export const capability = fc.constantFrom(
   'system',
   'file',

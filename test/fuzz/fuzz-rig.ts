@@ -36,13 +36,13 @@ type Sidecar = {
 export const POD_ADDRESS = '127.0.0.11'
 const BUNDLER = fileURLToPath(new URL('../../sidecar/bundle.ts', import.meta.url))
 const PREFIX = 'openclaw_k8s_'
-/** The fuzzer is to be refused for what it sends, not for how much it is. */
+/** The fuzzer must be refused for what it sends, not for how much it sends. */
 const NO_LIMITS = [
   'limits.failuresPerAddress=0',
   'limits.pendingPerAddress=4096',
   'limits.streamsPerPod=1024',
   'limits.idlePing=1h',
-  // One that has met a bug is gone at once.
+  // A sidecar that has met a bug is gone at once.
   'drain.window=0s',
 ]
 /** Kept-alive connections to the API server and to the admin port come and go. */

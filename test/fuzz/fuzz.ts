@@ -22,7 +22,7 @@ export type FuzzOptions = {
   readonly seed: number | undefined
   /** Straight to one input of the first round, as fast-check names it. */
   readonly path: string | undefined
-  /** Instead of all that: so many random connections. */
+  /** Instead of all that: this many random connections. */
   readonly connections: number | undefined
 }
 

@@ -216,7 +216,7 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
       },
     ),
     promiseOf(
-      { promise: 'nothing the sidecar has not looked at is in a rebuilt connect', runs: 75 },
+      { promise: 'a rebuilt connect holds nothing that the sidecar has not checked', runs: 75 },
       rebuilt,
       ({ worker, allowedCommands, gatewayAuth }) => {
         const made = rebuild(subject, worker, { allowedCommands, gatewayAuth })

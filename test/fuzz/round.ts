@@ -24,7 +24,7 @@ export type Failure = Pick<Round, 'seed' | 'path'> & {
 const ROUND_MS_MAX = 40_000
 const SHOWN_LENGTH_MAX = 4000
 
-/** Tries one round; what broke the promise, with the smallest input that does. */
+/** Plays one round; returns what broke the promise, with the smallest such input. */
 export const playRound = async (
   { settle }: Pick<TargetRig, 'settle'>,
   { promise, property, ...own }: Property,

@@ -12,7 +12,7 @@ const SILENT_MAX = 16
 const STATUSES = new Set<number>([101, ...Object.values(CODES).map(({ status }) => status)])
 const HEAD_END = '\r\n\r\n'
 
-/** Whatever came back has to be a whole answer of ours, and after a 101 lawful frames. */
+/** What came back must be a complete answer of ours, and lawful frames after a 101. */
 const checkAnswer = (received: Buffer): void => {
   if (received.length === 0) return
   const end = received.indexOf(HEAD_END)
@@ -24,7 +24,7 @@ const checkAnswer = (received: Buffer): void => {
     masked: false,
     isUtf8Checked: false,
   })
-  // A promise of its own looks at close codes.
+  // A separate promise checks close codes.
   if (objection !== 'WS_ERR_INVALID_CLOSE_CODE') strictEqual(objection, undefined)
 }
 

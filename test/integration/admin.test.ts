@@ -38,7 +38,7 @@ test('a session is counted while it is open', async (t) => {
   await waitUntil(async () => (await rig.metrics()).get(series) === 0)
 })
 
-test('probes tell life from readiness, and readiness lists its checks', async (t) => {
+test('probes distinguish liveness from readiness, and readiness lists its checks', async (t) => {
   await waitUntil(async () => (await get('/readyz')).status === 200)
   t.same(await get('/livez'), { status: 200, type: 'text/plain', text: 'ok\n' })
   t.equal((await get('/readyz')).text, 'ok\n')

@@ -14,7 +14,7 @@ import { AUDIENCE } from '../kit/rig.ts'
 import { waitUntil } from '../kit/wait.ts'
 import { connectWorker, nextMessage } from '../kit/worker-client.ts'
 
-test('with few descriptors idle admin connections keep no worker out, and none ends the process', async (t) => {
+test('with few descriptors idle admin connections keep no worker out, and do not end the process', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-'))
   const api = await startKubeApi()
   const gateway = await startGatewayStub()
@@ -68,7 +68,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
   t.ok(await isAdmitted(), 'a worker gets in')
   t.equal((await fetch(`http://${admin}/livez`)).status, 200)
 
-  // A stream takes two descriptors: these are more than there are. One after the other, or they
+  // A stream takes two descriptors, so these need more than there are. One after the other; otherwise they
   // would take all descriptors before the first of them has its gateway.
   const streams: WebSocket[] = []
   let faults = 0

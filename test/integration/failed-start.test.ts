@@ -1,4 +1,4 @@
-/** A sidecar that cannot start says why and ends, whatever becomes of standard error. */
+/** A sidecar that cannot start says why and ends, whatever happens to standard error. */
 
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
@@ -8,7 +8,7 @@ import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startOutputRig } from '../kit/output-rig.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
 
-test('a start that fails exits as it should, with stderr blocked, gone, full or read late', async (t) => {
+test('a failed start has the right exit code, with stderr blocked, gone, full or read late', async (t) => {
   const directory = t.testdir({ 'bad.yaml': 'gatway: {}\n' })
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())

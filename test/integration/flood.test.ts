@@ -1,4 +1,4 @@
-/** A flood of bad tokens costs the cluster nothing, the good workers nothing, and the disk next to nothing. */
+/** A flood of bad tokens costs the cluster and the good workers nothing, and the disk almost nothing. */
 
 import { test } from 'tap'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
@@ -167,7 +167,7 @@ test('over sockets the refusals add up, code by code, in metrics and audit', asy
   t.equal(lines.length, badTokenClasses.length)
 })
 
-test('an address that fails too often is asked to wait, and no other address with it', async (t) => {
+test('an address that fails too often is asked to wait, and no other address is', async (t) => {
   const clock = new FakeClock()
   clock.advance(1)
   const rig = await startRig({ clock, set: ['limits.failuresPerAddress=2/s'] })

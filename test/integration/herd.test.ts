@@ -1,4 +1,4 @@
-/** A herd of workers meets the gateway in turn: it is never asked for more at once than it can do. */
+/** A herd of workers reaches the gateway in turn: it never gets more handshakes at once than it can do. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
@@ -24,7 +24,7 @@ const codeOf = (outcome: Connected | Refused) => {
   return 'ok'
 }
 
-/** Time enough for whoever would be next at the gateway's door, if nobody held them back. */
+/** Enough time for the next workers to reach the gateway, if nothing held them back. */
 const giveTime = async () => {
   for (let n = 0; n < 200; n += 1) await turn()
 }
@@ -34,7 +34,7 @@ const tally = (codes: readonly string[]) =>
     [...new Set(codes)].map((code) => [code, codes.filter((each) => each === code).length]),
   )
 
-test('the gateway’s time for a worker counts from its turn, and a stalled one holds only its own', async (t) => {
+test('the gateway’s time for a worker counts from its turn, and a stalled worker blocks only its own place', async (t) => {
   const clock = clockFor()
   const rig = await startRig({ clock, set: SET })
   t.teardown(() => rig.stop())
@@ -53,7 +53,7 @@ test('the gateway’s time for a worker counts from its turn, and a stalled one 
   t.strictSame(tally(await Promise.all(herd)), { gateway_unreachable: AT_THE_DOOR.stream, ok: 6 })
 })
 
-test('so does it for nodes, of which fewer are let in at once', async (t) => {
+test('the same holds for nodes, of which fewer are let in at once', async (t) => {
   const clock = clockFor()
   const rig = await startOpenClawRig({ clock, set: SET })
   t.teardown(() => rig.stop())

@@ -1,4 +1,4 @@
-/** The process survives an error of a peer's socket that nobody listened for, and nothing else. */
+/** The process survives an error of a peer's socket without a listener, and nothing else. */
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -9,7 +9,7 @@ import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const WITHIN_MS = 10_000
 
-/** Takes away the listeners that keep the net empty, as a bug of ours or of Node would leave it. */
+/** Removes the error listeners, as a bug of ours or of Node would. */
 const DEAF = `data:text/javascript,${encodeURIComponent(`
   import { subscribe } from 'node:diagnostics_channel'
   subscribe('net.server.socket', ({ socket }) => {
@@ -18,7 +18,7 @@ const DEAF = `data:text/javascript,${encodeURIComponent(`
   })
 `)}`
 
-/** A bug of another kind, at the first connection from an address of its own. */
+/** A bug of another kind, at the first connection from a special address. */
 const THROWS = `data:text/javascript,${encodeURIComponent(`
   import { subscribe } from 'node:diagnostics_channel'
   subscribe('net.server.socket', ({ socket }) => {
@@ -59,7 +59,7 @@ const openStream = async (rig: Awaited<ReturnType<typeof rigFor>>['rig']) => {
   return outcome.socket
 }
 
-test('ten unheard errors of sockets are survived and counted, the eleventh exits 70', async (t) => {
+test('ten socket errors without a listener are survived and counted, the eleventh exits 70', async (t) => {
   const { rig, uncaught, pending } = await rigFor(t, DEAF)
   const stream = await openStream(rig)
   const resetUnheard = async () => {
@@ -82,7 +82,7 @@ test('ten unheard errors of sockets are survived and counted, the eleventh exits
   t.strictSame(await rig.sidecar.exited, { code: 70, signal: null })
 })
 
-test('an exception of ours drains and exits 70, as ever', async (t) => {
+test('an exception of ours drains and exits 70, as always', async (t) => {
   const { rig, uncaught } = await rigFor(t, THROWS)
   const stream = await openStream(rig)
   t.equal(await uncaught(), 0)

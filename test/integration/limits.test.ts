@@ -1,4 +1,4 @@
-/** Nobody who has proven nothing holds much, or holds it for long; nobody at all holds everything. */
+/** An unproven client holds little, for a short time; no client holds everything. */
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -22,7 +22,7 @@ const ask = async (rig: Rig, extra: readonly string[], localAddress = '127.0.0.1
   return { ...answer, code: error?.type }
 }
 
-/** A connection that was taken in and says nothing. */
+/** An accepted connection that sends nothing. */
 const idle = async (rig: Rig, localAddress: string, count: number): Promise<Socket> => {
   const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress })
   socket.on('error', () => {})
@@ -36,7 +36,7 @@ test('a connection that never sends its request is cut when the handshake time i
   const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=5s'] })
   const silent = await idle(rig, '127.0.0.11', 1)
   const slow = await idle(rig, '127.0.0.11', 2)
-  // Slowloris: a head that grows byte by byte is no sign of life.
+  // Slowloris: a head that grows byte by byte does not count as activity.
   let cut = 0
   for (const socket of [silent, slow]) socket.resume().once('close', () => (cut += 1))
   for (const char of 'GET / HTTP/1.1\r\nX: ') {
@@ -49,7 +49,7 @@ test('a connection that never sends its request is cut when the handshake time i
   await waitUntil(() => cut === 2)
 })
 
-test('an admission that hangs on our side ends with the handshake time, as a fault of ours', async (t) => {
+test('an admission that hangs on our side ends with the handshake time, as our fault', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=1s'] })
   const pod = rig.createPod()
@@ -69,7 +69,7 @@ test('an admission that hangs on our side ends with the handshake time, as a fau
   inTime.socket.terminate()
 })
 
-test('one address may have few handshakes under way, and others are not held for it', async (t) => {
+test('one address can have few handshakes under way, and other addresses are not affected', async (t) => {
   const rig = await rigFor(t, { set: ['limits.pendingPerAddress=2'] })
   const pod = rig.createPod('worker-b', '127.0.0.12')
   const first = await idle(rig, '127.0.0.11', 1)
@@ -79,7 +79,7 @@ test('one address may have few handshakes under way, and others are not held for
   t.match(refused.headers['retry-after'], /^\d+$/)
   const bearer = `Authorization: Bearer ${rig.mint({ pod })}`
   for (let nth = 0; nth < 4; nth += 1) {
-    // What was admitted no longer counts, or the third would be one too many.
+    // Admitted workers no longer count; otherwise the third would be one too many.
     const admitted = await ask(rig, [bearer], '127.0.0.12')
     t.equal(admitted.status, 101)
     t.teardown(() => admitted.socket.destroy())
@@ -90,7 +90,7 @@ test('one address may have few handshakes under way, and others are not held for
   second.destroy()
 })
 
-test('all addresses together may have few handshakes under way', async (t) => {
+test('all addresses together can have few handshakes under way', async (t) => {
   const rig = await rigFor(t, { set: ['limits.pending=3'] })
   const sockets: Socket[] = []
   for (const nth of [1, 2, 3]) sockets.push(await idle(rig, `127.0.0.${20 + nth}`, nth))
@@ -101,7 +101,7 @@ test('all addresses together may have few handshakes under way', async (t) => {
   t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
 })
 
-test('who has shown a token the cluster signed takes no place from those who have shown nothing', async (t) => {
+test('a worker with a token signed by the cluster takes no place from those without one', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, {
     clock,
@@ -167,7 +167,7 @@ test('an address that fails too often waits, alone, and only for a while', async
   t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 429)
 })
 
-/** The upgrade is taken, the credential waited for, and then the worker leaves. */
+/** The upgrade is accepted, the credential is awaited, and then the worker leaves. */
 const leave = async (rig: Rig, localAddress: string) => {
   const { socket, status } = await ask(rig, [], localAddress)
   socket.destroy()
@@ -177,7 +177,7 @@ const leave = async (rig: Rig, localAddress: string) => {
 
 const LEFT = 'openclaw_k8s_upgrades_refused_total{code="worker_gone"}'
 
-test('workers that leave in the middle of their handshakes fail, and others are not held for it', async (t) => {
+test('workers that leave during their handshakes count as failures, and other workers are not affected', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })
   const good = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
@@ -193,7 +193,7 @@ test('workers that leave in the middle of their handshakes fail, and others are 
   t.equal(await leave(rig, '127.0.0.66'), 101, 'only for a while')
 })
 
-test('half a request costs its address an attempt, and a bare connection none', async (t) => {
+test('half a request costs its address an attempt, a connection without a request costs none', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const send = async (text: string) => {
     const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.66' })
@@ -208,7 +208,7 @@ test('half a request costs its address an attempt, and a bare connection none', 
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
 })
 
-test('what is no upgrade is not even read once its address has failed too often', async (t) => {
+test('a request that is not an upgrade is not even read once its address has failed too often', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const get = async () => {
     const bytes = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
@@ -222,7 +222,7 @@ test('what is no upgrade is not even read once its address has failed too often'
   t.equal(refused, 3, 'each is counted once')
 })
 
-test('a pod over its streams is asked to wait, and pods that share its address are not', async (t) => {
+test('a pod over its stream limit is asked to wait, and pods that share its address are not', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, {
     clock,
@@ -275,7 +275,7 @@ test('a pod that comes and goes is asked to wait too', async (t) => {
   t.equal(await come(), 'ok')
 })
 
-test('a herd behind one address costs it nothing, however many come at once', async (t) => {
+test('a herd behind one address costs that address nothing, however many workers come at once', async (t) => {
   const rig = await rigFor(t, {
     clock: new FakeClock(),
     set: ['limits.failuresPerAddress=1/s', 'limits.pendingPerAddress=100'],
@@ -293,7 +293,7 @@ test('a herd behind one address costs it nothing, however many come at once', as
   }
 })
 
-test('faults of others are not counted as failures of the worker', async (t) => {
+test('faults of others do not count as failures of the worker', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
   rig.gateway.setBehaviour('refuse')
@@ -304,7 +304,7 @@ test('faults of others are not counted as failures of the worker', async (t) => 
   admitted.socket.destroy()
 })
 
-test('a pod has as many streams as it may, and gets a place back when one ends', async (t) => {
+test('a pod can have streams up to its limit, and gets a place back when one ends', async (t) => {
   const rig = await rigFor(t, { set: ['limits.streamsPerPod=2'] })
   const token = rig.mint({ pod: rig.createPod() })
   const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
@@ -323,7 +323,7 @@ test('a pod has as many streams as it may, and gets a place back when one ends',
   for (const worker of [second, neighbour, fourth]) if (worker.ok) worker.socket.terminate()
 })
 
-test('all pods together have as many streams as they may, those under way included', async (t) => {
+test('all pods together can have streams up to the limit, including those under way', async (t) => {
   const rig = await rigFor(t, { set: ['limits.streams=2'] })
   const token = rig.mint({ pod: rig.createPod() })
   const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
@@ -341,7 +341,7 @@ test('all pods together have as many streams as they may, those under way includ
   if (second.ok) second.socket.terminate()
 })
 
-test('a goodbye before any credential frees the socket, whatever comes behind it', async (t) => {
+test('a close before any credential frees the socket, whatever comes after it', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.pendingPerAddress=1'] })
   const { socket } = await rawUpgrade({
@@ -357,7 +357,7 @@ test('a goodbye before any credential frees the socket, whatever comes behind it
   t.pass('the next one of this address may come')
 })
 
-test('a connection that ends without a request is no failure of its address', async (t) => {
+test('a connection that ends without a request does not count against its address', async (t) => {
   const rig = await rigFor(t, {})
   for (let n = 0; n < 5; n += 1) {
     const socket = connect({ host: '127.0.0.1', port: rig.port, localAddress: '127.0.0.11' })

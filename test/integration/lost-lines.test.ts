@@ -1,4 +1,4 @@
-/** What an output lost is counted and told once, and what it did not lose arrives whole. */
+/** Lines that an output lost are counted and reported once, and the others arrive whole. */
 
 import { test } from 'tap'
 import type { ServeRig } from '../kit/serve-rig.ts'
@@ -22,14 +22,14 @@ const waitForDropped = async (rig: ServeRig, output: 'audit' | 'log') => {
   return dropped
 }
 
-test('what Node warns of is a line of the log, not text between its lines', async (t) => {
+test('a warning of Node is a line of the log, not text between its lines', async (t) => {
   const { sidecar } = await startOutputRig(t, { env: { NODE_OPTIONS: WARNING_AT_START } })
   const warned = await sidecar.stderr.wait(({ msg }) => msg === 'a warning of Node')
   t.match(warned, { level: 'warn', err: { message: 'beware' } })
   t.equal(sidecar.stderr.records.length, sidecar.stderr.all.length)
 })
 
-test('a reader of stdout that leaves is told of once, and what it missed is counted', async (t) => {
+test('a reader of stdout that leaves is reported once, and the lines it missed are counted', async (t) => {
   const rig = await startOutputRig(t)
   const { sidecar } = rig
   t.equal(await droppedBy(rig, 'audit'), 0)
@@ -45,7 +45,7 @@ test('a reader of stdout that leaves is told of once, and what it missed is coun
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
 })
 
-test('a blocked audit loses nothing: its lines come whole and in order when it is read', async (t) => {
+test('a blocked audit loses nothing: its lines arrive whole and in order once it is read', async (t) => {
   const pipe = openPipe(t)
   const rig = await startOutputRig(t, { stdout: pipe.writer })
   pipe.fill()

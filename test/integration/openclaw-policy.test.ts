@@ -1,4 +1,4 @@
-/** What a node may offer is decided by the policy in force: at its connect, later, and after a reload. */
+/** The policy in force decides what a node may offer: at its connect, later, and after a reload. */
 
 import { test, type Test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
@@ -52,7 +52,7 @@ test('a narrower list of commands ends the sessions that offer more, and they co
   t.equal(which.socket.readyState, 1)
 })
 
-test('a surface is approved by the list in force, and not by the one its session came in under', async (t) => {
+test('a surface is approved by the list in force, not by the list at the start of its session', async (t) => {
   const { rig, reload } = await start(t, 'system.*', 'terminal.*')
   const node = await rig.startNode('worker-a', '127.0.0.11', { commands: ['system.which'] })
   const [nodeId = ''] = rig.devices.paired.keys()
@@ -73,7 +73,7 @@ test('a surface is approved by the list in force, and not by the one its session
   t.match(await node.closed, { reason: 'policy_changed' }, 'what was approved later counts too')
 })
 
-test('what nobody allowed is withheld: permissions, computer use, and capabilities of any name', async (t) => {
+test('everything not allowed is withheld: permissions, computer use, and capabilities of any name', async (t) => {
   const { rig } = await start(t, 'system.*')
   const offer = {
     caps: ['system', 'voice', 'constructor', '__proto__', 'hasOwnProperty'],
@@ -97,7 +97,7 @@ test('what nobody allowed is withheld: permissions, computer use, and capabiliti
   t.match(toldTo(open.rig).at(-1), offer, 'unless everything is allowed')
 })
 
-test('a computerUse too deep to be written is refused as malformed, and the gateway is not asked', async (t) => {
+test('a computerUse too deep to serialize is refused as malformed, and the gateway is not asked', async (t) => {
   const { rig } = await start(t, '*')
   const token = rig.mint({ pod: rig.createPod() })
   const say = async (computerUse: string) => {

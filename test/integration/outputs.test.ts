@@ -1,4 +1,4 @@
-/** Whatever becomes of standard output and error, the sidecar goes on, and ends when it is told to. */
+/** Whatever happens to standard output and error, the sidecar goes on, and ends when it is told to. */
 
 import { test } from 'tap'
 import { startOutputRig, refuseOne } from '../kit/output-rig.ts'
@@ -45,7 +45,7 @@ for (const [signals, code] of [
     await rig.connect('127.0.0.11', rig.mint({ pod }))
     for (const signal of signals) {
       rig.sidecar.signal(signal)
-      // Before the second one the first must have been taken.
+      // The first signal must have been handled before the second.
       await waitUntil(async () => !(await fetch(`${rig.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
     }
     t.strictSame(await rig.sidecar.exited, { code, signal: null })

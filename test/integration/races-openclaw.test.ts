@@ -25,7 +25,7 @@ const gateway = await startGatewayStub({ mode: 'openclaw' })
 tap.teardown(() => gateway.close())
 const keys = await KeyRing.create(['ES256'])
 
-/** The dialect as it ships; the operator's answers come a microtask later, each a step of its own. */
+/** The dialect as it ships; each answer of the operator comes a microtask later and is a separate step. */
 const inOpenClaw =
   (isEnrolled: boolean) =>
   ({ dial, clock, probe, onReload }: DialectParts) => {
@@ -88,7 +88,7 @@ const admit = (stepper: AdmissionStepper) => {
 type Strike = {
   readonly strike: (stepper: AdmissionStepper, pod: Pod) => void
   readonly codes: RegExp
-  /** It counts from the moment it strikes, and the next one needs it undone. */
+  /** It takes effect at the moment it strikes, and must be undone before the next one. */
   readonly restore?: (stepper: AdmissionStepper) => void
 }
 
@@ -191,7 +191,7 @@ for (const isEnrolled of [true, false]) {
       const { worker, closed } = admit(stepper)
       stepper.probe.arm(at, () => stepper.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
       await waitUntil(() => stepper.probe.hasFired && stepper.outcomes.length > 0)
-      // What is revoked in the moment of its release is closed a moment later.
+      // A session revoked at the moment of its release is closed a moment later.
       await waitUntil(() => stepper.registry.size === 0 || isSettled(stepper, told))
       if (stepper.registry.size === 0) {
         const [first = '', last = ''] = stepper.outcomes
@@ -212,7 +212,7 @@ for (const isEnrolled of [true, false]) {
   })
 }
 
-test('when a reload allows more at any moment, nobody is let in with what the gateway was told before', async (t) => {
+test('when a reload allows more at any moment, nobody is let in with the commands the gateway knew before', async (t) => {
   const stepper = await startAdmissionStepper(keys, gateway.url, inOpenClaw(true))
   t.teardown(() => stepper.stop())
   const { steps, positions } = await calibrate(stepper)
@@ -245,7 +245,7 @@ test('when a reload allows more at any moment, nobody is let in with what the ga
   t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
 })
 
-/** The commands of the last `connect` the gateway was sent since. */
+/** The commands in the last `connect` that the gateway has received since. */
 const commandsTold = (since: number): readonly string[] | undefined =>
   gateway.received
     .slice(since)

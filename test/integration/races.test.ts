@@ -1,4 +1,4 @@
-/** Whatever happens at whatever moment of an admission, no stream outlives its right to be there. */
+/** Whatever happens at any moment of an admission, no stream outlives its right to be there. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import tap, { test } from 'tap'
@@ -18,11 +18,11 @@ type Victim = { readonly stepper: AdmissionStepper; readonly pod: Pod; readonly 
 type Disaster = {
   readonly strike: (victim: Victim) => void
   readonly codes: readonly string[]
-  /** It counts from the moment it strikes, with no watch to bring it. */
+  /** It takes effect at the moment it strikes; no watch has to report it. */
   readonly isImmediate?: true
-  /** Where one way in stands for both. */
+  /** Set if one way in is enough for both. */
   readonly only?: Carrier
-  /** Makes good what would stand in the next one's way; without it there is no next one. */
+  /** Undoes what would block the next strike; without it there is no next one. */
   readonly restore?: (stepper: AdmissionStepper) => void
 }
 
@@ -122,7 +122,7 @@ const calibrate = async (carrier: Carrier) => {
   return { steps, positions }
 }
 
-/** Rules that end no stream, and yet have to hold for every admission that is still under way. */
+/** Rules that end no stream, but must hold for every admission still under way. */
 const RULES: Readonly<Record<string, { readonly set: string; readonly code: string }>> = {
   'its token lives too long': {
     set: 'k8sTrust.maxTokenLifetime=1s',
@@ -130,7 +130,7 @@ const RULES: Readonly<Record<string, { readonly set: string; readonly code: stri
   },
 }
 
-/** What became of an admission, told to the recorder, when all its sockets are gone. */
+/** The outcome of an admission, as recorded, once all its sockets are gone. */
 const strikeAt = async (
   stepper: AdmissionStepper,
   carrier: Carrier,
@@ -160,7 +160,7 @@ const isRight = ([first = '', last = '', ...more]: readonly string[], codes: rea
   return isOne && codes.includes(code)
 }
 
-// Both before any test begins: they all look at the one gateway.
+// Both before any test begins: all tests look at the one gateway.
 const calibrated = [
   { carrier: 'header', ...(await calibrate('header')) },
   { carrier: 'in-band', ...(await calibrate('in-band')) },

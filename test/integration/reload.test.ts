@@ -38,7 +38,7 @@ const reloads = async (rig: WatchedRig) => {
   return { ok: count('ok'), failed: count('failed') }
 }
 
-test('who is taken off the list loses its streams, who stays keeps them, who is new may enter', async (t) => {
+test('a removed identity loses its streams, a kept one keeps them, and a new one can enter', async (t) => {
   const rig = await startWatchedRig(t, { set: [allow(A, B)], watches: 4 })
   const a = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   const b = await rig.openStream(
@@ -56,7 +56,7 @@ test('who is taken off the list loses its streams, who stays keeps them, who is 
   t.equal(codeOf(await rig.connect(rig.mint({ pod: third }), '127.0.0.13')), 'ok')
   t.same(await reloads(rig), { ok: 1, failed: 0 })
 
-  // A wider list watches otherwise, and still knows who is there.
+  // A wider list watches differently, and still knows which pods are there.
   reload(rig, allow("serviceAccount: '*'"))
   t.equal(codeOf(await rig.connect(a.token)), 'ok')
   t.ok(await echoes(b.socket))
@@ -75,13 +75,13 @@ test('a pod that goes while its watch is exchanged for another is not overlooked
   api.deletePod('openclaw', 'going')
   t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
   t.equal(codeOf(await rig.connect(staying.token)), 'ok', 'a live GET stands in for the watch')
-  // What was held was decided before the deletion; it is the watch behind it that tells.
+  // The held answer was decided before the deletion; only the watch after it reports it.
   api.release('lists')
   t.equal((await closed(going.socket)).reason, 'pod_deleted')
   t.ok(await echoes(staying.socket))
 })
 
-test('a role that is no longer allowed ends its streams, and trust switched off ends all', async (t) => {
+test('a role that is no longer allowed loses its streams, and switching trust off ends all streams', async (t) => {
   const both = `${A}, allowedRoles: [node, observer]`
   const rig = await startWatchedRig(t, { set: [allow(both)] })
   const token = rig.mint({ pod: rig.createPod('worker-a', '127.0.0.11') })
@@ -117,7 +117,7 @@ test('a role that is no longer allowed ends its streams, and trust switched off 
   t.equal(codeOf(await rig.connect(token)), 'ok', 'and on again')
 })
 
-test('a policy that changes while a worker is admitted is the one that counts', async (t) => {
+test('a policy that changes during an admission applies to it', async (t) => {
   const rig = await startWatchedRig(t)
   const pod = rig.createPod('worker-a', '127.0.0.11')
   rig.api.pauseReviews()
@@ -129,7 +129,7 @@ test('a policy that changes while a worker is admitted is the one that counts', 
   t.equal(rig.gateway.handshakes.length, 0)
 })
 
-test('what is no good changes nothing, and is counted', async (t) => {
+test('an invalid configuration changes nothing, and is counted', async (t) => {
   const rig = await startWatchedRig(t)
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   for (const bad of [
@@ -163,7 +163,7 @@ test('the rules of a reload are in force for the next worker, and its limits for
   t.same(await closed(socket), { code: 1012, reason: 'session_age_exceeded' })
 })
 
-test('a rule about addresses that is drawn tighter ends the streams it would not let in', async (t) => {
+test('a stricter rule about addresses ends the streams it would not let in', async (t) => {
   const loose = ['k8sTrust.sourceAddress=report', 'k8sTrust.allowHostNetwork=true']
   const rig = await startWatchedRig(t, { set: loose })
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
@@ -182,7 +182,7 @@ test('a rule about addresses that is drawn tighter ends the streams it would not
   t.ok(await echoes(ending.socket), 'a terminating pod keeps its grace')
 })
 
-test('renewed certificates are shown from the next handshake on, and bad ones never', async (t) => {
+test('renewed certificates are used from the next handshake on, and bad ones never', async (t) => {
   const directory = t.testdir()
   const [old, fresh] = [await createAuthority('old'), await createAuthority('fresh')]
   const issue = async (authority: typeof old) =>
@@ -216,7 +216,7 @@ test('renewed certificates are shown from the next handshake on, and bad ones ne
   t.notOk(await isShown(old))
   t.ok(await echoes(socket), 'an open stream keeps its own')
 
-  // A certificate without its key, as a swap file by file would leave it for a moment.
+  // A certificate without its key, as when files are swapped one by one.
   await writeFile(certFile, (await issue(old)).cert)
   reload(rig, allow(A))
   t.same(await reloads(rig), { ok: 1, failed: 1 })

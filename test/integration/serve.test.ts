@@ -33,7 +33,7 @@ const openStream = async (rig: Awaited<ReturnType<typeof startServeRig>>, name: 
   return outcome.socket
 }
 
-test('a command line that makes no sense exits 64 and says what would', async (t) => {
+test('an invalid command line exits 64 and shows the usage', async (t) => {
   const cases: readonly [args: string[], stderr: RegExp][] = [
     [[], /^Usage: auth-sidecar <command>/],
     [['sevre'], /^There is no command "sevre"\.\nUsage: /],
@@ -57,14 +57,14 @@ test('help and version go to stdout and exit 0', async (t) => {
   t.match(told, { code: 0, stdout: `${version.version}\n`, stderr: '' })
 })
 
-test('what is still under way does not hold a command that has ended', async (t) => {
+test('work still under way does not keep a finished command alive', async (t) => {
   const busy = '--import=data:text/javascript,setInterval(()=>{},1000)'
   const { stdout, exited } = startSidecarProcess(['version'], { env: { NODE_OPTIONS: busy } })
   t.strictSame(await exited, { code: 0, signal: null })
   t.equal(stdout.text, `${version.version}\n`)
 })
 
-test('a configuration that is no good exits 78 with its path, the reason and a hint', async (t) => {
+test('an invalid configuration exits 78 with its path, the reason and a hint', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
   t.teardown(() => rm(directory, { recursive: true }))
   const file = join(directory, 'config.yaml')
@@ -98,7 +98,7 @@ test('a port that is taken exits 69 and names the port', async (t) => {
   }
 })
 
-test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t) => {
+test('SIGTERM sends the workers away with 1012, writes all audit lines and exits 0', async (t) => {
   const rig = await startRig(t)
   const { sidecar } = rig
   const socket = await openStream(rig, 'worker-a')
@@ -118,7 +118,7 @@ test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t
   t.strictSame(
     decisions,
     [
-      // Still being gathered when the signal came.
+      // Still being collected when the signal came.
       'k8s-auth-failed identity_not_allowed',
       'k8s-auth-success undefined',
       'k8s-session-closed draining',
@@ -136,7 +136,7 @@ test('SIGINT without a worker exits 0 as well', async (t) => {
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
 })
 
-test('a second SIGTERM cuts the drain short, and the audit stays whole lines', async (t) => {
+test('a second SIGTERM cuts the drain short, and the audit still has whole lines', async (t) => {
   const rig = await startRig(t, ['drain.window=1m'])
   const { sidecar } = rig
   await openStream(rig, 'worker-a')

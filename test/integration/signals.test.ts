@@ -20,7 +20,7 @@ const startRig = async (
   const { sidecar } = rig
   const reloads = () =>
     sidecar.stderr.records.filter(({ msg }) => /reload|not good/.test(String(msg)))
-  /** The next outcome the log tells. */
+  /** The next outcome in the log. */
   const hangUp = async () => {
     const before = reloads().length
     sidecar.signal('SIGHUP')
@@ -36,7 +36,7 @@ const startRig = async (
 
 const RELOADED = 'the configuration was reloaded'
 
-test('SIGHUP reads the configuration again, and counts and logs it whatever comes of it', async (t) => {
+test('SIGHUP reads the configuration again, and counts and logs every outcome', async (t) => {
   const { rig, hangUp, count } = await startRig(t)
   t.equal(await hangUp(), RELOADED, 'also when nothing changed')
   t.match(await count('ok'), / 1$/)
@@ -81,7 +81,7 @@ test('SIGUSR1 opens no debugger, and neither it nor SIGUSR2 ends the sidecar', a
   t.equal(records.length, all.length, 'no debugger said where it listens')
 })
 
-test('a sidecar that is broken ends as such', async (t) => {
+test('a broken sidecar exits as broken', async (t) => {
   const { sidecar } = await startRig(t)
   sidecar.signal('SIGSEGV')
   t.strictSame(await sidecar.exited, { code: null, signal: 'SIGSEGV' })

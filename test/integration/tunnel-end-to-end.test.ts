@@ -1,4 +1,4 @@
-/** From a worker to the gateway and back: bytes untouched, rules kept, every end told to both. */
+/** From a worker to the gateway and back: bytes are untouched, rules are kept, and both sides learn of every end. */
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -68,7 +68,7 @@ test('a message of exactly 25 MiB passes both ways, in one frame or many', async
   socket.terminate()
 })
 
-test('a message of one byte more is closed with 1009 at both ends, whoever sends it', async (t) => {
+test('a message of one byte more is closed with 1009 at both ends, from either side', async (t) => {
   const tooBig = { code: 1009, reason: 'message_too_big' }
   const payload = Buffer.alloc(MESSAGE_BYTES_MAX + 1)
   const up = await open()
@@ -85,7 +85,7 @@ test('a message of one byte more is closed with 1009 at both ends, whoever sends
   t.same(await Promise.all([closed(parts.socket), parts.gateway.closed]), [tooBig, tooBig])
 })
 
-/** Each breaks RFC 6455 §5; `isMasked` is what the sender owes. */
+/** Each breaks RFC 6455 §5; `isMasked` is what the sender has to do. */
 const violations = (isMasked: boolean): Readonly<Record<string, Buffer>> => ({
   'a wrong mask bit': rawFrame({ payload: 'a', isMasked: !isMasked }),
   RSV1: rawFrame({ first: 0xc1, payload: 'a', isMasked }),
@@ -138,7 +138,7 @@ test('empty fragments without end are closed with 1008', async (t) => {
   t.same(await gateway.closed, exceeded)
 })
 
-test('a close passes with its code and reason, whoever starts it', async (t) => {
+test('a close passes with its code and reason, from either side', async (t) => {
   const up = await open()
   up.socket.close(4001, 'worker is done')
   t.same(await up.gateway.closed, { code: 4001, reason: 'worker is done' })
@@ -149,7 +149,7 @@ test('a close passes with its code and reason, whoever starts it', async (t) => 
   t.equal((await down.gateway.closed).code, 4002)
 })
 
-test('an end that vanishes is made known to the other with a true code', async (t) => {
+test('an end that vanishes is reported to the other with a true code', async (t) => {
   const up = await open()
   up.socket.terminate()
   t.same(await up.gateway.closed, { code: 1001, reason: 'worker_gone' })
@@ -245,7 +245,7 @@ test('bytes of a worker wait for its admission and then arrive whole and in orde
   )
 })
 
-test('a worker that leaves while its token is reviewed frees its place at once', async (t) => {
+test('a worker that leaves during its review frees its place at once', async (t) => {
   const pending = async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets')
   const leave: Record<string, (socket: Socket) => unknown> = {
     'half-closed': (socket) => socket.end(),
@@ -268,7 +268,7 @@ test('a worker that leaves while its token is reviewed frees its place at once',
   }
 })
 
-test('silent ends are pinged and live on, one that does not answer is closed', async (t) => {
+test('silent ends are pinged and live on; an end that does not answer is closed', async (t) => {
   const clock = new FakeClock()
   const quiet = await startRig({ clock, set: ['limits.idlePing=20s'] })
   t.teardown(() => quiet.stop())
@@ -302,7 +302,7 @@ test('silent ends are pinged and live on, one that does not answer is closed', a
   t.same(closeOf(all), { code: 1001, reason: 'idle_timeout' })
 })
 
-test('the bytes of a stream are in its audit line', async (t) => {
+test('the audit line of a stream has its byte counts', async (t) => {
   const { socket, gateway } = await openRaw()
   const opened = rig.audit.filter(({ event }) => event === 'k8s-auth-success').at(-1)
   const bytes = Buffer.concat([

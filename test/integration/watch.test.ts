@@ -1,4 +1,4 @@
-/** A watch that is cut, mute, late or refused misses no deletion and revokes nobody who lives. */
+/** A watch that is cut, mute, late or refused misses no deletion and revokes no live pod. */
 
 import { writeFile } from 'node:fs/promises'
 import { test } from 'tap'
@@ -24,7 +24,7 @@ const openTwo = async (rig: WatchedRig) => {
   return { staying, going }
 }
 
-test('between a cut and the next word nobody enters whose pod went, although the watch still shows it', async (t) => {
+test('between a cut and the next event no worker of a gone pod enters, although the watch still shows it', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -63,7 +63,7 @@ test('twenty cuts in a row miss no deletion and revoke nobody else', async (t) =
   t.equal(api.counts.lists, 2, 'all from one list each: no word was lost')
 })
 
-test('a watch that went mute is not believed after 2 s, and known to be dead after its time', async (t) => {
+test('a mute watch is no longer believed after 2 s, and recognized as dead after its time', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -94,7 +94,7 @@ test('a watch that went mute is not believed after 2 s, and known to be dead aft
   t.ok(await echoes(staying.socket))
 })
 
-test('behind a mute watch nobody enters whose ServiceAccount was deleted or made anew', async (t) => {
+test('behind a mute watch no worker of a deleted or re-created ServiceAccount enters', async (t) => {
   for (const [name, mute] of [
     ['that of the ServiceAccounts', ['serviceaccounts']],
     ['both', ['pods', 'serviceaccounts']],
@@ -126,7 +126,7 @@ test('behind a mute watch nobody enters whose ServiceAccount was deleted or made
   }
 })
 
-test('behind a mute watch of ServiceAccounts one question serves all their pods for two seconds', async (t) => {
+test('behind a mute watch of ServiceAccounts one request serves all their pods for two seconds', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -151,7 +151,7 @@ test('behind a mute watch of ServiceAccounts one question serves all their pods 
   t.equal(api.counts.podGets, podGets, 'the pods are heard of')
 })
 
-test('an answer that is no list of ServiceAccounts is a fault, and in an outage the last word counts', async (t) => {
+test('an answer that is not a list of ServiceAccounts is a fault, and in an outage the last event counts', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
@@ -170,7 +170,7 @@ test('an answer that is no list of ServiceAccounts is a fault, and in an outage 
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
 })
 
-test('a herd behind a quiet watch is asked for pod by pod, in turn and each once', async (t) => {
+test('behind a quiet watch the pods of a herd are looked up in turn, each once', async (t) => {
   const paces = { podGets: { ratePerSecond: 1, serviceMs: 100, waitMsMax: 1000 } }
   const rig = await startWatchedRig(t, { api: { paces }, set: ['review.concurrency=1'] })
   const { api, clock } = rig
@@ -179,14 +179,14 @@ test('a herd behind a quiet watch is asked for pod by pod, in turn and each once
     return { address, token: rig.mint({ pod: rig.createPod(`worker-${nth}`, address) }) }
   })
   await waitUntil(async () => (await metric(rig, 'watched_pods')) === 6)
-  // The last word of the watch is too old then, and the last GET is due in twice a deadline.
+  // By then the last event of the watch is too old, and the last GET is due in twice a deadline.
   await clock.advanceAsync(2001)
   const codes = herd.map(async ({ address, token }) => codeOf(await rig.connect(token, address)))
   t.strictSame(await runUntil(clock, Promise.all(codes)), Array(6).fill('ok'))
   t.equal(api.counts.podGets, 6)
 })
 
-test('what a compacted history no longer tells is found in a new list', async (t) => {
+test('what a compacted history no longer contains is found in a new list', async (t) => {
   const rig = await startWatchedRig(t)
   const { api } = rig
   const { staying, going } = await openTwo(rig)
@@ -212,7 +212,7 @@ test('what a compacted history no longer tells is found in a new list', async (t
   t.ok(await echoes(staying.socket))
 })
 
-test('while the API server is away, who was last seen alive enters on a cached verdict for 10 s', async (t) => {
+test('during an outage a pod last seen alive enters with a cached verdict for 10 s', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -239,7 +239,7 @@ test('while the API server is away, who was last seen alive enters on a cached v
   t.equal(await metric(rig, 'watch_stale_seconds'), 0, 'a watch that lasts is believed again')
 })
 
-test('the own token rotated under a watch costs a pause and is no error', async (t) => {
+test('rotating our token during a watch costs a pause and is not an error', async (t) => {
   const rig = await startWatchedRig(t)
   const { api } = rig
   const { staying } = await openTwo(rig)
@@ -252,7 +252,7 @@ test('the own token rotated under a watch costs a pause and is no error', async 
   t.ok(await echoes(staying.socket))
 })
 
-test('without the right to watch pods nobody enters, we say so, and the right heals it', async (t) => {
+test('without the right to watch pods nobody enters, the log says so, and granting it is enough', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
@@ -272,7 +272,7 @@ test('without the right to watch pods nobody enters, we say so, and the right he
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
 })
 
-test('an answer that is no pod is a fault of the API server, and not the end of us', async (t) => {
+test('an answer that is not a pod is a fault of the API server, and does not end the sidecar', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
@@ -309,7 +309,7 @@ test('many pods are listed in pages, and each of them is known', async (t) => {
   t.equal(clock.now() > 0, true)
 })
 
-test('a watch says what it is asked for, narrowly, and ends in time to show itself dead', async (t) => {
+test('a watch asks narrowly, and ends often enough to be recognized as dead', async (t) => {
   const rig = await startWatchedRig(t)
   const asked = rig.api.requests.filter(({ route }) => route === 'watches')
   t.equal(asked.length, 2)

@@ -34,7 +34,7 @@ const OWN_TOKEN = 'own'
 /** Two steps further apart than this have real I/O between them. */
 const GAP_MAX = 12
 
-/** Where something may be cut in: so many microtasks behind a step. */
+/** Where something can be inserted: this many microtasks after a step. */
 export type Position = { readonly step: number; readonly offset: number }
 
 /** Counts the steps of one admission, and fires once at a position. */
@@ -107,7 +107,7 @@ export const positionsOf = ({ gaps }: Probe): readonly Position[] =>
 
 export type AdmissionStepper = Awaited<ReturnType<typeof startAdmissionStepper>>
 
-/** What a dialect of the test's own is made from. */
+/** The parts of a dialect that a test makes. */
 export type DialectParts = {
   readonly dial: GatewayDialer
   readonly clock: FakeClock
@@ -169,7 +169,7 @@ export const startAdmissionStepper = async (
     workerProto: 'http',
     watchPeer: () => {},
     signer: probe.watch('signer', await createAssertionSigner('openclaw-gateway', clock)),
-    // A dial cancels its deadline in the very turn in which the gateway has answered.
+    // A dial cancels its deadline in the same turn in which the gateway has answered.
     clock: {
       now: clock.now,
       monotonic: clock.monotonic,
@@ -205,7 +205,7 @@ export const startAdmissionStepper = async (
     watch: { hasAddress: () => false },
   })
   let pods = 0
-  /** Another pod each time, since none comes back. */
+  /** A new pod each time, since a deleted pod does not come back. */
   const createPod = () => {
     pods += 1
     const pod = workloads.createPod({
@@ -230,9 +230,9 @@ export const startAdmissionStepper = async (
     outcomes,
     createPod,
     workloads,
-    /** As the last line a watch tells of a pod that was deleted by force. */
+    /** As the last event of a watch about a pod that was deleted by force. */
     removePod: (pod: Pod) => store.remove('pods', pod),
-    /** Who may enter, from now on: a ServiceAccount, with what else its entry and `k8sTrust` say. */
+    /** Who is allowed in from now on: a ServiceAccount, with the rest of its entry and of `k8sTrust`. */
     allow(entry: string, set: readonly string[] = []) {
       live.apply(load(entry, set))
     },

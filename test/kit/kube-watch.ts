@@ -119,7 +119,7 @@ export class Watches {
     return this.#open.size
   }
 
-  /** Resolves when at least so many watches are open at once. */
+  /** Resolves when at least this many watches are open at once. */
   async opened(atLeast: number): Promise<void> {
     if (this.#open.size >= atLeast) return
     await new Promise<void>((resolve) => this.#waiting.add({ atLeast, resolve }))
@@ -159,7 +159,7 @@ export class Watches {
     for (const watch of this.#open) watch.response.destroy()
   }
 
-  /** Ends all open watches in good order, as at their `timeoutSeconds`. */
+  /** Ends all open watches cleanly, as at their `timeoutSeconds`. */
   finish(): void {
     for (const watch of this.#open) this.#finish(watch)
   }
@@ -182,7 +182,7 @@ export class Watches {
     for (const watch of this.#open) this.#bookmark(watch)
   }
 
-  /** Brings a new watch up to now; false when that could not be and it has been ended. */
+  /** Brings a new watch up to date; false if that was impossible and it has been ended. */
   #catchUp(watch: Watch, asked: string): boolean {
     const { resource, namespace, matches } = watch.selection
     if (asked === '' || asked === '0') {
@@ -201,7 +201,7 @@ export class Watches {
     return true
   }
 
-  /** What a change is to this watch: an object may enter or leave its selection. */
+  /** What a change means to this watch: an object can enter or leave its selection. */
   #relay(watch: Watch, event: KubeEvent): void {
     const { resource, namespace, matches } = watch.selection
     if (event.resource !== resource || event.object.metadata.namespace !== namespace) return

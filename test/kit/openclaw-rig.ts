@@ -1,4 +1,4 @@
-/** A rig of the `openclaw` protocol: a gateway with pairing of its own, and nodes that speak it. */
+/** A rig of the `openclaw` protocol: a gateway with pairing, and nodes that speak it. */
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -11,7 +11,7 @@ import { startRig, type RigOptions } from './rig.ts'
 
 export const SECRET = 'the-secret-of-the-gateway-itself'
 const SEED = 'a-seed-of-more-than-sixteen-bytes'
-/** Plays the part of loopback: the pods here are 127.0.0.x too. */
+/** Stands in for loopback, since the pods here are 127.0.0.x too. */
 export const LOCAL_ADDRESS = '127.0.0.1'
 
 export type OpenClawRigOptions = {

@@ -20,7 +20,7 @@ export type RigOptions = {
   /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
   readonly clock?: Clock
-  /** Runs before the sidecar starts, for what it is to find. */
+  /** Runs before the sidecar starts, to prepare what it finds. */
   readonly prepare?: (api: KubeApi) => void
   /** Stands in for loopback, since here every pod is on it. */
   readonly isLocalAddress?: (address: string) => boolean

@@ -1,4 +1,4 @@
-/** The sidecar as a process of its own, known only by what it writes and how it ends. */
+/** The sidecar as a separate process, known only by what it writes and how it ends. */
 
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -17,7 +17,7 @@ const CACHE = {
   NODE_COMPILE_CACHE: fileURLToPath(new URL('../../.cache/compile', import.meta.url)),
 }
 const LINES_MAX = 10_000
-/** Whatever ends this process, even a kill, closes the child's stdin: then it must not live on. */
+/** Any end of this process, even a kill, closes the child's stdin, and the child must end too. */
 const END_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
   "process.stdin.on('end', () => process.kill(process.pid, 'SIGKILL')).resume().unref()",
 )}`

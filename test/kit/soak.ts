@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { rawUpgrade, upgradeLines } from './raw-upgrade.ts'
 
-/** Both ends work out from its seed what the stream is to carry. */
+/** Both ends compute from its seed what the stream carries. */
 export type Plan = {
   readonly seed: number
   /** Frames each way. */
@@ -27,7 +27,7 @@ export type SoakWorker = {
 }
 
 export type SoakOptions = {
-  /** Waits for about so many milliseconds. */
+  /** Waits for about this many milliseconds. */
   readonly pause: (ms: number) => Promise<void>
   readonly frameBytesMax: number
 }
@@ -110,7 +110,7 @@ class FrameSource {
   }
 }
 
-/** Compares what arrives with what has to. */
+/** Compares what arrives with what should arrive. */
 class Check {
   bytes = 0
   problem: string | undefined

@@ -124,7 +124,7 @@ export async function rawStream(t: Test, changes: Partial<SpliceOptions> = {}) {
       await turn()
       t.equal(summaries.length, 1, 'closed once')
       t.equal(clock.pending, 0, 'no timer is left')
-      // The sockets drop listeners of their own when they are destroyed, and never gain any.
+      // The sockets drop their own listeners when they are destroyed, and never gain any.
       countListeners().forEach((count, at) => {
         if (count > (listenersBefore[at] ?? 0)) t.fail(`listener ${at} is left`)
       })

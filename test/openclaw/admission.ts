@@ -18,7 +18,7 @@ export const testAdmission = (rig: ProductRig): void => {
     const text = await rig.gateway.cli('nodes', 'status', '--json')
     return (JSON.parse(text) as { nodes: readonly ListedNode[] }).nodes
   }
-  test('real nodes with only a ServiceAccount token are listed by their pod names, nobody approves', async () => {
+  test('real nodes with only a ServiceAccount token are listed by their pod names, without any approval', async () => {
     const pods = ['worker-exec', 'worker-env'].map((name) => rig.createPod(name))
     const restricted = rig.createPod('worker-restricted', RESTRICTED)
     const [first, second] = pods
@@ -98,7 +98,7 @@ export const testAdmission = (rig: ProductRig): void => {
     node.end()
   })
 
-  test('both forms of the device proof are taken', async () => {
+  test('both forms of the device proof are accepted', async () => {
     for (const version of ['v2', 'v3'] as const) {
       const node = await rig.connectLightNode(rig.createPod(`worker-${version}`), { version })
       node.end()

@@ -35,11 +35,11 @@ export const testForwarding = (rig: ProductRig): void => {
     }
   })
 
-  test('no ServiceAccount token went to the gateway, and no secret into the log', () => {
+  test('no ServiceAccount token went to the gateway, and no secret to the log', () => {
     const toGateway = JSON.stringify(rig.relay.connections)
     const said = rig.sidecar.said()
     for (const token of rig.minted) {
-      // The signature is what makes it a token; its claims may be told.
+      // The signature makes it a token; its claims can be logged.
       const signature = token.slice(token.lastIndexOf('.') + 1)
       assert.ok(!toGateway.includes(signature), 'the gateway saw a token')
       assert.ok(!said.includes(signature), 'the log shows a token')
@@ -47,7 +47,7 @@ export const testForwarding = (rig: ProductRig): void => {
     assert.ok(!said.includes(GATEWAY_SECRET))
   })
 
-  test('the audit tells of every pod that was let in', () => {
+  test('the audit has a line for every pod that was let in', () => {
     const admitted = rig.sidecar.audit().filter(({ event }) => event === 'k8s-auth-success')
     for (const name of ['worker-exec', 'worker-env', 'worker-restricted', 'crowd-0', 'churn-99']) {
       const line = admitted.find(({ displayName }) => displayName === name)

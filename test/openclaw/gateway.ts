@@ -1,4 +1,4 @@
-/** A real OpenClaw gateway in a process of its own, in either of its auth modes. */
+/** A real OpenClaw gateway in its own process, in either of its auth modes. */
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'

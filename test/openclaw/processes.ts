@@ -1,4 +1,4 @@
-/** Processes of the suite: started with an environment of their own, watched, bounded, ended by id. */
+/** Processes of the suite: started with a private environment, watched, bounded, ended by id. */
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -24,7 +24,7 @@ export const startProcess = ({ name, command, args, env = {} }: ProcessOptions) 
   const child = spawn(command, args, {
     env: { PATH: process.env['PATH'] ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A process group of its own: the product starts others, which go with it.
+    // A separate process group: the product starts others, which end with it.
     detached: true,
   })
   const killGroup = (): void => {

@@ -97,7 +97,7 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
   let slowestStartMs = 0
   let podsMade = 0
 
-  /** A running pod at an address nobody has had before, while there are any. */
+  /** A running pod at an address that was not used before, while there are any. */
   const createPod = (name: string, serviceAccount = WORKER): RigPod => {
     podsMade += 1
     const address = podAddress(podsMade)
@@ -122,7 +122,7 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
   }
   const find = async (podName: string) =>
     (await operator.nodes()).find(({ displayName }) => displayName === podName)
-  /** A wait that failed says what the node and the sidecar had to say. */
+  /** A wait that failed reports the output of the node and the sidecar. */
   const explained = async <T>(podName: string, wait: () => Promise<T>): Promise<T> => {
     const node = realNodes.find(({ name }) => name === podName)
     try {

@@ -1,4 +1,4 @@
-/** What goes away comes back: gateway, sidecar, API server and tokens; each time a command answers. */
+/** Gateway, sidecar, API server and tokens go away and come back; each time a command answers again. */
 
 import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
@@ -135,7 +135,7 @@ export const testRecovery = (rig: ProductRig): void => {
     assert.equal(refusal?.error?.details?.['code'], 'AUTH_TOKEN_MISMATCH')
   })
 
-  test('pods that went while no sidecar ran are forgotten at its start', async () => {
+  test('pods that left while no sidecar ran are removed at its start', async () => {
     const pod = rig.createPod('orphan')
     const node = await rig.connectLightNode(pod)
     await rig.sidecar.stop('SIGKILL')

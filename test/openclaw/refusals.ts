@@ -1,4 +1,4 @@
-/** What gets no stream, or no more than a node's rights, whatever the worker has in hand. */
+/** Requests that get no stream, or no more than a node's rights, whatever credentials the worker has. */
 
 import assert from 'node:assert/strict'
 import { test } from './bounded-test.ts'
@@ -52,7 +52,7 @@ export const testRefusals = (rig: ProductRig): void => {
       headerValues(connection, 'x-forwarded-for').includes(address),
     )
 
-  /** Not let in, told nothing that would make a node wait for ever, and the gateway never bothered. */
+  /** Not let in, without an answer that makes a node wait for ever, and without any request to the gateway. */
   const assertRefused = async (
     pod: RigPod,
     node: LightNode,
@@ -131,7 +131,7 @@ export const testRefusals = (rig: ProductRig): void => {
     assert.equal(connectionsOf(pod).length, 0)
   })
 
-  test('refused: HTTP, with every credential there is, to every path the gateway serves', async () => {
+  test('refused: HTTP, with every credential, to every path the gateway serves', async () => {
     const pod = rig.createPod('refused-http')
     const base = pod.url.replace('ws:', 'http:')
     const paths = [
@@ -172,7 +172,7 @@ export const testRefusals = (rig: ProductRig): void => {
     assert.equal(typeof error?.message, 'string')
   })
 
-  test('a worker with the secret of the gateway in hand gets no rights of an operator', async () => {
+  test("a worker that holds the gateway's secret gets no operator rights", async () => {
     const pod = rig.createPod('secret-in-hand')
     const auth = { token: pod.mint(), password: GATEWAY_SECRET, deviceToken: GATEWAY_SECRET }
     const node = await rig.connectLightNode(pod, { auth })
@@ -180,7 +180,7 @@ export const testRefusals = (rig: ProductRig): void => {
     node.end()
   })
 
-  test('a second connect is refused by the gateway and raises nobody', async () => {
+  test('a second connect is refused by the gateway and gives no more rights', async () => {
     const node = await rig.connectLightNode(rig.createPod('second-connect'))
     const answer = await node.request(operatorConnect(node))
     assert.notEqual(answer?.ok, true)
@@ -188,7 +188,7 @@ export const testRefusals = (rig: ProductRig): void => {
     node.end()
   })
 
-  test('a second connect in fragments is refused by the gateway and raises nobody', async () => {
+  test('a second connect in fragments is refused by the gateway and gives no more rights', async () => {
     const node = await rig.connectLightNode(rig.createPod('fragments'))
     const second = operatorConnect(node)
     const text = JSON.stringify(second)
@@ -230,7 +230,7 @@ export const testRefusals = (rig: ProductRig): void => {
   })
 }
 
-/** An upgrade by hand: `fetch` may not send these headers. */
+/** A hand-made upgrade: `fetch` is not allowed to send these headers. */
 async function upgrade(url: string, headers: Readonly<Record<string, string>>) {
   const { request } = await import('node:http')
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number; body: string }>()

@@ -27,7 +27,7 @@ const describe = (what: string, times: readonly Timed[]): string => {
 }
 
 export const testSessions = (rig: ProductRig): void => {
-  /** From the first byte of the connection to hello-ok, and what of it was not the gateway's. */
+  /** From the first byte of the connection to hello-ok, and the part of it without the gateway. */
   const timed = async (pod: RigPod): Promise<Timed> => {
     const startedAt = performance.now()
     const node = await rig.connectLightNode(pod)

@@ -1,4 +1,4 @@
-/** The sidecar as it ships: a process of its own with a configuration file. */
+/** The sidecar as it ships: a separate process with a configuration file. */
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -64,7 +64,7 @@ export const startSidecar = async (options: SidecarOptions) => {
 
   return {
     tell: () => running.tell(),
-    /** Everything every process of it has said so far. */
+    /** The output of all its processes so far. */
     said: () => [...past, ...running.lines, ...running.errors].join('\n'),
     audit: (): readonly AuditLine[] =>
       [...past, ...running.lines]

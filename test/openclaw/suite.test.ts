@@ -1,4 +1,4 @@
-/** The suite in its order: later parts count on what earlier ones have left running. */
+/** The suite in its order: later parts need what earlier ones have left running. */
 
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'

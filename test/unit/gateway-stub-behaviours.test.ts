@@ -50,7 +50,7 @@ tap.test('status can keep the connection open', async (t) => {
   t.match(await text, /still here$/)
 })
 
-tap.test('wrong-accept answers 101 with a key of its own', async (t) => {
+tap.test('wrong-accept answers 101 with a wrong key', async (t) => {
   const stub = await start(t, { behaviour: 'wrong-accept' })
   t.match(await open(stub).failed, { message: 'Invalid Sec-WebSocket-Accept header' })
 })
@@ -61,7 +61,7 @@ tap.test('extension claims a compression nobody asked for', async (t) => {
   t.match(await failed, { message: /Sec-WebSocket-Extensions/ })
 })
 
-tap.test('subprotocol picks the first offered, or claims another', async (t) => {
+tap.test('subprotocol picks the first one offered, or claims another', async (t) => {
   const stub = await start(t, { behaviour: 'subprotocol' })
   const client = open(stub, {}, ['one', 'two'])
   await client.opened
@@ -105,7 +105,7 @@ tap.test('silent reads nothing until it is resumed, and then all of it', async (
   const connection = await stub.waitForConnection(1)
   await client.opened
   client.ws.send('early')
-  // More than the kernel's buffers of both ends can hold, so that a rest must stay with the client.
+  // More than the kernel's buffers of both ends can hold, so that some of it must stay with the client.
   for (let n = 0; n < 4; n += 1) client.ws.send(Buffer.alloc(8_000_000, n))
   stub.setBehaviour('accept')
   const other = open(stub)
@@ -135,7 +135,7 @@ tap.test('mute answers neither a ping nor a close', async (t) => {
   client.ws.on('pong', () => (answers += 1))
   client.ws.ping()
   client.ws.close(1000)
-  // What the stub sends of its own accord arrives behind any answer it would have given.
+  // What the stub sends unasked arrives after any answer it would have given.
   connection.send('spoken')
   t.equal((await client.nextMessage()).data.toString(), 'spoken')
   t.equal(answers, 0)
@@ -144,7 +144,7 @@ tap.test('mute answers neither a ping nor a close', async (t) => {
   t.equal((await connection.closed).code, 1006)
 })
 
-tap.test('a mute connection frames short, long and very long messages rightly', async (t) => {
+tap.test('a mute connection frames short, long and very long messages correctly', async (t) => {
   const stub = await start(t, { behaviour: 'mute' })
   const client = open(stub)
   const connection = await stub.waitForConnection(1)
@@ -203,7 +203,7 @@ tap.test('an echo to a reader that does not read is not queued without bound', a
   }
 })
 
-tap.test('a behaviour may hold for the next connections only', async (t) => {
+tap.test('a behavior can be limited to the next connections', async (t) => {
   const stub = await start(t)
   stub.setBehaviour('refuse', { connections: 2 })
   await open(stub).failed

@@ -1,4 +1,4 @@
-/** The reflector knows every change once, and knows when it may have missed one. */
+/** The reflector reports every change once, and knows when it may have missed one. */
 
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -69,7 +69,7 @@ test('a collection is listed in pages and then watched from the version of its l
   })
 })
 
-test('each change is told once, and the next watch goes on behind the last one heard', async (t) => {
+test('each change is reported once, and the next watch continues after the last one', async (t) => {
   const { api, clock, told, run, faults } = setUp(t)
   await run()
   const [first] = api.opened
@@ -87,7 +87,7 @@ test('each change is told once, and the next watch goes on behind the last one h
   t.equal(told.length, 4)
 })
 
-test('a version that is too old is listed anew, whether it is said at once or on the way', async (t) => {
+test('after a version that is too old everything is listed again, whenever the watch says so', async (t) => {
   const { api, clock, told, run } = setUp(t)
   await run()
   api.answer({ items: [{ metadata: { name: 'c' } }], metadata: { resourceVersion: '30' } })
@@ -105,7 +105,7 @@ test('a version that is too old is listed anew, whether it is said at once or on
   t.equal(api.opened.length, 3)
 })
 
-test('a failing API server is asked after pauses that grow, are jittered, and stay bounded', async (t) => {
+test('a failing API server is asked after pauses that grow, are jittered and stay bounded', async (t) => {
   for (const [jitter, factor] of [
     [0, 0.5],
     [1, 1],
@@ -132,7 +132,7 @@ test('a failing API server is asked after pauses that grow, are jittered, and st
   }
 })
 
-test('a watch that ends in good order but at once is not opened again without a pause', async (t) => {
+test('a watch that ends cleanly but at once is not opened again without a pause', async (t) => {
   const { api, clock, run, faults } = setUp(t)
   await run()
   api.opened[0]?.end()
@@ -144,7 +144,7 @@ test('a watch that ends in good order but at once is not opened again without a 
   t.equal(api.opened.length, 2)
 })
 
-test('a watch that flaps without a word is stale all along, and its pauses grow', async (t) => {
+test('a watch that flaps without an event stays stale, and its pauses grow', async (t) => {
   const { api, clock, run, reflector } = setUp(t)
   await run()
   await clock.advanceAsync(5000)
@@ -167,7 +167,7 @@ test('a watch that flaps without a word is stale all along, and its pauses grow'
   t.equal(reflector.staleForMs, 0, 'a word ends it')
 })
 
-test('a watch that overstays its time is dead, and goes on from where it was', async (t) => {
+test('a watch that exceeds its time is treated as dead, and resumes where it was', async (t) => {
   const { api, clock, run, reflector } = setUp(t, { random: () => 1 })
   await run()
   const [first] = api.opened
@@ -190,7 +190,7 @@ test('a watch that overstays its time is dead, and goes on from where it was', a
   t.equal(reflector.staleForMs, 0, 'but one that lasts does')
 })
 
-test('silence is counted from the last word, and without an open watch there is nothing but', async (t) => {
+test('silence is counted from the last event, and without an open watch it never ends', async (t) => {
   const { api, clock, run, reflector } = setUp(t)
   t.equal(reflector.silentForMs, Infinity, 'before the first list')
   t.equal(reflector.staleForMs, 0)
@@ -211,7 +211,7 @@ test('silence is counted from the last word, and without an open watch there is 
   t.equal(reflector.silentForMs, 25, 'the new watch goes on where the old one ended')
 })
 
-test('what is not understood is a fault, never skipped, and listed anew', async (t) => {
+test('an event that is not understood is a fault, is never skipped, and causes a new list', async (t) => {
   const strange: readonly WatchEvent[] = [
     event('SOMETHING', 'b', '11'),
     { type: 'ADDED', object: { metadata: { name: 'b' } } },
@@ -238,7 +238,7 @@ test('what is not understood is a fault, never skipped, and listed anew', async 
   t.equal(api.asked.length, 3)
 })
 
-test('a reflector that was stopped tells nothing more, whatever was under way', async (t) => {
+test('a stopped reflector reports nothing more, whatever was under way', async (t) => {
   const listing = setUp(t)
   const held = listing.api.hold()
   await listing.run()
@@ -268,7 +268,7 @@ test('a reflector that was stopped tells nothing more, whatever was under way', 
   }
 })
 
-/** A server of HTTP whose every answer is the test's own, and a watch client of it. */
+/** An HTTP server whose every answer comes from the test, and a watch client for it. */
 const serve = async (t: Test, answer: (response: ServerResponse, token: string) => void) => {
   const clock = new FakeClock()
   const files = { token: 'first', ca: 'a CA' }
@@ -306,7 +306,7 @@ const serve = async (t: Test, answer: (response: ServerResponse, token: string) 
   return { read, controller, clock, files, refusals, opened: () => opened }
 }
 
-test('a line is an event however its bytes are cut, and an empty line is none', async (t) => {
+test('a line is an event however its bytes are split, and an empty line is not', async (t) => {
   const text = '{"type":"ADDED","object":{"n":"ü"}}\n\n{"type":"DELETED","object":{}}\n'
   const bytes = Buffer.from(text)
   for (const size of [1, 7, bytes.length]) {
@@ -327,7 +327,7 @@ test('a line is an event however its bytes are cut, and an empty line is none', 
   }
 })
 
-test('every other end of a watch is an error, and those that need a new list are told apart', async (t) => {
+test('every other end of a watch is an error, and those that need a new list are recognized', async (t) => {
   const status = (code: number) => `{"type":"ERROR","object":{"kind":"Status","code":${code}}}\n`
   const answers: readonly (readonly [string, (response: ServerResponse) => void, RegExp])[] = [
     ['410 as a line', (response) => response.end(status(410)), /too old/],
@@ -356,7 +356,7 @@ test('every other end of a watch is an error, and those that need a new list are
   }
 })
 
-test('our own token rotated on the way is no refusal of us; a refusal is counted', async (t) => {
+test('a rotation of our token during a watch does not count as a refusal; a refusal does', async (t) => {
   let good = 'second'
   const { read, files, refusals, opened } = await serve(t, (response, token) => {
     response.writeHead(token === good ? 200 : 401).end()

@@ -52,7 +52,7 @@ for (const side of ['worker', 'gateway'] as const) {
   })
 }
 
-test('a worker that reads slowly gets whole what a gateway reader read', async (t) => {
+test('a worker that reads slowly gets everything that a gateway reader read', async (t) => {
   const worker = await socketPair(t)
   const reader = new GatewayReader()
   const server = createServer({ allowHalfOpen: true })
@@ -90,7 +90,7 @@ test('a worker that reads slowly gets whole what a gateway reader read', async (
   stream.destroy()
 })
 
-test('what was read gives its memory back when it is written, and not before', async (t) => {
+test('the memory of a read is released when it is written, and not before', async (t) => {
   const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
   const read: Buffer[] = []
   worker.ours.on('data', (chunk: Buffer) => read.push(chunk))

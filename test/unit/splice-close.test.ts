@@ -69,7 +69,7 @@ test('a frame that never ends is cut at the deadline, the other side closed clea
   t.equal(raw.atGateway.bytes().length, 500)
 })
 
-test('a close of ours does not fall on a close of theirs', async (t) => {
+test('our close frame does not follow a close frame of the peer', async (t) => {
   const raw = await rawStream(t)
   const bye = closeFrame({ code: 1000, reason: 'bye', masked: true })
   raw.worker.write(bye)

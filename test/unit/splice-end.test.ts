@@ -15,7 +15,7 @@ import {
   manyFrames,
 } from '../kit/splice-rig.ts'
 
-test('a handshake of the peers ends the worker by us and the gateway by itself', async (t) => {
+test("after a close handshake of the peers we end the worker's connection, and the gateway ends its own", async (t) => {
   const raw = await rawStream(t)
   const bye = closeFrame({ code: 1000, reason: 'bye', masked: true })
   const reply = closeFrame({ code: 1000, reason: 'bye', masked: false })
@@ -30,7 +30,7 @@ test('a handshake of the peers ends the worker by us and the gateway by itself',
   t.equal((await raw.summary()).code, 'completed')
 })
 
-test('after a close handshake nobody is waited for beyond the deadline', async (t) => {
+test('after a close handshake no peer is waited for beyond the deadline', async (t) => {
   const raw = await rawStream(t)
   raw.worker.write(closeFrame({ code: 1000, reason: '', masked: true }))
   raw.gateway.write(closeFrame({ code: 1000, reason: '', masked: false }))
@@ -67,7 +67,7 @@ test('a worker whose connection is reset is 1001 at the gateway', async (t) => {
   t.equal((await raw.summary()).code, 'worker_gone')
 })
 
-test('a worker that ends inside a frame leaves the gateway a bare end', async (t) => {
+test('a worker that ends inside a frame leaves the gateway an end without a close frame', async (t) => {
   const raw = await rawStream(t)
   const sent = up('x'.repeat(100)).subarray(0, 50)
   raw.worker.end(sent)
@@ -76,7 +76,7 @@ test('a worker that ends inside a frame leaves the gateway a bare end', async (t
   t.equal((await raw.summary()).code, 'worker_gone')
 })
 
-test('a worker that ends is let go at once, were the gateway inside a frame', async (t) => {
+test('a worker that ends is let go at once, even when the gateway is inside a frame', async (t) => {
   const raw = await rawStream(t)
   const answer = down('y'.repeat(1000))
   raw.gateway.write(answer.subarray(0, 500))
@@ -151,7 +151,7 @@ test('a worker that was gone before the splice is noticed', async (t) => {
   t.equal((await raw.summary()).code, 'worker_gone')
 })
 
-test('a worker that vanishes while the gateway is held back frees the gateway', async (t) => {
+test('a worker that vanishes while the gateway is paused frees the gateway', async (t) => {
   const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
   const backedUp = once(gateway.ours, 'pause')
   const raw = await rawStream(t, { worker: worker.ours, gateway: gateway.ours })
@@ -164,7 +164,7 @@ test('a worker that vanishes while the gateway is held back frees the gateway', 
   t.equal((await raw.summary()).code, 'worker_gone')
 })
 
-test('a worker that vanishes after its close frame frees a gateway held back', async (t) => {
+test('a worker that vanishes after its close frame frees a paused gateway', async (t) => {
   const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
   const backedUp = once(gateway.ours, 'pause')
   const raw = await rawStream(t, { worker: worker.ours, gateway: gateway.ours })

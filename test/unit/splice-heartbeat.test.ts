@@ -73,7 +73,7 @@ test('no ping is put inside a frame', async (t) => {
   raw.stream.destroy()
 })
 
-test('a side fed with a long frame is not blamed for saying nothing', async (t) => {
+test('a side that receives a long frame is not closed for its silence', async (t) => {
   const raw = await rawStream(t)
   const sent = up('x'.repeat(1000))
   for (let at = 0; at < 1000; at += 100) {
@@ -96,7 +96,7 @@ test('a stream stalled inside a frame of each side is not kept for ever', async 
   t.equal((await raw.summary()).code, 'idle_timeout')
 })
 
-test('a side that is not read because the other is slow is neither pinged nor blamed', async (t) => {
+test('a side that is not read because the other is slow is neither pinged nor closed', async (t) => {
   const [worker, gateway] = await Promise.all([socketPair(t), socketPair(t)])
   const backedUp = once(worker.ours, 'pause')
   const raw = await rawStream(t, { worker: worker.ours, gateway: gateway.ours })

@@ -36,7 +36,7 @@ test('a close of the gateway reaches the worker as it is', async (t) => {
   t.equal((await summary).code, 'completed')
 })
 
-test('heads come first and in order, also where they end inside a header', async (t) => {
+test('heads come first and in order, even if they end inside a header', async (t) => {
   const sent = Buffer.concat([up('first'), up('second'), up('third')])
   const answer = Buffer.concat([down('hello'), down('world')])
   for (const at of [1, 5, 11, 12, 14, 20]) {

@@ -28,7 +28,7 @@ test('the largest message the product sends passes, one byte more is 1009 at bot
   t.match(await summary, { code: 'message_too_big', counts: { messagesUp: 1 } })
 })
 
-test('a gateway is held to the message size as well', async (t) => {
+test('the message limit applies to the gateway as well', async (t) => {
   const { worker, gateway, summary } = await realStream(t, { messageBytesMax: 1000 })
   const closes = Promise.all([closeOf(worker), closeOf(gateway)])
   gateway.send('x'.repeat(1001))
@@ -64,8 +64,8 @@ test('too many empty fragments are 1008 at both ends', async (t) => {
 })
 
 for (const [name, code, reason, expected] of [
-  ['a status that must not stand in a frame', 1005, 'x', '1002 framing_violation'],
-  ['a status of nobody', 5000, '', '1002 framing_violation'],
+  ['a status that is not allowed in a frame', 1005, 'x', '1002 framing_violation'],
+  ['an undefined status', 5000, '', '1002 framing_violation'],
   ['a reason that is not UTF-8', 1000, '\xff', '1007 invalid_utf8'],
 ] as const) {
   for (const [side, size] of [
@@ -92,7 +92,7 @@ for (const [name, code, reason, expected] of [
   }
 }
 
-/** A close frame that says what none may; a mask of zeros leaves its payload as it is. */
+/** An unlawful close frame; a mask of zeros leaves its payload as it is. */
 function badClose(code: number, reason: string, masked: boolean): Buffer {
   const payload = Buffer.from(`\0\0${reason}`, 'latin1')
   payload.writeUInt16BE(code)
@@ -100,7 +100,7 @@ function badClose(code: number, reason: string, masked: boolean): Buffer {
   return Buffer.concat([Buffer.from(head), payload])
 }
 
-test('a peer that leaves inside its close frame has left without one', async (t) => {
+test('a peer that leaves inside its close frame counts as gone without one', async (t) => {
   const raw = await rawStream(t)
   raw.worker.end(closeFrame({ code: 1000, reason: 'bye', masked: true }).subarray(0, -1))
   t.equal(closeAtEnd(await raw.atGateway.all(), EMPTY, true), '1001 worker_gone')
@@ -119,7 +119,7 @@ test('what came before a violation is relayed, nothing after it', async (t) => {
   t.match(await raw.summary(), { code: 'framing_violation', counts: { messagesUp: 1 } })
 })
 
-test('a violator that goes on sending still gets its close frame', async (t) => {
+test('a peer that keeps sending after a violation still gets its close frame', async (t) => {
   const raw = await rawStream(t)
   raw.worker.write(down('bad'))
   raw.worker.write(Buffer.alloc(4 * 2 ** 20))

@@ -10,7 +10,7 @@ import { report, startProcessRig, type Finding } from '../process-rig.ts'
 
 /** Bounded: generator, API server, gateway and sidecar share the machine's cores. */
 const RATE_PER_SECOND = Number(process.argv[2] ?? 500)
-/** Calm and flooded windows take turns, so that the machine's own moods meet both alike. */
+/** Calm and flooded windows alternate, so that changes of the machine affect both alike. */
 const ROUNDS = 20
 const WINDOW_MS = 2000
 const CALM_PODS = 32
@@ -96,7 +96,7 @@ const quantile = (values: readonly number[], q: number): number => {
 
 type Medians = { readonly p50: number; readonly p99: number }
 
-/** Over the windows: one in which the machine had something else to do must not decide. */
+/** Over all windows: one window in which the machine was busy must not decide. */
 const medians = (windows: readonly (readonly number[])[]): Medians => {
   const of = (q: number) =>
     quantile(
@@ -106,7 +106,7 @@ const medians = (windows: readonly (readonly number[])[]): Medians => {
   return { p50: of(0.5), p99: of(0.99) }
 }
 
-/** An attacker has a machine of its own. Here it yields the cores to the sidecar and its callers. */
+/** A real attacker has its own machine. Here it yields the cores to the sidecar and its callers. */
 const generator = startChild([
   '/usr/bin/nice',
   '-n',

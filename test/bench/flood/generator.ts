@@ -34,7 +34,7 @@ const attempt = ({ port, localAddress, request }: FloodOrder): void => {
 
 setInterval(() => {
   if (order === undefined) return
-  // What could not be sent in its turn is not made up for.
+  // What could not be sent in its turn is not sent later.
   due = Math.min(due + (order.ratePerSecond * TICK_MS) / 1000, AT_ONCE_MAX)
   const count = Math.min(Math.floor(due), AT_ONCE_MAX - open)
   due -= count

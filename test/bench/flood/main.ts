@@ -5,7 +5,7 @@ import { BAD_TOKENS, badToken, badTokenClasses } from '../bad-tokens.ts'
 import { report, startProcessRig, type Finding } from '../process-rig.ts'
 
 const TOKENS = Number(process.argv[2] ?? 100_000)
-/** Sent before the first look at the memory, so that what is compiled and pooled once is not counted. */
+/** Sent before memory is first measured, so that one-time compilation and pooling do not count. */
 const WARM_UP = Math.min(10_000, TOKENS)
 const AT_ONCE = 64
 /** Connections come from this many addresses: the ports of one would run out. */

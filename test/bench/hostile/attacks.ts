@@ -1,4 +1,4 @@
-/** The attacks of `npm run bench:hostile`: none has a credential, each is bounded in bytes and connections. */
+/** The attacks of `npm run bench:hostile`: without credentials, and each with bounded bytes and connections. */
 
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
@@ -10,7 +10,7 @@ import { POD_ADDRESS, type HostileRig } from './rig.ts'
 type Sent = {
   readonly bytes: number
   readonly connections: number
-  /** Whether what the attack looks at itself was as it should be. */
+  /** Whether the attack's own observations were as expected. */
   readonly holds?: boolean
 }
 
@@ -73,7 +73,7 @@ const SINGLE_BYTES = 30_000
 
 /**
  * Introduces workers whose TokenReviews hang, and sends single bytes behind: one a turn, so that
- * most of them are a segment, and a chunk, of their own.
+ * most of them are a separate segment, and a separate chunk.
  */
 const duringAdmission =
   (isInBand: boolean): Attack['run'] =>

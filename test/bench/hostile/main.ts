@@ -27,7 +27,7 @@ const rows = [
 ]
 let holds = true
 for (const { name, set = [], run, openFilesMax } of chosen) {
-  // Each attack meets a sidecar of its own: none may live on what another has left.
+  // Each attack gets a new sidecar, so that none profits from what another has left.
   const rig = await startHostileRig({
     shipped,
     set,

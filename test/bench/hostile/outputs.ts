@@ -88,7 +88,7 @@ export const playOutputs = async (
     dropped,
     exit: ended ?? `exit ${code}`,
     exitMs,
-    // A blocked pipe may be read again, so its lines wait in the queue; the others' are lost.
+    // A blocked pipe can be read again, so its lines wait in the queue; the others' lines are lost.
     holds: isProbed && isKept && code === 0 && exitMs <= EXIT_MS_MAX && dropped > 0 === isLost,
   }
 }

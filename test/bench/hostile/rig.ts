@@ -27,7 +27,7 @@ const CGROUP = '/sys/fs/cgroup/memory'
 const MIB = 1024 * 1024
 /** In a container Node takes half of its memory for the heap. */
 const HEAP_SHARE = 0.5
-/** What Node makes of the memory of a container. */
+/** What Node derives from the memory of a container. */
 export const heapFlag = (memoryMib: number): string =>
   `--max-old-space-size=${memoryMib * HEAP_SHARE}`
 export const POD_ADDRESS = '127.0.0.11'
@@ -154,7 +154,7 @@ const hasHeardAll = (url: string): Promise<boolean> =>
     () => false,
   )
 
-/** A stream that says something all the time and wants it back. */
+/** A stream that sends all the time and expects the echo. */
 export const startEcho = async (worker: Parameters<typeof openWorker>[0]) => {
   const socket = await openWorker(worker)
   let sent = 0

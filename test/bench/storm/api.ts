@@ -1,4 +1,4 @@
-/** The cluster of a storm, in a process of its own: an API server that takes on so much, its pods and their tokens. */
+/** The cluster of a storm, in its own process: an API server with limited capacity, its pods and their tokens. */
 
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -32,7 +32,7 @@ export type ClusterCounts = {
 
 const NAMESPACE = 'openclaw'
 const SERVICE_ACCOUNT = 'openclaw-worker'
-/** A pod as clusters have them is some KiB of specification, conditions and managed fields. */
+/** A pod in a real cluster has some KiB of specification, conditions and managed fields. */
 const PADDING = 'x'.repeat(6 * 1024)
 
 const serve = async ({ directory, workers, reviews, podGets }: ClusterRequest): Promise<void> => {

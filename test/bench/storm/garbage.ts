@@ -1,4 +1,4 @@
-/** The garbage of a storm, in a process of its own: handshakes that nobody should be let in with, as fast as they are answered. */
+/** The garbage of a storm, in its own process: handshakes that must be refused, sent as fast as they are answered. */
 
 import { connect } from 'node:net'
 import { badToken, badTokenClasses } from '../bad-tokens.ts'
@@ -6,7 +6,7 @@ import type { WorkerTarget } from './worker.ts'
 
 export type GarbageRequest = {
   readonly target: WorkerTarget
-  /** A good token, which the bad ones are bent from. */
+  /** A good token, from which the bad ones are made. */
   readonly token: string
   readonly handshakes: number
   readonly atOnce: number
@@ -19,7 +19,7 @@ export type GarbageDone = {
   readonly answers: Readonly<Record<string, number>>
 }
 
-/** Classes of garbage: bad tokens, no upgrade that could be read, and no HTTP at all. */
+/** Classes of garbage: bad tokens, unreadable upgrades, and bytes that are not HTTP. */
 export const GARBAGE = [...badTokenClasses, 'malformed upgrade', 'no HTTP'] as const
 const ANSWER_MS_MAX = 20_000
 const UPGRADE =

@@ -1,11 +1,11 @@
-/** The gateway of a storm, in a process of its own: it can go and come back on its port. */
+/** The gateway of a storm, in its own process: it can stop and come back on its port. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { createPairedDevices } from '../../kit/paired-devices.ts'
 
 type GatewayRequest = { readonly protocol: 'stream' | 'openclaw'; readonly secret: string }
-/** Asks the gateway to go, as a crash would have it, and to be back so much later. */
+/** Makes the gateway stop, as in a crash, and come back after this time. */
 type GatewayRestart = { readonly downMs: number }
 export type GatewayReady = { readonly url: string }
 

@@ -1,4 +1,4 @@
-/** The workers of a storm, in a process of their own: thousands of sockets, told when to begin and asked how it went. */
+/** The workers of a storm, in one separate process: thousands of sockets, with a start command and a report. */
 
 import { readFileSync } from 'node:fs'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
@@ -8,18 +8,18 @@ import { StormNode, type WorkerTarget } from './worker.ts'
 type LoadRequest = {
   readonly workersFile: string
   readonly target: WorkerTarget
-  /** So many streams stay open; who gets in beyond that leaves at once. */
+  /** How many streams stay open; workers beyond that leave at once. */
   readonly hold: number
 }
 
 export type LoadCommand =
-  /** From now on everybody has to get in again: those who are out start after `afterMs`. */
+  /** From now on every worker has to get in again: those who are out start after `afterMs`. */
   | { readonly kind: 'begin'; readonly afterMs: number }
-  /** Waits until all are through, or for so long. */
+  /** Waits until all are through, at most this long. */
   | { readonly kind: 'finish'; readonly timeoutMs: number }
   /** Lets every stream echo once a second until `settle`. */
   | { readonly kind: 'echo' }
-  /** Waits for the echoes that are still due, and tells how long they all took. */
+  /** Waits for the echoes that are still due, and reports how long they all took. */
   | { readonly kind: 'settle' }
 
 type Tally = Readonly<Record<string, number>>
@@ -43,7 +43,7 @@ export type LoadAnswer =
     }
 
 const ECHO_EVERY_MS = 1000
-/** The streams speak in so many groups, one after another, so that they do not wait for each other. */
+/** The streams send in this many groups, one after another, so that they do not wait for each other. */
 const ECHO_GROUPS = 200
 const SETTLE_MS = 2000
 const POLL_MS = 20
@@ -85,7 +85,7 @@ const load = ({ workersFile, target, hold }: LoadRequest) => {
     lost = {}
     for (const [n, node] of nodes.entries()) {
       node.start(afterMs)
-      // One process stands for many machines: what is connected has to get its turn to speak.
+      // One process stands for many machines: connected workers must get their turn to send.
       if (n % STARTED_A_TURN === 0) await turn()
     }
   }

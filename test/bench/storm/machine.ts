@@ -1,4 +1,4 @@
-/** What else the machine did meanwhile: figures taken beside other work are worth less, and have to say so. */
+/** What else the machine did meanwhile: figures taken during other work are worth less, and must say so. */
 
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -12,7 +12,7 @@ export type Machine = {
   readonly oursSeconds: number
 }
 
-/** CPU time since the start (proc(5)); Linux alone tells it. */
+/** CPU time since the start (proc(5)); only Linux reports it. */
 export const readMachine = (pids: readonly number[]): Machine => {
   const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = readFileSync(
     '/proc/stat',
@@ -34,7 +34,7 @@ const cpuSecondsOf = (pid: number): number => {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND
 }
 
-/** The share of the machine that others had between two looks, from 0 to 1. */
+/** The share of the machine that others used between two readings, from 0 to 1. */
 export const shareOfOthers = (before: Machine, after: Machine, seconds: number): number => {
   const busy = after.busySeconds - before.busySeconds
   const ours = after.oursSeconds - before.oursSeconds

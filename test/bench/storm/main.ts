@@ -54,7 +54,7 @@ const CACHE_TTL_MS = 60_000
 const GATEWAY_DOWN_MS = 500
 const QUIET_MS = 10_000
 const GARBAGE_AT_ONCE = 64
-/** So many that the limit on the failures of one address does not spare the sidecar the work. */
+/** Enough addresses that the limit on failures per address does not save the sidecar the work. */
 const GARBAGE_ADDRESSES = 4000
 
 const nameAndValue = (pair: string): readonly [string, string] => {
@@ -63,7 +63,7 @@ const nameAndValue = (pair: string): readonly [string, string] => {
   return [pair.slice(0, at), pair.slice(at + 1)]
 }
 
-/** How Node bounds the heap in a container of 512 MiB, as the chart has it; unbounded, garbage is left to lie. */
+/** How Node bounds the heap in a container of 512 MiB, as the chart has it; without a bound, garbage stays uncollected. */
 const HEAP_MIB = 256
 const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
 const { main, env } = ship(CHECKOUT)

@@ -12,7 +12,7 @@ export type Measured = {
   /** Of the sidecar's process. */
   readonly cpuSeconds: number
   readonly rssPeakMib: number
-  /** As `nodejs_eventloop_lag_*` tells them; at rest they stand at the sampler's 10 ms. */
+  /** As `nodejs_eventloop_lag_*` reports them; at rest they are at the sampler's 10 ms. */
   readonly loopDelayP99Ms: number
   readonly loopDelayMaxMs: number
   readonly tokenReviews: number
@@ -22,7 +22,7 @@ export type Measured = {
   readonly refusals: Tally
   /** Since the start of the process: any is a bug. */
   readonly uncaughtPeerErrors: number
-  /** Of the machine's CPU, what processes had that are no part of this, from 0 to 1. */
+  /** The share of the machine's CPU that unrelated processes used, from 0 to 1. */
   readonly othersShare: number
 }
 
@@ -55,7 +55,7 @@ export const measure = async <T>(
 ): Promise<Measured & { readonly result: T }> => {
   const asked = await rig.counts()
   rig.memory.resetPeak()
-  // The histogram of the event loop's delay begins anew with each scrape.
+  // The histogram of the event loop's delay restarts with each scrape.
   const before = await rig.metrics()
   const pids = rig.pids()
   const machine = readMachine(pids)

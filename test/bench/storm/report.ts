@@ -1,4 +1,4 @@
-/** How a storm is told: Markdown tables, and what was promised beside what was seen. */
+/** How a storm is reported: Markdown tables, and promises next to observations. */
 
 import type { Finding } from '../process-rig.ts'
 import type { Echoes, Measured, Storm } from './measure.ts'
@@ -64,7 +64,7 @@ export const garbageTable = (
     ]),
   ])
 
-/** `reviews` is how many there have to be. */
+/** `reviews` is the required number of reviews. */
 export const judgeStorm = (storm: Storm, reviews: number): readonly Finding[] => {
   const { name, workers, through, throughLastMs, tokenReviews } = storm
   return [

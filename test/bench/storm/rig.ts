@@ -1,4 +1,4 @@
-/** The rig of a storm: API server, gateway, sidecar and workers, each in a process of its own. */
+/** The rig of a storm: API server, gateway, sidecar and workers, each in its own process. */
 
 import { execFileSync, fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -25,7 +25,7 @@ export type StormRigOptions = Omit<ClusterRequest, 'directory'> & {
 
 export type StormRig = Awaited<ReturnType<typeof startStormRig>>
 
-/** What the sidecar's process has open beside the sockets of its streams. */
+/** What the sidecar's process has open besides the sockets of its streams. */
 const SPARE_FILES = 250
 const FILES_A_STREAM = 2
 const SECRET = 'the-secret-of-the-gateway-itself'
@@ -59,7 +59,7 @@ export const startStormRig = async (options: StormRigOptions) => {
   return {
     /** Streams that stay open at once, at most: the limit on open files of a process says so. */
     hold,
-    /** Of every process there is, this one included. */
+    /** Of every process, including this one. */
     pids: () => [process.pid, sidecar.pid, ...children.map(({ pid }) => pid ?? 0)],
     tell: async (command: LoadCommand): Promise<LoadAnswer> =>
       (await answerOf(load, command)) as LoadAnswer,
@@ -148,7 +148,7 @@ const processMemory = (pid: number) => {
   return {
     now: () => read('VmRSS'),
     peak: () => read('VmHWM'),
-    /** From now on the peak is one since now. */
+    /** From now on the peak is measured from this moment. */
     resetPeak: () => writeFileSync(`/proc/${pid}/clear_refs`, '5'),
   }
 }

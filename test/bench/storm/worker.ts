@@ -7,11 +7,11 @@ import type { StormWorker } from './api.ts'
 export type WorkerEvents = {
   /** The worker is in its stream. Whether it stays there. */
   readonly onThrough: () => boolean
-  /** An attempt came to nothing, for a status, a close code or an error's code. */
+  /** An attempt failed with a status, a close code or an error's code. */
   readonly onTurnedAway: (why: string) => void
   /** A stream ended, with a close code. */
   readonly onLost: (code: string) => void
-  /** The echo of a message is here. */
+  /** The echo of a message has arrived. */
   readonly onEcho: (milliseconds: number) => void
 }
 
@@ -62,7 +62,7 @@ export class StormNode {
     return this.#isIn
   }
 
-  /** Connects after so many milliseconds, unless it is connected or about to be. */
+  /** Connects after this time, unless it is connected or about to be. */
   start(afterMs: number): void {
     if (this.#socket !== undefined) return
     clearTimeout(this.#retry)
@@ -134,7 +134,7 @@ export class StormNode {
     this.#isIn = true
     this.#failures = 0
     if (this.#events.onThrough()) return
-    // It leaves for good, and is not missed.
+    // It leaves for good and does not come back.
     socket.removeAllListeners('close')
     socket.destroy()
     this.#socket = undefined

@@ -1,4 +1,4 @@
-/** `npm run bench`: the sidecar beside its peers on the same work, in interleaved rounds. */
+/** `npm run bench`: the sidecar and its peers on the same work, in interleaved rounds. */
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

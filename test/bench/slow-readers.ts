@@ -26,10 +26,10 @@ const rig = await startProcessRig({
   ],
 })
 
-type Behaviour = Parameters<typeof rig.gateway.setBehaviour>[0]
+type Behavior = Parameters<typeof rig.gateway.setBehavior>[0]
 
-const open = async (behaviour: Behaviour): Promise<Socket> => {
-  rig.gateway.setBehaviour(behaviour, { connections: 1 })
+const open = async (behavior: Behavior): Promise<Socket> => {
+  rig.gateway.setBehavior(behavior, { connections: 1 })
   const { host, port, podAddress: localAddress } = rig
   const socket = connect({ host, port, localAddress })
   socket.on('error', () => {})

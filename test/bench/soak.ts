@@ -1,4 +1,4 @@
-/** `npm run soak`: streams that misbehave for minutes, every byte checked: `--minutes 10` or `--seconds N`, `--connections 200`, `--seed N`. */
+/** `npm run soak` (`--minutes 10`, `--seconds N`, `--connections 200`, `--seed N`): misbehaving streams, every byte checked. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'

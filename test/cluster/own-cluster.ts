@@ -7,7 +7,7 @@ import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Kubeconfig } from './kubeconfig.ts'
 
-/** The key that signs ServiceAccount tokens, where it lies beside the kubeconfig. */
+/** The key that signs ServiceAccount tokens, if it is next to the kubeconfig. */
 export const findSigningKey = ({ directory }: Kubeconfig): KeyObject | undefined => {
   const path = join(directory, 'pki', 'sa.key')
   return existsSync(path) ? createPrivateKey(readFileSync(path)) : undefined

@@ -1,4 +1,4 @@
-/** The pods decide: what a deletion does to open streams and new callers, while the API server still accepts their tokens. */
+/** What a pod's deletion does to open streams and new callers, while the API server still accepts the tokens. */
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'

@@ -71,7 +71,7 @@ describe('chart', { skip }, () => {
       }
     })
 
-    test('a misspelt field, a wrong type and an unknown kind do not', async (t) => {
+    test('a misspelled field, a wrong type and an unknown kind do not', async (t) => {
       if ('why' in kubeconform) return t.skip(kubeconform.why)
       const text = await renderText(rig, { set: ['networkPolicy.enabled=true'] })
       const wrong = [

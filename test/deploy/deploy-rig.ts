@@ -39,7 +39,7 @@ const READY_WITHIN_MS = 60_000
 
 let opened: Promise<DeployRig | { readonly why: string }> | undefined
 
-/** One for the whole run, or why there is none. */
+/** One rig for the whole run, or the reason why there is none. */
 export const startDeployRig = (): Promise<DeployRig | { readonly why: string }> =>
   (opened ??= open())
 

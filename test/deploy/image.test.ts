@@ -100,7 +100,7 @@ describe('the image', () => {
     })
   })
 
-  test('adds one program and its licences to its base, and nothing that is only for building', () => {
+  test('adds one program and its licenses to its base, and nothing that is only for building', () => {
     assert.deepEqual(image.files, ['app/LICENSE', 'app/THIRD_PARTY_LICENSES', 'app/auth-sidecar'])
     const program = readFileSync(join(image.root, 'app/auth-sidecar'), 'utf8')
     assert.match(program, /^#!\/nodejs\/bin\/node\n/)

@@ -15,7 +15,7 @@ type Listed = {
   readonly items: readonly { readonly kind: string; readonly metadata: { readonly name: string } }[]
 }
 
-/** What a release makes, in its namespace and beside it. */
+/** What a release makes, in its namespace and cluster-wide. */
 const KINDS =
   'statefulsets,deployments,horizontalpodautoscalers,poddisruptionbudgets,' +
   'services,configmaps,serviceaccounts,networkpolicies,roles,rolebindings'

@@ -1,4 +1,4 @@
-/** `npm run test:deploy`: chart, manifests, image and alerts, proven by their own tools on the API server of `KUBECONFIG`. */
+/** `npm run test:deploy`: chart, manifests, image and alerts, checked by their own tools and on a real API server. */
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -1,4 +1,4 @@
-/** Real pods on a real node: they start, workers connect through the Service, `helm test` passes, restarts lose no worker. */
+/** Real pods on a real node: workers connect through the Service, `helm test` passes, restarts lose no worker. */
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

@@ -56,18 +56,18 @@ describe("the chart's pods", { skip }, () => {
 
   /**
    * What the cluster's name service and kube-proxy do: leads a caller of the Service to the pod it
-   * selects. Here that is the dialler's own address, so that it is also its source.
+   * selects. Here that is the caller's own address, so that it is also the source.
    */
-  const throughService = async (dialler: PodProcesses, gateway: PodProcesses) => {
+  const throughService = async (caller: PodProcesses, gateway: PodProcesses) => {
     const name = 'openclaw-gateway'
     const { spec } = JSON.parse(await rig.kubectl('get', 'service', name, at, '-o=json')) as Service
     const [port] = spec.ports
     assert.ok(isMatch({ matchLabels: spec.selector }, gateway.pod.metadata.labels ?? {}))
     assert.ok(port)
     return (text: string): string => {
-      if (text === name) return dialler.ip
+      if (text === name) return caller.ip
       if (text === String(port.port)) return String(port.targetPort)
-      return text.replace(`//${name}:${port.port}`, `//${dialler.ip}:${port.targetPort}`)
+      return text.replace(`//${name}:${port.port}`, `//${caller.ip}:${port.targetPort}`)
     }
   }
 

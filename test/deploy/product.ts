@@ -1,4 +1,4 @@
-/** The chart's pods as processes: real gateway, sidecar and workers, on the real API server; a part of `npm run test:deploy`. */
+/** The chart's pods as processes, on the real API server: a part of `npm run test:deploy`. */
 
 import type { ChildProcess } from 'node:child_process'
 import { connect } from 'node:net'

@@ -1,4 +1,4 @@
-/** What the sidecar's ServiceAccount is allowed to do at the API server: exactly what it needs, according to kubectl. */
+/** What the sidecar's ServiceAccount is allowed to do: exactly what it needs, according to kubectl. */
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'

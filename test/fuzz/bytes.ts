@@ -67,7 +67,7 @@ const payload: fc.Arbitrary<Buffer> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(65_535, 65_536).map((n) => Buffer.alloc(n, 'b')) },
 )
 
-/** One frame of a conversation that goes on as it should. */
+/** One frame of a conversation that continues lawfully. */
 type Step = {
   readonly kind: 'data' | 'part' | 'ping' | 'pong' | 'close'
   readonly parts: FrameParts

@@ -134,7 +134,7 @@ export const startMangler = async (gatewayPort: number) => {
   const server = createServer({ allowHalfOpen: true }, (sidecar) => {
     keep(sidecar)
     let isRelayed = false
-    // A probe of the port says nothing at all, and a script does not wait for the other side.
+    // A probe of the port sends nothing, and a script does not wait for the other side.
     sidecar.on('end', () => {
       if (!isRelayed) sidecar.end()
     })

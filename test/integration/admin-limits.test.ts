@@ -1,4 +1,4 @@
-/** The admin port has limits: a client that can connect to it costs little, and keeps out neither probes nor workers. */
+/** The admin port has limits: a client costs little, and keeps out neither probes nor workers. */
 
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'

@@ -101,8 +101,8 @@ test('with the options of its image the bundle runs, and SIGUSR1 opens no debugg
 })
 
 test('the bundle contains neither the packages left out nor all of undici', async (t) => {
-  const licences = readFileSync(join(directory, 'THIRD_PARTY_LICENSES'), 'utf8')
-  const carried = [...licences.matchAll(/^(\S+) \S+ \(.+\)$/gm)].map(([, name]) => name)
+  const licenses = readFileSync(join(directory, 'THIRD_PARTY_LICENSES'), 'utf8')
+  const carried = [...licenses.matchAll(/^(\S+) \S+ \(.+\)$/gm)].map(([, name]) => name)
   for (const name of ['undici', 'fastify', 'prom-client', 'pino'])
     t.ok(carried.includes(name), name)
   for (const name of ['ajv', 'light-my-request', 'semver', '@opentelemetry/api', 'thread-stream']) {

@@ -195,7 +195,7 @@ test('a token appears in no log, audit line, metric, answer or request to the ga
     answers.push(JSON.stringify(outcome, (key, value: unknown) => (key === 'socket' ? '' : value)))
     if (outcome.kind === 'message') outcome.socket.terminate()
   }
-  watched.gateway.setBehaviour('refuse', { connections: 1 })
+  watched.gateway.setBehavior('refuse', { connections: 1 })
   answers.push((await ask(watched, [`Authorization: Bearer ${good}`])).raw)
   await watched.sidecar.stop()
 

@@ -78,7 +78,7 @@ test('the demo with --once keeps every promise and exits 0', async (t) => {
   for (const line of promised) t.match(told, line)
   t.notMatch(told, '✗')
   t.notMatch(told, JWT, 'no token and no assertion is shown whole')
-  t.notMatch(told, '\u001b', 'no colour where there is no terminal')
+  t.notMatch(told, '\u001b', 'no color where there is no terminal')
   const wide = told.split('\n').filter((line) => line.length > 100)
   t.strictSame(wide, [], 'it fits 100 columns')
 })

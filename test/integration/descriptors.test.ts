@@ -81,7 +81,7 @@ test('with few descriptors idle admin connections keep no worker out, and do not
       if (outcome !== undefined) answers.push(String(outcome.status))
     }
   }
-  // None at all where the last descriptor went to a gateway's socket: then nothing is accepted.
+  // No answer if the last descriptor went to a gateway's socket: then nothing is accepted.
   t.strictSame(
     answers.filter((status) => !/^50[23]$/.test(status)),
     [],

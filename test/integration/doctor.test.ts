@@ -532,7 +532,7 @@ test('no finding breaks its line, reaches the terminal, or quotes a token', asyn
   t.notMatch(forged.stdout, /eyJ/)
 })
 
-test('in a real process it examines the sidecar beside it', async (t) => {
+test('in a real process it examines the sidecar next to it', async (t) => {
   const rig = await startServeRig({ workers: 0, admin: 0 })
   t.teardown(() => rig.close())
   const examination = async (...set: readonly string[]) => {

@@ -196,8 +196,8 @@ for (const { name, prepare, command, env } of WORKERS) {
 
     // The kubelet renews the token, and the gateway restarts.
     await writeFile(tokenFile, `${second}\n`)
-    rig.gateway.setBehaviour({ kind: 'close', code: 1013, reason: 'later' }, { connections: 1 })
-    rig.gateway.setBehaviour('refuse', { connections: 1 })
+    rig.gateway.setBehavior({ kind: 'close', code: 1013, reason: 'later' }, { connections: 1 })
+    rig.gateway.setBehavior('refuse', { connections: 1 })
     ;(await rig.gateway.waitForConnection(1)).close(1012, 'restart')
     t.match(await worker.nextLine(), /^closed: .*1012.*restart/)
     t.match(await worker.nextLine(), /^closed: .*1013.*later/)

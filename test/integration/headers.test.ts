@@ -8,7 +8,7 @@ import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { AUDIENCE, startRig } from '../kit/rig.ts'
 
 const rig = await startRig({
-  gateway: { behaviour: 'subprotocol' },
+  gateway: { behavior: 'subprotocol' },
   set: ['limits.failuresPerAddress=0'],
 })
 tap.teardown(() => rig.stop())
@@ -241,20 +241,20 @@ test('the gateway chooses a subprotocol from those the worker offers besides its
   t.same(await offer(`${shown}, openclaw.v4`), ['openclaw.v4', 'openclaw.v4'], 'the token first')
   t.same(await offer(`openclaw.v4, ${shown}`), ['openclaw.v4', 'openclaw.v4'], 'the token last')
   t.same(await offer(`a, ${shown}, b`), ['a, b', 'a'], 'the first of two')
-  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'b' }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'subprotocol', name: 'b' }, { connections: 1 })
   t.same(await offer(`a, ${shown}, b`), ['a, b', 'b'], 'the second of two')
-  rig.gateway.setBehaviour('accept', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
   t.same(await offer(`a, ${shown}, b`), ['a, b', undefined], 'none of two')
 
   const { valuesOf, answer } = await relay(['Sec-WebSocket-Protocol: chat'])
   t.same(valuesOf('Sec-WebSocket-Protocol'), ['chat'])
   t.equal(answer.headers['sec-websocket-protocol'], 'chat')
 
-  rig.gateway.setBehaviour('accept', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
   const unchosen = await relay(['Sec-WebSocket-Protocol: chat'])
   t.equal(unchosen.answer.headers['sec-websocket-protocol'], undefined, 'none when it takes none')
 
-  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'c' }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'subprotocol', name: 'c' }, { connections: 1 })
   const invented = await relay(['Sec-WebSocket-Protocol: a, b'])
   t.equal(invented.status, 502, 'one that was not offered')
 })

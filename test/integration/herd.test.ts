@@ -39,7 +39,7 @@ test('the gateway’s time for a worker counts from its turn, and a stalled work
   const rig = await startRig({ clock, set: SET })
   t.teardown(() => rig.stop())
   const token = rig.mint({ pod: rig.createPod() })
-  rig.gateway.setBehaviour('stall')
+  rig.gateway.setBehavior('stall')
   const herd = Array.from({ length: AT_THE_DOOR.stream + 6 }, async () =>
     codeOf(await rig.connect({ token })),
   )
@@ -48,7 +48,7 @@ test('the gateway’s time for a worker counts from its turn, and a stalled work
   await waitUntil(() => rig.gateway.handshakes.length >= AT_THE_DOOR.stream)
   await giveTime()
   t.equal(rig.gateway.handshakes.length, AT_THE_DOOR.stream)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   await clock.advanceAsync(CONNECT_MS)
   t.strictSame(tally(await Promise.all(herd)), { gateway_unreachable: AT_THE_DOOR.stream, ok: 6 })
 })
@@ -59,7 +59,7 @@ test('the same holds for nodes, of which fewer are let in at once', async (t) =>
   t.teardown(() => rig.stop())
   await rig.gateway.waitForHandshake(1)
   const operators = rig.gateway.handshakes.length
-  rig.gateway.setBehaviour('stall')
+  rig.gateway.setBehavior('stall')
   const herd = Array.from({ length: AT_THE_DOOR.openclaw + 2 }, async (_, nth) => {
     const node = await rig.startNode(`worker-${nth}`, `127.0.0.${20 + nth}`)
     node.socket.terminate()
@@ -71,7 +71,7 @@ test('the same holds for nodes, of which fewer are let in at once', async (t) =>
   await waitUntil(() => atTheDoor() >= AT_THE_DOOR.openclaw)
   await giveTime()
   t.equal(atTheDoor(), AT_THE_DOOR.openclaw)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   await clock.advanceAsync(CONNECT_MS)
   t.strictSame(tally(await Promise.all(herd)), { refused: AT_THE_DOOR.openclaw, ok: 2 })
 })

@@ -8,7 +8,7 @@ import { startRig, type Rig } from '../kit/rig.ts'
 import { closed, connectInBand, nextMessage } from '../kit/worker-client.ts'
 
 const rig = await startRig({
-  gateway: { behaviour: 'subprotocol' },
+  gateway: { behavior: 'subprotocol' },
   set: ['limits.failuresPerAddress=0', 'limits.preAuthFrameBytes=4096'],
 })
 tap.teardown(() => rig.stop())
@@ -122,7 +122,7 @@ test('a refused connect.request is answered with the code, then closed with it',
 })
 
 test('a fault of the gateway closes with 1013, so that the worker comes back', async (t) => {
-  rig.gateway.setBehaviour('refuse', { connections: 1 })
+  rig.gateway.setBehavior('refuse', { connections: 1 })
   const outcome = await offer(request())
   if (outcome.kind !== 'message') throw new Error(outcome.kind)
   t.equal(outcome.message.text, refusalOf('gateway_unreachable'))
@@ -275,8 +275,8 @@ test('the offered subprotocol is confirmed at once, for the gateway to agree or 
   t.equal((await arrival).headers['sec-websocket-protocol'], 'chat', 'no other could be kept to')
   socket.destroy()
 
-  for (const behaviour of ['accept', { kind: 'subprotocol', name: 'b' }] as const) {
-    rig.gateway.setBehaviour(behaviour, { connections: 1 })
+  for (const behavior of ['accept', { kind: 'subprotocol', name: 'b' }] as const) {
+    rig.gateway.setBehavior(behavior, { connections: 1 })
     const other = await open(rig, Buffer.alloc(0), ['Sec-WebSocket-Protocol: chat, b'])
     const frames = readFrames(other.socket)
     other.socket.write(rawFrame({ payload: JSON.stringify(request()) }))

@@ -66,8 +66,8 @@ test("Python's websockets speaks through the sidecar", async (t) => {
   if (obstacle !== undefined) return t.plan(0, obstacle)
   const rig = await startRig()
   t.teardown(() => rig.stop())
-  rig.gateway.setBehaviour('accept', { connections: 1 })
-  rig.gateway.setBehaviour('subprotocol', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
+  rig.gateway.setBehavior('subprotocol', { connections: 1 })
   const leave = async () => {
     const connection = await rig.gateway.waitForConnection(2)
     await rig.gateway.waitForMessage()

@@ -284,9 +284,9 @@ test('a herd behind one address costs that address nothing, however many workers
     rig.mint({ pod: rig.createPod(`worker-${nth}`, '127.0.0.11') }),
   )
   const herd = () => Promise.all(tokens.map((token) => rig.connect({ token })))
-  rig.gateway.setBehaviour('refuse')
+  rig.gateway.setBehavior('refuse')
   for (const outcome of await herd()) t.equal(!outcome.ok && outcome.status, 502)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   for (const outcome of await herd()) {
     t.equal(outcome.ok, true)
     if (outcome.ok) outcome.socket.terminate()
@@ -296,9 +296,9 @@ test('a herd behind one address costs that address nothing, however many workers
 test('faults of others do not count as failures of the worker', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
-  rig.gateway.setBehaviour('refuse')
+  rig.gateway.setBehavior('refuse')
   for (let nth = 0; nth < 8; nth += 1) t.equal((await ask(rig, [bearer])).status, 502)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   const admitted = await ask(rig, [bearer])
   t.equal(admitted.status, 101)
   admitted.socket.destroy()

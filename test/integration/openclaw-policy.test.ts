@@ -21,7 +21,7 @@ const start = async (t: Test, ...commands: readonly string[]) => {
 
 type Told = Readonly<Record<'commands' | 'caps' | 'permissions' | 'computerUse', unknown>>
 
-/** What the gateway was told of nodes, in order. */
+/** What the gateway learned about nodes, in order. */
 const toldTo = (rig: OpenClawRig) =>
   rig.gateway.received
     .map(({ data }) => JSON.parse(data.toString()) as { params?: Told & { role?: string } })

@@ -131,7 +131,7 @@ test('an outage is signaled by the close code alone, so that the node comes back
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const token = rig.mint({ pod: rig.createPod() })
-  rig.gateway.setBehaviour({ kind: 'status', status: 503 }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'status', status: 503 }, { connections: 1 })
   const node = await rig.openNode({ auth: { token } })
   t.equal(await node.connect(), undefined, 'no answer to the connect')
   t.match(await node.closed, { code: 1013, reason: 'gateway_refused' })

@@ -197,7 +197,7 @@ test('a newer session of a pod displaces the older one, and dials when its socke
   const answered = newer.connect()
   await older.closed
   await fetch(`${rig.adminUrl}/readyz`)
-  t.equal(rig.gateway.handshakes.length, dials, 'not dialled before the gateway saw it go')
+  t.equal(rig.gateway.handshakes.length, dials, 'not dialed before the gateway saw it go')
   held?.resume()
   t.equal((await answered)?.ok, true)
   t.match(await older.closed, { code: 1012, reason: 'displaced' })

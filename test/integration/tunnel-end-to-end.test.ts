@@ -162,7 +162,7 @@ test('only a perfect 101 of the gateway opens a tunnel', async (t) => {
   // CVE-2018-1002105: an upgrade that failed left an authenticated connection to be used.
   const smuggled = 'HTTP/1.1 200 OK\r\nX-Canary: smuggled\r\n\r\n'
   const statuses = [200, 204, 302, 400, 401, 426, 500, 503]
-  const behaviours = [
+  const behaviors = [
     ...statuses.flatMap((status) =>
       [false, true].map((keepOpen) => ({
         kind: 'status' as const,
@@ -179,9 +179,9 @@ test('only a perfect 101 of the gateway opens a tunnel', async (t) => {
     { kind: 'subprotocol' as const, name: 'never-offered' },
     { kind: 'refuse' as const },
   ]
-  for (const behaviour of behaviours) {
-    const name = JSON.stringify(behaviour)
-    rig.gateway.setBehaviour(behaviour, { connections: 1 })
+  for (const behavior of behaviors) {
+    const name = JSON.stringify(behavior)
+    rig.gateway.setBehavior(behavior, { connections: 1 })
     const arrival = rig.gateway.waitForConnection()
     const lines = upgradeLines('/', [`Authorization: Bearer ${token}`])
     const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`)
@@ -211,7 +211,7 @@ test('a gateway that does not answer is given up after connectTimeout', async (t
   const timed = await startRig({ clock, set: ['gateway.connectTimeout=2s'] })
   t.teardown(() => timed.stop())
   const bearer = timed.mint({ pod: timed.createPod() })
-  timed.gateway.setBehaviour('stall')
+  timed.gateway.setBehavior('stall')
   const arrival = timed.gateway.waitForConnection()
   const answer = timed.connect({ token: bearer })
   const connection = await arrival

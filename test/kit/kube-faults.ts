@@ -32,7 +32,7 @@ export type ApiFault =
     }
   /** Takes the request and never answers. */
   | { readonly kind: 'hang' }
-  /** The true answer, so much later by the API server's clock. */
+  /** The true answer, this much later by the API server's clock. */
   | { readonly kind: 'delay'; readonly ms: number }
   /** The first half of the true answer, then nothing, or a cut connection. */
   | { readonly kind: 'halfBody'; readonly ending: 'stall' | 'cut' }

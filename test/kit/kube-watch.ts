@@ -164,7 +164,7 @@ export class Watches {
     for (const watch of this.#open) this.#finish(watch)
   }
 
-  /** Open watches, or those of one resource, stay connected and never hear another byte; later ones are served again. */
+  /** Open watches, or those of one resource, stay connected but get no more bytes; later ones are served again. */
   blackhole(resource?: string): void {
     for (const watch of this.#open) {
       if (resource === undefined || watch.selection.resource === resource) watch.isMuted = true

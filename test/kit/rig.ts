@@ -24,7 +24,7 @@ export type RigOptions = {
   readonly prepare?: (api: KubeApi) => void
   /** Stands in for loopback, since here every pod is on it. */
   readonly isLocalAddress?: (address: string) => boolean
-  /** Told of each file the running sidecar reads. */
+  /** Called with each file that the running sidecar reads. */
   readonly onReadFile?: (path: string) => void
 }
 

@@ -1,4 +1,4 @@
-/** Streams that pause, stall, cut their writes anywhere and vanish in the middle of a frame, with every byte checked. */
+/** Streams that pause, stall, split writes anywhere and vanish inside a frame, with every byte checked. */
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'

@@ -65,7 +65,7 @@ export const testRefusals = (rig: ProductRig): void => {
     for (const pausing of PAUSING_CODES) {
       assert.ok(!JSON.stringify(node.frames).includes(pausing), pausing)
     }
-    assert.equal(connectionsOf(pod).length, 0, 'the gateway was dialled')
+    assert.equal(connectionsOf(pod).length, 0, 'the gateway was dialed')
     return answer?.error?.details?.['code']
   }
 

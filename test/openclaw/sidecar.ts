@@ -19,7 +19,7 @@ export type SidecarOptions = {
     readonly tokenFile: string
   }
   readonly ports: { readonly workers: number; readonly admin: number }
-  /** The `k8sTrust` section, beside what the suite always sets. */
+  /** The `k8sTrust` section, in addition to what the suite always sets. */
   readonly trust: Readonly<Record<string, unknown>>
   readonly tls?: { readonly certFile: string; readonly keyFile: string }
 }

@@ -113,7 +113,7 @@ test('every option outside lists has its own variable', async (t) => {
   t.equal(new Set(variables).size, OPTION_PATHS.length)
 })
 
-test('the original document loads as it stands', async (t) => {
+test('the original document loads unchanged', async (t) => {
   const { config, warnings } = load({ file: ORIGINAL })
   t.equal(config.gateway.protocol, 'openclaw')
   t.equal(config.gateway.url, 'ws://127.0.0.1:18790')

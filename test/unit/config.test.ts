@@ -264,7 +264,7 @@ test('with an empty or missing file the allow-list is still required', async (t)
   )
 })
 
-test('the missing allow-list is reported beside other problems', async (t) => {
+test('the missing allow-list is reported along with other problems', async (t) => {
   const paths = problemsOf({ file: 'k8sTrust: { auditLog: 3 }\ndrain: { window: 1 }' }).map(
     ({ path }) => path,
   )

@@ -214,8 +214,8 @@ test('a gateway that listens nowhere is unreachable', async (t) => {
   const { port } = server.address() as AddressInfo
   server.close()
   await once(server, 'close')
-  const dialled = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
-  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialing = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
+  await t.rejects(dialing, { name: 'Fault', code: 'gateway_unreachable' })
 })
 
 test('a gateway that hangs up without an answer is unreachable', async (t) => {
@@ -234,8 +234,8 @@ test('the deadline covers the answer, even one under way', async (t) => {
   const { url, closed } = await gateway(t, (socket) => {
     socket.write('HTTP/1.1 101 Swi', () => clock.advance(5000))
   })
-  const dialled = dialGateway(optionsFor(url, { clock }))
-  await t.rejects(dialled, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialing = dialGateway(optionsFor(url, { clock }))
+  await t.rejects(dialing, { name: 'Fault', code: 'gateway_unreachable' })
   await closed
   t.equal(clock.pending, 0)
 })
@@ -246,8 +246,8 @@ test('an abort drops the socket and rejects with its reason', async (t) => {
   const { url, closed } = await gateway(t, () => controller.abort(reason))
   const clock = new FakeClock()
   const { signal } = controller
-  const dialled = dialGateway(optionsFor(url, { clock, signal }))
-  await t.rejects(dialled, reason)
+  const dialing = dialGateway(optionsFor(url, { clock, signal }))
+  await t.rejects(dialing, reason)
   await closed
   t.equal(clock.pending, 0)
 })

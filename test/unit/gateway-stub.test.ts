@@ -127,7 +127,7 @@ tap.test('a closed stub closes its connections 1012, ends all waits and its port
   const stub = await startGatewayStub()
   const client = open(stub)
   await client.opened
-  stub.setBehaviour('stall')
+  stub.setBehavior('stall')
   await openRaw(stub)
   const wait = stub.waitForHandshake()
   await stub.close()
@@ -228,7 +228,7 @@ tap.test('help exits 0; bad flags 64; an unreadable token file 78; a taken port 
     [['--port', 'x'], 64],
     [['--port', '65536'], 64],
     [['--mode', 'other'], 64],
-    [['--behaviour', 'toString'], 64],
+    [['--behavior', 'toString'], 64],
     [['--unknown'], 64],
     [['surplus'], 64],
     [['--port', '0', '--token-file', '/nonexistent'], 78],

@@ -168,7 +168,7 @@ test('a secret that cannot be read is logged, and read again later', async (t) =
 })
 
 test('no call waits longer than its deadline, and not too many wait at once', async (t) => {
-  const { channel, clock, stop } = await start({ behaviour: 'stall' })
+  const { channel, clock, stop } = await start({ behavior: 'stall' })
   t.teardown(stop)
   channel.start()
   const calls = Array.from({ length: 1025 }, () =>
@@ -214,7 +214,7 @@ test('the channel leaves a silent gateway', async (t) => {
 })
 
 test('a gateway that never says hello is left after the handshake limit', async (t) => {
-  const { channel, clock, told, until, stop } = await start({ behaviour: 'mute' })
+  const { channel, clock, told, until, stop } = await start({ behavior: 'mute' })
   t.teardown(stop)
   const down = until('down')
   channel.start()

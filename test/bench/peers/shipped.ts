@@ -13,7 +13,7 @@ export type Shipped = {
 
 const NAME = 'auth-sidecar'
 
-/** Bundles the sidecar of a checkout as its image does, or takes its sources where it has no bundle. */
+/** Bundles the sidecar of a checkout as its image does, or takes its sources if it has no bundle. */
 export const ship = (checkout: string): Shipped => {
   const bundler = join(checkout, 'sidecar/bundle.ts')
   if (!existsSync(bundler)) {

@@ -1,4 +1,4 @@
-/** `npm run bench:storm`: ten thousand workers back at once, and garbage beside live streams. */
+/** `npm run bench:storm`: ten thousand workers that reconnect at once, and garbage next to live streams. */
 
 // `--help` names its options.
 
@@ -63,7 +63,7 @@ const nameAndValue = (pair: string): readonly [string, string] => {
   return [pair.slice(0, at), pair.slice(at + 1)]
 }
 
-/** How Node bounds the heap in a container of 512 MiB, as the chart has it; without a bound, garbage stays uncollected. */
+/** How Node bounds the heap in the chart's container of 512 MiB; without a bound, garbage stays uncollected. */
 const HEAP_MIB = 256
 const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
 const { main, env } = ship(CHECKOUT)

@@ -1,4 +1,4 @@
-/** What is measured of a storm: the sidecar's metrics before and after, its memory, and what the API server was asked. */
+/** What is measured in a storm: the sidecar's metrics before and after, its memory, and the API server's requests. */
 
 import { readMachine, shareOfOthers } from './machine.ts'
 import type { LoadAnswer, Through } from './load.ts'

@@ -1,4 +1,4 @@
-/** The sidecar of a storm of nodes: as `serve` runs it, except that pods on 127.0.0.0/8 do not count as its own host. */
+/** The sidecar of a storm of nodes: as `serve` runs it, but pods on 127.0.0.0/8 do not count as its own host. */
 
 import { readFileSync } from 'node:fs'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'

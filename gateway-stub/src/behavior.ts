@@ -3,7 +3,7 @@
 type Plain<Kind extends string> = Kind extends unknown ? { readonly kind: Kind } : never
 
 /** Answers the upgrade with something else than 101. */
-export type StatusBehaviour = {
+export type StatusBehavior = {
   readonly kind: 'status'
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
@@ -15,7 +15,7 @@ export type StatusBehaviour = {
 }
 
 /** Sends a close frame once `afterMessages` messages (default 0) have arrived. */
-type CloseBehaviour = {
+type CloseBehavior = {
   readonly kind: 'close'
   readonly code: number
   readonly reason?: string
@@ -23,35 +23,35 @@ type CloseBehaviour = {
 }
 
 /** Destroys the TCP connection once `afterMessages` messages (default 0) have arrived. */
-type DropBehaviour = { readonly kind: 'drop'; readonly afterMessages?: number }
+type DropBehavior = { readonly kind: 'drop'; readonly afterMessages?: number }
 
 /**
  * Sends `messages` binary messages of `messageBytes` each, as fast as the reader takes them. Every
  * byte of message n (from 0) is n modulo 256.
  */
-export type FloodBehaviour = {
+export type FloodBehavior = {
   readonly kind: 'flood'
   readonly messages: number
   readonly messageBytes: number
 }
 
 /** Picks the first subprotocol offered, or claims `name` whether or not it was offered. */
-type SubprotocolBehaviour = { readonly kind: 'subprotocol'; readonly name?: string }
+type SubprotocolBehavior = { readonly kind: 'subprotocol'; readonly name?: string }
 
 /**
  * `accept` behaves; `stall` never answers the request; `refuse` destroys the TCP connection;
  * `wrong-accept` answers 101 with a bad `Sec-WebSocket-Accept`; `silent` reads nothing after its
  * 101; `mute` reads but never answers, neither pings nor closes; `extension` claims compression.
  */
-export type Behaviour =
+export type Behavior =
   | Plain<'accept' | 'stall' | 'refuse' | 'wrong-accept' | 'silent' | 'mute' | 'extension'>
-  | StatusBehaviour
-  | CloseBehaviour
-  | DropBehaviour
-  | FloodBehaviour
-  | SubprotocolBehaviour
+  | StatusBehavior
+  | CloseBehavior
+  | DropBehavior
+  | FloodBehavior
+  | SubprotocolBehavior
 
-export type BehaviourName = Behaviour['kind']
+export type BehaviorName = Behavior['kind']
 
 /** The behavior that a bare name stands for. */
 const BY_NAME = {
@@ -67,29 +67,29 @@ const BY_NAME = {
   mute: { kind: 'mute' },
   extension: { kind: 'extension' },
   subprotocol: { kind: 'subprotocol' },
-} as const satisfies { readonly [Name in BehaviourName]: Extract<Behaviour, { kind: Name }> }
+} as const satisfies { readonly [Name in BehaviorName]: Extract<Behavior, { kind: Name }> }
 
-export const behaviourNames = Object.keys(BY_NAME) as readonly BehaviourName[]
+export const behaviorNames = Object.keys(BY_NAME) as readonly BehaviorName[]
 
-export const isBehaviourName = (name: string): name is BehaviourName => Object.hasOwn(BY_NAME, name)
+export const isBehaviorName = (name: string): name is BehaviorName => Object.hasOwn(BY_NAME, name)
 
-const resolveBehaviour = (behaviour: Behaviour | BehaviourName): Behaviour =>
-  typeof behaviour === 'string' ? BY_NAME[behaviour] : behaviour
+const resolveBehavior = (behavior: Behavior | BehaviorName): Behavior =>
+  typeof behavior === 'string' ? BY_NAME[behavior] : behavior
 
 const PLANNED_MAX = 100_000
 
 /** Assigns one behavior to each upgrade: first the planned ones, then the standing one. */
-export class BehaviourPlan {
-  #standing: Behaviour
-  #next: Behaviour[] = []
+export class BehaviorPlan {
+  #standing: Behavior
+  #next: Behavior[] = []
 
-  constructor(standing: Behaviour | BehaviourName) {
-    this.#standing = resolveBehaviour(standing)
+  constructor(standing: Behavior | BehaviorName) {
+    this.#standing = resolveBehavior(standing)
   }
 
   /** Without `connections` it applies to all that follow, and discards what was planned. */
-  set(behaviour: Behaviour | BehaviourName, connections?: number): void {
-    const resolved = resolveBehaviour(behaviour)
+  set(behavior: Behavior | BehaviorName, connections?: number): void {
+    const resolved = resolveBehavior(behavior)
     if (connections === undefined) {
       this.#standing = resolved
       this.#next = []
@@ -99,7 +99,7 @@ export class BehaviourPlan {
     for (let n = 0; n < connections; n += 1) this.#next.push(resolved)
   }
 
-  take(): Behaviour {
+  take(): Behavior {
     return this.#next.shift() ?? this.#standing
   }
 }

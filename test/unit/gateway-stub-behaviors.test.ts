@@ -7,7 +7,7 @@ import { WebSocket } from 'ws'
 import { open, openRaw, start } from '../kit/stub-clients.ts'
 
 tap.test('stall never answers', async (t) => {
-  const stub = await start(t, { behaviour: 'stall' })
+  const stub = await start(t, { behavior: 'stall' })
   const { socket, text } = await openRaw(stub)
   t.equal(stub.connections.size, 1)
   // The end of our side is the only event that can come.
@@ -16,7 +16,7 @@ tap.test('stall never answers', async (t) => {
 })
 
 tap.test('refuse destroys the connection without a byte', async (t) => {
-  const stub = await start(t, { behaviour: 'refuse' })
+  const stub = await start(t, { behavior: 'refuse' })
   const { text } = await openRaw(stub)
   t.equal(await text, '')
 })
@@ -24,7 +24,7 @@ tap.test('refuse destroys the connection without a byte', async (t) => {
 tap.test('status answers what it was told, with trailing bytes behind the response', async (t) => {
   const stub = await start(t)
   for (const status of [200, 302, 400, 426, 500]) {
-    stub.setBehaviour({
+    stub.setBehavior({
       kind: 'status',
       status,
       headers: { 'X-Reason': 'test' },
@@ -40,7 +40,7 @@ tap.test('status answers what it was told, with trailing bytes behind the respon
 })
 
 tap.test('status can keep the connection open', async (t) => {
-  const stub = await start(t, { behaviour: { kind: 'status', status: 200, keepOpen: true } })
+  const stub = await start(t, { behavior: { kind: 'status', status: 200, keepOpen: true } })
   const { socket, text } = await openRaw(stub)
   await once(socket, 'data')
   const connection = await stub.waitForConnection(1)
@@ -51,31 +51,31 @@ tap.test('status can keep the connection open', async (t) => {
 })
 
 tap.test('wrong-accept answers 101 with a wrong key', async (t) => {
-  const stub = await start(t, { behaviour: 'wrong-accept' })
+  const stub = await start(t, { behavior: 'wrong-accept' })
   t.match(await open(stub).failed, { message: 'Invalid Sec-WebSocket-Accept header' })
 })
 
 tap.test('extension claims a compression nobody asked for', async (t) => {
-  const stub = await start(t, { behaviour: 'extension' })
+  const stub = await start(t, { behavior: 'extension' })
   const { failed } = open(stub, { perMessageDeflate: false })
   t.match(await failed, { message: /Sec-WebSocket-Extensions/ })
 })
 
 tap.test('subprotocol picks the first one offered, or claims another', async (t) => {
-  const stub = await start(t, { behaviour: 'subprotocol' })
+  const stub = await start(t, { behavior: 'subprotocol' })
   const client = open(stub, {}, ['one', 'two'])
   await client.opened
   t.equal(client.ws.protocol, 'one')
-  stub.setBehaviour({ kind: 'subprotocol', name: 'three' })
+  stub.setBehavior({ kind: 'subprotocol', name: 'three' })
   t.match(await open(stub, {}, ['one']).failed, { message: /invalid subprotocol/ })
 })
 
 tap.test(
   'close comes after as many messages as it was told, with its code and reason',
   async (t) => {
-    const stub = await start(t, { behaviour: { kind: 'close', code: 4000, reason: 'enough' } })
+    const stub = await start(t, { behavior: { kind: 'close', code: 4000, reason: 'enough' } })
     t.same(await open(stub).closed, { code: 4000, reason: 'enough' })
-    stub.setBehaviour({ kind: 'close', code: 1008, afterMessages: 2 })
+    stub.setBehavior({ kind: 'close', code: 1008, afterMessages: 2 })
     const client = open(stub)
     await client.opened
     client.ws.send('one')
@@ -88,11 +88,11 @@ tap.test(
 )
 
 tap.test('drop ends the TCP connection without a close frame', async (t) => {
-  const stub = await start(t, { behaviour: 'drop' })
+  const stub = await start(t, { behavior: 'drop' })
   const dropped = open(stub)
   await dropped.opened
   t.equal((await dropped.closed).code, 1006)
-  stub.setBehaviour({ kind: 'drop', afterMessages: 1 })
+  stub.setBehavior({ kind: 'drop', afterMessages: 1 })
   const client = open(stub)
   await client.opened
   client.ws.send('one')
@@ -100,14 +100,14 @@ tap.test('drop ends the TCP connection without a close frame', async (t) => {
 })
 
 tap.test('silent reads nothing until it is resumed, and then all of it', async (t) => {
-  const stub = await start(t, { behaviour: 'silent' })
+  const stub = await start(t, { behavior: 'silent' })
   const client = open(stub)
   const connection = await stub.waitForConnection(1)
   await client.opened
   client.ws.send('early')
   // More than the kernel's buffers of both ends can hold, so that some of it must stay with the client.
   for (let n = 0; n < 4; n += 1) client.ws.send(Buffer.alloc(8_000_000, n))
-  stub.setBehaviour('accept')
+  stub.setBehavior('accept')
   const other = open(stub)
   await other.opened
   // A round trip elsewhere gives the stub every chance to read what came before it.
@@ -127,7 +127,7 @@ tap.test('silent reads nothing until it is resumed, and then all of it', async (
 })
 
 tap.test('mute answers neither a ping nor a close', async (t) => {
-  const stub = await start(t, { behaviour: 'mute' })
+  const stub = await start(t, { behavior: 'mute' })
   const client = open(stub)
   const connection = await stub.waitForConnection(1)
   await client.opened
@@ -145,7 +145,7 @@ tap.test('mute answers neither a ping nor a close', async (t) => {
 })
 
 tap.test('a mute connection frames short, long and very long messages correctly', async (t) => {
-  const stub = await start(t, { behaviour: 'mute' })
+  const stub = await start(t, { behavior: 'mute' })
   const client = open(stub)
   const connection = await stub.waitForConnection(1)
   for (const length of [0, 125, 126, 65_535, 65_536]) {
@@ -169,7 +169,7 @@ async function makeRoundTrips(stub: GatewayStub, count: number): Promise<void> {
 
 tap.test('flood sends all it was told, no faster than it is read', async (t) => {
   const stub = await start(t)
-  stub.setBehaviour({ kind: 'flood', messages: 1000, messageBytes: 65_536 }, { connections: 1 })
+  stub.setBehavior({ kind: 'flood', messages: 1000, messageBytes: 65_536 }, { connections: 1 })
   const client = open(stub)
   await client.opened
   client.ws.pause()
@@ -205,12 +205,12 @@ tap.test('an echo to a reader that does not read is not queued without bound', a
 
 tap.test('a behavior can be limited to the next connections', async (t) => {
   const stub = await start(t)
-  stub.setBehaviour('refuse', { connections: 2 })
+  stub.setBehavior('refuse', { connections: 2 })
   await open(stub).failed
   await open(stub).failed
   await open(stub).opened
-  stub.setBehaviour('refuse', { connections: 5 })
-  stub.setBehaviour('accept')
+  stub.setBehavior('refuse', { connections: 5 })
+  stub.setBehavior('accept')
   await open(stub).opened
   t.equal(stub.handshakes.length, 4)
 })

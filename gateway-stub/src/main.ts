@@ -15,7 +15,7 @@ A stand-in gateway for demos and tests.
   --host ADDRESS        address to listen on (default 127.0.0.1)
   --mode MODE           echo or openclaw (default echo)
   --token-file FILE     file with the shared secret that openclaw mode asks for
-  --behavior NAME      ${behaviorNames.slice(0, 6).join(', ')},
+  --behavior NAME       ${behaviorNames.slice(0, 6).join(', ')},
                         ${behaviorNames.slice(6).join(', ')} (default accept)
   --help                show this text
 

@@ -1,4 +1,4 @@
-/** `npm run soak` (`--minutes 10`, `--seconds N`, `--connections 200`, `--seed N`): misbehaving streams, every byte checked. */
+/** `npm run soak` (`--minutes N`, `--seconds N`, `--connections N`, `--seed N`): misbehaving streams, every byte checked. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'

@@ -48,8 +48,8 @@ const readFlags = (): Flags | undefined => {
 }
 
 const play = async (flags: Flags): Promise<number> => {
-  const hasColour = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
-  const narrator = createNarrator(process.stdout, hasColour)
+  const hasColor = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
+  const narrator = createNarrator(process.stdout, hasColor)
   const interrupted = untilSignal()
   const opening = startServeRig(flags)
   const rig = await opening

@@ -299,7 +299,7 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
         rebuild(subject, worker, { allowedCommands: ['*'], gatewayAuth: {} })
       },
     ),
-    promiseOf({ promise: 'any text at all has a reading', runs: 75 }, text, (any) => {
+    promiseOf({ promise: 'any text has a reading', runs: 75 }, text, (any) => {
       for (const verdict of [readConnect(any), readConnectRequest(any)]) {
         strictEqual(typeof verdict.ok, 'boolean')
       }

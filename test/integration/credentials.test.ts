@@ -79,7 +79,7 @@ test('a token in the query string is refused under any name, even percent-encode
     }
   }
   const harmless = await ask(rig, [`Authorization: Bearer ${token}`], '/?token=none&v=1.2.3')
-  t.equal(harmless.status, 101, 'another query is no objection')
+  t.equal(harmless.status, 101, 'another query is accepted')
 })
 
 test('a malformed credential is refused by its form', async (t) => {

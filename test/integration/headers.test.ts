@@ -211,7 +211,7 @@ test('user agent and trace context pass if they are well-formed, and are left ou
     ['User-Agent:', `traceparent: ff${trace.slice(2)}`],
   ]) {
     const unsound = await relay(extra)
-    t.equal(unsound.status, 101, 'they are no reason to refuse')
+    t.equal(unsound.status, 101, 'they are not a reason to refuse')
     t.same(unsound.valuesOf('User-Agent'), [])
     t.same(unsound.valuesOf('traceparent'), [])
   }

@@ -156,7 +156,7 @@ test('an address that fails too often waits, alone, and only for a while', async
     [`Authorization: Bearer ${rig.mint({ pod: other })}`],
     '127.0.0.12',
   )
-  t.equal(neighbour.status, 101, 'another address is not concerned')
+  t.equal(neighbour.status, 101, 'another address is not affected')
   neighbour.socket.destroy()
 
   await clock.advanceAsync(1000)
@@ -269,7 +269,7 @@ test('a pod that comes and goes is asked to wait too', async (t) => {
   for (let nth = 0; nth < 7; nth += 1) codes.push(await come())
   t.same(codes, ['ok', 'ok', 'ok', 'ok', 'ok', 'rate_limited', 'rate_limited'])
   const { socket } = await ask(rig, [], '127.0.0.11')
-  t.equal(socket.destroyed, false, 'its address is not held for it')
+  t.equal(socket.destroyed, false, 'its address is not charged for it')
   socket.destroy()
   await clock.advanceAsync(10_000)
   t.equal(await come(), 'ok')

@@ -104,7 +104,7 @@ test('a stream ends with the address or the ServiceAccount that admitted it, and
   rig.api.patchPod(NS, 'worker-b', { spec: { serviceAccountName: 'openclaw-other' } })
   t.same(await closed(changed.socket), { code: 1008, reason: 'pod_mismatch' })
   t.ok(await echoes(grown.socket), 'one more address takes nothing away')
-  t.ok(await echoes(silent.socket), 'no address at all says nothing about this one')
+  t.ok(await echoes(silent.socket), 'a missing address says nothing about this one')
 })
 
 test('a terminating pod lets nobody in, and its streams get the shorter grace', async (t) => {
@@ -188,7 +188,7 @@ test('a review that answers after its pod has gone is ignored', async (t) => {
   await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
   api.deletePod(NS, 'worker-a')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_terminating', 'at once')
-  t.equal(api.reviewsHeld(), 1, 'while the API server has yet to say "authenticated"')
+  t.equal(api.reviewsHeld(), 1, 'while the API server has not yet said "authenticated"')
   api.releaseReviews()
   await waitUntil(
     async () =>

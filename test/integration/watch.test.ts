@@ -60,7 +60,7 @@ test('twenty cuts in a row miss no deletion and revoke nobody else', async (t) =
   }
   t.ok(await echoes(staying.socket))
   t.equal(await metric(rig, 'streams'), 1)
-  t.equal(api.counts.lists, 2, 'all from one list each: no word was lost')
+  t.equal(api.counts.lists, 2, 'all from one list each: no event was lost')
 })
 
 test('a mute watch is no longer believed after 2 s, and recognized as dead after its time', async (t) => {

@@ -72,7 +72,7 @@ test('before a signature the address pays, after it the pod, which others may sh
   const neighbour = { podUid: 'another' } as Claims
   t.equal(attempts.mayContinue({ claims: neighbour, address: POD_ADDRESS }), true)
   fail('worker_gone', POD_ADDRESS, { claimed: CLAIMS }, BURST)
-  t.equal(attempts.mayStart(POD_ADDRESS), false, 'claims that nobody has signed are no pod')
+  t.equal(attempts.mayStart(POD_ADDRESS), false, 'unsigned claims do not count as a pod')
 })
 
 test('a token shown from another address is charged to that address, so that a thief cannot lock a pod out', async (t) => {
@@ -81,7 +81,7 @@ test('a token shown from another address is charged to that address, so that a t
   t.equal(attempts.mayStart('10.0.0.66'), false)
   t.equal(mayContinue(), true, 'the pod goes on')
   fail('worker_gone', POD_ADDRESS, SIGNED, BURST)
-  t.equal(mayContinue('10.0.0.66'), true, 'nor is its penalty any one else’s')
+  t.equal(mayContinue('10.0.0.66'), true, 'nor does anyone else pay its penalty')
 })
 
 test('attempts that begin together are all charged, and the debt is bounded', async (t) => {

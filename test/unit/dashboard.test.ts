@@ -41,7 +41,7 @@ test('the rows are in order, and no panel overlaps another', async (t) => {
     ROWS,
   )
   const ids = dashboard.panels.map(({ id }) => id)
-  t.equal(new Set(ids).size, ids.length, 'ids are told apart')
+  t.equal(new Set(ids).size, ids.length, 'ids are distinguished')
   for (const panel of dashboard.panels) {
     t.ok(panel.gridPos.x + panel.gridPos.w <= GRID_COLUMNS, panel.title)
     const under = dashboard.panels.filter((other) => other.id !== panel.id && isOn(panel, other))

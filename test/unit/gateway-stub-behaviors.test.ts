@@ -70,22 +70,19 @@ tap.test('subprotocol picks the first one offered, or claims another', async (t)
   t.match(await open(stub, {}, ['one']).failed, { message: /invalid subprotocol/ })
 })
 
-tap.test(
-  'close comes after as many messages as it was told, with its code and reason',
-  async (t) => {
-    const stub = await start(t, { behavior: { kind: 'close', code: 4000, reason: 'enough' } })
-    t.same(await open(stub).closed, { code: 4000, reason: 'enough' })
-    stub.setBehavior({ kind: 'close', code: 1008, afterMessages: 2 })
-    const client = open(stub)
-    await client.opened
-    client.ws.send('one')
-    await client.nextMessage()
-    t.equal(client.ws.readyState, WebSocket.OPEN)
-    client.ws.send('two')
-    t.equal((await client.closed).code, 1008)
-    t.equal(client.messages.total, 2)
-  },
-)
+tap.test('close comes after the given number of messages, with its code and reason', async (t) => {
+  const stub = await start(t, { behavior: { kind: 'close', code: 4000, reason: 'enough' } })
+  t.same(await open(stub).closed, { code: 4000, reason: 'enough' })
+  stub.setBehavior({ kind: 'close', code: 1008, afterMessages: 2 })
+  const client = open(stub)
+  await client.opened
+  client.ws.send('one')
+  await client.nextMessage()
+  t.equal(client.ws.readyState, WebSocket.OPEN)
+  client.ws.send('two')
+  t.equal((await client.closed).code, 1008)
+  t.equal(client.messages.total, 2)
+})
 
 tap.test('drop ends the TCP connection without a close frame', async (t) => {
   const stub = await start(t, { behavior: 'drop' })

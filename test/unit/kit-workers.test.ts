@@ -132,7 +132,7 @@ t.test(
 )
 
 t.test(
-  'an in-band worker tells the first message or the close that answers its frame',
+  'an in-band worker reports the first message or the close that answers its frame',
   async (test) => {
     const { server, url } = await echoServer(test)
     server.on('connection', (socket) => {

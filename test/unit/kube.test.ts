@@ -241,7 +241,7 @@ test('a refusal of our own credential is recognized, and a rotated one is used a
   api.revokeSidecarToken()
   const before = api.counts.lists
   await t.rejects(client.request(list), { code: 'own_credential_refused' })
-  t.equal(api.counts.lists - before, 1, 'a second try with the same token is no use')
+  t.equal(api.counts.lists - before, 1, 'a second try with the same token does not help')
   t.strictSame(refusals, [401])
   await writeFile(tokenFile, `${api.sidecarToken()}\n`)
   t.match(await client.request(list), { status: 200 })

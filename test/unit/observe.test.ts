@@ -154,7 +154,7 @@ test('refusals of a pod after the signature become one line per second and code,
   t.equal(counted.get('auth_failures_total{kind="denial",code="review_rejected"}'), 1000)
   refuse('too_many_streams_of_pod', CLAIMS)
   clock.advance(1000)
-  t.equal(lines.length, 5, 'the next second has a line of its own')
+  t.equal(lines.length, 5, 'the next second has its own line')
   t.equal(clock.pending, 0)
 })
 

@@ -404,7 +404,7 @@ test('a session ends when the policy leaves less than it offers, and for no othe
   small.offer({ commands: [], caps: [] })
   t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), true)
   allowed = ['*']
-  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), false, 'wider than was told')
+  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), false, 'wider than was reported')
   t.equal(mute.isUpToDate({ commands: [] }), false)
 })
 

@@ -304,7 +304,7 @@ test('a ServiceAccount whose watch is silent is looked up once for all of its po
   t.equal(codeOf(await late), 'service_account_deleted')
   const again = binding.bind(CALLER, false)
   await turn()
-  t.equal(accountGets.length, 3, 'that it is gone is not remembered')
+  t.equal(accountGets.length, 3, 'the removal is not remembered')
   accountGets[2]?.resolve(LIVE_ACCOUNT)
   t.equal(codeOf(await again), 'ok')
 })

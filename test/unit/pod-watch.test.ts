@@ -439,7 +439,7 @@ test('a namespace is believed by its own watches, and the stalest watch counts',
   api.opened.find(({ path }) => path.includes('/other/serviceaccounts'))?.fail(new Error('cut'))
   await clock.advanceAsync(300)
   t.equal(watch.staleForMs, 300)
-  t.equal(watch.silentForMs('other'), 300, 'pods are told apart from ServiceAccounts')
+  t.equal(watch.silentForMs('other'), 300, 'pods are distinguished from ServiceAccounts')
   t.equal(watch.accountsSilentForMs('other'), Infinity, 'whose watch is down')
   t.equal(watch.accountsSilentForMs('ns'), 1500, 'those of another namespace are still heard')
   t.equal(watch.silentForMs('ns'), 1500)

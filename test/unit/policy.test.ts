@@ -144,5 +144,5 @@ test('a bounded number of keys is remembered, the busiest ones first', async (t)
     buckets.take(`other-${n}`)
     t.equal(buckets.take('busy'), false)
   }
-  t.equal(buckets.take('other-0'), true, 'a forgotten key starts anew')
+  t.equal(buckets.take('other-0'), true, 'a forgotten key starts again')
 })

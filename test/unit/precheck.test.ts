@@ -71,7 +71,7 @@ test('a good token is read as the cluster wrote it', async (t) => {
     },
   })
   t.equal(codeOf(mint({ alg: 'ES256' })), 'ok')
-  t.equal(codeOf(mint({ claims: { aud: 'second' } })), 'ok', 'an audience need be no list')
+  t.equal(codeOf(mint({ claims: { aud: 'second' } })), 'ok', 'an audience need not be a list')
   t.equal(codeOf(mint({ claims: { jti: undefined, nbf: undefined } })), 'ok')
   t.equal(codeOf(mint({ claims: { iss: 'x' } }), { issuers: () => undefined }), 'ok', 'unknown yet')
 })
@@ -103,7 +103,7 @@ test('no header lets a token choose its own key, rules or algorithm', async (t) 
     t.equal(codeOf(mint({ header: { [name]: value } })), 'algorithm_not_allowed', name)
   }
   t.equal(codeOf(mint({ header: { kid: 'k'.repeat(257) } })), 'token_malformed', 'huge kid')
-  t.equal(codeOf(mint({ header: { kid: 7 } })), 'token_malformed', 'kid that is no string')
+  t.equal(codeOf(mint({ header: { kid: 7 } })), 'token_malformed', 'kid that is not a string')
 })
 
 test('a token has exactly three parts, of JSON', async (t) => {
@@ -318,7 +318,7 @@ test('a verified signature is not checked again until the keys change', async (t
   const forged = withBadSignature(token, 1)
   for (const nth of [3, 4]) {
     t.match(await ask(forged), { ok: false, code: 'signature_invalid' })
-    t.equal(checks, nth, 'what did not hold is not remembered, the same claims or not')
+    t.equal(checks, nth, 'a failed signature is not remembered, with the same claims or others')
   }
   t.match(await ask(token), { ok: true, value: 'verified' })
   t.equal(checks, 4)

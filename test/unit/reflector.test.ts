@@ -54,7 +54,7 @@ test('a collection is listed in pages and then watched from the version of its l
   )
   t.equal(reflector.isSynced, false)
   await run()
-  t.strictSame(told, ['=a,b'], 'told in one piece')
+  t.strictSame(told, ['=a,b'], 'reported in one piece')
   t.equal(reflector.isSynced, true)
   t.strictSame(api.asked.map(queryOf), [
     { limit: '100', fieldSelector: 'metadata.name=a' },
@@ -128,7 +128,7 @@ test('a failing API server is asked after pauses that grow, are jittered and sta
     await turn()
     api.opened[1]?.fail(new Error('cut'))
     await clock.advanceAsync(50 * factor)
-    t.equal(api.opened.length, 3, 'a word that was heard starts over')
+    t.equal(api.opened.length, 3, 'an event starts it over')
   }
 })
 
@@ -164,7 +164,7 @@ test('a watch that flaps without an event stays stale, and its pauses grow', asy
   await clock.advanceAsync(400)
   api.opened.at(-1)?.push(event('BOOKMARK', '', '20'))
   await turn()
-  t.equal(reflector.staleForMs, 0, 'a word ends it')
+  t.equal(reflector.staleForMs, 0, 'an event ends it')
 })
 
 test('a watch that exceeds its time is treated as dead, and resumes where it was', async (t) => {
@@ -197,7 +197,7 @@ test('silence is counted from the last event, and without an open watch it never
   clock.advance(5)
   t.equal(reflector.staleForMs, 5)
   await run()
-  t.equal(reflector.silentForMs, 0, 'the list is a word')
+  t.equal(reflector.silentForMs, 0, 'the list counts as an event')
   await clock.advanceAsync(1500)
   t.equal(reflector.silentForMs, 1500)
   api.opened[0]?.push(event('BOOKMARK', '', '11'))
@@ -232,7 +232,7 @@ test('an event that is not understood is a fault, is never skipped, and causes a
   const { api, clock, told, run } = setUp(t)
   api.answer({ kind: 'Status' }, { items: [], metadata: {} })
   await run()
-  t.equal(told.length, 0, 'an answer that is no list empties nothing')
+  t.equal(told.length, 0, 'an answer that is not a list empties nothing')
   await clock.advanceAsync(200)
   t.strictSame(told, ['='])
   t.equal(api.asked.length, 3)
@@ -264,7 +264,7 @@ test('a stopped reflector reports nothing more, whatever was under way', async (
   await turn()
   for (const { clock, faults } of [listing, watching, pausing]) {
     t.equal(clock.pending, 0, 'no timer is left behind')
-    t.ok(faults.length <= 1, 'and an end that was asked for is no fault')
+    t.ok(faults.length <= 1, 'and a requested end is not a fault')
   }
 })
 

@@ -1,4 +1,4 @@
-/** `npm run bench:hostile`: attacks on the sidecar of the image with the chart's memory limit, while a good stream echoes. */
+/** `npm run bench:hostile`: attacks on the image's sidecar with the chart's memory limit, while a good stream echoes. */
 
 // npm run bench:hostile -- [--only NAME] [--limit MiB]; what to add to goes into test/bench/hostile/attacks.ts.
 

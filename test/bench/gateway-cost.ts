@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { GATEWAY_SECRET, startGateway } from '../openclaw/gateway.ts'
-import { connectLightNode, createDevice } from '../openclaw/light-node.ts'
+import { connectLightNode, createDevice } from '../kit/light-node.ts'
 import { isInstalled } from '../openclaw/product.ts'
 
 const HANDSHAKES = 100

@@ -1,7 +1,7 @@
 /** OpenClaw's connects as a worker may send them: good, changed in any member, or garbage. */
 
 import * as fc from 'fast-check'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 import { mutate, mutation } from './bytes.ts'
 
 export const NOW_MS = 1_800_000_000_000

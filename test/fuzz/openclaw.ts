@@ -19,7 +19,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { connectFrame } from '../openclaw/light-node.ts'
+import { connectFrame } from '../kit/light-node.ts'
 import {
   CHALLENGE,
   NOW_MS,

@@ -4,7 +4,7 @@ import { test, type Test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { startOpenClawRig, type OpenClawRig } from '../kit/openclaw-rig.ts'
 import { waitUntil } from '../kit/wait.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const allow = (...commands: readonly string[]) =>
   `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker, allowedCommands: [${commands.map((each) => `'${each}'`).join(', ')}]}]`

@@ -3,7 +3,7 @@
 import { test } from 'tap'
 import { LOCAL_ADDRESS, SECRET, startOpenClawRig } from '../kit/openclaw-rig.ts'
 import { connectWorker } from '../kit/worker-client.ts'
-import { connectFrame, createDevice, type ConnectParams } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice, type ConnectParams } from '../kit/light-node.ts'
 
 /** Codes that make a node wait for ever, or until somebody intervenes. */
 const PAUSING = /PAIRING_REQUIRED|AUTH_RATE_LIMITED|AUTH_DEVICE_TOKEN_MISMATCH|AUTH_SCOPE_MISMATCH/

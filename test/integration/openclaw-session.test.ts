@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { test } from 'tap'
 import { SECRET, startOpenClawRig, type OpenClawRig } from '../kit/openclaw-rig.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const valuesOf = (rawHeaders: readonly string[], name: string): readonly string[] =>
   rawHeaders.filter((_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === name)

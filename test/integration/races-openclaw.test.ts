@@ -19,7 +19,7 @@ import {
 } from '../kit/admission-stepper.ts'
 import type { Position, AdmissionStepper } from '../kit/admission-stepper.ts'
 import { waitUntil } from '../kit/wait.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const gateway = await startGatewayStub({ mode: 'openclaw' })
 tap.teardown(() => gateway.close())

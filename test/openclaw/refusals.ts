@@ -3,7 +3,12 @@
 import assert from 'node:assert/strict'
 import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
-import { connectFrame, createDevice, type ConnectParams, type LightNode } from './light-node.ts'
+import {
+  connectFrame,
+  createDevice,
+  type ConnectParams,
+  type LightNode,
+} from '../kit/light-node.ts'
 import { PAUSING_CODES } from './real-node.ts'
 import { headerValues } from './relay.ts'
 import type { ProductRig, RigPod } from './product-rig.ts'

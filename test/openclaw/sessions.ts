@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
-import { connectLightNode, createDevice, type Device, type LightNode } from './light-node.ts'
+import { connectLightNode, createDevice, type Device, type LightNode } from '../kit/light-node.ts'
 import { gatewayShareMs, headerValues } from './relay.ts'
 import { NAMESPACE, type ProductRig, type RigPod } from './product-rig.ts'
 

@@ -23,7 +23,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import { reactionTo, refusalFrame } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/refusal.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 /** Captured between a real node, a proxy and a real gateway. */
 const SAMPLE = JSON.parse(

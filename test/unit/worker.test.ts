@@ -17,7 +17,7 @@ import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
 import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const TOKEN = 'a-token-nobody-may-keep'
 

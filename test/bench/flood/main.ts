@@ -1,7 +1,7 @@
 /** Measures a flood of distinct bad tokens over real sockets: `node test/bench/flood/main.ts [tokens]`. */
 
 import { connect } from 'node:net'
-import { BAD_TOKENS, badToken, badTokenClasses } from '../bad-tokens.ts'
+import { BAD_TOKENS, badToken, badTokenClasses } from '../../kit/bad-tokens.ts'
 import { report, startProcessRig, type Finding } from '../process-rig.ts'
 
 const TOKENS = Number(process.argv[2] ?? 100_000)

@@ -1,7 +1,7 @@
 /** The garbage of a storm, in its own process: handshakes that must be refused, sent as fast as they are answered. */
 
 import { connect } from 'node:net'
-import { badToken, badTokenClasses } from '../bad-tokens.ts'
+import { badToken, badTokenClasses } from '../../kit/bad-tokens.ts'
 import type { WorkerTarget } from './worker.ts'
 
 export type GarbageRequest = {

@@ -1,7 +1,7 @@
 /** One worker of a storm: a raw socket that asks to be let in, and comes back as an OpenClaw node does. */
 
 import { connect, type Socket } from 'node:net'
-import { connectFrame, createDevice } from '../../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../../kit/light-node.ts'
 import type { StormWorker } from './api.ts'
 
 export type WorkerEvents = {

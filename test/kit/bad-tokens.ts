@@ -1,7 +1,7 @@
 /** Five classes of tokens that nobody should be let in with, as many distinct ones as wanted. */
 
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
-import { encodeToken, withBadSignature } from '../kit/kube-tokens.ts'
+import { encodeToken, withBadSignature } from './kube-tokens.ts'
 
 /** What each class is refused with. */
 export const BAD_TOKENS = {

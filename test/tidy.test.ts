@@ -22,12 +22,12 @@ import { fillTables, listMetrics } from './tools/reference-tables.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CODE_LINES_MAX = 250
-/** The formatter keeps code at 100 columns; comments are nobody's but ours. */
+/** The formatter keeps code at 100 columns, but does not wrap comments. */
 const COMMENT_WIDTH_MAX = 120
 /** Text the formatter cannot break: literals, patterns, templates. */
 const UNBREAKABLE = /['"`]|\/.*\//
 
-/** Tracked files and those about to be. */
+/** Tracked files, and new ones that are not ignored. */
 const FILES = execFileSync(
   'git',
   ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
@@ -62,7 +62,7 @@ test("the chart's schema is what its values and the code say", async (t) => {
   t.equal(read('charts/openclaw/values.schema.json'), renderValuesSchema(values))
 })
 
-test('every metric the documents speak of exists', async (t) => {
+test('every metric that the documents name exists', async (t) => {
   const known = listMetrics().map(({ name }) => name)
   const documents = FILES.filter((path) => path.endsWith('.md'))
   const named = documents.flatMap((path) => read(path).match(/openclaw_k8s_[a-z_]+/g) ?? [])
@@ -89,7 +89,7 @@ test('the runbook says of each code what the code says', async (t) => {
   }
 })
 
-test('every alert says how urgent it is and what it is about, and leads to its place', async (t) => {
+test('every alert has a severity, a summary and a link to its runbook entry', async (t) => {
   for (const { alert, labels, annotations } of ALERTS) {
     t.match(labels['severity'], /^(critical|warning|info)$/, alert)
     t.match(
@@ -105,7 +105,7 @@ test('every alert says how urgent it is and what it is about, and leads to its p
   t.strictSame([...new Set(addresses)], [RUNBOOK_URL])
 })
 
-test('every alert is shown firing, and silent beside it', async (t) => {
+test('every alert has a firing and a silent case', async (t) => {
   const cases = readRuleTests().flatMap((ruleTest) => ruleTest.alert_rule_test ?? [])
   for (const { alert } of ALERTS) {
     const counts = cases
@@ -119,7 +119,7 @@ test('every alert is shown firing, and silent beside it', async (t) => {
   }
 })
 
-test('the dashboard and the alerts ask only for series there are, and for all of ours', async (t) => {
+test('the dashboard and the alerts use only existing series, and all of ours', async (t) => {
   const metrics = await readMetrics()
   const known = metrics.flatMap(({ series }) => series)
   const asked = new Set<string>()
@@ -136,7 +136,7 @@ test('the dashboard and the alerts ask only for series there are, and for all of
   t.strictSame(ours, [], 'metrics nobody looks at')
 })
 
-test('the dashboard and the alerts choose by labels and values there are', async (t) => {
+test('the dashboard and the alerts select by existing labels and values', async (t) => {
   const metrics = await readMetrics()
   const targets = ['namespace', 'pod', 'job', 'instance', 'le']
   for (const { where, expr } of listQueries()) {
@@ -206,7 +206,7 @@ test('imports between the rooms go down, never up or across', async (t) => {
   t.strictSame(homeless, [], 'files in a room that has no tier')
 })
 
-test('the configuration knows no room but the leaves', async (t) => {
+test('the configuration imports only from the leaves', async (t) => {
   const known = ['config', 'lib', 'vocabulary']
   const wrong = listImports().filter(
     ({ path, target }) => roomOf(path) === 'config' && !known.includes(roomOf(target)),
@@ -242,12 +242,12 @@ const countCode = (text: string): number =>
     .split('\n')
     .filter((line) => line.trim() !== '' && !line.trim().startsWith('//')).length
 
-test('the lockfile names no registry, so that everyone uses his own', async (t) => {
+test('the lockfile names no registry, so that everyone uses their own', async (t) => {
   const resolved = read('package-lock.json').match(/"resolved": "[a-z+]*:\/\/[^"]*"/g) ?? []
   t.strictSame(resolved, [])
 })
 
-test('nothing in the checkout depends on where one machine keeps it', async (t) => {
+test('no file depends on where one machine keeps the checkout', async (t) => {
   // /home/node is OpenClaw's in its image, /home/nonroot the sidecar's.
   const machine = new RegExp(
     ['work/', 'home/(?!(node|nonroot)\\b)', 'Users/', 'root/']

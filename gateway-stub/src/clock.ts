@@ -1,4 +1,4 @@
-/** The one way the stub reads time and waits; the sidecar's `Clock` fits it. */
+/** The only way the stub reads time and waits; the sidecar's `Clock` fits it. */
 
 export type StubClock = {
   /** Wall time in milliseconds since the epoch. */

@@ -1,13 +1,13 @@
-/** A handle on one upgraded (or stubbornly not upgraded) connection. */
+/** A handle on one connection, upgraded or deliberately not. */
 
 import type { Socket } from 'node:net'
 import type { WebSocket } from '@fastify/websocket'
-import type { Behaviour } from './behaviour.ts'
+import type { Behavior } from './behavior.ts'
 import type { Handshake } from './handshake.ts'
 
 export type StubConnection = {
   readonly handshake: Handshake
-  readonly behaviour: Behaviour
+  readonly behavior: Behavior
   /** Settles once the connection is gone. 1005: a close without a code; 1006: no close frame. */
   readonly closed: Promise<{ readonly code: number; readonly reason: string }>
   /** Sends one message: a string as text, bytes as binary unless `isBinary` is false. */
@@ -28,15 +28,15 @@ export type StubConnection = {
 export type Arrival = {
   readonly socket: Socket
   readonly handshake: Handshake
-  readonly behaviour: Behaviour
+  readonly behavior: Behavior
 }
 
 /** Bytes queued towards a slow reader before the stub stops reading from it. */
 export const BUFFERED_BYTES_MAX = 1_048_576
 
-/** The handle on a connection that `ws` speaks for. */
+/** The handle on a connection that `ws` handles. */
 export function handleWebSocket(ws: WebSocket, arrival: Arrival): StubConnection {
-  const { socket, handshake, behaviour } = arrival
+  const { socket, handshake, behavior } = arrival
   const { promise: closed, resolve } = Promise.withResolvers<{ code: number; reason: string }>()
   ws.once('close', (code, reason) => resolve({ code, reason: reason.toString() }))
   let isHeld = false
@@ -57,7 +57,7 @@ export function handleWebSocket(ws: WebSocket, arrival: Arrival): StubConnection
   }
   return {
     handshake,
-    behaviour,
+    behavior,
     closed,
     send(message, isBinary = typeof message !== 'string') {
       ws.send(message, { binary: isBinary }, watchBuffer)
@@ -72,17 +72,17 @@ export function handleWebSocket(ws: WebSocket, arrival: Arrival): StubConnection
   }
 }
 
-/** The handle on a connection nobody speaks WebSocket for: it reads and discards. */
+/** The handle on a connection without WebSocket: it reads and discards. */
 export function handleRawSocket(arrival: Arrival): StubConnection {
-  const { socket, handshake, behaviour } = arrival
+  const { socket, handshake, behavior } = arrival
   const { promise: closed, resolve } = Promise.withResolvers<{ code: number; reason: string }>()
   socket.once('close', () => resolve({ code: 1006, reason: '' }))
-  // HTTP sockets stay half open: without this a peer that left would be kept for ever.
+  // HTTP sockets stay half open: without this, a connection whose peer left would stay for ever.
   socket.once('end', () => socket.end())
   socket.resume()
   return {
     handshake,
-    behaviour,
+    behavior,
     closed,
     send(message, isBinary = typeof message !== 'string') {
       socket.write(serverFrame(isBinary ? 0x2 : 0x1, Buffer.from(message)))

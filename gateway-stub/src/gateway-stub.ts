@@ -10,8 +10,8 @@ import websocket from '@fastify/websocket'
 import type { WebSocket } from '@fastify/websocket'
 import fastify from 'fastify'
 import type { FastifyInstance } from 'fastify'
-import { BehaviourPlan } from './behaviour.ts'
-import type { Behaviour, BehaviourName } from './behaviour.ts'
+import { BehaviorPlan } from './behavior.ts'
+import type { Behavior, BehaviorName } from './behavior.ts'
 import { systemClock } from './clock.ts'
 import type { StubClock } from './clock.ts'
 import { handleRawSocket, handleWebSocket } from './connection.ts'
@@ -33,7 +33,7 @@ export type GatewayStubOptions = {
   /** Default `echo`. */
   readonly mode?: 'echo' | 'openclaw'
   /** Default `accept`. */
-  readonly behaviour?: Behaviour | BehaviourName
+  readonly behavior?: Behavior | BehaviorName
   /** The shared secret a `connect` must carry (openclaw mode). Without it none is asked for. */
   readonly token?: string
   /** What `token` is: default `token`; else a password, with `trusted-proxy` the owner's alone (openclaw mode). */
@@ -42,7 +42,7 @@ export type GatewayStubOptions = {
   readonly bootstrapTokens?: Set<string>
   /** Answers to what an operator calls (openclaw mode). */
   readonly methods?: Readonly<Record<string, Method>>
-  /** Has the last word on a `connect` that is good in itself (openclaw mode): a pairing of its own. */
+  /** Has the last word on a valid `connect` (openclaw mode), as a pairing would. */
   readonly pair?: Pair
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
@@ -58,7 +58,7 @@ type ReceivedMessage = {
   readonly isBinary: boolean
 }
 
-/** Everything that counts, counts from 1 since the start; a wait without `ordinal` is for the next. */
+/** All ordinals count from 1 since the start; a wait without `ordinal` is for the next. */
 export type GatewayStub = {
   readonly url: string
   readonly port: number
@@ -70,8 +70,8 @@ export type GatewayStub = {
   /** Those open now. */
   readonly connections: ReadonlySet<StubConnection>
   /** For all connections that follow, or for the next `connections` only. */
-  readonly setBehaviour: (
-    behaviour: Behaviour | BehaviourName,
+  readonly setBehavior: (
+    behavior: Behavior | BehaviorName,
     limit?: { readonly connections: number },
   ) => void
   readonly waitForHandshake: (ordinal?: number) => Promise<Handshake>
@@ -109,7 +109,7 @@ type Upgrades = WeakMap<IncomingMessage, Arrival>
 class Stub {
   readonly #options: GatewayStubOptions
   readonly #clock: StubClock
-  readonly #plan: BehaviourPlan
+  readonly #plan: BehaviorPlan
   readonly #handshakes = new Journal<Handshake>({ entriesMax: ENTRIES_MAX })
   readonly #opened = new Journal<StubConnection>({ entriesMax: ENTRIES_MAX })
   readonly #received = new Journal<ReceivedMessage>({
@@ -128,7 +128,7 @@ class Stub {
   constructor(options: GatewayStubOptions) {
     this.#options = options
     this.#clock = options.clock ?? systemClock
-    this.#plan = new BehaviourPlan(options.behaviour ?? 'accept')
+    this.#plan = new BehaviorPlan(options.behavior ?? 'accept')
     this.#app = fastify({ logger: false, forceCloseConnections: true })
   }
 
@@ -167,7 +167,7 @@ class Stub {
       received: this.#received.entries,
       receivedTotal: () => this.#received.total,
       connections: this.#connections,
-      setBehaviour: (behaviour, limit) => this.#plan.set(behaviour, limit?.connections),
+      setBehavior: (behavior, limit) => this.#plan.set(behavior, limit?.connections),
       waitForHandshake: (ordinal) => this.#handshakes.wait(ordinal),
       waitForConnection: (ordinal) => this.#opened.wait(ordinal),
       waitForMessage: (ordinal) => this.#received.wait(ordinal),
@@ -188,24 +188,24 @@ class Stub {
   }
 
   #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    // A peer may reset at any moment; the `close` event that follows says all there is to know.
+    // A peer can reset at any moment; the `close` event that follows says everything.
     socket.on('error', () => {})
-    const behaviour = this.#plan.take()
+    const behavior = this.#plan.take()
     const handshake = readHandshake(request, this.#handshakes.total + 1, this.#clock.now())
-    const arrival = { socket, handshake, behaviour }
+    const arrival = { socket, handshake, behavior }
     this.#handshakes.add(handshake)
     this.#options.onHandshake?.(handshake)
-    if (!isRaw(behaviour)) {
+    if (!isRaw(behavior)) {
       this.#upgrades.set(request, arrival)
       this.#acceptor.emit('upgrade', request, socket, head)
       return
     }
     this.#open(handleRawSocket(arrival))
-    misbehave(behaviour, socket, handshake)
+    misbehave(behavior, socket, handshake)
   }
 
   #chooseProtocol(offered: ReadonlySet<string>, request: IncomingMessage): string | false {
-    if (this.#upgrades.get(request)?.behaviour.kind !== 'subprotocol') return false
+    if (this.#upgrades.get(request)?.behavior.kind !== 'subprotocol') return false
     return offered.values().next().value ?? false
   }
 
@@ -218,10 +218,10 @@ class Stub {
   #converse(ws: WebSocket, request: IncomingMessage): void {
     const arrival = this.#upgrades.get(request)
     if (arrival === undefined) return ws.terminate()
-    const { behaviour } = arrival
+    const { behavior } = arrival
     const connection = handleWebSocket(ws, arrival)
     const dialogue = this.#openDialogue(connection, () => {
-      if (behaviour.kind === 'flood') flood(ws, behaviour)
+      if (behavior.kind === 'flood') flood(ws, behavior)
     })
     let messages = 0
     // With the default `binaryType` a message always arrives as one Buffer.
@@ -235,7 +235,7 @@ class Stub {
       dialogue.end()
       this.#sessions.delete(connection)
     })
-    if (behaviour.kind === 'silent') connection.pause()
+    if (behavior.kind === 'silent') connection.pause()
     this.#open(connection)
     leaveAfter(connection, messages)
   }
@@ -273,11 +273,11 @@ class Stub {
   async #close(): Promise<void> {
     const over = new Error('the gateway stub is closed')
     for (const journal of [this.#handshakes, this.#opened, this.#received]) journal.end(over)
-    for (const { behaviour, close } of this.#connections) {
-      if (!isRaw(behaviour)) close(1012, 'service restart')
+    for (const { behavior, close } of this.#connections) {
+      if (!isRaw(behavior)) close(1012, 'service restart')
     }
     for (const socket of this.#sockets) {
-      // What the kernel has taken is delivered; a reader that takes nothing must not hold us up.
+      // What the kernel has taken is delivered; a reader that takes nothing must not delay us.
       if (socket.writableLength > 0) socket.destroy()
       else socket.destroySoon()
     }
@@ -285,10 +285,10 @@ class Stub {
   }
 }
 
-/** Leaves once as many messages have arrived as the behaviour says. */
-function leaveAfter({ behaviour, close, terminate }: StubConnection, messages: number): void {
-  if (behaviour.kind !== 'close' && behaviour.kind !== 'drop') return
-  if (messages !== (behaviour.afterMessages ?? 0)) return
-  if (behaviour.kind === 'close') close(behaviour.code, behaviour.reason)
+/** Leaves once as many messages have arrived as the behavior says. */
+function leaveAfter({ behavior, close, terminate }: StubConnection, messages: number): void {
+  if (behavior.kind !== 'close' && behavior.kind !== 'drop') return
+  if (messages !== (behavior.afterMessages ?? 0)) return
+  if (behavior.kind === 'close') close(behavior.code, behavior.reason)
   else terminate()
 }

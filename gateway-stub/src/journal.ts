@@ -33,7 +33,7 @@ export class Journal<T> {
     return this.#entries
   }
 
-  /** How many entries there ever were. */
+  /** How many entries there have been in total. */
   get total(): number {
     return this.#total
   }
@@ -49,7 +49,7 @@ export class Journal<T> {
     for (const waiter of due) waiter.resolve(entry)
   }
 
-  /** The n-th entry ever, counted from 1, as soon as there is one; without `ordinal` the next. */
+  /** The n-th entry of all, counted from 1, as soon as it exists; without `ordinal` the next. */
   wait(ordinal: number = this.#total + 1): Promise<T> {
     if (ordinal <= this.#total) return this.#recall(ordinal)
     if (this.#ended !== undefined) return Promise.reject(this.#ended)
@@ -61,7 +61,7 @@ export class Journal<T> {
     return promise
   }
 
-  /** Rejects every wait, present and future, that nothing can fulfil any more. */
+  /** Rejects every wait, present and future, that can no longer be fulfilled. */
   end(cause: Error): void {
     this.#ended = cause
     for (const waiter of this.#waiters) waiter.reject(cause)

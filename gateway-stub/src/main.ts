@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { behaviourNames, isBehaviourName } from './behaviour.ts'
-import type { BehaviourName } from './behaviour.ts'
+import { behaviorNames, isBehaviorName } from './behavior.ts'
+import type { BehaviorName } from './behavior.ts'
 import { startGatewayStub } from './gateway-stub.ts'
 import { describeHandshake } from './handshake.ts'
 
@@ -15,8 +15,8 @@ A stand-in gateway for demos and tests.
   --host ADDRESS        address to listen on (default 127.0.0.1)
   --mode MODE           echo or openclaw (default echo)
   --token-file FILE     file with the shared secret that openclaw mode asks for
-  --behaviour NAME      ${behaviourNames.slice(0, 6).join(', ')},
-                        ${behaviourNames.slice(6).join(', ')} (default accept)
+  --behavior NAME       ${behaviorNames.slice(0, 6).join(', ')},
+                        ${behaviorNames.slice(6).join(', ')} (default accept)
   --help                show this text
 
 In echo mode the text message "headers" is answered with the headers of the handshake.
@@ -30,7 +30,7 @@ type Flags = {
   readonly host: string
   readonly mode: 'echo' | 'openclaw'
   readonly tokenFile: string | undefined
-  readonly behaviour: BehaviourName
+  readonly behavior: BehaviorName
   readonly help: boolean
 }
 
@@ -44,21 +44,21 @@ function parseFlags(argv: readonly string[]): Flags {
       host: { type: 'string', default: '127.0.0.1' },
       mode: { type: 'string', default: 'echo' },
       'token-file': { type: 'string' },
-      behaviour: { type: 'string', default: 'accept' },
+      behavior: { type: 'string', default: 'accept' },
       help: { type: 'boolean', default: false },
     },
   })
-  const { mode, behaviour, host, help } = values
+  const { mode, behavior, host, help } = values
   const port = Number(values.port)
   if (!/^\d{1,5}$/.test(values.port) || port > 65_535) throw new UsageError('--port: 0 to 65535')
   if (mode !== 'echo' && mode !== 'openclaw') throw new UsageError('--mode: echo or openclaw')
-  if (!isBehaviourName(behaviour)) {
-    throw new UsageError(`--behaviour: one of ${behaviourNames.join(', ')}`)
+  if (!isBehaviorName(behavior)) {
+    throw new UsageError(`--behavior: one of ${behaviorNames.join(', ')}`)
   }
-  return { port, host, mode, behaviour, help, tokenFile: values['token-file'] }
+  return { port, host, mode, behavior, help, tokenFile: values['token-file'] }
 }
 
-/** Ends the process with a code of its own once what was said is written. */
+/** Ends the process with this code once its output is written. */
 function fail(code: number, message: string): void {
   process.stderr.write(`gateway-stub: ${message}\n`)
   process.exitCode = code
@@ -91,7 +91,7 @@ async function main(): Promise<void> {
     process.stdout.write(HELP)
     return
   }
-  const { host, port, mode, behaviour, tokenFile } = flags
+  const { host, port, mode, behavior, tokenFile } = flags
   const token = tokenFile === undefined ? undefined : readToken(tokenFile)
   if (tokenFile !== undefined && token === undefined) return
   try {
@@ -99,11 +99,11 @@ async function main(): Promise<void> {
       host,
       port,
       mode,
-      behaviour,
+      behavior,
       ...(token === undefined ? {} : { token }),
       onHandshake: (handshake) => process.stdout.write(`${describeHandshake(handshake)}\n`),
     })
-    process.stdout.write(`gateway stub (${mode}, ${behaviour}) listens on ${stub.url}\n`)
+    process.stdout.write(`gateway stub (${mode}, ${behavior}) listens on ${stub.url}\n`)
     // As PID 1 a process ignores signals it does not handle.
     const stop = (): void => void stub.close()
     process.once('SIGINT', stop)

@@ -3,30 +3,30 @@
 import { createHash } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Behaviour, StatusBehaviour } from './behaviour.ts'
+import type { Behavior, StatusBehavior } from './behavior.ts'
 import type { Handshake } from './handshake.ts'
 
-/** The behaviours a WebSocket server can show, so that it may take the upgrade. */
+/** The behaviors that a WebSocket server can show, so that it takes the upgrade. */
 const SOUND = ['accept', 'silent', 'close', 'drop', 'flood'] as const
 
-export type RawBehaviour = Exclude<Behaviour, { readonly kind: (typeof SOUND)[number] }>
+export type RawBehavior = Exclude<Behavior, { readonly kind: (typeof SOUND)[number] }>
 
 /** Whether the upgrade must be answered on the bare socket. */
-export function isRaw(behaviour: Behaviour): behaviour is RawBehaviour {
-  if (behaviour.kind === 'subprotocol') return behaviour.name !== undefined
-  return SOUND.every((kind) => kind !== behaviour.kind)
+export function isRaw(behavior: Behavior): behavior is RawBehavior {
+  if (behavior.kind === 'subprotocol') return behavior.name !== undefined
+  return SOUND.every((kind) => kind !== behavior.kind)
 }
 
-export function misbehave(behaviour: RawBehaviour, socket: Socket, handshake: Handshake): void {
+export function misbehave(behavior: RawBehavior, socket: Socket, handshake: Handshake): void {
   const accept = acceptOf(handshake.headers['sec-websocket-key'] ?? '')
-  switch (behaviour.kind) {
+  switch (behavior.kind) {
     case 'stall':
       return
     case 'refuse':
       socket.destroy()
       return
     case 'status':
-      answerStatus(behaviour, socket)
+      answerStatus(behavior, socket)
       return
     case 'wrong-accept':
       switchProtocols(socket, acceptOf('another key'))
@@ -38,7 +38,7 @@ export function misbehave(behaviour: RawBehaviour, socket: Socket, handshake: Ha
       switchProtocols(socket, accept, 'Sec-WebSocket-Extensions: permessage-deflate\r\n')
       return
     case 'subprotocol':
-      switchProtocols(socket, accept, `Sec-WebSocket-Protocol: ${behaviour.name ?? ''}\r\n`)
+      switchProtocols(socket, accept, `Sec-WebSocket-Protocol: ${behavior.name ?? ''}\r\n`)
   }
 }
 
@@ -52,8 +52,8 @@ function switchProtocols(socket: Socket, accept: string, lines = ''): void {
   )
 }
 
-function answerStatus(behaviour: StatusBehaviour, socket: Socket): void {
-  const { status, headers = {}, body = '', trailing = '', keepOpen = false } = behaviour
+function answerStatus(behavior: StatusBehavior, socket: Socket): void {
+  const { status, headers = {}, body = '', trailing = '', keepOpen = false } = behavior
   const all = { 'Content-Length': String(Buffer.byteLength(body)), ...headers }
   const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)

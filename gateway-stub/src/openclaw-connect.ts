@@ -13,7 +13,7 @@ export type ConnectTerms = {
   readonly now: number
   /** The shared secret; without one everybody with a proven device may enter. */
   readonly token: string | undefined
-  /** What the secret is; behind a trusted proxy the owner's password, and headers vouch for nodes. */
+  /** What the secret is; behind a trusted proxy it is the owner's password, and headers identify nodes. */
   readonly authMode?: AuthMode | undefined
   /** Accepted in place of the shared secret, each once. */
   readonly bootstrapTokens: Set<string>
@@ -72,7 +72,7 @@ function isVouchedFor(auth: Connect['auth'], authMode: AuthMode, secret: string)
   }
 }
 
-/** Nothing to say is the good answer. */
+/** `undefined` means that nothing is wrong. */
 function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | undefined {
   const { device } = connect
   if (device === undefined) return judgeMissingDevice(connect, terms)
@@ -94,7 +94,7 @@ function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | un
   return undefined
 }
 
-/** An operator on the loopback needs no device; the shared secret alone vouches for it. */
+/** An operator on loopback needs no device; the shared secret is enough. */
 function judgeMissingDevice({ role, auth }: Connect, terms: ConnectTerms) {
   const isToken = (terms.authMode ?? 'token') === 'token'
   const secret = isToken ? auth.token : auth.password

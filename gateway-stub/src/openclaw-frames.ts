@@ -83,7 +83,7 @@ function readDevice(value: unknown): Device | undefined {
   return { id, publicKey, signature, signedAt, nonce }
 }
 
-/** The JSON text a field such as `payloadJSON` carries; `undefined` when it is none. */
+/** The parsed JSON of a field such as `payloadJSON`; `undefined` if it is not JSON. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)

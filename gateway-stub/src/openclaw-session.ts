@@ -11,7 +11,7 @@ import type { Connect, Fields, RequestFrame } from './openclaw-frames.ts'
 /** Answers a request of a connected peer with a payload; a throw becomes an error answer. */
 export type Method = (params: Fields, connection: StubConnection) => unknown
 
-/** Why a `connect` whose proof and secret are good is refused all the same; `undefined` lets it in. */
+/** Why a `connect` with a valid proof and secret is still refused; `undefined` lets it in. */
 export type Pair = (connect: Connect, params: Fields) => ConnectRefusal | undefined
 
 export type SessionTerms = {
@@ -157,7 +157,7 @@ export class OpenClawSession implements Dialogue {
     this.#terms.onReady()
   }
 
-  /** The device tokens are there so that a proxy can be seen to drop them. */
+  /** The device tokens show that a proxy drops them. */
   #hello({ role, scopes }: Connect, method: string): Fields {
     const { randomId, clock, messageBytesMax } = this.#terms
     const issuedAtMs = clock.now()

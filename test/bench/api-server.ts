@@ -1,4 +1,4 @@
-/** The stand-in API server in a process of its own, with the pods and tokens a measurement wants. */
+/** The stand-in API server in its own process, with the pods and tokens that a measurement needs. */
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-/** Peers side by side: started together, measured in turns, so that no peer has a quiet hour of its own. */
+/** Peers side by side: started together and measured in turns, so that all meet the same conditions. */
 
 import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
@@ -25,7 +25,7 @@ export type Contender = RunningPeer & {
   readonly target: (credentials: string) => Target
 }
 
-/** Each peer dials the echo server at an address of its own, so that none uses up another's ports. */
+/** Each peer dials the echo server at a different address, so that none uses up another's ports. */
 const UPSTREAM_HOST_FIRST = 100
 
 export const startPeer = async (bench: Bench, peer: Peer, isTls: boolean): Promise<Contender> => {
@@ -71,7 +71,7 @@ export const withContenders = async (
   }
 }
 
-/** Something could not be measured: that is said at once, kept, and no reason to end the run. */
+/** Something could not be measured: that is reported at once and kept, and the run goes on. */
 export const report = (bench: Bench, where: Omit<Problem, 'reason'>, error: unknown): void => {
   const reason = error instanceof Error ? error.message : String(error)
   bench.problems.push({ ...where, reason })
@@ -139,7 +139,7 @@ export const measureRounds = async <Value>(
   return values
 }
 
-/** Whoever is first in one round is last in the next. */
+/** The first in one round is the last in the next. */
 const rotate = <T>(all: readonly T[], by: number): readonly T[] => {
   const at = by % all.length
   return [...all.slice(at), ...all.slice(0, at)]

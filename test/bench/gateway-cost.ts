@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { GATEWAY_SECRET, startGateway } from '../openclaw/gateway.ts'
-import { connectLightNode, createDevice } from '../openclaw/light-node.ts'
+import { connectLightNode, createDevice } from '../kit/light-node.ts'
 import { isInstalled } from '../openclaw/product.ts'
 
 const HANDSHAKES = 100
@@ -34,7 +34,7 @@ const cpuSecondsIfIn = (pid: string, home: string): number => {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND
   } catch {
-    // It ended meanwhile, or is somebody else's.
+    // It has ended, or belongs to another user.
     return 0
   }
 }

@@ -1,4 +1,4 @@
-/** Builds the Go programs of the benchmark into a cache, where there is a Go to build them with. */
+/** Builds the Go programs of the benchmark into a cache, if Go is installed. */
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 
 const CACHE = fileURLToPath(new URL('../../node_modules/.cache/bench/', import.meta.url))
 
-/** The version of Go, or `undefined` where there is none. */
+/** The version of Go, or `undefined` if it is not installed. */
 export const findGo = (): string | undefined => {
   try {
     return execFileSync('go', ['env', 'GOVERSION'], { encoding: 'utf8' }).trim()
@@ -17,7 +17,7 @@ export const findGo = (): string | undefined => {
   }
 }
 
-/** Builds the module in a directory beside this file and returns the path of the program. */
+/** Builds the module in a directory next to this file and returns the path of the program. */
 export const buildGo = (directory: string): string => {
   mkdirSync(CACHE, { recursive: true })
   const program = join(CACHE, directory.replaceAll('/', '-'))

@@ -55,7 +55,7 @@ export const startLoad = async () => {
   return {
     /** The echo server listens on all addresses of loopback. */
     echoPort,
-    /** Carries out one command; they are not to overlap. */
+    /** Carries out one command; commands must not overlap. */
     run: async (command: Command): Promise<Done> => {
       client.writeLine(JSON.stringify(command))
       const { error, ...done } = JSON.parse(await client.nextLine()) as Done & { error?: string }

@@ -1,4 +1,4 @@
-/** `npm run bench`: the sidecar beside its peers on the same work, in interleaved rounds. */
+/** `npm run bench`: the sidecar and its peers on the same work, in interleaved rounds. */
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -29,7 +29,7 @@ const MEASURES: Readonly<Record<SectionName, (bench: Bench) => Promise<void>>> =
 
 const PAGE = fileURLToPath(new URL('../../docs/performance/', import.meta.url))
 const SCRATCH = fileURLToPath(new URL('../../node_modules/.cache/bench/', import.meta.url))
-/** More than this, and something else runs on the machine. */
+/** Above this, something else runs on the machine. */
 const LOAD_QUIET = 0.5
 const MS_PER_MINUTE = 60_000
 

@@ -64,7 +64,7 @@ export const parseOptions = (argv: readonly string[]): Options | undefined => {
   }
 }
 
-/** A run that leaves nothing out and adds nothing: only such a one may replace the published figures. */
+/** A run that leaves nothing out and adds nothing: only such a run can replace the published figures. */
 export const isWhole = ({ isQuick, sections, peers, cases, also }: Options): boolean =>
   !isQuick &&
   sections.length === SECTIONS.length &&

@@ -17,7 +17,7 @@ import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 
 const PODS = Number(process.env['PODS'] ?? 5000)
-/** A pod as clusters have them is some KiB of specification, conditions and managed fields. */
+/** A pod in a real cluster has some KiB of specification, conditions and managed fields. */
 const PADDING = 'x'.repeat(6 * 1024)
 const NAMESPACE = 'openclaw'
 const SERVICE_ACCOUNT = 'openclaw-worker'
@@ -26,7 +26,7 @@ const POLL_MS = 5
 
 type Files = { readonly url: string; readonly caFile: string; readonly tokenFile: string }
 
-/** The stand-in API server, in a process of its own so that only the watch is measured. */
+/** The stand-in API server, in its own process so that only the watch is measured. */
 const serve = async (directory: string): Promise<void> => {
   const api = await startKubeApi()
   for (let n = 0; n < PODS; n += 1) {

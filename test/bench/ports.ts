@@ -2,10 +2,9 @@
 
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { waitForProcess } from '../kit/wait.ts'
 
-const POLL_MS = 20
-const POLLS_MAX = 250
+const LISTENING_MS_MAX = 5000
 
 export const freePort = async (): Promise<number> => {
   const server = createServer()
@@ -18,15 +17,13 @@ export const freePort = async (): Promise<number> => {
 /** Resolves when something accepts connections at host:port. */
 export const accepting = async (address: string): Promise<void> => {
   const [host = '', port = ''] = address.split(':')
-  for (let polls = 0; polls < POLLS_MAX; polls += 1) {
+  await waitForProcess(`something listens on ${address}`, LISTENING_MS_MAX, async () => {
     const socket = connect({ host, port: Number(port) })
-    const isOpen = await once(socket, 'connect').then(
-      () => true,
-      () => false,
-    )
-    socket.destroy()
-    if (isOpen) return
-    await sleep(POLL_MS)
-  }
-  throw new Error(`nothing listens on ${address}`)
+    try {
+      await once(socket, 'connect')
+      return true
+    } finally {
+      socket.destroy()
+    }
+  })
 }

@@ -1,10 +1,10 @@
-/** A sidecar in a process of its own between the embedded API server and the gateway stub, for measurements. */
+/** A sidecar in its own process between the embedded API server and the gateway stub, for measurements. */
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
 
@@ -18,7 +18,7 @@ export type ProcessRigOptions = {
 
 /**
  * A container bounds the heap. Without a bound V8 lets garbage lie while memory is plentiful, and
- * what the sidecar really holds on to could not be told from what nobody has collected yet.
+ * what the sidecar really holds could not be distinguished from uncollected garbage.
  */
 const NODE_OPTIONS = '--max-old-space-size=64 --max-semi-space-size=4'
 const MIB = 1024 * 1024

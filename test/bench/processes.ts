@@ -1,4 +1,4 @@
-/** What processes have used so far, as Linux tells it: CPU time to the nanosecond, memory by share. */
+/** What processes have used so far, as Linux reports it: CPU time to the nanosecond, memory by share. */
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -29,7 +29,7 @@ export const cpuMs = (pids: readonly number[]): number =>
     ),
   )
 
-/** As `cpuMs`, once the processes have come to rest, so that what a run left to do is counted too. */
+/** Like `cpuMs`, once the processes are at rest, so that the work a run left behind counts too. */
 export const cpuMsAtRest = async (pids: readonly number[]): Promise<number> => {
   let before = cpuMs(pids)
   for (let polls = 0; polls < SETTLE_POLLS_MAX; polls += 1) {

@@ -14,7 +14,7 @@ export type Result = {
   readonly rounds: readonly number[]
 }
 
-/** Something that was to be measured and could not be. */
+/** Something that should have been measured and could not be. */
 export type Problem = {
   readonly table: string
   readonly case: string

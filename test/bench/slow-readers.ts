@@ -7,7 +7,7 @@ import { report, startProcessRig, type Finding } from './process-rig.ts'
 
 const CONNECTIONS = Number(process.argv[2] ?? 100)
 const MESSAGE_BYTES = 65_536
-/** What is on offer for each connection: far more than anybody should hold. */
+/** What is sent to each connection: far more than anybody should hold. */
 const MESSAGES = 1000
 /** Between two mouthfuls of a slow reader, in milliseconds; each is at most one read. */
 const SIP_MS = 100
@@ -21,15 +21,15 @@ const rig = await startProcessRig({
   set: [
     'limits.streamsPerPod=1024',
     'limits.pendingPerAddress=2000',
-    // Who does not read does not answer pings: here they are to stay.
+    // A peer that does not read does not answer pings; here such peers have to stay.
     'limits.idlePing=1h',
   ],
 })
 
-type Behaviour = Parameters<typeof rig.gateway.setBehaviour>[0]
+type Behavior = Parameters<typeof rig.gateway.setBehavior>[0]
 
-const open = async (behaviour: Behaviour): Promise<Socket> => {
-  rig.gateway.setBehaviour(behaviour, { connections: 1 })
+const open = async (behavior: Behavior): Promise<Socket> => {
+  rig.gateway.setBehavior(behavior, { connections: 1 })
   const { host, port, podAddress: localAddress } = rig
   const socket = connect({ host, port, localAddress })
   socket.on('error', () => {})
@@ -44,7 +44,7 @@ const open = async (behaviour: Behaviour): Promise<Socket> => {
   return socket
 }
 
-/** A masked binary frame; under a mask of zeros the payload stands as it is. */
+/** A masked binary frame; with a mask of zeros the payload stays as it is. */
 const frame = (payload: Buffer): Buffer => {
   const long = payload.length > 125
   const head = Buffer.alloc(long ? 14 : 6)

@@ -1,4 +1,4 @@
-/** `npm run soak`: streams that misbehave for minutes, every byte checked: `--minutes 10` or `--seconds N`, `--connections 200`, `--seed N`. */
+/** `npm run soak` (`--minutes N`, `--seconds N`, `--connections N`, `--seed N`): misbehaving streams, every byte checked. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -16,13 +16,13 @@ const { values } = parseArgs({
 const SECONDS = Number(values.seconds ?? Number(values.minutes) * 60)
 const CONNECTIONS = Number(values.connections)
 const SEED = Number(values.seed ?? (Date.now() % 1_000_000) * 1000)
-/** A stream carries at least and at most so many frames each way. */
+/** The fewest and the most frames that a stream carries each way. */
 const FRAMES = [20, 400] as const
 const FRAME_BYTES_MAX = 400_000
 const VANISHING_SHARE = 0.2
-/** What is still under way when the time is up may take this long to end; a lost byte would never. */
+/** What is still under way at the end can take this long; with a lost byte it would never end. */
 const LAST_STREAMS_MS = 120_000
-/** All at once they would only wait for each other. */
+/** If all started at once they would only wait for each other. */
 const START_MS = 3000
 const REPORT_MS = 30_000
 const MIB = 1024 * 1024
@@ -36,7 +36,7 @@ const rig = await startProcessRig({
     'limits.pendingPerAddress=2000',
     // A ping in between would be one more frame than was sent.
     'limits.idlePing=1h',
-    // Both ends share one busy process: it is the bytes that are judged here, not how soon it answers.
+    // Both ends share one busy process: the test judges the bytes, not the speed.
     'gateway.connectTimeout=30s',
     'limits.handshakeTimeout=1m',
   ],

@@ -17,7 +17,7 @@ export type Call = {
 
 export type Api = ReturnType<typeof createApi>
 
-/** As many connections as deletions and reviews have to go out at once. */
+/** As many connections as there are simultaneous deletions and reviews. */
 const SOCKETS_MAX = 50
 const DEADLINE_MS = 20_000
 
@@ -29,7 +29,7 @@ export const createApi = (config: Kubeconfig) => {
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
   })
-  // A client certificate would win over a token, so that others have connections of their own.
+  // A client certificate would override a token, so other callers use separate connections.
   const others = new Agent(common)
 
   const call = async ({ method, path, body, token }: Call): Promise<Answer> => {

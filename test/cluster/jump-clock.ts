@@ -1,4 +1,4 @@
-/** The machine's clock, whose steady side a test may push ahead; wall time stays what the cluster has. */
+/** The machine's clock, whose monotonic time a test can move ahead; wall time stays that of the cluster. */
 
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 
@@ -19,7 +19,7 @@ export class JumpClock implements Clock {
     return () => this.#drop(wait)
   }
 
-  /** What falls due on the way runs now, in order; the rest comes that much sooner. */
+  /** Timers that fall due on the way run now, in order; the others run that much sooner. */
   jump(ms: number): void {
     this.#ahead += ms
     const now = this.monotonic()

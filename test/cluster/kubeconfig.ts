@@ -11,7 +11,7 @@ export type Kubeconfig = {
   readonly clientCert: string | undefined
   readonly clientKey: string | undefined
   readonly token: string | undefined
-  /** Where the file lies: what stands beside it may tell that the cluster is our own. */
+  /** Where the file is: files next to it can show that the cluster is our own. */
   readonly directory: string
 }
 

@@ -13,15 +13,15 @@ import { PodWatch } from '@openclaw-k8s/auth-sidecar/kube/pod-watch.ts'
 import { createLookups } from '@openclaw-k8s/auth-sidecar/kube/lookups.ts'
 import { WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
-import type { Ground } from './ground.ts'
-import { eventually } from '../kit/eventually.ts'
+import type { ClusterRig } from './cluster-rig.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { settle } from './rig.ts'
 
 export type LocalVerdict = Awaited<ReturnType<typeof startLocalVerdict>>
 
 /** Everything is the sidecar's, on the live watch; only the review always fails. */
-export const startLocalVerdict = async (ground: Ground, accounts: readonly string[]) => {
-  const { config, runtime } = await settle(ground, { accounts })
+export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly string[]) => {
+  const { config, runtime } = await settle(cluster, { accounts })
   const { clock, random, readFile } = runtime
   const { apiServer, caFile = '', tokenFile = '' } = config.kubernetes
   const common = {
@@ -90,8 +90,8 @@ export const startLocalVerdict = async (ground: Ground, accounts: readonly strin
   })
 
   await jwks.start()
-  watch.watch(accounts.map((serviceAccount) => ({ namespace: ground.namespace, serviceAccount })))
-  await eventually('the first lists', 10_000, () => watch.isSynced)
+  watch.watch(accounts.map((serviceAccount) => ({ namespace: cluster.namespace, serviceAccount })))
+  await waitForProcess('the first lists', 10_000, () => watch.isSynced)
 
   return {
     watch,

@@ -1,4 +1,4 @@
-/** What can be wrong with a token: every field of its header and claims, bent in every way we could think of. */
+/** What can be wrong with a token: every field of its header and claims, changed in every way we could think of. */
 
 import { randomUUID } from 'node:crypto'
 import type { Json } from './api.ts'

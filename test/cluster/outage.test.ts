@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import type { Connected, Refused } from '../kit/worker-client.ts'
 import { nextMessage } from '../kit/worker-client.ts'
-import { openGround, type Ground, type Pod } from './ground.ts'
+import { startClusterRig, type ClusterRig, type Pod } from './cluster-rig.ts'
 import { findApiServer, type ApiServerProcess } from './own-cluster.ts'
 import { codeOf, startRig, verdictOf, type Rig } from './rig.ts'
 
@@ -15,7 +15,7 @@ const ANSWERED_WITHIN_MS = 4 * REVIEW_TIMEOUT_MS
 const BACK_WITHIN_MS = 60_000
 
 describe('outage', () => {
-  let ground: Ground
+  let cluster: ClusterRig
   let refusing: Rig
   let trusting: Rig
   let pod: Pod
@@ -23,24 +23,24 @@ describe('outage', () => {
   let server: ApiServerProcess | undefined
 
   before(async () => {
-    ground = await openGround()
-    server = findApiServer(ground.config)
+    cluster = await startClusterRig()
+    server = findApiServer(cluster.config)
     const set = [`review.timeout=${REVIEW_TIMEOUT_MS}ms`]
-    refusing = await startRig(ground, { set })
-    trusting = await startRig(ground, { set: [...set, 'k8sTrust.onApiOutage=verify-locally'] })
-    pod = await ground.createPod()
-    thief = await ground.createPod()
+    refusing = await startRig(cluster, { set })
+    trusting = await startRig(cluster, { set: [...set, 'k8sTrust.onApiOutage=verify-locally'] })
+    pod = await cluster.createPod()
+    thief = await cluster.createPod()
   })
   after(async () => {
     await refusing?.stop()
     await trusting?.stop()
-    await ground?.close()
+    await cluster?.close()
   })
 
-  /** What holds while the API server does not answer, in whatever way it does not. */
+  /** What holds while the API server does not answer, for whatever reason. */
   const outage = async (begin: () => void, end: () => void) => {
-    const known = await ground.mint({ pod })
-    const [fresh, another] = await Promise.all([ground.mint({ pod }), ground.mint({ pod })])
+    const known = await cluster.mint({ pod })
+    const [fresh, another] = await Promise.all([cluster.mint({ pod }), cluster.mint({ pod })])
     const stream = await refusing.open(pod, known)
     begin()
     try {
@@ -61,7 +61,7 @@ describe('outage', () => {
     } finally {
       end()
     }
-    await eventually('the API server', BACK_WITHIN_MS, async () => {
+    await waitForProcess('the API server', BACK_WITHIN_MS, async () => {
       const outcome = await refusing.connect(pod, fresh)
       return verdictOf(outcome) === 'ok'
     })
@@ -82,15 +82,15 @@ describe('outage', () => {
     if (server === undefined) return t.skip('only where the API server is a process of ours')
     const { kill, start } = server
     await outage(kill, start)
-    const later = await ground.createPod()
-    const token = await ground.mint({ pod: later })
-    await eventually(
+    const later = await cluster.createPod()
+    const token = await cluster.mint({ pod: later })
+    await waitForProcess(
       'the watch',
       BACK_WITHIN_MS,
       async () => verdictOf(await trusting.connect(later, token)) === 'ok',
     )
-    await ground.deletePod(later)
-    await eventually(
+    await cluster.deletePod(later)
+    await waitForProcess(
       'its revocation',
       1000,
       async () => verdictOf(await trusting.connect(later, token)) === 'pod_deleted',

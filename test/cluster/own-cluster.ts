@@ -1,4 +1,4 @@
-/** What is possible only on a cluster of our own: its signing key, and its API server as a process. */
+/** What is possible only on a private cluster: its signing key, and its API server as a process. */
 
 import { spawn } from 'node:child_process'
 import { createPrivateKey, type KeyObject } from 'node:crypto'
@@ -7,7 +7,7 @@ import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Kubeconfig } from './kubeconfig.ts'
 
-/** The key that signs ServiceAccount tokens, where it lies beside the kubeconfig. */
+/** The key that signs ServiceAccount tokens, if it is next to the kubeconfig. */
 export const findSigningKey = ({ directory }: Kubeconfig): KeyObject | undefined => {
   const path = join(directory, 'pki', 'sa.key')
   return existsSync(path) ? createPrivateKey(readFileSync(path)) : undefined
@@ -57,7 +57,7 @@ const awaitGone = (pid: number): void => {
   for (let naps = 0; naps < 200 && hasThreads(String(pid)); naps += 1) Atomics.wait(nap, 0, 0, 50)
 }
 
-/** The first thread may be a zombie while others still hold what all of them share. */
+/** The first thread can be a zombie while others still hold the shared resources. */
 const hasThreads = (pid: string): boolean => {
   try {
     return readdirSync(`/proc/${pid}/task`).some(

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { examineCluster } from '@openclaw-k8s/auth-sidecar/doctor/cluster.ts'
 import type { Json } from './api.ts'
-import { GATEWAY, openGround, type Ground } from './ground.ts'
+import { GATEWAY, startClusterRig, type ClusterRig } from './cluster-rig.ts'
 import { settle } from './rig.ts'
 
 type Rule = Readonly<Record<'apiGroups' | 'resources' | 'verbs', readonly string[]>>
@@ -14,19 +14,19 @@ const REVIEWS = '/apis/authorization.k8s.io/v1'
 const BASIC = /^create (authorization|authentication)\.k8s\.io\/selfsubject/
 
 describe('rbac', () => {
-  let ground: Ground
+  let cluster: ClusterRig
   let token: string
 
   before(async () => {
-    ground = await openGround()
-    token = await ground.mint({ serviceAccount: GATEWAY, audiences: [] })
+    cluster = await startClusterRig()
+    token = await cluster.mint({ serviceAccount: GATEWAY, audiences: [] })
   })
-  after(() => ground?.close())
+  after(() => cluster?.close())
 
   const rulesIn = async (namespace: string): Promise<readonly string[]> => {
     const path = `${REVIEWS}/selfsubjectrulesreviews`
     const body = { spec: { namespace } }
-    const review = await ground.api.must({ method: 'POST', path, body, token })
+    const review = await cluster.api.must({ method: 'POST', path, body, token })
     const { resourceRules } = review['status'] as { resourceRules: readonly Rule[] }
     return resourceRules
       .flatMap(({ apiGroups, resources, verbs }) =>
@@ -41,12 +41,12 @@ describe('rbac', () => {
   const may = async (resourceAttributes: Json): Promise<boolean> => {
     const path = `${REVIEWS}/selfsubjectaccessreviews`
     const body = { spec: { resourceAttributes } }
-    const review = await ground.api.must({ method: 'POST', path, body, token })
+    const review = await cluster.api.must({ method: 'POST', path, body, token })
     return (review['status'] as { allowed: boolean }).allowed
   }
 
   test('the sidecar may review tokens and see pods and ServiceAccounts, and nothing else', async () => {
-    assert.deepEqual(await rulesIn(ground.namespace), [
+    assert.deepEqual(await rulesIn(cluster.namespace), [
       'create authentication.k8s.io/tokenreviews',
       'get /pods',
       'list /pods',
@@ -57,8 +57,8 @@ describe('rbac', () => {
     assert.deepEqual(await rulesIn('default'), ['create authentication.k8s.io/tokenreviews'])
   })
 
-  test('the doctor finds everything with it, and what is missing where it was not granted', async () => {
-    const { config, runtime } = await settle(ground)
+  test('the doctor finds every granted right, and reports those that are missing', async () => {
+    const { config, runtime } = await settle(cluster)
     const examine = (allowed = config.k8sTrust.allowedIdentities) =>
       examineCluster({
         config: { ...config, k8sTrust: { ...config.k8sTrust, allowedIdentities: allowed } },
@@ -85,8 +85,8 @@ describe('rbac', () => {
     )
   })
 
-  test('what an intruder in the sidecar would ask for first is refused', async () => {
-    const { namespace } = ground
+  test('the first requests of an intruder in the sidecar are refused', async () => {
+    const { namespace } = cluster
     const core = (verb: string, resource: string, more: Json = {}) => ({
       verb,
       resource,

@@ -1,11 +1,11 @@
-/** A relay between the sidecar and the real API server that treats watches as a bad network would. */
+/** A relay between the sidecar and the real API server that disturbs watches as a bad network would. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Agent, createServer, request as httpsRequest } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { createAuthority } from '../kit/authority.ts'
 import type { Kubeconfig } from './kubeconfig.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 
 type Watch = { readonly path: string; readonly response: ServerResponse; isMuted: boolean }
 
@@ -27,7 +27,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
   const pass = (incoming: IncomingMessage, response: ServerResponse): void => {
     const url = new URL(incoming.url ?? '/', target)
     const isWatch = url.searchParams.has('watch')
-    // Older than anything the API server can still tell the sequel of.
+    // Older than any version from which the API server can still continue.
     if (isWatch && isForgetful) url.searchParams.set('resourceVersion', '1')
     const watch = { path: url.pathname, response, isMuted: false }
     if (isWatch) watches.add(watch)
@@ -92,8 +92,8 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
     hold(): void {
       isHolding = true
     },
-    /** Resolves when a watch has been asked for in vain. */
-    heldOne: () => eventually('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
+    /** Resolves when a watch has been requested and held. */
+    heldOne: () => waitForProcess('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
     release(): void {
       isHolding = false
       for (const go of held) go()
@@ -107,7 +107,7 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
       isForgetful = false
     },
     watching: (resource: string) =>
-      eventually(`a watch on ${resource}`, SEEN_WITHIN_MS, () => isOpen(resource)),
+      waitForProcess(`a watch on ${resource}`, SEEN_WITHIN_MS, () => isOpen(resource)),
     stop: async () => {
       for (const socket of sockets) socket.destroy()
       agent.destroy()

@@ -1,10 +1,10 @@
-/** Pods are the truth: what a deletion does to open streams and new callers, while the API server still says yes. */
+/** What a pod's deletion does to open streams and new callers, while the API server still accepts the tokens. */
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
-import { eventually } from '../kit/eventually.ts'
-import { openGround, type Ground, type Pod } from './ground.ts'
+import { waitForProcess } from '../kit/wait.ts'
+import { startClusterRig, type ClusterRig, type Pod } from './cluster-rig.ts'
 import { codeOf, endOf, startRig, verdictOf, type Rig } from './rig.ts'
 
 const PODS = 50
@@ -16,18 +16,18 @@ const TERMINATION_GRACE_MS = 2000
 const SWEEP_MS = 1000
 /** Between two attempts of a worker that should be refused. */
 const PROBE_MS = 50
-/** A forced deletion is told in two steps: the deletion's time stamp, then the end. */
+/** A forced deletion is reported in two steps: the deletion's time stamp, then the end. */
 const GONE = /^(1008 )?pod_(deleted|terminating|not_found)$/
 const SPARE = 'openclaw-spare'
 
 describe('revocation', () => {
-  let ground: Ground
+  let cluster: ClusterRig
   let rig: Rig
 
   before(async () => {
-    ground = await openGround()
-    await ground.createServiceAccount(SPARE)
-    rig = await startRig(ground, {
+    cluster = await startClusterRig()
+    await cluster.createServiceAccount(SPARE)
+    rig = await startRig(cluster, {
       accounts: ['openclaw-worker', SPARE],
       set: [
         'limits.idlePing=10m',
@@ -38,13 +38,13 @@ describe('revocation', () => {
   })
   after(async () => {
     await rig?.stop()
-    await ground?.close()
+    await cluster?.close()
   })
 
   const times = async <T>(count: number, run: (index: number) => Promise<T>): Promise<T[]> =>
     Promise.all(Array.from({ length: count }, (_, index) => run(index)))
 
-  /** Asks until the answer is no. What slipped in before belongs to the streams that must end. */
+  /** Asks until it is refused. What was let in before belongs to the streams that must end. */
   const untilRefused = async (pod: Pod, token: string, streams: WebSocket[]) => {
     for (;;) {
       const outcome = await rig.connect(pod, token)
@@ -56,8 +56,8 @@ describe('revocation', () => {
   }
 
   test('50 pods force-deleted at once: 1,000 streams closed and all callers refused within a second, while the API server still vouches', async (t) => {
-    const bystander = await ground.createPod()
-    const spared = await rig.open(bystander, await ground.mint({ pod: bystander }))
+    const bystander = await cluster.createPod()
+    const spared = await rig.open(bystander, await cluster.mint({ pod: bystander }))
     t.after(() => spared.terminate())
     // The first round also warms up; what a busy machine adds may be gone in the next.
     for (let round = 1; ; round += 1) {
@@ -75,13 +75,13 @@ describe('revocation', () => {
 
   /** One round; every promise but the times is asserted in each. */
   const deleteAtOnce = async () => {
-    const pods = await times(PODS, () => ground.createPod())
+    const pods = await times(PODS, () => cluster.createPod())
     const ends = pods.map((): ReturnType<typeof endOf>[] => [])
     const open = async (tokens: readonly string[], index: number) => {
       const pod = pods[index]
       if (pod !== undefined) ends[index]?.push((await rig.openLean(pod, tokens[index] ?? '')).end)
     }
-    const mint = () => Promise.all(pods.map((pod) => ground.mint({ pod })))
+    const mint = () => Promise.all(pods.map((pod) => cluster.mint({ pod })))
     const early = await mint()
     for (let n = 1; n < STREAMS_PER_POD; n += 1) await times(PODS, (index) => open(early, index))
     // The API server remembers a success for 10 s: the last token of each pod was used a moment ago.
@@ -92,7 +92,7 @@ describe('revocation', () => {
     const late: WebSocket[] = []
     const measured = await Promise.all(
       pods.map(async (pod, index) => {
-        await ground.deletePod(pod)
+        await cluster.deletePod(pod)
         const deletedAt = performance.now()
         const refused = await untilRefused(pod, fresh[index] ?? '', late)
         assert.match(refused.code, GONE)
@@ -104,7 +104,7 @@ describe('revocation', () => {
         }
       }),
     )
-    const vouched = await Promise.all(fresh.map((token) => ground.isAuthenticated(token)))
+    const vouched = await Promise.all(fresh.map((token) => cluster.isAuthenticated(token)))
     assert.ok(vouched.every(Boolean), 'the API server itself still says authenticated')
     for (const { ended } of await Promise.all(late.map(endOf))) assert.match(ended, GONE)
     return {
@@ -114,25 +114,25 @@ describe('revocation', () => {
   }
 
   test('a gracefully deleted pod gets no new stream, and the open one ends with the shorter grace', async () => {
-    const podsOwn = await ground.createPod({ terminationGracePeriodSeconds: 1 })
-    const ours = await ground.createPod({ terminationGracePeriodSeconds: 60 })
+    const podsOwn = await cluster.createPod({ terminationGracePeriodSeconds: 1 })
+    const ours = await cluster.createPod({ terminationGracePeriodSeconds: 60 })
     const graces = [
       { pod: podsOwn, graceMs: 1000 },
       { pod: ours, graceMs: TERMINATION_GRACE_MS },
     ]
     await Promise.all(
       graces.map(async ({ pod, graceMs }) => {
-        const token = await ground.mint({ pod })
+        const token = await cluster.mint({ pod })
         const stream = await rig.open(pod, token)
         const end = endOf(stream)
-        await ground.deletePod(pod, pod === podsOwn ? 1 : 60)
+        await cluster.deletePod(pod, pod === podsOwn ? 1 : 60)
         const deletedAt = performance.now()
         const late: WebSocket[] = []
         const refused = await untilRefused(pod, token, late)
         assert.equal(refused.code, 'pod_terminating')
         assert.ok(refused.at - deletedAt <= REVOKED_WITHIN_MS)
         assert.equal(stream.readyState, stream.OPEN, 'the stream may finish')
-        assert.equal(await ground.isAuthenticated(token), true, 'the API server still vouches')
+        assert.equal(await cluster.isAuthenticated(token), true, 'the API server still vouches')
         const inBand = await rig.connectInBand(pod, token)
         assert.equal(
           inBand.kind === 'message' && inBand.message.text.includes('pod_terminating'),
@@ -144,15 +144,15 @@ describe('revocation', () => {
         assert.ok(lastedMs > graceMs - REVOKED_WITHIN_MS, `${lastedMs} ms: not before its time`)
         assert.ok(lastedMs < graceMs + SWEEP_MS + REVOKED_WITHIN_MS, `${lastedMs} ms: not after it`)
         for (const each of await Promise.all(late.map(endOf))) assert.equal(each.ended, ended)
-        await ground.deletePod(pod)
+        await cluster.deletePod(pod)
       }),
     )
   })
 
   test('the token of one pod is refused from the address of another, in every carrier', async () => {
-    const pod = await ground.createPod()
-    const thief = await ground.createPod()
-    const token = await ground.mint({ pod })
+    const pod = await cluster.createPod()
+    const thief = await cluster.createPod()
+    const token = await cluster.mint({ pod })
     const outcome = await rig.connect({ ...pod, ip: thief.ip }, token)
     assert.equal(outcome.ok ? 0 : outcome.status, 403)
     assert.equal(codeOf(outcome), 'source_address_mismatch')
@@ -162,28 +162,28 @@ describe('revocation', () => {
   })
 
   test('a re-created pod is another pod: the old token is refused at once, the new one is good', async () => {
-    const old = await ground.createPod()
-    const token = await ground.mint({ pod: old })
+    const old = await cluster.createPod()
+    const token = await cluster.mint({ pod: old })
     const end = endOf(await rig.open(old, token))
-    await ground.deletePod(old)
-    const renewed = await ground.createPod({ name: old.name, ip: old.ip })
+    await cluster.deletePod(old)
+    const renewed = await cluster.createPod({ name: old.name, ip: old.ip })
     const outcome = await rig.connect(renewed, token)
     assert.equal(outcome.ok ? 0 : outcome.status, 403)
     assert.equal(codeOf(outcome), 'pod_deleted')
-    assert.equal(await ground.isAuthenticated(token), true, 'the API server still vouches')
+    assert.equal(await cluster.isAuthenticated(token), true, 'the API server still vouches')
     assert.equal((await end).ended, '1008 pod_deleted')
-    const fresh = await ground.mint({ pod: renewed })
+    const fresh = await cluster.mint({ pod: renewed })
     assert.equal(verdictOf(await rig.connect(renewed, fresh)), 'ok')
   })
 
-  test('a pod that is deleted in the midst of its admission has no stream left', async () => {
-    const pods = await times(PODS, () => ground.createPod())
+  test('a pod that is deleted during its admission has no stream left', async () => {
+    const pods = await times(PODS, () => cluster.createPod())
     const left = await Promise.all(
       pods.map(async (pod, index) => {
-        const token = await ground.mint({ pod })
+        const token = await cluster.mint({ pod })
         // Each deletion starts at another moment of the admission.
         const deleted = new Promise((resolve) => setTimeout(resolve, index % 25)).then(() =>
-          ground.deletePod(pod),
+          cluster.deletePod(pod),
         )
         if (index % 2 === 0) {
           const outcome = await rig.connect(pod, token)
@@ -198,28 +198,28 @@ describe('revocation', () => {
     )
     // The API server may have seen the deletion first.
     for (const ended of left) if (ended !== 'review_rejected') assert.match(ended, GONE)
-    await eventually('an idle gateway', 1000, () => rig.gateway.connections.size === 0)
+    await waitForProcess('an idle gateway', 1000, () => rig.gateway.connections.size === 0)
   })
 
   test('a deleted ServiceAccount closes the streams of its pods within 5 s and admits none of them', async () => {
-    const pod = await ground.createPod({ serviceAccount: SPARE })
-    const other = await ground.createPod()
-    const token = await ground.mint({ pod })
-    const spared = await rig.open(other, await ground.mint({ pod: other }))
+    const pod = await cluster.createPod({ serviceAccount: SPARE })
+    const other = await cluster.createPod()
+    const token = await cluster.mint({ pod })
+    const spared = await rig.open(other, await cluster.mint({ pod: other }))
     const end = endOf(await rig.open(pod, token))
-    await ground.deleteServiceAccount(SPARE)
+    await cluster.deleteServiceAccount(SPARE)
     const deletedAt = performance.now()
     const { at, ended } = await end
     assert.equal(ended, '1008 service_account_deleted')
     assert.ok(at - deletedAt <= 5000)
     assert.equal(verdictOf(await rig.connect(pod, token)), 'service_account_deleted')
     assert.equal(spared.readyState, spared.OPEN, 'another account keeps its stream')
-    await ground.createServiceAccount(SPARE)
+    await cluster.createServiceAccount(SPARE)
     assert.equal(verdictOf(await rig.connect(pod, token)), 'service_account_deleted', 'for good')
     spared.terminate()
   })
 
-  test('all this took no right that the sidecar does not have', async () => {
+  test('all this needed no right that the sidecar does not have', async () => {
     assert.equal(await rig.metric('openclaw_k8s_own_credential_errors_total'), 0)
     assert.ok((await rig.metric('openclaw_k8s_revocation_latency_seconds_count')) > 1000)
   })

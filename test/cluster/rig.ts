@@ -9,7 +9,7 @@ import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import {
   closed,
   connectInBand,
@@ -19,7 +19,7 @@ import {
 } from '../kit/worker-client.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
-import { GATEWAY, WORKER, type Ground, type Pod } from './ground.ts'
+import { GATEWAY, WORKER, type ClusterRig, type Pod } from './cluster-rig.ts'
 
 export type RigOptions = {
   readonly clock?: Clock
@@ -33,17 +33,17 @@ export type RigOptions = {
 
 export type Rig = Awaited<ReturnType<typeof startRig>>
 
-/** The configuration and surroundings of a sidecar whose credential is the shipped ServiceAccount's. */
-export const settle = async (ground: Ground, options: RigOptions = {}) => {
+/** The configuration and runtime of a sidecar whose credential is the shipped ServiceAccount's. */
+export const settle = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const { clock = systemClock, apiServer, accounts = [WORKER] } = options
-  const directory = mkdtempSync(join(ground.directory, 'sidecar-'))
+  const directory = mkdtempSync(join(cluster.directory, 'sidecar-'))
   const caFile = join(directory, 'ca.crt')
   const tokenFile = join(directory, 'token')
-  writeFileSync(caFile, apiServer?.ca ?? ground.config.ca)
+  writeFileSync(caFile, apiServer?.ca ?? cluster.config.ca)
   const own = { serviceAccount: GATEWAY, audiences: [] }
-  writeFileSync(tokenFile, await ground.mint(own), { mode: 0o600 })
+  writeFileSync(tokenFile, await cluster.mint(own), { mode: 0o600 })
   const identities = accounts.map(
-    (account) => `{namespace: ${ground.namespace}, serviceAccount: ${account}}`,
+    (account) => `{namespace: ${cluster.namespace}, serviceAccount: ${account}}`,
   )
   const { config } = loadConfig({
     env: {},
@@ -51,7 +51,7 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
       'listen.workers=127.0.0.1:0',
       'listen.admin=127.0.0.1:0',
       'gateway.protocol=stream',
-      `kubernetes.apiServer=${apiServer?.url ?? ground.config.server.origin}`,
+      `kubernetes.apiServer=${apiServer?.url ?? cluster.config.server.origin}`,
       `kubernetes.caFile=${caFile}`,
       `kubernetes.tokenFile=${tokenFile}`,
       `k8sTrust.allowedIdentities=[${identities.join(', ')}]`,
@@ -73,10 +73,10 @@ export const settle = async (ground: Ground, options: RigOptions = {}) => {
   return { config, runtime, log }
 }
 
-export const startRig = async (ground: Ground, options: RigOptions = {}) => {
+export const startRig = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const gateway = await startGatewayStub()
   const set = [`gateway.url=${gateway.url}`, ...(options.set ?? [])]
-  const { config, runtime, log } = await settle(ground, { ...options, set })
+  const { config, runtime, log } = await settle(cluster, { ...options, set })
   const sidecar = await compose(config, runtime)
   const { workers, admin } = await sidecar.start()
   const url = `ws://${workers}`
@@ -86,7 +86,7 @@ export const startRig = async (ground: Ground, options: RigOptions = {}) => {
   }
   const isReady = async () => (await fetch(`http://${admin}/readyz`)).status === 200
   try {
-    await eventually('readiness', READY_WITHIN_MS, isReady)
+    await waitForProcess('readiness', READY_WITHIN_MS, isReady)
   } catch (error) {
     await stop()
     throw new Error(log.slice(-3).join(''), { cause: error })
@@ -124,7 +124,7 @@ const READY_WITHIN_MS = 15_000
 export const codeOf = (outcome: Connected | Refused): string =>
   outcome.ok ? 'ok' : (outcome.body as { error: { type: string } }).error.type
 
-/** Ends what got in, and tells how it went. */
+/** Ends the stream if there is one, and returns the code. */
 export const verdictOf = (outcome: Connected | Refused): string => {
   if (outcome.ok) outcome.socket.terminate()
   return codeOf(outcome)
@@ -152,7 +152,7 @@ const openLean = async (port: number, pod: Pod, token: string) => {
   const { status, socket } = await rawUpgrade({ port, localAddress: pod.ip, lines })
   if (status !== 101) throw new Error(`refused with ${status}`)
   const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<typeof endOf>>>()
-  // Frames of the sidecar's own are small and come in one piece; a ping is no end.
+  // The sidecar's own frames are small and arrive in one piece; a ping does not end the stream.
   socket.on('data', (chunk: Buffer) => {
     const frame = chunk.subarray(chunk.indexOf(CLOSE))
     if (frame[0] !== CLOSE) return

@@ -28,7 +28,7 @@ const REASONS: readonly Reason[] = [
     ['expired, in the leeway'],
   ],
   [
-    'A token without an end, or with times that are none, is nothing a cluster issues.',
+    'A cluster does not issue a token without an end or with invalid times.',
     'token_malformed',
     [
       'exp: missing',
@@ -73,7 +73,7 @@ const REASONS: readonly Reason[] = [
     ['jti: empty', 'jti: long', 'jti: null', 'jti: odd'],
   ],
   [
-    'The node goes into headers and logs; a node without a name is none.',
+    'The node goes into headers and logs; a node without a name is invalid.',
     'token_malformed',
     ['node: empty', 'node: null', 'node.name: empty', 'node.name: missing', 'node.name: null'],
   ],

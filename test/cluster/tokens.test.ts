@@ -1,12 +1,12 @@
-/** The differential test: what the sidecar would admit on its own, the API server would admit too. */
+/** The differential test: what the sidecar admits by itself, the API server would admit too. */
 
 import assert from 'node:assert/strict'
 import { constants, createHmac, createPublicKey, sign, type KeyObject } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { encodeToken } from '../kit/kube-tokens.ts'
 import type { Json } from './api.ts'
-import { AUDIENCE, openGround, WORKER, type Ground, type Pod } from './ground.ts'
+import { AUDIENCE, startClusterRig, WORKER, type ClusterRig, type Pod } from './cluster-rig.ts'
 import { startLocalVerdict, type LocalVerdict } from './local-verdict.ts'
 import { EDGES, MUTATIONS, type Parts, type Scene } from './mutations.ts'
 import { findSigningKey } from './own-cluster.ts'
@@ -21,31 +21,31 @@ const FLIPS = 400
 const UNDER_WAY = 48
 
 describe('tokens', () => {
-  let ground: Ground
+  let cluster: ClusterRig
   let local: LocalVerdict
   let pods: readonly Pod[]
   let tokens: readonly string[]
   const judged: Judged[] = []
 
   before(async () => {
-    ground = await openGround()
-    await ground.createServiceAccount(SPARE)
-    local = await startLocalVerdict(ground, [WORKER, SPARE])
-    pods = await Promise.all(Array.from({ length: PODS }, () => ground.createPod()))
-    tokens = await Promise.all(pods.map((pod) => ground.mint({ pod })))
-    await eventually('the pods', 5000, () =>
+    cluster = await startClusterRig()
+    await cluster.createServiceAccount(SPARE)
+    local = await startLocalVerdict(cluster, [WORKER, SPARE])
+    pods = await Promise.all(Array.from({ length: PODS }, () => cluster.createPod()))
+    tokens = await Promise.all(pods.map((pod) => cluster.mint({ pod })))
+    await waitForProcess('the pods', 5000, () =>
       pods.every(({ uid }) => (local.watch.find(uid)?.ips.length ?? 0) > 0),
     )
   })
   after(async () => {
     await local?.stop()
-    await ground?.close()
+    await cluster?.close()
   })
 
-  /** Ours first: the API server is the one that may have forgotten a second later. */
+  /** Ours first: a second later the API server may have forgotten its cached answer. */
   const judge = async (sample: Sample): Promise<Judged> => {
     const verdict = await local.judge(sample.token, sample.pod.ip)
-    return { ...sample, local: verdict, remote: await ground.isAuthenticated(sample.token) }
+    return { ...sample, local: verdict, remote: await cluster.isAuthenticated(sample.token) }
   }
 
   const judgeAll = async (samples: Iterable<Sample>): Promise<readonly Judged[]> => {
@@ -72,7 +72,7 @@ describe('tokens', () => {
     }
   }
 
-  test('tokens as the cluster issues them are judged alike', async () => {
+  test('tokens as the cluster issues them get the same verdict from both', async () => {
     const real = pods.map((pod, index) => ({ kind: 'valid', token: tokens[index] ?? '', pod }))
     const results = await judgeAll(real)
     assert.ok(
@@ -95,43 +95,43 @@ describe('tokens', () => {
   const sample = async (
     kind: string,
     pod: Pod,
-    request: Parameters<Ground['mint']>[0],
-  ): Promise<Sample> => ({ kind, pod, token: await ground.mint(request) })
+    request: Parameters<ClusterRig['mint']>[0],
+  ): Promise<Sample> => ({ kind, pod, token: await cluster.mint(request) })
 
-  test('of pods and ServiceAccounts that went, ours knows first', async () => {
-    const deleted = await ground.createPod()
-    const unused = await ground.createPod()
-    const replaced = await ground.createPod()
-    const ending = await ground.createPod()
-    await ground.createServiceAccount('openclaw-gone')
-    const orphan = await ground.createPod({ serviceAccount: SPARE })
+  test('the sidecar knows first that a pod or a ServiceAccount is gone', async () => {
+    const deleted = await cluster.createPod()
+    const unused = await cluster.createPod()
+    const replaced = await cluster.createPod()
+    const ending = await cluster.createPod()
+    await cluster.createServiceAccount('openclaw-gone')
+    const orphan = await cluster.createPod({ serviceAccount: SPARE })
     const kinds = { deleted, 'deleted, never used': unused, replaced, ending, orphan }
     const samples = await Promise.all(
       Object.entries(kinds).map(([kind, pod]) => sample(kind, pod, { pod })),
     )
-    await eventually('the pods', 5000, () =>
+    await waitForProcess('the pods', 5000, () =>
       samples.every(({ pod }) => (local.watch.find(pod.uid)?.ips.length ?? 0) > 0),
     )
     const used = samples.filter(({ kind }) => !kind.includes('never'))
     for (const { kind, local: verdict, remote } of await judgeAll(used)) {
       assert.ok(verdict === 'ok' && remote, kind)
     }
-    await Promise.all([deleted, unused, replaced].map((pod) => ground.deletePod(pod)))
-    await ground.deletePod(ending, 60)
-    await ground.createPod({ name: replaced.name, ip: replaced.ip })
-    await ground.deleteServiceAccount(SPARE)
-    await eventually('the watch to know', 5000, () => {
+    await Promise.all([deleted, unused, replaced].map((pod) => cluster.deletePod(pod)))
+    await cluster.deletePod(ending, 60)
+    await cluster.createPod({ name: replaced.name, ip: replaced.ip })
+    await cluster.deleteServiceAccount(SPARE)
+    await waitForProcess('the watch to know', 5000, () => {
       const gone = [deleted, unused, replaced].every(({ uid }) => local.watch.isGone(uid))
-      const isAccountGone = local.watch.findAccount(ground.namespace, SPARE) === undefined
+      const isAccountGone = local.watch.findAccount(cluster.namespace, SPARE) === undefined
       return gone && isAccountGone && local.watch.terminatingForMs(ending.uid) !== undefined
     })
     assertStricter(await judgeAll(samples))
-    await ground.createServiceAccount(SPARE)
+    await cluster.createServiceAccount(SPARE)
     assertStricter(await judgeAll(samples.filter(({ kind }) => kind === 'orphan')))
-    await ground.deletePod(ending)
+    await cluster.deletePod(ending)
   })
 
-  test('a token with any one character changed is good for neither', async () => {
+  test('a token with any one character changed is refused by both', async () => {
     const flipped = Array.from({ length: FLIPS }, (_, n): Sample => {
       const index = n % PODS
       return { kind: 'a flipped character', token: flip(tokens[index] ?? '', n), pod: pods[index]! }
@@ -146,8 +146,8 @@ describe('tokens', () => {
     }
   })
 
-  test('every claim and header field bent, signed and unsigned, and time around the edges', async (t) => {
-    const key = findSigningKey(ground.config)
+  test('every claim and header field changed, signed and unsigned, and times around the limits', async (t) => {
+    const key = findSigningKey(cluster.config)
     if (key === undefined) return t.skip("only with the cluster's own signing key")
     const scene = await lookAround()
     const odd = pods
@@ -169,7 +169,7 @@ describe('tokens', () => {
     )
   })
 
-  /** Made one by one as they are judged, so that the edges of time are still where they were. */
+  /** Made one by one as they are judged, so that the time limits are still current. */
   function* bend(key: KeyObject, scene: () => Scene): Generator<Sample> {
     for (const [index, pod] of pods.entries()) {
       const original = tokens[index] ?? ''
@@ -184,10 +184,10 @@ describe('tokens', () => {
   }
 
   const lookAround = async (): Promise<() => Scene> => {
-    const path = `/api/v1/namespaces/${ground.namespace}/serviceaccounts/${SPARE}`
-    const { metadata } = await ground.api.must({ method: 'GET', path })
+    const path = `/api/v1/namespaces/${cluster.namespace}/serviceaccounts/${SPARE}`
+    const { metadata } = await cluster.api.must({ method: 'GET', path })
     const { uid } = metadata as { uid: string }
-    const other = await ground.createPod()
+    const other = await cluster.createPod()
     return () => ({
       nowS: Math.floor(Date.now() / 1000),
       otherPod: { name: other.name, uid: other.uid },
@@ -218,7 +218,7 @@ const signWith =
   (input: Buffer): Buffer =>
     sign(hash, input, key)
 
-/** The bent head and body under the signature of the true ones. */
+/** The changed header and body with the signature of the true ones. */
 const forge = (bent: string, original: string): string =>
   `${bent.slice(0, bent.lastIndexOf('.'))}.${original.slice(original.lastIndexOf('.') + 1)}`
 
@@ -230,7 +230,7 @@ const flip = (token: string, n: number): string => {
   return token.slice(0, at) + next + token.slice(at + 1)
 }
 
-/** What no change of one field gives: algorithms, encodings, and JSON that parsers disagree on. */
+/** Changes beyond single fields: algorithms, encodings, and JSON that parsers disagree on. */
 const oddities = (token: string, key: KeyObject): readonly (readonly [string, string])[] => {
   const { header, claims } = decode(token)
   const [head = '', body = '', signature = ''] = token.split('.')

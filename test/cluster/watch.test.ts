@@ -1,10 +1,10 @@
-/** However the watch is cut: no deletion is missed, nobody is revoked without one, and no deleted pod gets in meanwhile. */
+/** However the watch is cut, no deletion is missed, no live pod is revoked, and no deleted pod gets in meanwhile. */
 
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import type { WebSocket } from 'ws'
-import { eventually } from '../kit/eventually.ts'
-import { openGround, type Ground, type Pod } from './ground.ts'
+import { waitForProcess } from '../kit/wait.ts'
+import { startClusterRig, type ClusterRig, type Pod } from './cluster-rig.ts'
 import { JumpClock } from './jump-clock.ts'
 import { findApiServer } from './own-cluster.ts'
 import { startRelay, type Relay } from './relay.ts'
@@ -14,23 +14,23 @@ const CUTS = 20
 const RESTARTED_WITHIN_MS = 60_000
 /** A silence after which the watch alone admits nobody. */
 const SILENCE_MS = 2100
-/** The longest life of a watch and what it may overstay. */
+/** The longest life of a watch and its tolerance. */
 const WATCH_LIFE_MS = 36_000
 const GONE = /^1008 pod_(deleted|terminating)$/
 
 type Member = { readonly pod: Pod; readonly token: string; readonly stream: WebSocket }
 
 describe('watch', () => {
-  let ground: Ground
+  let cluster: ClusterRig
   let relay: Relay
   let rig: Rig
   let keeper: Member
   const clock = new JumpClock()
 
   before(async () => {
-    ground = await openGround()
-    relay = await startRelay(ground.config)
-    rig = await startRig(ground, {
+    cluster = await startClusterRig()
+    relay = await startRelay(cluster.config)
+    rig = await startRig(cluster, {
       clock,
       apiServer: relay,
       // Pings follow the clock that jumps, and no pong could come in time.
@@ -40,7 +40,7 @@ describe('watch', () => {
   after(async () => {
     await rig?.stop()
     await relay?.stop()
-    await ground?.close()
+    await cluster?.close()
   })
   beforeEach(async () => {
     keeper = await join()
@@ -50,8 +50,8 @@ describe('watch', () => {
   })
 
   const join = async (): Promise<Member> => {
-    const pod = await ground.createPod()
-    const token = await ground.mint({ pod })
+    const pod = await cluster.createPod()
+    const token = await cluster.mint({ pod })
     return { pod, token, stream: await rig.open(pod, token) }
   }
 
@@ -69,7 +69,7 @@ describe('watch', () => {
       relay.hold()
       relay.cut('/pods')
       await relay.heldOne()
-      await ground.deletePod(victim.pod)
+      await cluster.deletePod(victim.pod)
       assert.equal(await attempt(victim), 'pod_not_found', 'the API server is asked')
       assert.equal(await attempt(keeper), 'ok', 'a pod that lives gets in')
       relay.release()
@@ -83,7 +83,7 @@ describe('watch', () => {
     const victim = await join()
     const end = endOf(victim.stream)
     relay.blackhole()
-    await ground.deletePod(victim.pod)
+    await cluster.deletePod(victim.pod)
     clock.jump(SILENCE_MS)
     assert.equal(await attempt(victim), 'pod_not_found')
     await assertKept()
@@ -94,8 +94,8 @@ describe('watch', () => {
     await assertKept()
   })
 
-  test('a deletion while the API server is restarted and out of sight is found when it is back', async (t) => {
-    const server = findApiServer(ground.config)
+  test('a deletion during a restart of the API server is found when it is back', async (t) => {
+    const server = findApiServer(cluster.config)
     if (server === undefined) return t.skip('only where the API server is a process of ours')
     const victim = await join()
     const end = endOf(victim.stream)
@@ -108,15 +108,15 @@ describe('watch', () => {
     } finally {
       server.start()
     }
-    await eventually('the API server', RESTARTED_WITHIN_MS, isServerReady)
-    await ground.deletePod(victim.pod)
+    await waitForProcess('the API server', RESTARTED_WITHIN_MS, isServerReady)
+    await cluster.deletePod(victim.pod)
     assert.equal(await attempt(victim), 'pod_not_found', 'reachable: it is asked')
     relay.release()
     assert.match((await end).ended, GONE)
     await assertKept()
   })
 
-  // Behind the restart: a server that has run since the first object forgets nothing.
+  // After the restart: a server that has run since the first object forgets nothing.
   test('a version too old for the API server (410) is followed by a list that finds the deletion', async () => {
     const victim = await join()
     const end = endOf(victim.stream)
@@ -124,10 +124,10 @@ describe('watch', () => {
     relay.hold()
     relay.cut('/pods')
     await relay.heldOne()
-    await ground.deletePod(victim.pod)
+    await cluster.deletePod(victim.pod)
     relay.forget()
     relay.release()
-    await eventually('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
+    await waitForProcess('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
     relay.remember()
     assert.match((await end).ended, GONE)
     assert.ok(relay.counts.lists > lists, 'listed again')
@@ -136,7 +136,7 @@ describe('watch', () => {
 
   const isServerReady = async (): Promise<boolean> => {
     try {
-      return (await ground.api.call({ method: 'GET', path: '/readyz' })).status === 200
+      return (await cluster.api.call({ method: 'GET', path: '/readyz' })).status === 200
     } catch {
       return false
     }

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import type { Pod } from '../kit/kube-store.ts'
 import { createNarrator, type Narrator } from './narrator.ts'
-import { openStage, POD_ADDRESSES, StageError, type Stage } from './stage.ts'
+import { startServeRig, POD_ADDRESSES, RigError, type ServeRig } from '../kit/serve-rig.ts'
 import { tellStory } from './story.ts'
 
 const HELP = `Usage: npm run demo [-- options]
@@ -17,7 +17,7 @@ const HELP = `Usage: npm run demo [-- options]
 `
 const STORY_MS_MAX = 60_000
 const CONNECT = fileURLToPath(import.meta.resolve('./connect.ts'))
-/** What a shell reports of a process that a Ctrl-C ended; a demo that was told whole ends with 0. */
+/** What a shell reports for a process ended by Ctrl-C; a complete demo exits 0. */
 const INTERRUPTED = 130
 const USAGE = 64
 
@@ -48,18 +48,18 @@ const readFlags = (): Flags | undefined => {
 }
 
 const play = async (flags: Flags): Promise<number> => {
-  const hasColour = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
-  const narrator = createNarrator(process.stdout, hasColour)
+  const hasColor = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
+  const narrator = createNarrator(process.stdout, hasColor)
   const interrupted = untilSignal()
-  const opening = openStage(flags)
-  const stage = await opening
+  const opening = startServeRig(flags)
+  const rig = await opening
   try {
-    const story = tellStory(stage, narrator)
-    const teller = await Promise.race([story, interrupted, expiry(), stage.sidecar.exited])
+    const story = tellStory(rig, narrator)
+    const teller = await Promise.race([story, interrupted, expiry(), rig.sidecar.exited])
     if (teller === 'interrupted') return INTERRUPTED
     if (teller === 'expired') throw new Error('the story took too long')
-    if ('code' in teller) throw new Error(`the sidecar is gone:\n${stage.sidecar.stderr.text}`)
-    await invite(stage, narrator, teller)
+    if ('code' in teller) throw new Error(`the sidecar is gone:\n${rig.sidecar.stderr.text}`)
+    await invite(rig, narrator, teller)
     if (!flags.once) {
       narrator.gap()
       narrator.say('Everything stays up until Ctrl-C.')
@@ -68,25 +68,25 @@ const play = async (flags: Flags): Promise<number> => {
       narrator.say('The sidecar drains: its workers are told 1012 and to come back.')
     }
   } finally {
-    await stage.close()
+    await rig.close()
   }
   return tellEnd(narrator)
 }
 
 /** How to look around by hand. */
-const invite = async (stage: Stage, narrator: Narrator, pod: Pod): Promise<void> => {
-  const tokenFile = join(stage.directory, 'worker-a.token')
-  await writeFile(tokenFile, stage.mint({ pod }), { mode: 0o600 })
+const invite = async (rig: ServeRig, narrator: Narrator, pod: Pod): Promise<void> => {
+  const tokenFile = join(rig.directory, 'worker-a.token')
+  await writeFile(tokenFile, rig.mint({ pod }), { mode: 0o600 })
   const address = POD_ADDRESSES[0]
   narrator.chapter('Look around')
-  narrator.fact('metrics', `${stage.adminUrl}/metrics`)
-  narrator.fact('readiness', `${stage.adminUrl}/readyz?verbose`)
-  narrator.fact('keys of the assertion', `${stage.adminUrl}/.well-known/jwks.json`)
+  narrator.fact('metrics', `${rig.adminUrl}/metrics`)
+  narrator.fact('readiness', `${rig.adminUrl}/readyz?verbose`)
+  narrator.fact('keys of the assertion', `${rig.adminUrl}/.well-known/jwks.json`)
   narrator.gap()
   narrator.say('Connect as worker-a (from the root of this checkout):')
   narrator.gap()
   narrator.verbatim(
-    `npx node ${relative(process.cwd(), CONNECT)} ${stage.url} --from ${address} \\\n` +
+    `npx node ${relative(process.cwd(), CONNECT)} ${rig.url} --from ${address} \\\n` +
       `  --token-file ${tokenFile}`,
   )
   narrator.gap()
@@ -96,7 +96,7 @@ const invite = async (stage: Stage, narrator: Narrator, pod: Pod): Promise<void>
     `curl --http1.1 -i -N --max-time 3 --interface ${address} \\\n` +
       `  -H "Authorization: Bearer $(cat ${tokenFile})" \\\n` +
       "  -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\\n" +
-      `  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ${stage.url.replace('ws:', 'http:')}/`,
+      `  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ${rig.url.replace('ws:', 'http:')}/`,
   )
 }
 
@@ -127,7 +127,7 @@ if (flags !== undefined) {
   try {
     process.exitCode = await play(flags)
   } catch (error) {
-    const isKnown = error instanceof StageError
+    const isKnown = error instanceof RigError
     process.stderr.write(`${isKnown ? error.message : String(error)}\n`)
     process.exitCode = 1
   }

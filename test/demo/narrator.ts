@@ -10,12 +10,12 @@ const LABEL_WIDTH = 30
 const CHECK_WIDTH = 44
 const STYLES = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39] } as const
 
-export const createNarrator = (output: Output, hasColour: boolean) => {
+export const createNarrator = (output: Output, hasColor: boolean) => {
   let chapters = 0
   let failures = 0
   const style = (name: keyof typeof STYLES, text: string) => {
     const [on, off] = STYLES[name]
-    return hasColour ? `\u001b[${on}m${text}\u001b[${off}m` : text
+    return hasColor ? `\u001b[${on}m${text}\u001b[${off}m` : text
   }
   const line = (text = '') => void output.write(`${text}\n`)
 
@@ -46,7 +46,7 @@ export const createNarrator = (output: Output, hasColour: boolean) => {
       for (const part of text.split('\n')) line(style('dim', INDENT + part))
     },
 
-    /** What was promised, what came, and whether they are the same. */
+    /** What was promised, what happened, and whether they match. */
     check(what: string, came: string, isAsTold: boolean): void {
       if (!isAsTold) failures += 1
       const mark = isAsTold ? style('green', '✓') : style('red', '✗')

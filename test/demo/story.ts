@@ -6,9 +6,9 @@ import type { Pod } from '../kit/kube-store.ts'
 import type { TokenRequest } from '../kit/kube-tokens.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 import type { Narrator } from './narrator.ts'
-import { AUDIENCE, POD_ADDRESSES, type Stage } from './stage.ts'
+import { AUDIENCE, POD_ADDRESSES, type ServeRig } from '../kit/serve-rig.ts'
 
-type Scene = { readonly stage: Stage; readonly narrator: Narrator; readonly cast: Cast }
+type Scene = { readonly rig: ServeRig; readonly narrator: Narrator; readonly cast: Cast }
 /** The worker whose pod is deleted, with the token it still holds. */
 type Leaver = { readonly socket: WebSocket; readonly token: string }
 type Cast = { readonly a: Pod; readonly b: Pod; readonly c: Pod }
@@ -16,9 +16,9 @@ type Cast = { readonly a: Pod; readonly b: Pod; readonly c: Pod }
 const [ADDRESS_A, ADDRESS_B, ADDRESS_C] = POD_ADDRESSES
 
 /** Resolves with the pod that plays worker-a, which is still there at the end. */
-export const tellStory = async (stage: Stage, narrator: Narrator): Promise<Pod> => {
-  const cast = introduceCast(stage, narrator)
-  const scene = { stage, narrator, cast }
+export const tellStory = async (rig: ServeRig, narrator: Narrator): Promise<Pod> => {
+  const cast = introduceCast(rig, narrator)
+  const scene = { rig, narrator, cast }
   await showAdmission(scene)
   await showIdentityHeaders(scene)
   const leaver = await showInBand(scene)
@@ -30,19 +30,16 @@ export const tellStory = async (stage: Stage, narrator: Narrator): Promise<Pod> 
   return cast.a
 }
 
-const introduceCast = (stage: Stage, narrator: Narrator): Cast => {
+const introduceCast = (rig: ServeRig, narrator: Narrator): Cast => {
   narrator.chapter('The stage, all of it on this machine')
-  narrator.fact('Kubernetes API', `${stage.api.url} (a stand-in, TLS with its own CA)`)
-  narrator.fact('gateway', `${stage.gateway.url} (a stand-in that echoes)`)
-  narrator.fact(
-    'auth sidecar',
-    `${stage.url}, admin ${stage.adminUrl}, process ${stage.sidecar.pid}`,
-  )
-  narrator.fact('its configuration', stage.configFile)
+  narrator.fact('Kubernetes API', `${rig.api.url} (a stand-in, TLS with its own CA)`)
+  narrator.fact('gateway', `${rig.gateway.url} (a stand-in that echoes)`)
+  narrator.fact('auth sidecar', `${rig.url}, admin ${rig.adminUrl}, process ${rig.sidecar.pid}`)
+  narrator.fact('its configuration', rig.configFile)
   const cast = {
-    a: stage.createPod('worker-a', ADDRESS_A),
-    b: stage.createPod('worker-b', ADDRESS_B),
-    c: stage.createPod('worker-c', ADDRESS_C),
+    a: rig.createPod('worker-a', ADDRESS_A),
+    b: rig.createPod('worker-b', ADDRESS_B),
+    c: rig.createPod('worker-c', ADDRESS_C),
   }
   for (const { metadata, status } of Object.values(cast)) {
     narrator.fact(`pod ${metadata.name}`, `${status.podIP} as openclaw/openclaw-worker`)
@@ -50,18 +47,18 @@ const introduceCast = (stage: Stage, narrator: Narrator): Cast => {
   return cast
 }
 
-const showAdmission = async ({ stage, narrator, cast }: Scene): Promise<void> => {
+const showAdmission = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('A worker shows the token Kubernetes mounted for it, and is in')
-  const outcome = await stage.connect(ADDRESS_A, stage.mint({ pod: cast.a }))
+  const outcome = await rig.connect(ADDRESS_A, rig.mint({ pod: cast.a }))
   narrator.check('worker-a connects with its ServiceAccount token', statusOf(outcome), outcome.ok)
   if (!outcome.ok) return
   const answer = await say(outcome.socket, 'hello from worker-a')
   narrator.check('it says «hello from worker-a», the gateway', `«${answer}»`, isEcho(answer, 'a'))
 }
 
-const showIdentityHeaders = async ({ stage, narrator, cast }: Scene): Promise<void> => {
+const showIdentityHeaders = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('What the gateway saw of it: an identity it can rely on')
-  const headers = identityHeaders(stage)
+  const headers = identityHeaders(rig)
   for (const [name, value] of headers) narrator.fact(name, shorten(value))
   narrator.gap()
   const of = (name: string) => headers.find(([each]) => each === name)?.[1]
@@ -70,17 +67,17 @@ const showIdentityHeaders = async ({ stage, narrator, cast }: Scene): Promise<vo
     of('X-OpenClaw-K8s-Pod-Uid') === cast.a.metadata.uid &&
     of('X-Forwarded-For') === ADDRESS_A
   narrator.check('the pod, its uid and its address', 'the true ones', isItsPod)
-  const isSigned = await verifyAssertion(stage, of('X-OpenClaw-K8s-Assertion') ?? '')
+  const isSigned = await verifyAssertion(rig, of('X-OpenClaw-K8s-Assertion') ?? '')
   narrator.check('the assertion, by /.well-known/jwks.json', 'signature holds', isSigned)
-  const handshake = stage.gateway.handshakes.at(-1)
+  const handshake = rig.gateway.handshakes.at(-1)
   const isHidden = handshake?.headers.authorization === undefined
   narrator.check("the worker's own token", 'never left the sidecar', isHidden)
 }
 
-const showInBand = async ({ stage, narrator, cast }: Scene): Promise<Leaver | undefined> => {
+const showInBand = async ({ rig, narrator, cast }: Scene): Promise<Leaver | undefined> => {
   narrator.chapter('A worker that cannot set headers shows its token in the first message')
-  const token = stage.mint({ pod: cast.b })
-  const outcome = await stage.connectInBand(ADDRESS_B, {
+  const token = rig.mint({ pod: cast.b })
+  const outcome = await rig.connectInBand(ADDRESS_B, {
     type: 'connect.request',
     authMode: 'k8s-sa',
     saToken: token,
@@ -94,10 +91,10 @@ const showInBand = async ({ stage, narrator, cast }: Scene): Promise<Leaver | un
   return { socket: outcome.socket, token }
 }
 
-const showRefusals = async ({ stage, narrator, cast }: Scene): Promise<void> => {
+const showRefusals = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('Who is not let in, and the code that says why')
-  const stranger = stage.createPod('stranger', ADDRESS_C, 'default')
-  const before = stage.api.counts.tokenReviews
+  const stranger = rig.createPod('stranger', ADDRESS_C, 'default')
+  const before = rig.api.counts.tokenReviews
   const refusals: readonly [what: string, token: TokenRequest, code: string][] = [
     ['a forged signature', { pod: cast.c, key: 'forged' }, 'signature_invalid'],
     [
@@ -110,10 +107,10 @@ const showRefusals = async ({ stage, narrator, cast }: Scene): Promise<void> => 
     ['a ServiceAccount that is not on the list', { pod: stranger }, 'identity_not_allowed'],
   ]
   for (const [what, request, code] of refusals) {
-    const outcome = await stage.connect(ADDRESS_C, stage.mint(request))
+    const outcome = await rig.connect(ADDRESS_C, rig.mint(request))
     narrator.check(what, statusOf(outcome), codeOf(outcome) === code)
   }
-  const asked = stage.api.counts.tokenReviews - before
+  const asked = rig.api.counts.tokenReviews - before
   narrator.check('TokenReviews the API server was asked for', String(asked), asked === 0)
 }
 
@@ -133,14 +130,14 @@ const SPOOFED: Readonly<Record<string, string>> = {
 }
 const LIES = new Set(Object.values(SPOOFED))
 
-const showSpoofing = async ({ stage, narrator, cast }: Scene): Promise<void> => {
+const showSpoofing = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('A worker with a good token lies about who it is')
-  const outcome = await stage.connect(ADDRESS_C, stage.mint({ pod: cast.c }), SPOOFED)
+  const outcome = await rig.connect(ADDRESS_C, rig.mint({ pod: cast.c }), SPOOFED)
   narrator.check('worker-c connects with headers of its own', statusOf(outcome), outcome.ok)
   narrator.gap()
   narrator.say('On the left what it sent, on the right what the gateway saw under any such name:')
   narrator.gap()
-  const seen = seenHeaders(stage)
+  const seen = seenHeaders(rig)
   for (const [name, lie] of Object.entries(SPOOFED)) {
     const values = seen.filter(([each]) => fold(each) === fold(name)).map(([, value]) => value)
     const came = values.length === 0 ? 'nothing' : values.map(shorten).join(' and ') || 'empty'
@@ -153,39 +150,39 @@ const showSpoofing = async ({ stage, narrator, cast }: Scene): Promise<void> => 
 
 const isLie = (value: string): boolean => LIES.has(value)
 
-const showStolenToken = async ({ stage, narrator, cast }: Scene): Promise<void> => {
+const showStolenToken = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('A stolen token: good, but shown from another address than its pod has')
-  const outcome = await stage.connect(ADDRESS_C, stage.mint({ pod: cast.a }))
+  const outcome = await rig.connect(ADDRESS_C, rig.mint({ pod: cast.a }))
   const isRefused = codeOf(outcome) === 'source_address_mismatch'
   narrator.check(`worker-a's token from ${ADDRESS_C}`, statusOf(outcome), isRefused)
 }
 
-const showRevocation = async ({ stage, narrator }: Scene, leaver?: Leaver): Promise<void> => {
+const showRevocation = async ({ rig, narrator }: Scene, leaver?: Leaver): Promise<void> => {
   narrator.chapter('A pod is deleted: its stream closes, its token is worth nothing')
   if (leaver === undefined) return narrator.check('worker-b has a stream', 'it has none', false)
   const deletedAt = performance.now()
-  stage.api.deletePod('openclaw', 'worker-b')
+  rig.api.deletePod('openclaw', 'worker-b')
   const { code, reason } = await closed(leaver.socket)
   const ms = Math.round(performance.now() - deletedAt)
   const isRevoked = code === 1008 && reason === 'pod_deleted'
   narrator.check("worker-b's stream is closed", `${code} ${reason}, ${ms} ms later`, isRevoked)
-  const again = await stage.connect(ADDRESS_B, leaver.token)
+  const again = await rig.connect(ADDRESS_B, leaver.token)
   narrator.check('worker-b comes again with its token', statusOf(again), codeOf(again) === reason)
   narrator.gap()
   narrator.say('The API server, like a real one, would have called that token good a while longer.')
 }
 
-const showTraces = async ({ stage, narrator }: Scene): Promise<void> => {
+const showTraces = async ({ rig, narrator }: Scene): Promise<void> => {
   narrator.chapter('What is left behind: one audit line a decision, and the metrics')
   const lines = [
-    await stage.sidecar.stdout.wait(({ event }) => event === 'k8s-auth-success'),
-    // Failures nobody has signed for are gathered for a second.
-    await stage.sidecar.stdout.wait(({ code }) => code === 'signature_invalid'),
-    await stage.sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed'),
+    await rig.sidecar.stdout.wait(({ event }) => event === 'k8s-auth-success'),
+    // Failures without a verified signature are collected for a second.
+    await rig.sidecar.stdout.wait(({ code }) => code === 'signature_invalid'),
+    await rig.sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed'),
   ]
   for (const line of lines) narrator.say(spaced(JSON.stringify(line)))
   narrator.gap()
-  const series = (await stage.scrape()).filter((line) =>
+  const series = (await rig.scrape()).filter((line) =>
     /^openclaw_k8s_(auth_|sessions_active|stream_messages|stream_closes)/.test(line),
   )
   for (const line of series) narrator.say(line)
@@ -194,10 +191,10 @@ const showTraces = async ({ stage, narrator }: Scene): Promise<void> => {
   narrator.check('workers admitted, by the metrics', String(successes), successes === 3)
 }
 
-const statusOf = (outcome: Awaited<ReturnType<Stage['connect']>>): string =>
+const statusOf = (outcome: Awaited<ReturnType<ServeRig['connect']>>): string =>
   outcome.ok ? '101 admitted' : `${outcome.status} ${codeOf(outcome)}`
 
-const codeOf = (outcome: Awaited<ReturnType<Stage['connect']>>): string =>
+const codeOf = (outcome: Awaited<ReturnType<ServeRig['connect']>>): string =>
   outcome.ok ? 'admitted' : ((outcome.body as Refusal | undefined)?.error?.type ?? 'no code')
 
 type Refusal = { readonly error?: { readonly type?: string } }
@@ -209,20 +206,20 @@ const say = async (socket: WebSocket, text: string): Promise<string> => {
 
 const isEcho = (text: string, worker: string): boolean => text === `hello from worker-${worker}`
 
-const seenHeaders = (stage: Stage): readonly (readonly [string, string])[] => {
-  const raw = stage.gateway.handshakes.at(-1)?.rawHeaders ?? []
+const seenHeaders = (rig: ServeRig): readonly (readonly [string, string])[] => {
+  const raw = rig.gateway.handshakes.at(-1)?.rawHeaders ?? []
   return raw.flatMap((name, at) => (at % 2 === 0 ? [[name, raw[at + 1] ?? ''] as const] : []))
 }
 
-const identityHeaders = (stage: Stage) =>
-  seenHeaders(stage).filter(([name]) => name.toLowerCase().startsWith('x-'))
+const identityHeaders = (rig: ServeRig) =>
+  seenHeaders(rig).filter(([name]) => name.toLowerCase().startsWith('x-'))
 
-/** What a careless server takes for the same header. */
+/** Names that a careless server takes for the same header. */
 const fold = (name: string): string => name.toLowerCase().replaceAll(/[._]/g, '-')
 
 const JWT = /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/
 
-/** No JWT is shown whole, not even one that only speaks to the gateway. */
+/** A JWT is never shown whole, not even one that is only for the gateway. */
 const shorten = (value: string): string => {
   if (value === '') return '(empty)'
   return JWT.test(value) ? `${value.slice(0, 16)}… (${value.length} characters)` : value
@@ -235,8 +232,8 @@ const valueOf = (series: readonly string[], name: string): number =>
   Number(series.find((line) => line.startsWith(`${name} `))?.slice(name.length))
 
 /** As a gateway would: the key from the admin port, EdDSA, the right audience. */
-const verifyAssertion = async (stage: Stage, assertion: string): Promise<boolean> => {
-  const response = await fetch(`${stage.adminUrl}/.well-known/jwks.json`)
+const verifyAssertion = async (rig: ServeRig, assertion: string): Promise<boolean> => {
+  const response = await fetch(`${rig.adminUrl}/.well-known/jwks.json`)
   const { keys } = (await response.json()) as { keys: readonly Record<string, string>[] }
   const [head = '', claims = '', signature = ''] = assertion.split('.')
   const jwk = keys[0]

@@ -1,4 +1,4 @@
-/** The chart by the book: lint, schemas, unit suites, its README, and what it shares with the code. */
+/** The chart passes lint, schemas and unit suites, and matches its README and the code. */
 
 import assert from 'node:assert/strict'
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
@@ -9,14 +9,14 @@ import { installCrds } from './crds.ts'
 import { CHART, CI_VALUES, render, renderText, templateArgs } from './render.ts'
 import { SCHEMA_LOCATION, writeSchemas } from './schemas.ts'
 import { renderValuesSchema } from '../tools/values-schema.ts'
-import { openSite, type Site } from './site.ts'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 import { buildTool, findTool, mustRun, run } from './tools.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 describe('chart', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const ciFiles = CI_VALUES.map((name) => join(CHART, 'ci', name))
   /** The chart's own values, and each feature's. */
   const variants = [
@@ -28,14 +28,14 @@ describe('chart', { skip }, () => {
   test('helm lint has nothing to say, whatever values', async () => {
     for (const values of variants) {
       const flags = values.map((file) => `--values=${file}`)
-      await site.helm('lint', '--strict', CHART, ...flags)
+      await rig.helm('lint', '--strict', CHART, ...flags)
     }
   })
 
   test('there is a values file for every feature, and each of them makes a difference', async () => {
-    const plain = await renderText(site, { set: ['gateway.token=the-token-of-the-gateway'] })
+    const plain = await renderText(rig, { set: ['gateway.token=the-token-of-the-gateway'] })
     for (const file of ciFiles.filter((each) => !each.endsWith('/default-values.yaml'))) {
-      const text = await renderText(site, {
+      const text = await renderText(rig, {
         values: [file],
         set: ['gateway.token=the-token-of-the-gateway'],
       })
@@ -50,9 +50,9 @@ describe('chart', { skip }, () => {
     const kubeconform = findTool('kubeconform')
 
     before(async () => {
-      schemas = join(site.directory, 'schemas')
-      noCrds = await installCrds(site.api)
-      assert.ok((await writeSchemas(site.api, schemas)) > 50)
+      schemas = join(rig.directory, 'schemas')
+      noCrds = await installCrds(rig.api)
+      assert.ok((await writeSchemas(rig.api, schemas)) > 50)
     })
 
     const validate = (input: string) => {
@@ -65,15 +65,15 @@ describe('chart', { skip }, () => {
       if ('why' in kubeconform) return t.skip(kubeconform.why)
       if (noCrds !== undefined) return t.skip(noCrds)
       for (const values of variants) {
-        const { code, stdout, stderr } = await validate(await renderText(site, { values }))
+        const { code, stdout, stderr } = await validate(await renderText(rig, { values }))
         assert.equal(code, 0, `${values.join()}: ${stdout}${stderr}`)
         assert.match(stdout, /Valid: [1-9]\d*, Invalid: 0, Errors: 0, Skipped: 0/)
       }
     })
 
-    test('a misspelt field, a wrong type and an unknown kind do not', async (t) => {
+    test('a misspelled field, a wrong type and an unknown kind do not', async (t) => {
       if ('why' in kubeconform) return t.skip(kubeconform.why)
-      const text = await renderText(site, { set: ['networkPolicy.enabled=true'] })
+      const text = await renderText(rig, { set: ['networkPolicy.enabled=true'] })
       const wrong = [
         text.replace('podSelector:', 'podSelectors:'),
         text.replace(/containerPort: \d+/, 'containerPort: eighty'),
@@ -86,16 +86,16 @@ describe('chart', { skip }, () => {
     })
   })
 
-  test('a cluster without the kinds of others is told so, by name', async () => {
+  test('on a cluster without the optional kinds the missing ones are named', async () => {
     for (const kind of ['podMonitor', 'serviceMonitor', 'prometheusRule']) {
       const set = [`monitoring.${kind}.enabled=true`]
       const flags = templateArgs({ set })
-      const { code, stderr } = await site.tryHelm('template', ...flags)
+      const { code, stderr } = await rig.tryHelm('template', ...flags)
       assert.notEqual(code, 0, `${kind} cannot be made there`)
       assert.match(stderr, new RegExp(kind, 'i'))
     }
     const assumed = ['monitoring.podMonitor.enabled=true', 'monitoring.assumeCrds=true']
-    const objects = await render(site, { set: assumed, withCrds: false })
+    const objects = await render(rig, { set: assumed, withCrds: false })
     assert.equal(objects.filter(({ kind }) => kind === 'PodMonitor').length, 1)
   })
 
@@ -111,7 +111,7 @@ describe('chart', { skip }, () => {
       ['unheardOf=1', 'unheardOf'],
     ] as const
     for (const [set, key] of cases) {
-      const { code, stderr } = await site.tryHelm('template', ...templateArgs({ set: [set] }))
+      const { code, stderr } = await rig.tryHelm('template', ...templateArgs({ set: [set] }))
       assert.notEqual(code, 0, `${set} is taken`)
       assert.ok(stderr.includes(key), `${set}: ${stderr}`)
     }
@@ -140,7 +140,7 @@ describe('chart', { skip }, () => {
   test('helm-docs would write the same README', async (t) => {
     const tool = await buildTool('helm-docs')
     if ('why' in tool) return t.skip(tool.why)
-    const copy = join(site.directory, 'docs', 'openclaw')
+    const copy = join(rig.directory, 'docs', 'openclaw')
     cpSync(CHART, copy, { recursive: true })
     writeFileSync(join(copy, 'README.md'), '')
     await mustRun({
@@ -153,10 +153,10 @@ describe('chart', { skip }, () => {
     )
   })
 
-  test('the notes tell the next commands, which name what was made', async () => {
+  test('the notes give the next commands, with the names of what was created', async () => {
     for (const release of ['openclaw', 'foo']) {
       const args = ['install', ...templateArgs({ release, namespace: 'somewhere' })]
-      const text = await site.helm(...args, '--dry-run=client')
+      const text = await rig.helm(...args, '--dry-run=client')
       const fullname = release === 'openclaw' ? 'openclaw' : 'foo-openclaw'
       const notes = text.slice(text.indexOf('NOTES:'))
       assert.match(notes, /kubectl /)
@@ -167,17 +167,17 @@ describe('chart', { skip }, () => {
   })
 
   test('everything the chart reads is packed with it', async () => {
-    const packed = join(site.directory, 'packed')
-    await site.helm('package', CHART, `--destination=${packed}`)
+    const packed = join(rig.directory, 'packed')
+    await rig.helm('package', CHART, `--destination=${packed}`)
     const archive = join(packed, 'openclaw-0.1.0.tgz')
     assert.ok(existsSync(archive))
     const seed = ['--set', 'gateway.token=the-token-of-the-gateway']
     const [, , ...rest] = templateArgs()
-    const text = await site.helm('template', 'openclaw', archive, ...rest, ...seed)
+    const text = await rig.helm('template', 'openclaw', archive, ...rest, ...seed)
     assert.equal(
       withoutChance(text),
       withoutChance(
-        await renderText(site, {
+        await renderText(rig, {
           set: ['gateway.token=the-token-of-the-gateway'],
           withCrds: false,
         }),
@@ -200,6 +200,6 @@ const openPaths = (schema: Schema, path = ''): readonly string[] => [
   ),
 ]
 
-/** Without what is drawn anew each time. */
+/** Without the values that are random each time. */
 const withoutChance = (text: string): string =>
   text.replaceAll(/^( +(?:device-seed|token|checksum\/[a-z-]+): ).*$/gm, '$1…')

@@ -1,4 +1,4 @@
-/** The documents the chart renders, read by the programs they are for. */
+/** The documents that the chart renders, read by the programs that use them. */
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -10,10 +10,10 @@ import { parse } from 'yaml'
 import { createAuthority } from '../kit/authority.ts'
 import { ofKind, templateOf, type Container, type KubeObject } from './objects.ts'
 import { CHART, CI_VALUES, render } from './render.ts'
-import { openSite, type Site } from './site.ts'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 import { run } from './tools.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const SIDECAR = join(import.meta.dirname, '../../sidecar/src/main.ts')
@@ -28,13 +28,13 @@ type Variant = {
 }
 
 describe('configuration', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   let variants: readonly Variant[]
 
   before(async () => {
     variants = await Promise.all(
       ['values.yaml', ...CI_VALUES.map((name) => `ci/${name}`)].map(async (name) => {
-        const objects = await render(site, { values: [join(CHART, name)] })
+        const objects = await render(rig, { values: [join(CHART, name)] })
         const text = ofKind(objects, 'ConfigMap').flatMap(({ data }) => data?.['config.yaml'] ?? [])
         assert.equal(text.length, 1, name)
         const [only = ''] = text
@@ -45,7 +45,7 @@ describe('configuration', { skip }, () => {
   })
 
   const checkConfig = (text: string, flags: readonly string[] = []) => {
-    const file = join(site.directory, 'config.yaml')
+    const file = join(rig.directory, 'config.yaml')
     writeFileSync(file, text)
     return run({
       path: process.execPath,
@@ -57,8 +57,8 @@ describe('configuration', { skip }, () => {
     const authority = await createAuthority()
     const { cert, key } = await authority.issue({ commonName: 'openclaw-gateway' })
     const files = {
-      certFile: join(site.directory, 'tls.crt'),
-      keyFile: join(site.directory, 'tls.key'),
+      certFile: join(rig.directory, 'tls.crt'),
+      keyFile: join(rig.directory, 'tls.key'),
     }
     writeFileSync(files.certFile, cert)
     writeFileSync(files.keyFile, key)

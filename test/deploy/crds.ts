@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Api, Json } from '../cluster/api.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { parseObjects } from './objects.ts'
 import { fetchModule } from './tools.ts'
@@ -28,7 +28,7 @@ export const CRD_API_VERSIONS = ['monitoring.coreos.com/v1', 'cert-manager.io/v1
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
 const SERVED_WITHIN_MS = 30_000
 
-/** Makes the server know them until it is told not to; says why where that cannot be. */
+/** Adds them to the server until they are removed; says why if that is impossible. */
 export const installCrds = async (api: Api): Promise<string | undefined> => {
   for (const { files, ...source } of SOURCES) {
     const fetched = await fetchModule(source)
@@ -40,13 +40,13 @@ export const installCrds = async (api: Api): Promise<string | undefined> => {
     }
   }
   for (const version of CRD_API_VERSIONS)
-    await eventually(version, SERVED_WITHIN_MS, isServed(api, version))
+    await waitForProcess(version, SERVED_WITHIN_MS, isServed(api, version))
   return undefined
 }
 
 const installCrd = async (api: Api, name: string, crd: object): Promise<void> => {
   const path = `${CRDS}/${name}`
-  // Somebody else's stays as it is.
+  // One that is not ours stays as it is.
   if ((await api.call({ method: 'GET', path })).status === 200) return
   await api.must({ method: 'POST', path: CRDS, body: crd })
   keepTrackOf(() => api.call({ method: 'DELETE', path }))

@@ -1,29 +1,29 @@
-/** `deploy-helm.sh NAME`: a new token on a fresh install, the one there is on an upgrade. */
+/** `deploy-helm.sh NAME`: a new token on a fresh install, the existing one on an upgrade. */
 
 import assert from 'node:assert/strict'
 import { mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { keepTrackOf } from '../kit/leftovers.ts'
-import { freshName, openSite, removeNamespace, type Site } from './site.ts'
+import { freshName, startDeployRig, removeNamespace, type DeployRig } from './deploy-rig.ts'
 import { findTool } from './tools.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const SCRIPT = JSON.stringify(join(import.meta.dirname, '../../deploy-helm.sh'))
 
 describe('deploy-helm.sh', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const deploy = (args: string, env: Readonly<Record<string, string>> = { NAMESPACE: namespace }) =>
-    site.shell(`exec ${SCRIPT} ${args}`, env)
+    rig.shell(`exec ${SCRIPT} ${args}`, env)
   const get = (object: string, path: string) =>
-    site.kubectl('get', object, `--namespace=${namespace}`, `-o=jsonpath={${path}}`)
+    rig.kubectl('get', object, `--namespace=${namespace}`, `-o=jsonpath={${path}}`)
   const token = () => get('secret/foo-openclaw-gateway-token', '.data.token')
   let drawn: string
 
-  before(() => keepTrackOf(() => removeNamespace(site.api, namespace)))
+  before(() => keepTrackOf(() => removeNamespace(rig.api, namespace)))
 
   test('a fresh install makes the namespace and draws a token', async () => {
     const { code, stdout, stderr } = await deploy('foo --set workers.autoscaling.maxReplicas=3')
@@ -43,25 +43,25 @@ describe('deploy-helm.sh', { skip }, () => {
   })
 
   test('a deleted Secret rotates the token', async () => {
-    await site.kubectl('delete', 'secret/foo-openclaw-gateway-token', `--namespace=${namespace}`)
+    await rig.kubectl('delete', 'secret/foo-openclaw-gateway-token', `--namespace=${namespace}`)
     assert.equal((await deploy('foo')).code, 0)
     assert.notEqual(await token(), drawn)
   })
 
-  test('without a name it says what it wants, and without its tools which', async () => {
+  test('without a name it prints its usage, and without its tools it names them', async () => {
     for (const args of ['', '--set a=b']) {
       const { code, stderr } = await deploy(args)
       assert.equal(code, 64, args)
       assert.match(stderr, /deploy-helm\.sh NAME/)
     }
     assert.equal((await deploy('--help')).code, 0)
-    const bare = join(site.directory, 'bare')
+    const bare = join(rig.directory, 'bare')
     mkdirSync(bare)
     for (const name of ['bash', 'dirname', 'readlink']) {
       const tool = findTool(name)
       if ('path' in tool) symlinkSync(tool.path, join(bare, name))
     }
-    const { code, stderr } = await site.shell(`exec "$BASH" ${SCRIPT} foo`, { PATH: bare })
+    const { code, stderr } = await rig.shell(`exec "$BASH" ${SCRIPT} foo`, { PATH: bare })
     assert.equal(code, 69)
     assert.match(stderr, /needs helm/)
   })

@@ -4,15 +4,15 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { closed, connectWorker } from '../kit/worker-client.ts'
 import type { Running } from '../openclaw/processes.ts'
 import { adoptPod, type PodProcesses } from './kubelet.ts'
 import { CHART } from './render.ts'
-import { freshName, openNamespace, openSite, type Site } from './site.ts'
+import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const PODS_WITHIN_MS = 30_000
@@ -22,7 +22,7 @@ const ENDED_WITHIN_MS = 10_000
 const AUDIT_MS_MAX = 10_000
 
 describe('a worker of the chart', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const at = `--namespace=${namespace}`
   let gatewayPod: PodProcesses
@@ -33,35 +33,35 @@ describe('a worker of the chart', { skip }, () => {
   const ends: (() => Promise<unknown>)[] = []
 
   before(async () => {
-    ends.push(await openNamespace(site, namespace))
+    ends.push(await openNamespace(rig, namespace))
     stub = await startGatewayStub()
     ends.push(() => stub.close())
     const set = [`gateway.url=${stub.url}`, 'gateway.protocol=stream']
     const flags = set.map((each) => `--set=sidecar.config.${each}`)
-    await site.helm('install', 'openclaw', CHART, at, ...flags)
+    await rig.helm('install', 'openclaw', CHART, at, ...flags)
     const podNamed = async (prefix: string): Promise<string> => {
       let name: string | undefined
-      await eventually(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
-        const names = (await site.kubectl('get', 'pods', at, '-o=name')).split('\n')
+      await waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
+        const names = (await rig.kubectl('get', 'pods', at, '-o=name')).split('\n')
         name = names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
         return name !== undefined
       })
       return name ?? ''
     }
-    gatewayPod = await adoptPod(site, namespace, await podNamed('openclaw-gateway-0'), '127.2.0.1')
-    workerPod = await adoptPod(site, namespace, await podNamed('openclaw-worker-'), '127.2.0.2')
+    gatewayPod = await adoptPod(rig, namespace, await podNamed('openclaw-gateway-0'), '127.2.0.1')
+    workerPod = await adoptPod(rig, namespace, await podNamed('openclaw-worker-'), '127.2.0.2')
     sidecar = await gatewayPod.startSidecar([
       'listen.workers=127.0.0.1:0',
       'listen.admin=127.0.0.1:0',
     ])
     ends.push(keepTrackOf(() => sidecar.end('SIGTERM')))
-    await eventually('its ports', READY_WITHIN_MS, () => {
+    await waitForProcess('its ports', READY_WITHIN_MS, () => {
       assert.ok(!sidecar.hasExited(), sidecar.tell())
       const line = sidecar.errors.find((each) => each.includes('"listening"'))
       if (line !== undefined) ports = JSON.parse(line) as typeof ports
       return line !== undefined
     })
-    await eventually('readiness', READY_WITHIN_MS, async () => {
+    await waitForProcess('readiness', READY_WITHIN_MS, async () => {
       assert.ok(!sidecar.hasExited(), sidecar.tell())
       return (await fetch(`http://${ports.admin}/readyz`)).ok
     })
@@ -95,10 +95,10 @@ describe('a worker of the chart', { skip }, () => {
     const outcome = await connect(token, workerPod.ip)
     assert.ok(outcome.ok)
     const end = closed(outcome.socket)
-    await site.kubectl('delete', 'pod', workerPod.name, at, '--force', '--grace-period=0')
+    await rig.kubectl('delete', 'pod', workerPod.name, at, '--force', '--grace-period=0')
     let code: number | undefined
     void end.then((close) => (code = close.code))
-    await eventually('the end of its stream', ENDED_WITHIN_MS, () => code !== undefined)
+    await waitForProcess('the end of its stream', ENDED_WITHIN_MS, () => code !== undefined)
     assert.equal(code, 1008)
   })
 
@@ -109,7 +109,7 @@ describe('a worker of the chart', { skip }, () => {
         .map((line) => (JSON.parse(line) as { event: string }).event)
     for (const event of ['k8s-auth-success', 'k8s-auth-failed', 'k8s-session-closed']) {
       // Refusals are gathered for a second.
-      await eventually(event, AUDIT_MS_MAX, () => listEvents().includes(event))
+      await waitForProcess(event, AUDIT_MS_MAX, () => listEvents().includes(event))
     }
   })
 })

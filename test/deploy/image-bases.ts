@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 
 const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
-/** A machine may reach its registry through an authority of its own. */
+/** A machine can reach its registry through a private certificate authority. */
 const TRUST = `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`
 const LDD = 'ldd'
 const NONROOT = 65532

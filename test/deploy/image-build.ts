@@ -52,7 +52,7 @@ export const buildImage = async () => {
     '--isolation=chroot',
     '--pull-never',
     '--no-cache',
-    // The other format has no word for a health check.
+    // The other format has no health check.
     '--format=docker',
     `--file=${join(ROOT, 'Dockerfile.sidecar')}`,
     `--tag=${NAME}`,
@@ -87,7 +87,7 @@ export const buildImage = async () => {
   }
 }
 
-/** What the base images depend on: another Node or another way to make them begins anew. */
+/** What the base images depend on: another Node or another recipe rebuilds them. */
 const KEY = createHash('sha256')
   .update(readFileSync(new URL('image-bases.ts', import.meta.url)))
   .update(process.version)

@@ -1,4 +1,4 @@
-/** Runs what is in the image as a container runtime would: its user and environment, a root that cannot be written to. */
+/** Runs what is in the image as a container runtime would: with its user, its environment and a read-only root. */
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -36,7 +36,7 @@ export const runContainer = (image: Image, config: string, command: readonly str
     stdio: ['ignore', 'pipe', 'pipe'],
     env: Object.fromEntries(Env.map((each) => each.split(/=(.*)/s).slice(0, 2))),
   })
-  // Its parent's death would not end it: a process that changes its user is no longer told of that.
+  // Its parent's death would not end it: a process that changes its user no longer gets that signal.
   const end = () => {
     const first = child.exitCode === null ? firstOf(child.pid) : undefined
     if (first !== undefined) process.kill(first, 'SIGKILL')
@@ -75,7 +75,7 @@ export const runContainer = (image: Image, config: string, command: readonly str
   }
 }
 
-/** Process 1 as this machine numbers it, while there is one: 0 would mean whoever asks. */
+/** Process 1 as this machine numbers it, while it runs: 0 would mean the caller. */
 const firstOf = (pid = 0): number | undefined => {
   const path = `/proc/${pid}/task/${pid}/children`
   const first = existsSync(path) ? Number(readFileSync(path, 'utf8').trim()) : 0

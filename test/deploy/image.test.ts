@@ -1,4 +1,4 @@
-/** The image as it is built: what it says of itself, what is in it, and that it runs where nothing else does. */
+/** The image as it is built: its metadata, its content, and that it runs with nothing else. */
 
 import assert from 'node:assert/strict'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { version } from '@openclaw-k8s/auth-sidecar/version.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { closed, nextMessage, openWorker } from '../kit/worker-client.ts'
@@ -60,7 +60,7 @@ const serve = async (
   })
   const listening = JSON.parse(await sidecar.logged('"listening"')) as Record<string, string>
   const ask = (path: string) => fetch(`http://${listening['admin']}${path}`)
-  await eventually('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
+  await waitForProcess('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
   /** Another command in the same container, as a hook or an operator runs it. */
   const exec = (name: string) => {
     const found = [
@@ -100,7 +100,7 @@ describe('the image', () => {
     })
   })
 
-  test('adds one program and its licences to its base, and nothing that is only for building', () => {
+  test('adds one program and its licenses to its base, and nothing that is only for building', () => {
     assert.deepEqual(image.files, ['app/LICENSE', 'app/THIRD_PARTY_LICENSES', 'app/auth-sidecar'])
     const program = readFileSync(join(image.root, 'app/auth-sidecar'), 'utf8')
     assert.match(program, /^#!\/nodejs\/bin\/node\n/)

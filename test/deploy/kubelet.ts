@@ -6,7 +6,7 @@ import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import type { Json } from '../cluster/api.ts'
 import { startProcess, type Exit, type Running } from '../openclaw/processes.ts'
 import { containersOf, type Container, type KubeObject, type PodTemplate } from './objects.ts'
-import type { Site } from './site.ts'
+import type { DeployRig } from './deploy-rig.ts'
 
 export type PodProcesses = Awaited<ReturnType<typeof adoptPod>>
 
@@ -47,21 +47,21 @@ const SIDECAR_IMAGE: Image = {
 }
 
 /** Makes the pod run at an address, as far as the API server can tell. */
-export const adoptPod = async (site: Site, namespace: string, name: string, ip: string) => {
+export const adoptPod = async (rig: DeployRig, namespace: string, name: string, ip: string) => {
   const path = `/api/v1/namespaces/${namespace}/pods/${name}`
-  const pod = (await site.api.must({ method: 'GET', path })) as unknown as Pod
+  const pod = (await rig.api.must({ method: 'GET', path })) as unknown as Pod
   const setStatus = (status: Json) =>
-    site.api.must({ method: 'PATCH', path: `${path}/status`, body: { status } })
+    rig.api.must({ method: 'PATCH', path: `${path}/status`, body: { status } })
   await setStatus({ phase: 'Running', podIP: ip, podIPs: [{ ip }] })
-  const root = mkdtempSync(join(site.directory, 'pod-'))
+  const root = mkdtempSync(join(rig.directory, 'pod-'))
   const find = (name_: string): Container => {
     const found = containersOf(pod).find((each) => each.name === name_)
     if (found === undefined) throw new Error(`pod ${name} has no container ${name_}`)
     return found
   }
-  const volumes = createVolumes(site, namespace, pod, root)
+  const volumes = createVolumes(rig, namespace, pod, root)
 
-  /** A container's process; `through` has the last word on its command and environment. */
+  /** A container's process; `through` can change its command and environment. */
   const start = async (
     containerName: string,
     image: Image,
@@ -74,7 +74,7 @@ export const adoptPod = async (site: Site, namespace: string, name: string, ip: 
       const isOfImage = at === 0 || word.startsWith('/')
       return through((isOfImage ? image.words[word] : undefined) ?? localize(word))
     })
-    const env = await environment(site, namespace, container)
+    const env = await environment(rig, namespace, container)
     const local = Object.entries(env).map(([key, value]) => [key, through(localize(value))])
     return startProcess({
       name: `${name}/${containerName}`,
@@ -93,13 +93,13 @@ export const adoptPod = async (site: Site, namespace: string, name: string, ip: 
     /** Where a path of a container is here. */
     locate: async (containerName: string, path_: string) =>
       (await volumes.mount(find(containerName)))(path_),
-    /** The sidecar with its rendered configuration: only paths and, if asked, options are others. */
+    /** The sidecar with its rendered configuration: only paths and, if given, options differ. */
     startSidecar: async (set: readonly string[] = []): Promise<Running> => {
       const container = find('auth-sidecar')
       const localize = await volumes.mount(container)
       const file = localize(container.args?.at(-1) ?? '')
       const flags = [...relocations(file, localize), ...set].flatMap((each) => ['--set', each])
-      const { hostname, port } = site.config.server
+      const { hostname, port } = rig.config.server
       const [command = '', ...args] = SIDECAR_IMAGE.entrypoint
       return startProcess({
         name: `${name}/auth-sidecar`,
@@ -134,13 +134,13 @@ const pathsIn = (tree: object, prefix: string): readonly (readonly [string, stri
     return isBranch ? pathsIn(value, `${prefix}${key}.`) : []
   })
 
-const createVolumes = (site: Site, namespace: string, pod: Pod, root: string) => {
+const createVolumes = (rig: DeployRig, namespace: string, pod: Pod, root: string) => {
   const ready = new Map<string, Promise<void>>()
   const directory = (volume: string) => join(root, volume)
 
   const read = async (kind: string, name: string): Promise<Data['data']> => {
     const path = `/api/v1/namespaces/${namespace}/${kind}/${name}`
-    return ((await site.api.must({ method: 'GET', path })) as Data).data
+    return ((await rig.api.must({ method: 'GET', path })) as Data).data
   }
   const token = async ({
     audience,
@@ -156,7 +156,7 @@ const createVolumes = (site: Site, namespace: string, pod: Pod, root: string) =>
       },
     }
     const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`
-    const answer = await site.api.must({ method: 'POST', path, body })
+    const answer = await rig.api.must({ method: 'POST', path, body })
     return (answer['status'] as { token: string }).token
   }
   /** Files of a source, by their path in the volume. */
@@ -182,7 +182,7 @@ const createVolumes = (site: Site, namespace: string, pod: Pod, root: string) =>
   const make = async (name: string, localize: (text: string) => string): Promise<void> => {
     mkdirSync(directory(name), { recursive: true })
     const volume = pod.spec.volumes?.find((each) => each.name === name)
-    // A claim of a StatefulSet's is no volume of its template.
+    // The claim of a StatefulSet is not a volume of its template.
     for (const [path, text] of await filesOf((volume ?? {}) as Source)) {
       const file = join(directory(name), path)
       mkdirSync(dirname(file), { recursive: true })
@@ -197,7 +197,7 @@ const createVolumes = (site: Site, namespace: string, pod: Pod, root: string) =>
       const here = new Map([[HOME, join(root, 'home')]])
       for (const { name, mountPath } of volumeMounts) here.set(mountPath, directory(name))
       const paths = [...here.keys()].toSorted((a, b) => b.length - a.length)
-      // In one pass, since ours may hold theirs.
+      // In one pass, since our paths can contain theirs.
       const theirs = new RegExp(`(?<![\\w.-])(${paths.join('|')})(?![\\w.-])`, 'g')
       const localize = (text: string) => text.replaceAll(theirs, (path) => here.get(path) ?? path)
       mkdirSync(join(root, 'home'), { recursive: true })
@@ -220,7 +220,7 @@ const present = (data: Readonly<Record<string, string>>, key: string): string =>
   return value
 }
 
-const environment = async (site: Site, namespace: string, { env = [] }: Container) => {
+const environment = async (rig: DeployRig, namespace: string, { env = [] }: Container) => {
   const all: Record<string, string> = {}
   for (const { name, value, valueFrom } of env as readonly Variable[]) {
     const from = valueFrom?.secretKeyRef
@@ -229,7 +229,7 @@ const environment = async (site: Site, namespace: string, { env = [] }: Containe
       continue
     }
     const path = `/api/v1/namespaces/${namespace}/secrets/${from.name}`
-    const { data = {} } = (await site.api.must({ method: 'GET', path })) as Data
+    const { data = {} } = (await rig.api.must({ method: 'GET', path })) as Data
     all[name] = Buffer.from(present(data, from.key), 'base64').toString()
   }
   return all

@@ -1,4 +1,4 @@
-/** `npm run test:deploy`: chart, manifests, image and alerts, proven by their own tools on the API server of `KUBECONFIG`. */
+/** `npm run test:deploy`: chart, manifests, image and alerts, checked by their own tools and on a real API server. */
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { runSuites, type Totals } from '../kit/suite-run.ts'
 
-/** Programs of their own, which end with totals as this one does. */
+/** Separate programs, which end with totals as this one does. */
 const PROGRAMS = ['product', 'image', 'observability']
 const TALLY = /^(\d+) passed, (\d+) failed, (\d+) skipped$/
 

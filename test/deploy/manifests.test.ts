@@ -8,12 +8,12 @@ import { isMatch } from './label-selector.ts'
 import { renderManifests, secretCommand } from '../tools/manifests.ts'
 import { containersOf, ofKind, parseObjects, pick, templateOf } from './objects.ts'
 import { NAMESPACE } from './render.ts'
-import { openSite, removeNamespace, type Site } from './site.ts'
+import { startDeployRig, removeNamespace, type DeployRig } from './deploy-rig.ts'
 import { findHelm } from './tools.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const MANIFESTS = join(import.meta.dirname, '../../manifests')
@@ -21,10 +21,10 @@ const EXAMPLE = join(MANIFESTS, 'overlays/example')
 const PODS_WITHIN_MS = 30_000
 
 describe('manifests', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const read = (path: string) => readFileSync(join(MANIFESTS, path), 'utf8')
-  const apply = (path = MANIFESTS) => site.kubectl('apply', '--filename', path)
-  const inside = (...args: readonly string[]) => site.kubectl('-n', NAMESPACE, ...args)
+  const apply = (path = MANIFESTS) => rig.kubectl('apply', '--filename', path)
+  const inside = (...args: readonly string[]) => rig.kubectl('-n', NAMESPACE, ...args)
 
   test('they are what the chart makes of its values', async () => {
     const helm = await findHelm()
@@ -49,17 +49,17 @@ describe('manifests', { skip }, () => {
     let close = async () => {}
 
     before(async () => {
-      // They name their namespace, and what somebody has in it is not ours to touch.
-      const { code } = await site.tryKubectl(['get', 'namespace', NAMESPACE])
+      // They name their namespace, and existing objects in it must not be touched.
+      const { code } = await rig.tryKubectl(['get', 'namespace', NAMESPACE])
       assert.notEqual(code, 0, `the server has a namespace ${NAMESPACE} already`)
-      close = keepTrackOf(() => removeNamespace(site.api, NAMESPACE))
+      close = keepTrackOf(() => removeNamespace(rig.api, NAMESPACE))
     })
     after(() => close())
 
     test('namespace, Secret, everything: the documented steps are accepted', async () => {
       await apply(join(MANIFESTS, 'namespace.yaml'))
-      await site.shell(secretCommand(read('gateway-config.yaml')))
-      const { code, stdout, stderr } = await site.tryKubectl(['apply', '--filename', MANIFESTS])
+      await rig.shell(secretCommand(read('gateway-config.yaml')))
+      const { code, stdout, stderr } = await rig.tryKubectl(['apply', '--filename', MANIFESTS])
       assert.equal(code, 0, stderr)
       assert.doesNotMatch(stderr, /warning/i, 'also what the server only warns of')
       assert.equal(stdout.match(/ created$/gm)?.length, objects().length - 1, stdout)
@@ -75,7 +75,7 @@ describe('manifests', { skip }, () => {
       )
       assert.equal(lines.length, objects().length)
       assert.equal(await secret(), secretBefore)
-      await site.kubectl('diff', '--filename', MANIFESTS)
+      await rig.kubectl('diff', '--filename', MANIFESTS)
     })
 
     test('a second time does not undo what the autoscaler, or an operator, has scaled', async () => {
@@ -90,21 +90,21 @@ describe('manifests', { skip }, () => {
     })
 
     test('the pods are made, under the Pod Security the namespace enforces', async () => {
-      await eventually('the pods', PODS_WITHIN_MS, async () => {
+      await waitForProcess('the pods', PODS_WITHIN_MS, async () => {
         const names = await inside('get', 'pods', '-o=name')
         return /openclaw-gateway-0/.test(names) && /openclaw-worker-/.test(names)
       })
     })
 
-    test('a gateway that exists gets its sidecar by the component, and its pod is made', async () => {
-      await site.kubectl('apply', '--kustomize', EXAMPLE)
-      await eventually('its pod', PODS_WITHIN_MS, async () => {
+    test('an existing gateway gets its sidecar from the component, and its pod is created', async () => {
+      await rig.kubectl('apply', '--kustomize', EXAMPLE)
+      await waitForProcess('its pod', PODS_WITHIN_MS, async () => {
         const names = await inside('get', 'pods', '--selector=app=my-gateway', '-o=name')
         return names.startsWith('pod/my-gateway-')
       })
     })
 
-    test('a Secret that was not made is missed by the pod, not made up', () => {
+    test('a pod waits for a missing Secret, which is not made up', () => {
       const text = read('gateway.yaml')
       assert.ok(text.includes('openclaw-gateway-token'))
       assert.ok(!/optional: true/.test(text))
@@ -113,7 +113,7 @@ describe('manifests', { skip }, () => {
 
   describe('the kustomize component', () => {
     test('adds the sidecar to a gateway that exists, and leaves the gateway as it was', async () => {
-      const made = parseObjects(await site.kubectl('kustomize', EXAMPLE))
+      const made = parseObjects(await rig.kubectl('kustomize', EXAMPLE))
       const original = parseObjects(read('overlays/example/gateway.yaml'))
       const workload = original.find((each) => templateOf(each) !== undefined)
       assert.ok(workload)
@@ -141,8 +141,8 @@ describe('manifests', { skip }, () => {
       )
     })
 
-    test('has the very configuration, container and rights of the chart', async () => {
-      const made = parseObjects(await site.kubectl('kustomize', EXAMPLE))
+    test('has exactly the configuration, container and rights of the chart', async () => {
+      const made = parseObjects(await rig.kubectl('kustomize', EXAMPLE))
       const configs = ofKind(made, 'ConfigMap').map(({ data }) => data?.['config.yaml'])
       assert.ok(configs.includes(read('components/sidecar/config.yaml')))
     })

@@ -1,4 +1,4 @@
-/** What NetworkPolicies mean, worked out on the objects: the same rules a network plug-in goes by. */
+/** What NetworkPolicies mean, computed from the objects: the same rules that a network plug-in follows. */
 
 import { BlockList, isIPv6 } from 'node:net'
 import { isMatch, type LabelSelector } from './label-selector.ts'
@@ -72,7 +72,7 @@ const mayLeave = (policies: readonly Placed[], { from, to, port, protocol }: Con
     ),
   )
 
-/** A pod that no policy selects is open; one that some do needs one of them to agree. */
+/** A pod that no policy selects is open; otherwise one of its policies must allow the connection. */
 const isPermitted = (verdicts: readonly boolean[]): boolean =>
   verdicts.length === 0 || verdicts.includes(true)
 

@@ -1,4 +1,4 @@
-/** Real pods on a real node: they start, workers come in by the Service, `helm test` passes, restarts lose nobody. */
+/** Real pods on a real node: workers connect through the Service, `helm test` passes, restarts lose no worker. */
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -8,15 +8,15 @@ import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { createAuthority } from '../kit/authority.ts'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { secretCommand } from '../tools/manifests.ts'
 import { parseObjects } from './objects.ts'
 import { CHART } from './render.ts'
-import { freshName, openNamespace, openSite, type Site } from './site.ts'
+import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
 import { findTool } from './tools.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 
 const IMAGES = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
 /** Not on the PATH of the sidecar's image. */
@@ -38,9 +38,9 @@ type Node = {
   }
 }
 
-/** Why there is no node for these tests. */
-const missing = async (site: Site): Promise<string | undefined> => {
-  const nodes = JSON.parse(await site.kubectl('get', 'nodes', '-o=json')) as {
+/** Why these tests have no node. */
+const missing = async (rig: DeployRig): Promise<string | undefined> => {
+  const nodes = JSON.parse(await rig.kubectl('get', 'nodes', '-o=json')) as {
     readonly items: readonly Node[]
   }
   const ready = nodes.items.filter(({ status }) =>
@@ -54,12 +54,12 @@ const missing = async (site: Site): Promise<string | undefined> => {
   return absent.length === 0 ? undefined : `no node has ${absent.join(' and ')}`
 }
 
-/** A kubelet tells of its images now and then only. */
-const missingAfterAll = async (site: Site): Promise<string | undefined> => {
-  let why = await missing(site)
+/** A kubelet reports its images only now and then. */
+const missingAfterAll = async (rig: DeployRig): Promise<string | undefined> => {
+  let why = await missing(rig)
   for (let asked = 1; why !== undefined && asked < ASKED_MAX; asked += 1) {
     await setTimeout(ASK_EVERY_MS)
-    why = await missing(site)
+    why = await missing(rig)
   }
   return why
 }
@@ -67,44 +67,44 @@ const missingAfterAll = async (site: Site): Promise<string | undefined> => {
 const why = 'why' in found ? found.why : await missingAfterAll(found)
 
 describe('on a node', { skip: why ?? false }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const at = `--namespace=${namespace}`
   const local = `--values=${join(CHART, 'values-local.yaml')}`
   let close: () => Promise<void>
 
   before(async () => {
-    close = await openNamespace(site, namespace)
-    await site.helm('install', 'openclaw', CHART, at, local, ...QUICK)
+    close = await openNamespace(rig, namespace)
+    await rig.helm('install', 'openclaw', CHART, at, local, ...QUICK)
   })
   after(() => close?.())
 
-  const rollout = (workload: string) => site.kubectl('rollout', 'status', workload, at, ROLLOUT)
+  const rollout = (workload: string) => rig.kubectl('rollout', 'status', workload, at, ROLLOUT)
   const upgrade = async (...flags: readonly string[]): Promise<void> => {
-    await site.helm('upgrade', 'openclaw', CHART, at, local, ...QUICK, ...flags)
+    await rig.helm('upgrade', 'openclaw', CHART, at, local, ...QUICK, ...flags)
     await rollout('statefulset/openclaw-gateway')
   }
   const exec = (container: string, script: string, node = 'node') =>
-    site.kubectl('exec', 'openclaw-gateway-0', at, '-c', container, '--', node, '-e', script)
+    rig.kubectl('exec', 'openclaw-gateway-0', at, '-c', container, '--', node, '-e', script)
   const metric = async (series: string): Promise<number> => {
     const path = `/api/v1/namespaces/${namespace}/pods/openclaw-gateway-0:9464/proxy/metrics`
-    const { stdout } = await site.tryKubectl(['get', '--raw', path])
+    const { stdout } = await rig.tryKubectl(['get', '--raw', path])
     const line = stdout.split('\n').find((each) => each.startsWith(`${series} `))
     return Number(line?.slice(series.length + 1) ?? Number.NaN)
   }
   const sessions = () => metric(`openclaw_k8s_sessions_active{namespace="${namespace}"}`)
   const connected = (workers: number) =>
-    eventually(
+    waitForProcess(
       `${workers} workers are in`,
       WORKERS_WITHIN_MS,
       async () => (await sessions()) === workers,
     )
   const workerPods = async (): Promise<readonly string[]> => {
     const selector = '--selector=app.kubernetes.io/name=openclaw,app.kubernetes.io/component=worker'
-    return (await site.kubectl('get', 'pods', at, selector, '-o=name')).trim().split('\n')
+    return (await rig.kubectl('get', 'pods', at, selector, '-o=name')).trim().split('\n')
   }
   const helmTest = async (): Promise<void> => {
-    const { code, stdout, stderr } = await site.tryHelm('test', 'openclaw', at, '--logs')
+    const { code, stdout, stderr } = await rig.tryHelm('test', 'openclaw', at, '--logs')
     assert.equal(code, 0, stderr)
     assert.match(stdout, /own token.*: admitted/)
     assert.match(stdout, /forged token: signature_invalid/)
@@ -116,30 +116,30 @@ describe('on a node', { skip: why ?? false }, () => {
 
   test('helm test passes, through the Service of the cluster', helmTest)
 
-  test('workers come in by themselves, and as many as there are', async () => {
+  test('workers connect by themselves, all of them', async () => {
     await connected(1)
-    await site.kubectl('scale', 'deployment/openclaw-worker', '--replicas=3', at)
+    await rig.kubectl('scale', 'deployment/openclaw-worker', '--replicas=3', at)
     await connected(3)
     const known = await exec('gateway', LIST_NODES)
     for (const name of await workerPods())
       assert.ok(known.includes(name.slice('pod/'.length)), known)
   })
 
-  test('a worker whose pod is deleted is out at once, and the next one comes in', async () => {
+  test('a worker whose pod is deleted is cut off at once, and the next one connects', async () => {
     const [pod = ''] = await workerPods()
     const earlier = await metric('openclaw_k8s_auth_attempts_total{result="success"}')
-    await site.kubectl('delete', pod, at, '--wait=false')
-    await eventually('the next one', WORKERS_WITHIN_MS, async () => {
+    await rig.kubectl('delete', pod, at, '--wait=false')
+    await waitForProcess('the next one', WORKERS_WITHIN_MS, async () => {
       const attempts = await metric('openclaw_k8s_auth_attempts_total{result="success"}')
       return attempts > earlier && (await sessions()) === 3
     })
-    await eventually('its device is forgotten', GONE_WITHIN_MS, async () => {
+    await waitForProcess('its device is forgotten', GONE_WITHIN_MS, async () => {
       const known = await exec('gateway', LIST_NODES)
       return !known.includes(pod.slice('pod/'.length))
     })
   })
 
-  test('the containers are who the chart says, on a root nobody can write to', async () => {
+  test('the containers run as the user the chart says, on a read-only root', async () => {
     const token = '/var/run/secrets/kubernetes.io/serviceaccount/token'
     const script = `console.log(JSON.stringify({
       uid: process.getuid(),
@@ -168,13 +168,13 @@ describe('on a node', { skip: why ?? false }, () => {
     }
     await end()
     const path = `/api/v1/namespaces/${namespace}/services/openclaw-gateway:18789/proxy/`
-    const { code, stdout, stderr } = await site.tryKubectl(['get', '--raw', path])
+    const { code, stdout, stderr } = await rig.tryKubectl(['get', '--raw', path])
     assert.notEqual(code, 0, stdout)
     assert.doesNotMatch(stdout + stderr, /<html/)
   })
 
   test('a gateway whose pod is deleted sends its workers away first, and they come back', async () => {
-    const log = site.kubectl(
+    const log = rig.kubectl(
       'logs',
       'openclaw-gateway-0',
       at,
@@ -182,7 +182,7 @@ describe('on a node', { skip: why ?? false }, () => {
       '--follow',
       '--tail=1',
     )
-    await site.kubectl('delete', 'pod', 'openclaw-gateway-0', at)
+    await rig.kubectl('delete', 'pod', 'openclaw-gateway-0', at)
     const lines = (await log).split('\n')
     const place = (part: string) => lines.findIndex((line) => line.includes(part))
     assert.ok(place('"draining"') >= 0, lines.join('\n'))
@@ -201,39 +201,39 @@ describe('on a node', { skip: why ?? false }, () => {
     await connected(3)
   })
 
-  test('with a certificate they come by TLS, and check it', async () => {
+  test('with a certificate they connect over TLS, and check it', async () => {
     const authority = await createAuthority()
     const hosts = ['openclaw-gateway', `openclaw-gateway.${namespace}.svc`]
     const { cert, key } = await authority.issue({ commonName: 'openclaw-gateway', hosts })
     const files = { 'tls.crt': cert, 'tls.key': key, 'ca.crt': authority.cert }
     const flags = Object.entries(files).map(([name, text]) => {
-      writeFileSync(join(site.directory, name), text)
-      return `--from-file=${join(site.directory, name)}`
+      writeFileSync(join(rig.directory, name), text)
+      return `--from-file=${join(rig.directory, name)}`
     })
-    await site.kubectl('create', 'secret', 'generic', 'certificate', at, ...flags)
+    await rig.kubectl('create', 'secret', 'generic', 'certificate', at, ...flags)
     await upgrade('--set=tls.existingSecret=certificate')
     await helmTest()
     await rollout('deployment/openclaw-worker')
     await connected(3)
   })
 
-  test('by the manifests, with these images, they come in too', async () => {
-    await site.helm('uninstall', 'openclaw', at, '--wait')
-    await site.kubectl('delete', 'secrets', at, '--all')
+  test('with the manifests and these images they connect too', async () => {
+    await rig.helm('uninstall', 'openclaw', at, '--wait')
+    await rig.kubectl('delete', 'secrets', at, '--all')
     const moved = (text: string) =>
       text
         .replaceAll(/\bnamespace: openclaw$/gm, `namespace: ${namespace}`)
         .replaceAll('name: openclaw:', `name: ${namespace}:`)
     const read = (name: string) => readFileSync(join(MANIFESTS, `${name}.yaml`), 'utf8')
     const command = secretCommand(read('gateway-config')).replace('-n openclaw', `-n ${namespace}`)
-    assert.equal((await site.shell(command)).code, 0)
-    const directory = join(site.directory, 'local')
+    assert.equal((await rig.shell(command)).code, 0)
+    const directory = join(rig.directory, 'local')
     mkdirSync(directory)
     for (const name of RESOURCES) writeFileSync(join(directory, `${name}.yaml`), moved(read(name)))
     writeFileSync(join(directory, 'kustomization.yaml'), KUSTOMIZATION)
-    const text = await site.kubectl('kustomize', directory)
+    const text = await rig.kubectl('kustomize', directory)
     assert.ok(parseObjects(text).length > 10)
-    const applied = await site.tryKubectl(['apply', '--filename=-'], text)
+    const applied = await rig.tryKubectl(['apply', '--filename=-'], text)
     assert.equal(applied.code, 0, applied.stderr)
     await rollout('statefulset/openclaw-gateway')
     await connected(1)

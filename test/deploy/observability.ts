@@ -16,7 +16,7 @@ const totals = { passed: 0, failed: 0, skipped: 0 }
 
 const main = async (): Promise<void> => {
   const directory = await mkdtemp(join(tmpdir(), 'observability-'))
-  // Prometheus is taken along when this ends, however it ends.
+  // Prometheus ends with this process, however it ends.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
   try {
     if (await isThere('promtool')) await runChecks(promtoolChecks(directory))

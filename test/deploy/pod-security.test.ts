@@ -1,9 +1,9 @@
-/** Pods really made of every template, where the namespace enforces the strictest Pod Security Standard. */
+/** Real pods from every template, in a namespace that enforces the strictest Pod Security Standard. */
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import {
   parseObjects,
   pick,
@@ -13,15 +13,15 @@ import {
   type Volume,
 } from './objects.ts'
 import { CHART, CI_VALUES, render } from './render.ts'
-import { freshName, openNamespace, openSite, type Site } from './site.ts'
+import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const PODS_WITHIN_MS = 30_000
 
 describe('pod security', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const at = `--namespace=${namespace}`
   /** Where pods are made one by one. */
@@ -30,7 +30,7 @@ describe('pod security', { skip }, () => {
   const closes: (() => Promise<void>)[] = []
 
   before(async () => {
-    for (const name of [namespace, bare]) closes.push(await openNamespace(site, name))
+    for (const name of [namespace, bare]) closes.push(await openNamespace(rig, name))
   })
   after(async () => {
     for (const close of closes) await close()
@@ -39,20 +39,20 @@ describe('pod security', { skip }, () => {
   /** What the server answers to a pod of this template. */
   const create = async ({ metadata = {}, spec }: PodTemplate) => {
     const account = { metadata: { name: spec.serviceAccountName ?? 'default' } }
-    await site.api.call({ method: 'POST', path: `${within}/serviceaccounts`, body: account })
+    await rig.api.call({ method: 'POST', path: `${within}/serviceaccounts`, body: account })
     const body = {
       metadata: { labels: metadata.labels, generateName: 'pod-' },
       spec: { ...spec, volumes: [...(spec.volumes ?? []), ...claimed(spec)] },
     }
-    const answer = await site.api.call({ method: 'POST', path: `${within}/pods`, body })
+    const answer = await rig.api.call({ method: 'POST', path: `${within}/pods`, body })
     return { status: answer.status, message: JSON.stringify(answer.body['message']) }
   }
-  const names = async (kind: string) => site.kubectl('get', kind, at, '-o=name')
+  const names = async (kind: string) => rig.kubectl('get', kind, at, '-o=name')
 
   test('a pod of every template of every feature is taken', async () => {
     let pods = 0
     for (const values of [[], ...CI_VALUES.map((name) => [join(CHART, 'ci', name)])]) {
-      for (const object of await render(site, { namespace: bare, values })) {
+      for (const object of await render(rig, { namespace: bare, values })) {
         const template = templateOf(object)
         if (template === undefined) continue
         const { status, message } = await create(template)
@@ -68,7 +68,7 @@ describe('pod security', { skip }, () => {
   })
 
   test('a template loosened in any way is not: the standard is enforced', async () => {
-    const objects = await render(site, { namespace: bare })
+    const objects = await render(rig, { namespace: bare })
     const template = templateOf(pick(objects, 'StatefulSet', 'openclaw-gateway'))
     assert.ok(template)
     for (const [what, loosen] of LOOSENED) {
@@ -79,46 +79,46 @@ describe('pod security', { skip }, () => {
   })
 
   describe('an installed release', () => {
-    before(() => site.helm('install', 'openclaw', CHART, at))
+    before(() => rig.helm('install', 'openclaw', CHART, at))
 
     test('gets its pods from the controllers, and its volume', async () => {
-      await eventually('the pods', PODS_WITHIN_MS, async () => {
+      await waitForProcess('the pods', PODS_WITHIN_MS, async () => {
         const pods = await names('pods')
         return /^pod\/openclaw-gateway-0$/m.test(pods) && /^pod\/openclaw-worker-/m.test(pods)
       })
       assert.match(await names('persistentvolumeclaims'), /state-openclaw-gateway-0/)
     })
 
-    test('that violated the standard would be taken too, and get none: that is why pods are asked for', async () => {
+    test('that violates the standard is accepted but gets no pods: that is why the test asks for pods', async () => {
       const loose = '--set=workers.podSecurityContext.runAsNonRoot=null'
       const looser = '--set=workers.securityContext.runAsNonRoot=null'
-      await site.helm('install', 'loose', CHART, at, loose, looser)
-      await eventually('the refusal', PODS_WITHIN_MS, async () => {
+      await rig.helm('install', 'loose', CHART, at, loose, looser)
+      await waitForProcess('the refusal', PODS_WITHIN_MS, async () => {
         const path = '-o=jsonpath={.status.conditions[?(@.type=="ReplicaFailure")].message}'
-        const message = await site.kubectl('get', 'deployment/loose-openclaw-worker', at, path)
+        const message = await rig.kubectl('get', 'deployment/loose-openclaw-worker', at, path)
         return /violates PodSecurity "restricted:latest"/.test(message)
       })
       assert.doesNotMatch(await names('pods'), /loose-openclaw-worker/)
     })
   })
 
-  test('a gateway that exists is patched as the notes say, and its pod made', async () => {
+  test('an existing gateway is patched as the notes say, and its pod is created', async () => {
     const values = `--values=${join(CHART, 'ci/sidecar-only-values.yaml')}`
-    await site.tryKubectl(['apply', at, '--filename=-'], JSON.stringify(OWN_GATEWAY))
-    const said = await site.helm('install', 'beside', CHART, at, values)
+    await rig.tryKubectl(['apply', at, '--filename=-'], JSON.stringify(OWN_GATEWAY))
+    const said = await rig.helm('install', 'beside', CHART, at, values)
     const commands = said
       .split('\n')
       .filter((line) => /^ +kubectl .*(patch\.yaml|--patch-file)/.test(line))
     assert.equal(commands.length, 2, said)
-    const directory = JSON.stringify(site.directory)
-    const { code, stderr } = await site.shell([`cd ${directory}`, ...commands].join('\n'))
+    const directory = JSON.stringify(rig.directory)
+    const { code, stderr } = await rig.shell([`cd ${directory}`, ...commands].join('\n'))
     assert.equal(code, 0, stderr)
-    await eventually('the patched pod', PODS_WITHIN_MS, async () => {
+    await waitForProcess('the patched pod', PODS_WITHIN_MS, async () => {
       const path = '-o=jsonpath={.items[*].spec.initContainers[*].name}'
-      const sidecars = await site.kubectl('get', 'pods', at, '--selector=app=my-gateway', path)
+      const sidecars = await rig.kubectl('get', 'pods', at, '--selector=app=my-gateway', path)
       return sidecars.includes('auth-sidecar')
     })
-    const json = await site.kubectl('get', 'deployment/my-gateway', at, '-o=json')
+    const json = await rig.kubectl('get', 'deployment/my-gateway', at, '-o=json')
     const template = templateOf(parseObjects(json)[0] as KubeObject)
     assert.equal(template?.spec.automountServiceAccountToken, false)
     assert.deepEqual(

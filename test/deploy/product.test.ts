@@ -3,18 +3,18 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { podAddress } from '../openclaw/namespace.ts'
 import { connectOperator, type Operator } from '../openclaw/operator.ts'
 import { PRODUCT } from '../openclaw/product.ts'
-import { runProcess, until, type Running } from '../openclaw/processes.ts'
+import { runProcess, type Running } from '../openclaw/processes.ts'
 import { isMatch } from './label-selector.ts'
 import { adoptPod, type Image, type PodProcesses } from './kubelet.ts'
 import type { Labels } from './objects.ts'
 import { CHART } from './render.ts'
-import { openSite, type Site } from './site.ts'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const PODS_WITHIN_MS = 30_000
@@ -36,44 +36,38 @@ type Service = {
 }
 
 describe("the chart's pods", { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = process.env['OPENCLAW_SUITE_NAMESPACE'] ?? ''
   const at = `--namespace=${namespace}`
   const running: Running[] = []
   let addresses = 0
 
-  /** A pod nobody has adopted: one of that name may still be there from before. */
+  /** A pod that is not adopted yet: an earlier one of that name can still exist. */
   const podNamed = (prefix: string): Promise<string> =>
-    until(
-      `the pod ${prefix}…`,
-      async () => {
-        const pending = '--field-selector=status.phase=Pending'
-        const names = (await site.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
-        return names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
-      },
-      PODS_WITHIN_MS,
-    )
+    waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
+      const pending = '--field-selector=status.phase=Pending'
+      const names = (await rig.kubectl('get', 'pods', at, pending, '-o=name')).split('\n')
+      return names.find((each) => each.startsWith(`pod/${prefix}`))?.slice('pod/'.length)
+    })
   const adopt = async (prefix: string): Promise<PodProcesses> => {
     addresses += 1
-    return adoptPod(site, namespace, await podNamed(prefix), podAddress(addresses))
+    return adoptPod(rig, namespace, await podNamed(prefix), podAddress(addresses))
   }
 
   /**
-   * What the cluster's name service and kube-proxy do: leads who dials the Service to the pod it
-   * selects. Here that is the dialler's own address, so that it is also its source.
+   * What the cluster's name service and kube-proxy do: leads a caller of the Service to the pod it
+   * selects. Here that is the caller's own address, so that it is also the source.
    */
-  const throughService = async (dialler: PodProcesses, gateway: PodProcesses) => {
+  const throughService = async (caller: PodProcesses, gateway: PodProcesses) => {
     const name = 'openclaw-gateway'
-    const { spec } = JSON.parse(
-      await site.kubectl('get', 'service', name, at, '-o=json'),
-    ) as Service
+    const { spec } = JSON.parse(await rig.kubectl('get', 'service', name, at, '-o=json')) as Service
     const [port] = spec.ports
     assert.ok(isMatch({ matchLabels: spec.selector }, gateway.pod.metadata.labels ?? {}))
     assert.ok(port)
     return (text: string): string => {
-      if (text === name) return dialler.ip
+      if (text === name) return caller.ip
       if (text === String(port.port)) return String(port.targetPort)
-      return text.replace(`//${name}:${port.port}`, `//${dialler.ip}:${port.targetPort}`)
+      return text.replace(`//${name}:${port.port}`, `//${caller.ip}:${port.targetPort}`)
     }
   }
 
@@ -86,26 +80,18 @@ describe("the chart's pods", { skip }, () => {
     running.push(gateway)
     const { readinessProbe } = pod.find('gateway')
     const { command } = (readinessProbe as { exec: { command: readonly string[] } }).exec
-    await until(
-      'the gateway is ready',
-      async () => {
-        assert.ok(!gateway.hasExited(), gateway.tell())
-        const [, ...args] = command
-        await runProcess({ name: 'probe', command: process.execPath, args }, 10_000)
-        return true
-      },
-      GATEWAY_WITHIN_MS,
-    )
-    await until(
-      'the sidecar is ready',
-      async () => {
-        assert.ok(!sidecar.hasExited(), sidecar.tell())
-        const answer = await fetch('http://127.0.0.1:9464/readyz?verbose')
-        if (!answer.ok) throw new Error(await answer.text())
-        return true
-      },
-      GATEWAY_WITHIN_MS,
-    )
+    await waitForProcess('the gateway is ready', GATEWAY_WITHIN_MS, async () => {
+      assert.ok(!gateway.hasExited(), gateway.tell())
+      const [, ...args] = command
+      await runProcess({ name: 'probe', command: process.execPath, args }, 10_000)
+      return true
+    })
+    await waitForProcess('the sidecar is ready', GATEWAY_WITHIN_MS, async () => {
+      assert.ok(!sidecar.hasExited(), sidecar.tell())
+      const answer = await fetch('http://127.0.0.1:9464/readyz?verbose')
+      if (!answer.ok) throw new Error(await answer.text())
+      return true
+    })
     return {
       pod,
       gateway,
@@ -113,14 +99,14 @@ describe("the chart's pods", { skip }, () => {
       end: async () => {
         await gateway.end('SIGKILL')
         await sidecar.end('SIGTERM')
-        await site.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
+        await rig.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
       },
     }
   }
 
   /** `helm test`, with its pod run as a kubelet would. */
   const helmTest = async (gateway: PodProcesses) => {
-    const outcome = site.tryHelm('test', 'openclaw', at, '--timeout=2m')
+    const outcome = rig.tryHelm('test', 'openclaw', at, '--timeout=2m')
     const pod = await adopt('openclaw-handshake')
     const handshake = await pod.start('handshake', OPENCLAW, await throughService(pod, gateway))
     const exit = await handshake.closed
@@ -132,7 +118,7 @@ describe("the chart's pods", { skip }, () => {
   let operator: Operator
 
   before(async () => {
-    await site.helm('install', 'openclaw', CHART, at)
+    await rig.helm('install', 'openclaw', CHART, at)
   })
   after(async () => {
     await operator?.close()
@@ -143,7 +129,7 @@ describe("the chart's pods", { skip }, () => {
     gateway = await startGatewayPod()
     const bound = gateway.gateway.tell()
     assert.doesNotMatch(bound, /invalid config|unrecognized|doctor --fix/i)
-    const token = await site.kubectl(
+    const token = await rig.kubectl(
       'get',
       'secret/openclaw-gateway-token',
       at,
@@ -170,13 +156,13 @@ describe("the chart's pods", { skip }, () => {
     }
     const worker = await pod.start('worker', OPENCLAW, await throughService(pod, gateway.pod))
     running.push(worker)
-    await eventually(`${pod.name} is connected`, WORKER_WITHIN_MS, async () => {
+    await waitForProcess(`${pod.name} is connected`, WORKER_WITHIN_MS, async () => {
       assert.ok(!worker.hasExited(), `${worker.tell()}\n${gateway.sidecar.tell()}`)
       const nodes = await operator.nodes()
       return nodes.some(({ displayName, connected }) => displayName === pod.name && connected)
     })
-    await site.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
-    await eventually('its device is forgotten', WORKER_WITHIN_MS, async () => {
+    await rig.kubectl('delete', 'pod', pod.name, at, '--force', '--grace-period=0')
+    await waitForProcess('its device is forgotten', WORKER_WITHIN_MS, async () => {
       const devices = await operator.devices()
       return devices.every(({ displayName }) => displayName !== pod.name)
     })
@@ -185,7 +171,7 @@ describe("the chart's pods", { skip }, () => {
 
   test('helm test tells when the sidecar does not let its ServiceAccount in', async () => {
     const list = `[{"namespace":"${namespace}","serviceAccount":"nobody"}]`
-    await site.helm(
+    await rig.helm(
       'upgrade',
       'openclaw',
       CHART,
@@ -203,7 +189,7 @@ describe("the chart's pods", { skip }, () => {
 
   test('the same with a gateway in trusted-proxy mode', async () => {
     const values = `--values=${join(CHART, 'ci/trusted-proxy-values.yaml')}`
-    await site.helm('upgrade', 'openclaw', CHART, at, '--reset-values', values)
+    await rig.helm('upgrade', 'openclaw', CHART, at, '--reset-values', values)
     await gateway.end()
     gateway = await startGatewayPod()
     const { code, stderr, said } = await helmTest(gateway.pod)

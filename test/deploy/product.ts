@@ -1,11 +1,11 @@
-/** The chart's pods as processes: real gateway, sidecar and workers, on the real API server; a part of `npm run test:deploy`. */
+/** The chart's pods as processes, on the real API server: a part of `npm run test:deploy`. */
 
 import type { ChildProcess } from 'node:child_process'
 import { connect } from 'node:net'
 import { takeAllAway } from '../kit/leftovers.ts'
 import { runInside } from '../openclaw/namespace.ts'
 import { prepare } from '../openclaw/prepare.ts'
-import { freshName, openNamespace, openSite } from './site.ts'
+import { freshName, openNamespace, startDeployRig } from './deploy-rig.ts'
 
 const LIMIT_MS = 8 * 60_000
 
@@ -13,12 +13,12 @@ const main = async (): Promise<string> => {
   if (!process.env['KUBECONFIG']) return skipped('KUBECONFIG names no API server')
   const prepared = await prepare()
   if ('why' in prepared) return skipped(prepared.why)
-  const site = await openSite()
-  if ('why' in site) return skipped(site.why)
-  const { hostname, port } = site.config.server
-  // From out here, so that it goes whatever becomes of the run inside.
+  const rig = await startDeployRig()
+  if ('why' in rig) return skipped(rig.why)
+  const { hostname, port } = rig.config.server
+  // From outside, so that it is removed whatever happens to the run inside.
   const namespace = freshName('openclaw-test')
-  await openNamespace(site, namespace)
+  await openNamespace(rig, namespace)
   /** The loopback inside is another one: connections to the API server are handed in. */
   const handIn = (message: unknown, child: ChildProcess): boolean => {
     const { connection } = message as { readonly connection?: number }

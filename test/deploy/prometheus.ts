@@ -79,7 +79,7 @@ export const startPrometheus = async (address: string, directory: string) => {
   }
 }
 
-/** Where it listens is known from its log alone, the port being any free one. */
+/** Only its log says where it listens, since it takes any free port. */
 const findAddress = async ({ stderr }: ChildProcess): Promise<string> => {
   if (stderr === null) throw new Error('nothing can be read of prometheus')
   const said: string[] = []

@@ -1,41 +1,41 @@
-/** What the sidecar's ServiceAccount may do at the API server: exactly what it needs, by kubectl's own word. */
+/** What the sidecar's ServiceAccount is allowed to do: exactly what it needs, according to kubectl. */
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CHART } from './render.ts'
-import { freshName, openNamespace, openSite, type Site } from './site.ts'
+import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 /** Only a pod is ever asked for by name: a ServiceAccount that is gone is seen to go. */
 const SEEN = { pods: ['get', 'list', 'watch'], serviceaccounts: ['list', 'watch'] }
 
 describe('rbac', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const workers = freshName('openclaw-workers')
   const at = `--namespace=${namespace}`
   const closes: (() => Promise<void>)[] = []
 
   before(async () => {
-    for (const name of [namespace, workers]) closes.push(await openNamespace(site, name))
+    for (const name of [namespace, workers]) closes.push(await openNamespace(rig, name))
     const globs = `--values=${join(CHART, 'ci/many-namespaces-values.yaml')}`
     const lists = identities([namespace, 'default-worker'], [workers, 'worker'])
-    await site.helm('install', 'openclaw', CHART, at)
-    await site.helm('install', 'listing', CHART, at, `--set-json=${lists}`)
-    await site.helm('install', 'matching', CHART, at, globs)
+    await rig.helm('install', 'openclaw', CHART, at)
+    await rig.helm('install', 'listing', CHART, at, `--set-json=${lists}`)
+    await rig.helm('install', 'matching', CHART, at, globs)
   })
   after(async () => {
     for (const close of closes) await close()
   })
 
-  /** kubectl as a ServiceAccount, with a token of its own. */
+  /** kubectl as a ServiceAccount, with its own token. */
   const as = async (account: string) => {
-    const token = (await site.kubectl('create', 'token', account, at)).trim()
-    const { server, ca } = site.config
+    const token = (await rig.kubectl('create', 'token', account, at)).trim()
+    const { server, ca } = rig.config
     const cluster = { server: server.origin, 'certificate-authority-data': base64(ca) }
     const kubeconfig = {
       apiVersion: 'v1',
@@ -45,9 +45,9 @@ describe('rbac', { skip }, () => {
       contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
       'current-context': 'c',
     }
-    const file = join(site.directory, `${account}.kubeconfig`)
+    const file = join(rig.directory, `${account}.kubeconfig`)
     writeFileSync(file, JSON.stringify(kubeconfig), { mode: 0o600 })
-    return (...args: readonly string[]) => site.tryKubectl([`--kubeconfig=${file}`, ...args])
+    return (...args: readonly string[]) => rig.tryKubectl([`--kubeconfig=${file}`, ...args])
   }
 
   const listOf = async (account: string, where: string): Promise<readonly string[]> => {
@@ -67,7 +67,7 @@ describe('rbac', { skip }, () => {
       .sort()
   }
 
-  /** What an account may do beyond what everybody may who is somebody. */
+  /** What an account is allowed to do beyond the rights of every authenticated user. */
   const rightsOf = async (account: string, where: string): Promise<readonly string[]> => {
     const everybody = await listOf('default', where)
     return (await listOf(account, where)).filter((line) => !everybody.includes(line))
@@ -95,11 +95,11 @@ describe('rbac', { skip }, () => {
     assert.deepEqual(await rightsOf(account, 'kube-system'), [...READS, REVIEWS].sort())
   })
 
-  test('a worker may do nothing that not everybody may', async () => {
+  test('a worker has no right beyond those of every authenticated user', async () => {
     assert.deepEqual(await rightsOf('openclaw-worker', namespace), [])
   })
 
-  test('one by one: yes to what it needs, no to what an intruder would ask for', async () => {
+  test('each needed right is granted, and each right an intruder would want is not', async () => {
     const kubectl = await as('openclaw-gateway')
     const may = async (...question: readonly string[]) =>
       (await kubectl('auth', 'can-i', ...question)).stdout.trim()
@@ -137,14 +137,9 @@ describe('rbac', { skip }, () => {
     for (const question of refused) assert.equal(await may(...question), 'no', question.join(' '))
   })
 
-  test('an uninstall takes every right along', async () => {
-    await site.helm('uninstall', 'listing', at)
-    const left = await site.kubectl(
-      'get',
-      'roles,rolebindings',
-      `--namespace=${workers}`,
-      '-o=name',
-    )
+  test('an uninstall removes every right', async () => {
+    await rig.helm('uninstall', 'listing', at)
+    const left = await rig.kubectl('get', 'roles,rolebindings', `--namespace=${workers}`, '-o=name')
     assert.equal(left, '')
   })
 })

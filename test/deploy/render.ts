@@ -4,7 +4,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CRD_API_VERSIONS } from './crds.ts'
 import { parseObjects, type KubeObject } from './objects.ts'
-import type { Site } from './site.ts'
+import type { DeployRig } from './deploy-rig.ts'
 
 export const CHART = join(import.meta.dirname, '../../charts/openclaw')
 export const NAMESPACE = 'openclaw'
@@ -35,12 +35,14 @@ export const templateArgs = (rendering: Rendering = {}): readonly string[] => [
 
 const CRD_FLAGS = CRD_API_VERSIONS.map((version) => `--api-versions=${version}`)
 
-export const renderText = (site: Site, rendering: Rendering = {}): Promise<string> =>
-  site.helm(
+export const renderText = (rig: DeployRig, rendering: Rendering = {}): Promise<string> =>
+  rig.helm(
     'template',
     ...templateArgs(rendering),
     ...(rendering.withCrds === false ? [] : CRD_FLAGS),
   )
 
-export const render = async (site: Site, rendering?: Rendering): Promise<readonly KubeObject[]> =>
-  parseObjects(await renderText(site, rendering))
+export const render = async (
+  rig: DeployRig,
+  rendering?: Rendering,
+): Promise<readonly KubeObject[]> => parseObjects(await renderText(rig, rendering))

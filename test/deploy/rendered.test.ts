@@ -1,4 +1,4 @@
-/** What the chart's objects say, whoever reads them: secrets, identities, probes, selectors, who may reach whom. */
+/** What the chart's objects say: secrets, identities, probes, selectors, and who can reach whom. */
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -15,9 +15,9 @@ import {
   type PodTemplate,
 } from './objects.ts'
 import { CHART, CI_VALUES, NAMESPACE, render, type Rendering } from './render.ts'
-import { openSite, type Site } from './site.ts'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const found = await openSite()
+const found = await startDeployRig()
 const skip = 'why' in found && found.why
 
 const WORKER_PORT = 18_443
@@ -25,20 +25,20 @@ const ADMIN_PORT = 9464
 const GATEWAY_PORT = 18_789
 
 describe('rendered objects', { skip }, () => {
-  const site = found as Site
+  const rig = found as DeployRig
   let objects: readonly KubeObject[]
   /** By what they are made of: the chart's own values, and each feature's. */
   let variants: readonly (readonly [string, readonly KubeObject[]])[]
 
   before(async () => {
-    objects = await render(site)
+    objects = await render(rig)
     const renderings: readonly (readonly [string, Rendering])[] = [
       ['the values as they are', {}],
       ['release foo', { release: 'foo' }],
       ...CI_VALUES.map((name) => [name, { values: [join(CHART, 'ci', name)] }] as const),
     ]
     variants = await Promise.all(
-      renderings.map(async ([name, rendering]) => [name, await render(site, rendering)] as const),
+      renderings.map(async ([name, rendering]) => [name, await render(rig, rendering)] as const),
     )
   })
 
@@ -62,7 +62,7 @@ describe('rendered objects', { skip }, () => {
       ['openclaw', 'openclaw'],
       ['foo', 'foo-openclaw'],
     ] as const) {
-      const made = await render(site, { release })
+      const made = await render(rig, { release })
       for (const [kind, name] of [
         ['StatefulSet', `${fullname}-gateway`],
         ['Service', `${fullname}-gateway`],
@@ -82,10 +82,10 @@ describe('rendered objects', { skip }, () => {
     }
   })
 
-  test('what is wide as the cluster collides with no other release, wherever that is', async () => {
+  test('cluster-wide objects collide with no other release, in any namespace', async () => {
     const isClusterWide = ({ kind }: KubeObject) => kind.startsWith('Cluster')
     const namesIn = async (rendering: Rendering) =>
-      (await render(site, rendering)).filter(isClusterWide).map(({ metadata }) => metadata.name)
+      (await render(rig, rendering)).filter(isClusterWide).map(({ metadata }) => metadata.name)
     const names = await Promise.all([
       namesIn({ namespace: 'a' }),
       namesIn({ namespace: 'b' }),
@@ -99,7 +99,7 @@ describe('rendered objects', { skip }, () => {
     ]
     const set = shared.map((each) => `sidecar.config.${each}`)
     const placed = async (namespace: string) =>
-      (await render(site, { namespace, set }))
+      (await render(rig, { namespace, set }))
         .filter(({ metadata }) => metadata.namespace === 'shared')
         .map(({ kind, metadata }) => `${kind}/${metadata.name}`)
     const [a, b] = [await placed('a'), await placed('b')]
@@ -115,7 +115,7 @@ describe('rendered objects', { skip }, () => {
       for (const { kind, metadata } of made) {
         const what = `${variant}: ${kind}/${metadata.name}`
         if (!kind.startsWith('Cluster')) assert.ok(metadata.namespace, what)
-        // A hook is no part of the release, and only has to be let in as a worker.
+        // A hook is not part of the release, and only has to be let in as a worker.
         const isHook = metadata.annotations?.['helm.sh/hook'] !== undefined
         const more = isHook ? [] : ['version', 'part-of', 'managed-by']
         for (const label of ['name', 'instance', 'component', ...more]) {
@@ -129,7 +129,7 @@ describe('rendered objects', { skip }, () => {
     test('nothing that is in a Secret is anywhere else', async () => {
       const marker = 'the-marked-token-of-the-gateway'
       for (const values of [[], ...CI_VALUES.map((name) => [join(CHART, 'ci', name)])]) {
-        const made = await render(site, { values, set: [`gateway.token=${marker}`] })
+        const made = await render(rig, { values, set: [`gateway.token=${marker}`] })
         const hidden = ofKind(made, 'Secret').flatMap(({ data = {}, stringData = {} }) => [
           ...Object.values(stringData),
           ...Object.values(data).flatMap((each) => [each, Buffer.from(each, 'base64').toString()]),
@@ -171,13 +171,13 @@ describe('rendered objects', { skip }, () => {
       )
       assert.equal(drawn.length, 2)
       assert.ok(drawn.every((each) => each.length >= 32) && drawn[0] !== drawn[1])
-      const given = await render(site, { set: ['gateway.token=the-given-token-itself'] })
+      const given = await render(rig, { set: ['gateway.token=the-given-token-itself'] })
       const secret = pick(given, 'Secret', 'openclaw-gateway-token')
       assert.equal(decoded(secret, 'token'), 'the-given-token-itself')
     })
 
     test('with a Secret of your own the chart makes none for the token', async () => {
-      const made = await render(site, {
+      const made = await render(rig, {
         set: ['gateway.existingSecret=mine', 'gateway.secretKey=key'],
       })
       const keys = ofKind(made, 'Secret').flatMap(({ data = {} }) => Object.keys(data))
@@ -260,7 +260,7 @@ describe('rendered objects', { skip }, () => {
         (each) => `sidecar.image.${each}`,
       ),
     ]
-    const used = (await render(site, { set }))
+    const used = (await render(rig, { set }))
       .flatMap((each) => {
         const of = templateOf(each)
         return of === undefined ? [] : containersOf(of)
@@ -271,7 +271,7 @@ describe('rendered objects', { skip }, () => {
       const isSidecar = each.startsWith('auth-sidecar ')
       assert.ok(each.endsWith(isSidecar ? ' b/sidecar:v2 Never' : ' a/openclaw:v1 Always'), each)
     }
-    const local = await render(site, { values: [join(CHART, 'values-local.yaml')] })
+    const local = await render(rig, { values: [join(CHART, 'values-local.yaml')] })
     for (const name of ['gateway', 'auth-sidecar']) {
       const { image, imagePullPolicy } = container(
         template('StatefulSet', 'openclaw-gateway', local),
@@ -330,7 +330,7 @@ describe('rendered objects', { skip }, () => {
     assert.equal(ports, undefined, 'a port nobody can reach is not announced')
   })
 
-  test('whom an autoscaler drives has no replicas of its own', async () => {
+  test('a workload with an autoscaler sets no replicas', async () => {
     const replicasOf = (made: readonly KubeObject[]) =>
       pick(made, 'Deployment', 'openclaw-worker').spec?.['replicas']
     assert.equal(replicasOf(objects), undefined)
@@ -344,7 +344,7 @@ describe('rendered objects', { skip }, () => {
     assert.match(JSON.stringify(metrics), /"name":"cpu".*"averageUtilization":70/)
     const requests = (worker().spec.containers[0] as unknown as Resources).resources.requests
     assert.ok(requests.cpu, 'a share of nothing is nothing')
-    const fixed = await render(site, {
+    const fixed = await render(rig, {
       set: ['workers.autoscaling.enabled=false', 'workers.replicas=3'],
     })
     assert.equal(replicasOf(fixed), 3)
@@ -448,7 +448,7 @@ describe('rendered objects', { skip }, () => {
     })
 
     test("another release's workers are kept out, and so is everybody from another release's gateway", async () => {
-      const foo = await render(site, { release: 'foo' })
+      const foo = await render(rig, { release: 'foo' })
       const other = end(template('Deployment', 'foo-openclaw-worker', foo))
       const both = [...objects, ...foo]
       assert.ok(!isAllowed(both, { from: other, to: end(gateway()), port: WORKER_PORT }))
@@ -463,7 +463,7 @@ describe('rendered objects', { skip }, () => {
         `${at}.extraWorkers=[{"namespaceSelector":{"matchLabels":{"team":"blue"}}}]`,
         `${at}.prometheus=[{"podSelector":{"matchLabels":{"app":"neighbour"}}}]`,
       ]
-      const made = await render(site, { set })
+      const made = await render(rig, { set })
       const blue = { namespace: { name: 'blue', labels: { team: 'blue' } }, labels: { any: 'pod' } }
       assert.deepEqual(reach(end(gateway()), made, { blue, neighbour, prometheus, stranger }), {
         blue: [WORKER_PORT],
@@ -471,15 +471,15 @@ describe('rendered objects', { skip }, () => {
         prometheus: [],
         stranger: [],
       })
-      const none = await render(site, { set: [`${at}.prometheus=[]`] })
+      const none = await render(rig, { set: [`${at}.prometheus=[]`] })
       assert.deepEqual(reach(end(gateway()), none, { prometheus, stranger }), {
         prometheus: [],
         stranger: [],
       })
     })
 
-    test('without policies everybody gets everywhere: the evaluation is one', async () => {
-      const made = await render(site, { set: ['networkPolicy.enabled=false'] })
+    test('without policies everything is reachable, which proves that the evaluation works', async () => {
+      const made = await render(rig, { set: ['networkPolicy.enabled=false'] })
       assert.deepEqual(reach(end(gateway()), made, { stranger }), { stranger: PORTS })
     })
   })

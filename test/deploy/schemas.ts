@@ -1,4 +1,4 @@
-/** The API server's own OpenAPI, as the schemas kubeconform takes: closed, so that a misspelt field shows. */
+/** The API server's own OpenAPI as schemas for kubeconform: closed, so that a misspelled field shows. */
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,7 +33,7 @@ const writeKinds = (schemas: Readonly<Record<string, Schema>>, directory: string
   let written = 0
   for (const [name, schema] of Object.entries(schemas)) {
     const kinds = schema[KINDS] as readonly Kind[] | undefined
-    // What carries many of them is a list or an option of some request, and no object.
+    // What has many of them is a list or an option of some request, not an object.
     const [kind] = kinds?.length === 1 ? kinds : []
     if (kind === undefined) continue
     const group = kind.group === '' ? kind.version : kind.group

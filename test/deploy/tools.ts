@@ -1,4 +1,4 @@
-/** The tools of the trade: found on this machine, or built from Go modules of pinned versions. */
+/** The tools of the suites: found on this machine, or built from Go modules of pinned versions. */
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -46,7 +46,7 @@ const isExecutable = (path: string): boolean => {
   }
 }
 
-/** Helm 4: the third would speak another language to the API server. */
+/** Helm 4: version 3 talks to the API server in another way. */
 export const findHelm = async (): Promise<Found> => {
   const found = findTool('helm')
   if ('why' in found) return found
@@ -80,7 +80,7 @@ const buildAll = async (): Promise<Found> => {
   const command = { path: go.path, args, cwd: GO_MODULE, env: GO_ENV }
   const { code, stderr } = await run(command, BUILD_LIMIT_MS)
   if (code !== 0) return { why: `the tools could not be built: ${stderr.slice(-500)}` }
-  // Never half there: an interrupted build leaves nothing under this name.
+  // Never incomplete: an interrupted build leaves nothing under this name.
   if (!existsSync(directory)) renameSync(unfinished, directory)
   return { path: directory }
 }
@@ -115,7 +115,7 @@ export const run = async (command: Command, limitMs = COMMAND_LIMIT_MS): Promise
   child.stderr.on('data', (chunk: Buffer) => output.stderr.push(chunk))
   child.on('error', reject)
   child.on('close', (code, signal) => resolve(code ?? (signal === null ? 1 : 128)))
-  // A command that does not read its input is no reason to end.
+  // A command that does not read its input is not an error.
   child.stdin.on('error', () => {})
   child.stdin.end(input)
   try {

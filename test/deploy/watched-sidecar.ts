@@ -1,19 +1,18 @@
-/** A whole sidecar under the eyes of a real Prometheus, with everything happening that a panel shows. */
+/** A whole sidecar watched by a real Prometheus, with traffic for everything that a panel shows. */
 
 import { deepStrictEqual, ok } from 'node:assert/strict'
-import { setTimeout as pause } from 'node:timers/promises'
 import { listQueries } from '../kit/observability-files.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { openWorker } from '../kit/worker-client.ts'
 import { startPrometheus, TARGET, type Prometheus } from './prometheus.ts'
 
 const WAIT_MS_MAX = 60_000
-const PAUSE_MS = 250
 /** Longer than all this takes, so that nothing that happened falls out of it. */
 const RATE_INTERVAL = '5m'
 
 export const watchSidecar = async (directory: string) => {
-  // A second stream of one pod is then a fault, and so is shown one.
+  // A second stream of one pod is then a fault, so that one is shown.
   const rig = await startRig({ set: ['limits.streamsPerPod=1'] })
   const prometheus = await startPrometheus(new URL(rig.adminUrl).host, directory).catch(
     async (error: unknown) => {
@@ -29,17 +28,19 @@ export const watchSidecar = async (directory: string) => {
 
   return {
     makeHistory: async () => {
-      // What rises is only seen to rise by someone who looked before.
-      await until(async () => (await query('openclaw_k8s_build_info')).length === 1)
+      // An increase is visible only after an earlier scrape.
+      await waitForProcess('a first scrape', WAIT_MS_MAX, async () => {
+        return (await query('openclaw_k8s_build_info')).length === 1
+      })
       await makeHistory(rig)
     },
     queriesAnswer: async () => {
       let silent: readonly string[] = []
-      await until(async () => {
+      await waitForProcess('an answer to every query', WAIT_MS_MAX, async () => {
         silent = await findSilent(prometheus)
         return silent.length === 0
-      }).catch(() => {
-        throw new Error(`no answer to:\n${silent.join('\n')}`)
+      }).catch((cause: unknown) => {
+        throw new Error(`no answer to:\n${silent.join('\n')}`, { cause })
       })
     },
     namespacesStay: async () => {
@@ -55,7 +56,9 @@ export const watchSidecar = async (directory: string) => {
     },
     nobodyIsWoken: async () => {
       const firing = (labels: string) => query(`ALERTS{alertstate="firing",${labels}}`)
-      await until(
+      await waitForProcess(
+        'the alert that wakes nobody',
+        WAIT_MS_MAX,
         async () =>
           (await firing('alertname="OpenClawFailedAttempts",severity="info"')).length === 1,
       )
@@ -69,7 +72,11 @@ export const watchSidecar = async (directory: string) => {
     goneIsNoticed: async () => {
       await stopRig()
       const pending = 'ALERTS{alertname="OpenClawSidecarDown",alertstate="pending"}'
-      await until(async () => (await query(pending)).length === 1)
+      await waitForProcess(
+        'the alert is pending',
+        WAIT_MS_MAX,
+        async () => (await query(pending)).length === 1,
+      )
     },
     stop: async () => {
       await prometheus.stop()
@@ -100,7 +107,7 @@ const makeHistory = async (rig: Rig): Promise<void> => {
   await fetch(rig.url.replace('ws:', 'http:'))
 }
 
-/** The queries, as the dashboard would ask them, that nobody answers. */
+/** The queries of the dashboard that get no answer. */
 const findSilent = async ({ query }: Prometheus): Promise<readonly string[]> => {
   const silent: string[] = []
   for (const { where, expr } of listQueries()) {
@@ -113,13 +120,4 @@ const findSilent = async ({ query }: Prometheus): Promise<readonly string[]> => 
     if ((await query(asked)).length === 0) silent.push(`${where}: ${expr}`)
   }
   return silent
-}
-
-/** Another program tells nobody what it has seen: it is asked again until it has. */
-const until = async (isSo: () => Promise<boolean>): Promise<void> => {
-  const deadline = Date.now() + WAIT_MS_MAX
-  while (!(await isSo())) {
-    if (Date.now() > deadline) throw new Error(`it never came to be, in ${WAIT_MS_MAX / 1000} s`)
-    await pause(PAUSE_MS)
-  }
 }

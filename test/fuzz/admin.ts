@@ -4,7 +4,7 @@ import { ok } from 'node:assert/strict'
 import * as fc from 'fast-check'
 import { bytes, mutate, mutation } from './bytes.ts'
 import { Silent, course, playCourse } from './connection.ts'
-import { holdSite } from './site.ts'
+import { holdFuzzRig } from './fuzz-rig.ts'
 import { promiseOf, type Target } from './target.ts'
 
 const SILENT_MAX = 8
@@ -113,7 +113,7 @@ const hostile = fc.record({
 export const adminTarget: Target = {
   name: 'admin',
   async open({ asProcess }) {
-    const held = await holdSite({ asProcess })
+    const held = await holdFuzzRig({ asProcess })
     const silent = new Silent(SILENT_MAX)
     return {
       properties: [
@@ -124,11 +124,11 @@ export const adminTarget: Target = {
           },
           fc.array(hostile, { minLength: 1, maxLength: 4 }),
           async (group) => {
-            const site = await held.get()
+            const rig = await held.get()
             await Promise.all(
               group.map(async ({ requests, mutations, address, course: each }) => {
                 const sent = mutate(Buffer.concat(requests), mutations)
-                const peer = { port: site.adminPort, localAddress: address }
+                const peer = { port: rig.adminPort, localAddress: address }
                 const received = await playCourse(peer, sent, each, silent)
                 if (received.length === 0) return
                 const start = received.toString('latin1', 0, 12)
@@ -140,8 +140,8 @@ export const adminTarget: Target = {
                 )
               }),
             )
-            await site.metrics().catch(() => undefined)
-            site.assertAlive()
+            await rig.metrics().catch(() => undefined)
+            rig.assertAlive()
           },
         ),
       ],

@@ -15,9 +15,9 @@ export type FrameParts = {
   readonly masked: boolean
   readonly payload: Buffer
   readonly mask: Buffer
-  /** Bytes that tell the length; the fewest that can unless said otherwise. */
+  /** Bytes that hold the length; the fewest possible unless given. */
   readonly lengthBytes?: 0 | 2 | 8 | undefined
-  /** The length told, where it is not the payload's. */
+  /** The length in the header, if it is not the payload's. */
   readonly toldLength?: bigint | undefined
 }
 
@@ -67,7 +67,7 @@ const payload: fc.Arbitrary<Buffer> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(65_535, 65_536).map((n) => Buffer.alloc(n, 'b')) },
 )
 
-/** One frame of a conversation that goes on as it should. */
+/** One frame of a conversation that continues lawfully. */
 type Step = {
   readonly kind: 'data' | 'part' | 'ping' | 'pong' | 'close'
   readonly parts: FrameParts
@@ -171,7 +171,7 @@ export const mutate = (original: Buffer, mutations: readonly Mutation[]): Buffer
 const mutated = (original: fc.Arbitrary<Buffer>): fc.Arbitrary<Buffer> =>
   fc.tuple(original, fc.array(mutation, { maxLength: 3 })).map(([whole, by]) => mutate(whole, by))
 
-/** What one side of a WebSocket may say, and what it may not. */
+/** What one side of a WebSocket is allowed to send, and what is unlawful. */
 export const frames = (masked: boolean): fc.Arbitrary<Buffer> =>
   fc.oneof(
     { weight: 4, arbitrary: lawfulFrames(masked) },

@@ -88,13 +88,13 @@ export const claimsTarget = (
           const read = readBoth(subject, text)
           if (read !== undefined) checkAlike(read)
         } catch (error) {
-          // A promise of its own looks at them.
+          // A separate promise checks them.
           if (!isTwinned(error)) throw error
         }
       },
     ),
     promiseOf(
-      { promise: 'no member stands twice in an accepted token, however it is spelt', runs: 125 },
+      { promise: 'an accepted token has no duplicate member, however it is spelled', runs: 125 },
       token,
       (text) => {
         try {
@@ -144,7 +144,7 @@ export const claimsTarget = (
       },
     ),
     promiseOf(
-      { promise: 'any text at all has a verdict', runs: 75 },
+      { promise: 'any text has a verdict', runs: 75 },
       fc.oneof(
         fc.string({ unit: 'binary', maxLength: 200 }),
         fc.array(fc.string({ maxLength: 20 }), { maxLength: 5 }).map((parts) => parts.join('.')),

@@ -1,4 +1,4 @@
-/** The configuration: whatever is written, a sound `Config` comes of it or a `ConfigError`. */
+/** The configuration: any text gives a valid `Config` or a `ConfigError`. */
 
 import { deepStrictEqual, ok } from 'node:assert/strict'
 import * as fc from 'fast-check'
@@ -121,7 +121,7 @@ const few = <T>(each: fc.Arbitrary<T>, lengthMax: number): fc.Arbitrary<T[]> =>
     { weight: 1, arbitrary: fc.array(each, { maxLength: lengthMax }) },
   )
 
-/** Most documents are good but for a few entries, or nobody would ever see a good one. */
+/** Most documents are valid except for a few entries; otherwise there would never be a valid one. */
 const tree = fc
   .tuple(
     fc.nat(4).map((n) => n > 0),
@@ -234,12 +234,12 @@ const plainObjects = (each: unknown): readonly object[] => {
 export const configTarget = (subject: Load = loadConfig): Target =>
   pureTarget('config', [
     promiseOf(
-      { promise: 'whatever is written is a configuration or a ConfigError', runs: 37 },
+      { promise: 'any text is a configuration or a ConfigError', runs: 37 },
       sources,
       (each) => void load(subject, each),
     ),
     promiseOf(
-      { promise: 'no text changes a prototype, or gives an option one of its own', runs: 37 },
+      { promise: 'no text changes a prototype, or gives an option its own', runs: 37 },
       sources,
       (each) => {
         const loaded = load(subject, each)

@@ -3,7 +3,7 @@
 import * as fc from 'fast-check'
 import { Silent, playCourse, type Course } from './connection.ts'
 import { bytesOf, group, isProven } from './requests.ts'
-import { POD_ADDRESS, openSite, type Site } from './site.ts'
+import { POD_ADDRESS, startFuzzRig, type FuzzRig } from './fuzz-rig.ts'
 
 export type ConnectionsOptions = {
   readonly connections: number
@@ -34,55 +34,55 @@ type Mix = {
 export const playConnections = async (options: ConnectionsOptions): Promise<boolean> => {
   const { connections, seed, write, now } = options
   write(`${connections} connections, seed ${seed}\n`)
-  const site = await openSite({ asProcess: true })
+  const rig = await startFuzzRig({ asProcess: true })
   try {
-    const mixes = mixesOf(site, seed)
-    const before = { descriptors: site.descriptors(), rssMib: await rssMib(site) }
+    const mixes = mixesOf(rig, seed)
+    const before = { descriptors: rig.descriptors(), rssMib: await rssMib(rig) }
     const startedAt = now()
     const rssMibs = [before.rssMib]
     let proven = 0
     const silent = new Silent(SILENT_MAX)
-    for (let done = 0, part = 1; part <= REPORTS && !isDead(site); part += 1) {
+    for (let done = 0, part = 1; part <= REPORTS && !isDead(rig); part += 1) {
       const end = Math.round((connections * part) / REPORTS)
-      proven += await playPart({ site, mixes, silent, from: done, end })
+      proven += await playPart({ rig, mixes, silent, from: done, end })
       done = end
-      rssMibs.push(await rssMib(site))
+      rssMibs.push(await rssMib(rig))
       const seconds = ((now() - startedAt) / 1000).toFixed(0)
       write(`${done} connections in ${seconds} s, sidecar ${rssMibs.at(-1)?.toFixed(0)} MiB\n`)
     }
     silent.end()
-    const problems = await findProblems(site, { rssMibs, proven })
+    const problems = await findProblems(rig, { rssMibs, proven })
     const [, afterTenth = Number.NaN] = rssMibs
     write(
       [
-        `alive           ${isDead(site) ? 'no' : 'yes'}`,
+        `alive           ${isDead(rig) ? 'no' : 'yes'}`,
         `RSS             ${mib(before.rssMib)} at the start, ${mib(afterTenth)} after a tenth, ${mib(rssMibs.at(-1))} at the end`,
-        `descriptors     ${before.descriptors} before, ${isDead(site) ? 'none' : site.descriptors()} after`,
-        `pending sockets ${isDead(site) ? 'none' : (await site.metrics()).get('pending_sockets')}`,
-        `with a token    ${proven}, of which ${site.foreignHandshakes()} reached the gateway`,
+        `descriptors     ${before.descriptors} before, ${isDead(rig) ? 'none' : rig.descriptors()} after`,
+        `pending sockets ${isDead(rig) ? 'none' : (await rig.metrics()).get('pending_sockets')}`,
+        `with a token    ${proven}, of which ${rig.foreignHandshakes()} reached the gateway`,
         ...problems.map((problem) => `BROKEN ${problem}`),
         '',
       ].join('\n'),
     )
     return problems.length === 0
   } finally {
-    await site.stop()
+    await rig.stop()
   }
 }
 
-const mixesOf = (site: Site, seed: number): readonly Mix[] =>
+const mixesOf = (rig: FuzzRig, seed: number): readonly Mix[] =>
   fc
     .sample(group, { numRuns: MIXES, seed })
     .flat()
     .map((hostile) => ({
-      bytes: bytesOf(hostile, site.token),
+      bytes: bytesOf(hostile, rig.token),
       course: hostile.course,
       isProven: isProven(hostile),
     }))
     .filter(({ bytes }) => bytes.length < MIX_BYTES_MAX)
 
 type PartOptions = {
-  readonly site: Site
+  readonly rig: FuzzRig
   readonly mixes: readonly Mix[]
   readonly silent: Silent
   readonly from: number
@@ -90,18 +90,18 @@ type PartOptions = {
 }
 
 /** Resolves with how many showed a good token. */
-const playPart = async ({ site, mixes, silent, from, end }: PartOptions): Promise<number> => {
+const playPart = async ({ rig, mixes, silent, from, end }: PartOptions): Promise<number> => {
   let next = from
   let proven = 0
   const lane = async (): Promise<void> => {
-    while (next < end && !isDead(site)) {
+    while (next < end && !isDead(rig)) {
       const nth = next
       next += 1
       const mix = mixes[nth % mixes.length]
       if (mix === undefined) return
       if (mix.isProven) proven += 1
       const localAddress = mix.isProven ? POD_ADDRESS : addressOf(nth)
-      await playCourse({ port: site.port, localAddress }, mix.bytes, mix.course, silent)
+      await playCourse({ port: rig.port, localAddress }, mix.bytes, mix.course, silent)
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, lane))
@@ -115,9 +115,12 @@ const addressOf = (nth: number): string => {
 
 type Seen = { readonly rssMibs: readonly number[]; readonly proven: number }
 
-const findProblems = async (site: Site, { rssMibs, proven }: Seen): Promise<readonly string[]> => {
+const findProblems = async (
+  rig: FuzzRig,
+  { rssMibs, proven }: Seen,
+): Promise<readonly string[]> => {
   try {
-    await site.assertUnchanged()
+    await rig.assertUnchanged()
   } catch (error) {
     return [error instanceof Error ? error.message : String(error)]
   }
@@ -125,12 +128,12 @@ const findProblems = async (site: Site, { rssMibs, proven }: Seen): Promise<read
   const grownMib = (rssMibs.at(-1) ?? 0) - afterTenth
   return [
     ...(grownMib > RSS_GROWTH_MIB_MAX ? [`the sidecar has grown by ${mib(grownMib)}`] : []),
-    ...(site.foreignHandshakes() > proven ? ['somebody got in without proof'] : []),
+    ...(rig.foreignHandshakes() > proven ? ['somebody got in without proof'] : []),
   ]
 }
 
-const isDead = (site: Site): boolean => site.whyEnded() !== undefined
-const rssMib = async (site: Site): Promise<number> =>
-  ((await site.metrics().catch(() => undefined))?.get('process_resident_memory_bytes') ??
+const isDead = (rig: FuzzRig): boolean => rig.whyEnded() !== undefined
+const rssMib = async (rig: FuzzRig): Promise<number> =>
+  ((await rig.metrics().catch(() => undefined))?.get('process_resident_memory_bytes') ??
     Number.NaN) / MIB
 const mib = (value: number | undefined): string => `${value?.toFixed(0)} MiB`

@@ -1,7 +1,7 @@
 /** OpenClaw's connects as a worker may send them: good, changed in any member, or garbage. */
 
 import * as fc from 'fast-check'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 import { mutate, mutation } from './bytes.ts'
 
 export const NOW_MS = 1_800_000_000_000
@@ -17,7 +17,7 @@ const word = fc.oneof(
     arbitrary: fc.constantFrom('constructor', '__proto__', 'toString', '|', '\0', '\ud800'),
   },
 )
-/** Names of an object's own prototype are a promise of their own. */
+/** Names on an object's prototype are checked by a separate promise. */
 export const capability = fc.constantFrom(
   'system',
   'file',

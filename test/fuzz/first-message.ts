@@ -119,7 +119,7 @@ export const firstMessageTarget = (subject: ReadFirst = readFirst): Target =>
       },
     ),
     promiseOf(
-      { promise: 'what is refused, waited for or closed is so for ws too', runs: 150 },
+      { promise: 'ws refuses, waits for and closes the same inputs', runs: 150 },
       input,
       ({ masked, wire }) => {
         const { kind, code } = subject([Buffer.from(wire)], masked)
@@ -129,7 +129,7 @@ export const firstMessageTarget = (subject: ReadFirst = readFirst): Target =>
         }
         if (kind === 'more')
           deepStrictEqual({ messages, objection }, { messages: [], objection: undefined })
-        // A promise of its own looks at close codes.
+        // A separate promise checks close codes.
         if (kind === 'closed' && objection !== BAD_CLOSE && objection !== BAD_UTF8) {
           deepStrictEqual(
             { messages, isClosed: closeCode !== undefined },

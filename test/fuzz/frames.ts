@@ -91,7 +91,7 @@ export const framesTarget = (subject: Relay = relay): Target =>
       },
     ),
     promiseOf(
-      { promise: 'what is relayed is the start of what came', runs: 100 },
+      { promise: 'what is relayed is a prefix of what arrived', runs: 100 },
       input,
       ({ masked, wire, sizes }) => {
         const { out, counts } = subject(cut(wire, sizes), masked)
@@ -100,19 +100,19 @@ export const framesTarget = (subject: Relay = relay): Target =>
       },
     ),
     promiseOf(
-      { promise: 'nothing is relayed that ws refuses, and both count alike', runs: 150 },
+      { promise: 'nothing that ws refuses is relayed, and both count alike', runs: 150 },
       input,
       ({ masked, wire }) => {
         const { out, counts } = subject([Buffer.from(wire)], masked)
         const { messages, objection } = ask(out, masked)
-        // A promise of its own looks at close codes.
+        // A separate promise checks close codes.
         if (objection !== BAD_CLOSE) strictEqual(objection, undefined)
         strictEqual(counts.messages, messages.length)
       },
     ),
     promiseOf(
       {
-        promise: 'nothing is refused that ws takes, but for what is stricter by design',
+        promise: 'nothing that ws accepts is refused, except what is stricter by design',
         runs: 150,
       },
       input,

@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util'
 import { playRound, reasonOf, type Failure } from './round.ts'
-import type { Ground, Property, Target } from './target.ts'
+import type { TargetRig, Property, Target } from './target.ts'
 
 export type Runtime = {
   readonly targets: readonly Target[]
@@ -22,7 +22,7 @@ export type FuzzOptions = {
   readonly seed: number | undefined
   /** Straight to one input of the first round, as fast-check names it. */
   readonly path: string | undefined
-  /** Instead of all that: so many random connections. */
+  /** Instead of all that: this many random connections. */
   readonly connections: number | undefined
 }
 
@@ -97,8 +97,8 @@ type Play = {
 const fuzzTarget = async (target: Target, play: Play): Promise<boolean> => {
   const { runtime, options } = play
   const startedAt = runtime.now()
-  const ground = await target.open({ asProcess: true })
-  const outcome = await playAndClose(ground, play)
+  const rig = await target.open({ asProcess: true })
+  const outcome = await playAndClose(rig, play)
   const lasted = ((runtime.now() - startedAt) / 1000).toFixed(1)
   const summary = `${target.name}: ${outcome.inputs} inputs in ${lasted} s`
   for (const failure of outcome.failures) runtime.write(describe(target.name, failure))
@@ -108,11 +108,11 @@ const fuzzTarget = async (target: Target, play: Play): Promise<boolean> => {
   return isOk
 }
 
-const playAndClose = async (ground: Ground, play: Play): Promise<Outcome> => {
+const playAndClose = async (rig: TargetRig, play: Play): Promise<Outcome> => {
   try {
-    return await playRounds(ground, play)
+    return await playRounds(rig, play)
   } finally {
-    await ground.close()
+    await rig.close()
   }
 }
 
@@ -122,20 +122,18 @@ type Outcome = {
 }
 
 /** At least one round of each promise; one that broke is not tried again. */
-const playRounds = async (ground: Ground, play: Play): Promise<Outcome> => {
+const playRounds = async (rig: TargetRig, play: Play): Promise<Outcome> => {
   const { runtime, baseSeed, options, sliceMs } = play
   const { path, promise } = options
   const until = runtime.now() + sliceMs
-  const wanted = ground.properties.filter(
-    (each) => promise === undefined || each.promise === promise,
-  )
+  const wanted = rig.properties.filter((each) => promise === undefined || each.promise === promise)
   let left: readonly Property[] = wanted
   const outcome: Outcome = { inputs: 0, failures: [] }
   for (let round = 0; left.length > 0; round += 1) {
     for (const property of left) {
       const seed = (baseSeed + round) % SEED_END
       const failure =
-        (await playRound(ground, property, { seed, path })) ?? uncaughtOf(property, seed, runtime)
+        (await playRound(rig, property, { seed, path })) ?? uncaughtOf(property, seed, runtime)
       outcome.inputs += path === undefined ? property.runs : 1
       if (failure === undefined) continue
       outcome.failures.push(failure)

@@ -6,24 +6,24 @@ import * as fc from 'fast-check'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { WebSocket, type RawData } from 'ws'
-import { eventually } from '../kit/eventually.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startOpenClawRig, SECRET } from '../kit/openclaw-rig.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { startRig } from '../kit/rig.ts'
-import { connectFrame, connectLightNode, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, connectLightNode, createDevice } from '../kit/light-node.ts'
 import { frames, lawfulFrames } from './bytes.ts'
 import { Silent, playCourse } from './connection.ts'
 import { GATEWAY_SECRET, mischief, startMangler, type Mangler } from './mangler.ts'
-import { POD_ADDRESS } from './site.ts'
+import { POD_ADDRESS } from './fuzz-rig.ts'
 import { promiseOf, type Property, type Target } from './target.ts'
 import { askWs } from './ws-receiver.ts'
 
-/** What both grounds have: a rig whose gateway is mangled. */
+/** What the checks need of a rig with a mangled gateway. */
 type Rig = Pick<Awaited<ReturnType<typeof startRig>>, 'metrics' | 'stop'>
 
 const NO_LIMITS = ['limits.failuresPerAddress=0', 'limits.streamsPerPod=1024', 'limits.idlePing=1h']
 const SETTLE_MS_MAX = 20_000
-/** A node that nothing is said to any more gives up. */
+/** A node that receives nothing more gives up. */
 const NODE_MS_MAX = 300
 const HEAD_END = '\r\n\r\n'
 const STATUSES = new Set<number>(Object.values(CODES).map(({ status }) => status))
@@ -33,13 +33,13 @@ const assertUnchanged = async (
   mangler: Mangler,
   socketsAtRest: number,
 ): Promise<void> => {
-  await eventually('an end of all streams', SETTLE_MS_MAX, async () => {
+  await waitForProcess('an end of all streams', SETTLE_MS_MAX, async () => {
     const metrics = await rig.metrics()
     return (
       metrics.get('openclaw_k8s_streams') === 0 && metrics.get('openclaw_k8s_pending_sockets') === 0
     )
   })
-  await eventually(
+  await waitForProcess(
     'an end of all connections to the gateway',
     SETTLE_MS_MAX,
     () => mangler.openSockets() <= socketsAtRest,
@@ -47,7 +47,7 @@ const assertUnchanged = async (
   strictEqual((await rig.metrics()).get('openclaw_k8s_uncaught_peer_errors_total') ?? 0, 0)
 }
 
-/** A refusal is of our table, and a stream is lawful; the gateway's own words are in neither's head. */
+/** A refusal comes from our table and a stream is lawful; neither's head has words of the gateway. */
 const checkStream = (received: Buffer): void => {
   if (received.length === 0) return
   const end = received.indexOf(HEAD_END)
@@ -63,7 +63,7 @@ const checkStream = (received: Buffer): void => {
     masked: false,
     isUtf8Checked: false,
   })
-  // A promise of its own looks at close codes.
+  // A separate promise checks close codes.
   if (objection !== 'WS_ERR_INVALID_CLOSE_CODE') strictEqual(objection, undefined)
 }
 
@@ -144,7 +144,7 @@ const METHODS = [
   'node.pair.approve',
 ] as const
 
-/** What the gateway answers an operator in place of the truth. */
+/** What the gateway answers an operator instead of the truth. */
 const answer = fc.oneof(
   fc.jsonValue({ maxDepth: 3 }),
   fc.constantFrom<unknown>(
@@ -215,7 +215,7 @@ const playNode = async (url: string, token: string): Promise<void> => {
   await closed.catch(() => {})
   clearTimeout(timer)
   if (status !== 101) return ok(STATUSES.has(status), `${status}`)
-  // Text of the gateway is relayed as it is, and promises of their own look at close codes.
+  // Text of the gateway is relayed as it is, and separate promises check close codes.
   const isTolerated = ['WS_ERR_INVALID_CLOSE_CODE', 'WS_ERR_INVALID_UTF8', 'ECONNRESET'].includes(
     objection ?? '',
   )
@@ -268,7 +268,7 @@ const openOpenClaw = async () => {
   const property = promiseOf(
     {
       promise:
-        'whatever an OpenClaw gateway says, a node gets a refusal or a session of its own role',
+        'whatever an OpenClaw gateway says, a node gets a refusal or a session with its own role',
       runs: 15,
     },
     fc.record({
@@ -297,13 +297,13 @@ const openOpenClaw = async () => {
     },
   )
   const isReady = async () => (await fetch(`${rig.adminUrl}/readyz`)).ok
-  await eventually('readiness', SETTLE_MS_MAX, isReady)
+  await waitForProcess('readiness', SETTLE_MS_MAX, isReady)
   return {
     properties: [property],
     async settle() {
       says = HONEST
       mangler.plan([])
-      await eventually('the operator channel', SETTLE_MS_MAX, isReady)
+      await waitForProcess('the operator channel', SETTLE_MS_MAX, isReady)
       // The operator's channel is one connection, seen from both its sides.
       await assertUnchanged(rig, mangler, 2)
       const node = await connectLightNode({
@@ -323,15 +323,15 @@ const openOpenClaw = async () => {
   }
 }
 
-/** In this process, since a sidecar of its own process takes every loopback peer for its gateway's host. */
+/** In this process, since a sidecar in a separate process takes every loopback peer for its gateway's host. */
 export const gatewayTarget: Target = {
   name: 'gateway',
   async open() {
-    const grounds = await Promise.all([openStream(), openOpenClaw()])
+    const rigs = await Promise.all([openStream(), openOpenClaw()])
     return {
-      properties: grounds.flatMap((ground) => ground.properties),
-      settle: async () => void (await Promise.all(grounds.map(async (ground) => ground.settle()))),
-      close: async () => void (await Promise.all(grounds.map(async (ground) => ground.close()))),
+      properties: rigs.flatMap((rig) => rig.properties),
+      settle: async () => void (await Promise.all(rigs.map(async (rig) => rig.settle()))),
+      close: async () => void (await Promise.all(rigs.map(async (rig) => rig.close()))),
     }
   },
 }

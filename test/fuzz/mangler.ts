@@ -1,4 +1,4 @@
-/** Stands between the sidecar and its gateway, and has the gateway say whatever a plan says. */
+/** Stands between the sidecar and its gateway, and makes the gateway say whatever a plan says. */
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -8,9 +8,9 @@ import { bytes, frames, mutate, mutation, type Mutation } from './bytes.ts'
 
 type Cut = 'none' | 'fin' | 'reset'
 
-/** What becomes of one connection to the gateway. */
+/** What happens to one connection to the gateway. */
 export type Mischief = {
-  /** Said in place of the gateway, which is not asked then. */
+  /** Sent in place of the gateway, which is then not asked. */
   readonly script: Script | undefined
   /** Changes to what the gateway says, `at` being bytes from its start. */
   readonly mutations: readonly Mutation[]
@@ -29,7 +29,7 @@ const ACCEPT = '<accept>'
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 const HONEST: Mischief = { script: undefined, mutations: [], cutAt: 0, cut: 'none' }
 
-/** Most answers are good, or nothing that follows one would ever be heard. */
+/** Most answers are good; otherwise nothing after one would ever be heard. */
 const often = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
   fc.oneof(
     { weight: 9, arbitrary: fc.constant(usual) },
@@ -101,7 +101,7 @@ const script: fc.Arbitrary<Script> = fc.oneof(
   { weight: 1, arbitrary: bytes(60).map((rest) => ({ head: '', rest })) },
 )
 
-/** The more is scripted, the less is heard of the gateway itself. */
+/** The more is scripted, the less the gateway itself is heard. */
 export const mischief = (scriptedShare: number): fc.Arbitrary<Mischief> =>
   fc.record({
     script: fc
@@ -134,12 +134,12 @@ export const startMangler = async (gatewayPort: number) => {
   const server = createServer({ allowHalfOpen: true }, (sidecar) => {
     keep(sidecar)
     let isRelayed = false
-    // A probe of the port says nothing at all, and a script does not wait for the other side.
+    // A probe of the port sends nothing, and a script does not wait for the other side.
     sidecar.on('end', () => {
       if (!isRelayed) sidecar.end()
     })
     sidecar.once('data', (first: Buffer) => {
-      // The operator's channel is the one that is forwarded for nobody.
+      // The operator's channel is the connection without a forwarded address.
       const isOperator = !/^x-forwarded-for:/im.test(first.toString('latin1'))
       if (isOperator) operators.add(sidecar)
       sidecar.once('close', () => operators.delete(sidecar))

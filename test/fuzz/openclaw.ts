@@ -19,7 +19,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import type { Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import { connectFrame } from '../openclaw/light-node.ts'
+import { connectFrame } from '../kit/light-node.ts'
 import {
   CHALLENGE,
   NOW_MS,
@@ -216,7 +216,7 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
       },
     ),
     promiseOf(
-      { promise: 'nothing the sidecar has not looked at is in a rebuilt connect', runs: 75 },
+      { promise: 'a rebuilt connect holds nothing that the sidecar has not checked', runs: 75 },
       rebuilt,
       ({ worker, allowedCommands, gatewayAuth }) => {
         const made = rebuild(subject, worker, { allowedCommands, gatewayAuth })
@@ -299,7 +299,7 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
         rebuild(subject, worker, { allowedCommands: ['*'], gatewayAuth: {} })
       },
     ),
-    promiseOf({ promise: 'any text at all has a reading', runs: 75 }, text, (any) => {
+    promiseOf({ promise: 'any text has a reading', runs: 75 }, text, (any) => {
       for (const verdict of [readConnect(any), readConnectRequest(any)]) {
         strictEqual(typeof verdict.ok, 'boolean')
       }

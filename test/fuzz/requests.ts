@@ -4,11 +4,11 @@ import * as fc from 'fast-check'
 import { bytes, frameOf, frames, mutate, mutation, type Mutation } from './bytes.ts'
 import { course, type Course } from './connection.ts'
 
-/** Stands for the pod's good token, or for one with a signature of nobody's. */
+/** Stands for the pod's good token, or for one with an invalid signature. */
 const TOKEN = '<token>'
 const FORGED = '<forged>'
 
-/** A text may hold a token; a message is a text in a frame of its own. */
+/** A text can hold a token; a message is a text in a separate frame. */
 type Part = { readonly text: string } | { readonly message: string } | { readonly wire: Buffer }
 
 export type Hostile = {

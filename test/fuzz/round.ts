@@ -2,7 +2,7 @@
 
 import { inspect } from 'node:util'
 import * as fc from 'fast-check'
-import type { Ground, Property } from './target.ts'
+import type { TargetRig, Property } from './target.ts'
 
 export type Round = {
   readonly seed: number
@@ -24,9 +24,9 @@ export type Failure = Pick<Round, 'seed' | 'path'> & {
 const ROUND_MS_MAX = 40_000
 const SHOWN_LENGTH_MAX = 4000
 
-/** Tries one round; what broke the promise, with the smallest input that does. */
+/** Plays one round; returns what broke the promise, with the smallest such input. */
 export const playRound = async (
-  { settle }: Pick<Ground, 'settle'>,
+  { settle }: Pick<TargetRig, 'settle'>,
   { promise, property, ...own }: Property,
   { seed, path, runs = own.runs, shrinks = true }: Round,
 ): Promise<Failure | undefined> => {

@@ -1,4 +1,4 @@
-/** What a fuzz target is: promises that must hold for every input, and the ground they are tried on. */
+/** What a fuzz target is: promises that must hold for every input, and the rig they are tried on. */
 
 import * as fc from 'fast-check'
 
@@ -10,7 +10,7 @@ export type Property = {
   readonly runs: number
 }
 
-export type Ground = {
+export type TargetRig = {
   readonly properties: readonly Property[]
   /** Runs after each round; throws unless everything is as it was before. */
   readonly settle?: () => Promise<void>
@@ -20,7 +20,7 @@ export type Ground = {
 export type Target = {
   readonly name: string
   /** `asProcess` starts the sidecar's bundle where the target has a use for it. */
-  readonly open: (options: { readonly asProcess: boolean }) => Promise<Ground>
+  readonly open: (options: { readonly asProcess: boolean }) => Promise<TargetRig>
 }
 
 type Parts = { readonly promise: string; readonly runs: number }

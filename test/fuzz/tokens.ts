@@ -57,7 +57,7 @@ export const header = fc.record({
 })
 
 /** Every way to write a name: as it is, or some letters escaped. */
-const spelt = (text: string, escapes: readonly boolean[]): string => {
+const spell = (text: string, escapes: readonly boolean[]): string => {
   const letters = text
     .split('')
     .map((letter, nth) =>
@@ -104,7 +104,7 @@ const withTwin = (text: string, { name: key, escapes, value, nth, makeUp }: Twin
   if (at === undefined) return text
   const filler = makeUp ? String.raw`"${'y'}":"\u0022\u0022",` : ''
   const comma = text[at + 1] === '}' ? '' : ','
-  return `${text.slice(0, at + 1)}${filler}${spelt(key, escapes)}:${value}${comma}${text.slice(at + 1)}`
+  return `${text.slice(0, at + 1)}${filler}${spell(key, escapes)}:${value}${comma}${text.slice(at + 1)}`
 }
 
 const number = fc.constantFrom(

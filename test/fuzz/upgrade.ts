@@ -4,7 +4,7 @@ import { ok, strictEqual } from 'node:assert/strict'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Silent, playCourse } from './connection.ts'
 import { bytesOf, group, isProven, type Hostile } from './requests.ts'
-import { POD_ADDRESS, holdSite, type Site } from './site.ts'
+import { POD_ADDRESS, holdFuzzRig, type FuzzRig } from './fuzz-rig.ts'
 import { promiseOf, type Target } from './target.ts'
 import { askWs } from './ws-receiver.ts'
 
@@ -12,7 +12,7 @@ const SILENT_MAX = 16
 const STATUSES = new Set<number>([101, ...Object.values(CODES).map(({ status }) => status)])
 const HEAD_END = '\r\n\r\n'
 
-/** Whatever came back has to be a whole answer of ours, and after a 101 lawful frames. */
+/** What came back must be a complete answer of ours, and lawful frames after a 101. */
 const checkAnswer = (received: Buffer): void => {
   if (received.length === 0) return
   const end = received.indexOf(HEAD_END)
@@ -24,7 +24,7 @@ const checkAnswer = (received: Buffer): void => {
     masked: false,
     isUtf8Checked: false,
   })
-  // A promise of its own looks at close codes.
+  // A separate promise checks close codes.
   if (objection !== 'WS_ERR_INVALID_CLOSE_CODE') strictEqual(objection, undefined)
 }
 
@@ -32,16 +32,16 @@ export const upgradeTarget: Target = {
   name: 'upgrade',
   async open({ asProcess }) {
     const [plain, tls] = await Promise.all([
-      holdSite({ asProcess }),
-      holdSite({ asProcess, isTls: true }),
+      holdFuzzRig({ asProcess }),
+      holdFuzzRig({ asProcess, isTls: true }),
     ])
-    const bothSites = async () => Promise.all([plain.get(), tls.get()])
+    const bothRigs = async () => Promise.all([plain.get(), tls.get()])
     const silent = new Silent(SILENT_MAX)
     let proven = 0
-    const play = async (each: Hostile, site: Site): Promise<void> => {
+    const play = async (each: Hostile, rig: FuzzRig): Promise<void> => {
       if (isProven(each)) proven += 1
-      const peer = { port: site.port, ca: site.ca, localAddress: POD_ADDRESS }
-      checkAnswer(await playCourse(peer, bytesOf(each, site.token), each.course, silent))
+      const peer = { port: rig.port, ca: rig.ca, localAddress: POD_ADDRESS }
+      checkAnswer(await playCourse(peer, bytesOf(each, rig.token), each.course, silent))
     }
     return {
       properties: [
@@ -52,20 +52,20 @@ export const upgradeTarget: Target = {
           },
           group,
           async (each) => {
-            const [open, secret] = await bothSites()
+            const [open, secret] = await bothRigs()
             await Promise.all(each.map((one) => play(one, one.isTls ? secret : open)))
-            for (const site of [open, secret]) {
-              await site.metrics().catch(() => undefined)
-              site.assertAlive()
+            for (const rig of [open, secret]) {
+              await rig.metrics().catch(() => undefined)
+              rig.assertAlive()
             }
           },
         ),
       ],
       async settle() {
         silent.end()
-        const sites = await bothSites()
-        await Promise.all(sites.map(async (site) => site.assertUnchanged()))
-        const admitted = sites.reduce((sum, site) => sum + site.foreignHandshakes(), 0)
+        const rigs = await bothRigs()
+        await Promise.all(rigs.map(async (rig) => rig.assertUnchanged()))
+        const admitted = rigs.reduce((sum, rig) => sum + rig.foreignHandshakes(), 0)
         ok(admitted <= proven, `${admitted} workers of ${proven} with a token got in`)
       },
       close: async () => void (await Promise.all([plain.close(), tls.close()])),

@@ -1,4 +1,4 @@
-/** The admin port has limits: whoever can connect to it costs little, and keeps neither probes nor workers out. */
+/** The admin port has limits: a client costs little, and keeps out neither probes nor workers. */
 
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
@@ -17,15 +17,15 @@ import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/lib/open-files.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** More than the kernel takes for a peer that reads nothing. */
 const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
 
-/** Not so short that a good request could be late on a busy machine. */
+/** Long enough for a good request, even on a busy machine. */
 const SHORT_MS = 1000
 
-/** An admin port whose parts are the test's. */
+/** An admin port with parts that the test chooses. */
 const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
   const clock = new FakeClock()
   const drained = Promise.withResolvers<{ streams: number }>()
@@ -73,7 +73,7 @@ const DRAIN = `POST /drain HTTP/1.1\r\nHost: x\r\n${PROOF_HEADER}: x\r\nConnecti
 
 const livez = async (url: string): Promise<number> => (await fetch(`${url}/livez`)).status
 
-test('idle connections make room for new ones, of their address and in all', async (t) => {
+test('idle connections make room for new ones, per address and in total', async (t) => {
   const { port, url } = await startPort(t)
   const closed = { few: 0, many: 0 }
   const open = async (kind: keyof typeof closed, localAddress: string) => {
@@ -81,11 +81,11 @@ test('idle connections make room for new ones, of their address and in all', asy
     socket.resume().on('close', () => (closed[kind] += 1))
   }
   for (let n = 0; n < 30; n += 1) await open('few', '127.0.0.9')
-  await until(() => closed.few === 22)
+  await waitUntil(() => closed.few === 22)
   t.equal(await livez(url), 200, 'another address is served')
   for (let n = 0; n < 100; n += 1) await open('many', `127.0.1.${1 + (n % 20)}`)
   // The probe's own connection is one of the 64.
-  await until(() => closed.few + closed.many >= 130 - 64)
+  await waitUntil(() => closed.few + closed.many >= 130 - 64)
   t.equal(await livez(url), 200)
   t.equal(closed.few, 30, 'the oldest went first')
 })
@@ -103,7 +103,7 @@ test('a connection that waits for its answer is not closed to make room', async 
   t.match(await answer, /\{"streams":3\}$/)
 })
 
-test('a drain is answered when it is over, however long that takes', async (t) => {
+test('a drain is answered when it is complete, however long that takes', async (t) => {
   const { clock, port, drained } = await startPort(t, { requestTimeoutMs: SHORT_MS })
   const draining = await dial(t, port)
   const answer = readAll(draining)
@@ -116,7 +116,7 @@ test('a drain is answered when it is over, however long that takes', async (t) =
   t.match(await answer, /\{"streams":3\}$/)
 })
 
-/** With a content type, or the body would be refused before it is waited for. */
+/** With a content type; otherwise the body would be refused before it is waited for. */
 const POST = 'POST /drain HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
 
 const NEVER_WHOLE = {
@@ -139,7 +139,7 @@ test('a connection whose peer never sends the rest of a request is closed', asyn
   t.equal(await livez(url), 200)
 })
 
-test('pipelined requests are begun one by one, as their peer takes the answers', async (t) => {
+test('pipelined requests are started one by one, as their peer takes the answers', async (t) => {
   let renders = 0
   const { port } = await startPort(t, {
     renderMetrics: async () => {
@@ -149,14 +149,14 @@ test('pipelined requests are begun one by one, as their peer takes the answers',
   })
   const socket = await dial(t, port)
   socket.write(get('/metrics') + get('/metrics', 'Connection: close'))
-  await until(() => renders === 1)
+  await waitUntil(() => renders === 1)
   for (let n = 0; n < 100; n += 1) await turn()
   t.equal(renders, 1, 'nobody reads the first answer')
   const text = await readAll(socket)
   t.same(text.match(/x\d/g), ['x1', 'x2'], 'both are answered, in order')
 })
 
-test('a connection with more requests waiting than it may have is closed', async (t) => {
+test('a connection with too many waiting requests is closed', async (t) => {
   let renders = 0
   const { port, url } = await startPort(t, {
     renderMetrics: async () => {
@@ -175,7 +175,7 @@ test('a connection with more requests waiting than it may have is closed', async
     socket.write(request.repeat(1000))
     await readAll(socket)
     t.ok(renders - before <= 1, request)
-    // So few that the parser does not stop: the ninth is one too many all the same.
+    // Few enough for the parser not to stop, but the ninth is still one too many.
     const few = await dial(t, port)
     few.write(request.repeat(12))
     await readAll(few)
@@ -184,7 +184,7 @@ test('a connection with more requests waiting than it may have is closed', async
   t.equal(await livez(url), 200)
 })
 
-test('of a chunk with many requests no more are parsed than may be answered', async (t) => {
+test('only as many requests of one chunk are parsed as can be answered', async (t) => {
   let parsed = 0
   const server = createHttpServer((_request, response) => {
     parsed += 1
@@ -215,12 +215,12 @@ test('an answer that its peer does not take is given up', async (t) => {
   })
   const socket = await dial(t, port)
   socket.write(get('/metrics'))
-  await until(() => renders === 1 && clock.pending === 1)
+  await waitUntil(() => renders === 1 && clock.pending === 1)
   clock.advance(5000)
   t.ok((await readAll(socket)).length < UNREADABLE.length)
   t.equal(clock.pending, 0)
   t.equal((await fetch(`http://127.0.0.1:${port}/livez`)).status, 200)
-  await until(() => clock.pending === 0)
+  await waitUntil(() => clock.pending === 0)
 })
 
 test('a connection serves a hundred requests and is closed', async (t) => {
@@ -232,13 +232,13 @@ test('a connection serves a hundred requests and is closed', async (t) => {
   for (let n = 1; n <= 100; n += 1) {
     t.notOk(/Connection: close/i.test(text))
     socket.write(get('/livez'))
-    await until(() => answers() === n)
+    await waitUntil(() => answers() === n)
   }
   t.match(text, /Connection: close/i)
   await readAll(socket)
 })
 
-test('what is no request of a probe or a scrape is refused, and nothing is left open', async (t) => {
+test('anything but a probe or a scrape is refused, and nothing is left open', async (t) => {
   const { port, url } = await startPort(t, { requestTimeoutMs: SHORT_MS })
   const answers = {
     'HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n': 404,
@@ -262,7 +262,7 @@ test('what is no request of a probe or a scrape is refused, and nothing is left 
   t.equal(await livez(url), 200)
 })
 
-test('an answer is shared while it is made, and the last one serves beyond the rate', async (t) => {
+test('an answer is shared while it is made, and the last one is reused beyond the rate', async (t) => {
   const clock = new FakeClock()
   let made = 0
   const ask = shareAnswer(
@@ -281,7 +281,7 @@ test('an answer is shared while it is made, and the last one serves beyond the r
   t.same([await ask(), await ask()], [4, 4])
 })
 
-test('many who ask for readiness dial the gateway a bounded number of times', async (t) => {
+test('many readiness requests dial the gateway a bounded number of times', async (t) => {
   let dials = 0
   const gateway = createServer((socket) => {
     dials += 1
@@ -304,7 +304,7 @@ test('many who ask for readiness dial the gateway a bounded number of times', as
   t.equal(dials, before + 1)
 })
 
-test('a connection that cannot be accepted is told of and ends nothing', async (t) => {
+test('a connection that cannot be accepted is logged and ends nothing', async (t) => {
   const server = createServer()
   const errors: Error[] = []
   onServerError(server, (error) => errors.push(error))
@@ -317,7 +317,7 @@ test('a connection that cannot be accepted is told of and ends nothing', async (
   server.close()
 })
 
-test('the limit on open files is read where the system tells it', async (t) => {
+test('the limit on open files is read from the system', async (t) => {
   const limits =
     'Limit  Soft Limit  Hard Limit  Units\nMax open files            128    4096    files\n'
   t.equal(

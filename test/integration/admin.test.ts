@@ -4,7 +4,7 @@ import tap, { test } from 'tap'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 const rig = await startRig()
 tap.teardown(() => rig.stop())
@@ -35,11 +35,11 @@ test('a session is counted while it is open', async (t) => {
   t.equal((await rig.metrics()).get(series), 1)
   t.equal((await rig.metrics()).get('openclaw_k8s_auth_attempts_total{result="success"}'), 1)
   worker.socket.terminate()
-  await until(async () => (await rig.metrics()).get(series) === 0)
+  await waitUntil(async () => (await rig.metrics()).get(series) === 0)
 })
 
-test('probes tell life from readiness, and readiness lists its checks', async (t) => {
-  await until(async () => (await get('/readyz')).status === 200)
+test('probes distinguish liveness from readiness, and readiness lists its checks', async (t) => {
+  await waitUntil(async () => (await get('/readyz')).status === 200)
   t.same(await get('/livez'), { status: 200, type: 'text/plain', text: 'ok\n' })
   t.equal((await get('/readyz')).text, 'ok\n')
   const { text } = await get('/readyz?verbose')

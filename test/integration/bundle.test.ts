@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test, type Test } from 'tap'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { eventually } from '../kit/eventually.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { waitForProcess } from '../kit/wait.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 import { nextMessage, openWorker } from '../kit/worker-client.ts'
@@ -17,7 +17,7 @@ const BUNDLER = fileURLToPath(new URL('../../sidecar/bundle.ts', import.meta.url
 const DOCKERFILE = new URL('../../Dockerfile.sidecar', import.meta.url)
 const SECRET = 'the-secret-of-the-gateway-itself'
 const READY_MS_MAX = 15_000
-/** The start alone makes it 7.5 MiB, which V8 then keeps; 0.75 are left when that is collected. */
+/** The start alone brings it to 7.5 MiB, which V8 then keeps; after a collection 0.75 MiB are left. */
 const YOUNG_GENERATION_BYTES_MAX = 4 * 1024 * 1024
 
 const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-bundle-'))
@@ -52,11 +52,11 @@ const serve = async (
   })
   const listening = await sidecar.listening()
   const ask = (path: string) => fetch(`http://${listening.admin}${path}`)
-  await eventually('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
+  await waitForProcess('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
   return { api, ask, url: `ws://${listening.workers}` }
 }
 
-test('the bundle asks the API server, lets a worker in and tells its metrics', async (t) => {
+test('the bundle asks the API server, lets a worker in and serves its metrics', async (t) => {
   const { api, ask, url } = await serve(t, {}, { protocol: 'stream' })
   const pod = api.createPod({
     namespace: 'openclaw',
@@ -88,10 +88,10 @@ test('the bundle speaks to the gateway as its operator', async (t) => {
   t.equal((await ask('/readyz')).status, 200)
 })
 
-test('under the options of its image the bundle runs, and SIGUSR1 opens no debugger', async (t) => {
+test('with the options of its image the bundle runs, and SIGUSR1 opens no debugger', async (t) => {
   const options = /NODE_OPTIONS="([^"]*)"/.exec(readFileSync(DOCKERFILE, 'utf8'))?.[1] ?? ''
   t.match(options, /--max-semi-space-size=4/)
-  // Any command, and before it has begun: `serve` listens for the signal itself.
+  // Any command, and before it has started: `serve` listens for the signal itself.
   const signal = "--import=data:text/javascript,process.kill(process.pid,'SIGUSR1')"
   const env = { NODE_OPTIONS: `${options} ${signal}` }
   const { exited, stdout, stderr } = startSidecarProcess(['version'], { main, env })
@@ -100,9 +100,9 @@ test('under the options of its image the bundle runs, and SIGUSR1 opens no debug
   t.equal(stderr.text, '')
 })
 
-test('the bundle carries neither what is left out nor all of undici', async (t) => {
-  const licences = readFileSync(join(directory, 'THIRD_PARTY_LICENSES'), 'utf8')
-  const carried = [...licences.matchAll(/^(\S+) \S+ \(.+\)$/gm)].map(([, name]) => name)
+test('the bundle contains neither the packages left out nor all of undici', async (t) => {
+  const licenses = readFileSync(join(directory, 'THIRD_PARTY_LICENSES'), 'utf8')
+  const carried = [...licenses.matchAll(/^(\S+) \S+ \(.+\)$/gm)].map(([, name]) => name)
   for (const name of ['undici', 'fastify', 'prom-client', 'pino'])
     t.ok(carried.includes(name), name)
   for (const name of ['ajv', 'light-my-request', 'semver', '@opentelemetry/api', 'thread-stream']) {
@@ -115,7 +115,7 @@ test('the bundle carries neither what is left out nor all of undici', async (t) 
   }
 })
 
-test('the bundle is plain ASCII, since V8 would keep any other in twice the memory', async (t) => {
+test('the bundle is plain ASCII: V8 would keep other text in twice the memory', async (t) => {
   t.equal(/[\u0080-\u00ff]/.exec(program), null)
 })
 

@@ -1,4 +1,4 @@
-/** A worker shows exactly one credential, in one of four places, and it is seen nowhere else. */
+/** A worker shows exactly one credential, in one of four places, and it appears nowhere else. */
 
 import tap, { test } from 'tap'
 import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
@@ -60,7 +60,7 @@ test('two credentials are refused, in two carriers or repeated in one', async (t
   t.equal((after.get(series) ?? 0) - (before.get(series) ?? 0), pairs.length + 2, 'all counted')
 })
 
-test('a token in the query string is refused under any name, also percent-encoded', async (t) => {
+test('a token in the query string is refused under any name, even percent-encoded', async (t) => {
   const encoded = Buffer.from(token).toString('hex').replaceAll(/../g, '%$&')
   for (const query of [
     `token=${token}`,
@@ -79,10 +79,10 @@ test('a token in the query string is refused under any name, also percent-encode
     }
   }
   const harmless = await ask(rig, [`Authorization: Bearer ${token}`], '/?token=none&v=1.2.3')
-  t.equal(harmless.status, 101, 'another query is no objection')
+  t.equal(harmless.status, 101, 'another query is accepted')
 })
 
-test('a credential that cannot be one is refused by its form', async (t) => {
+test('a malformed credential is refused by its form', async (t) => {
   const cases: readonly (readonly [Code, string])[] = [
     ['credential_malformed', `Authorization: Basic ${Buffer.from('a:b').toString('base64')}`],
     ['credential_malformed', 'Authorization: Bearer'],
@@ -114,7 +114,7 @@ test('a worker without a credential is told how to show one', async (t) => {
   t.equal(answer.headers['retry-after'], undefined, 'a retry would not help')
 })
 
-test('the credential header has the configured name, and the default one is nothing then', async (t) => {
+test('the credential header has the configured name, and the default name is then ignored', async (t) => {
   const named = await startRig({
     set: ['k8sTrust.credentialHeader=X-My-Token', 'k8sTrust.inBandCredentials=false'],
   })
@@ -171,7 +171,7 @@ test('with trust disabled no worker enters, whatever it shows', async (t) => {
   t.equal((await fetch(`${off.adminUrl}/readyz`)).status, 200, 'and it is ready all the same')
 })
 
-test('a token is seen in no log, audit line, metric, answer or request to the gateway', async (t) => {
+test('a token appears in no log, audit line, metric, answer or request to the gateway', async (t) => {
   const watched = await startRig({ set: [NO_RATE_LIMIT] })
   t.teardown(() => watched.stop())
   const known = watched.createPod()
@@ -195,7 +195,7 @@ test('a token is seen in no log, audit line, metric, answer or request to the ga
     answers.push(JSON.stringify(outcome, (key, value: unknown) => (key === 'socket' ? '' : value)))
     if (outcome.kind === 'message') outcome.socket.terminate()
   }
-  watched.gateway.setBehaviour('refuse', { connections: 1 })
+  watched.gateway.setBehavior('refuse', { connections: 1 })
   answers.push((await ask(watched, [`Authorization: Bearer ${good}`])).raw)
   await watched.sidecar.stop()
 
@@ -228,7 +228,7 @@ test('the metrics carry neither a token nor anything else a caller chose', async
   t.notMatch(text, /canary|worker-a|127\.0\.0\.11/)
 })
 
-test('every refusal is worded by the table alone', async (t) => {
+test('the wording of every refusal comes from the table', async (t) => {
   rig.api.createServiceAccount('canary', 'canary')
   const stranger = rig.mint({ namespace: 'canary', serviceAccount: 'canary' })
   for (const line of [

@@ -1,4 +1,4 @@
-/** The demo as a newcomer runs it: told once, from beginning to end. */
+/** The demo as a newcomer runs it, from beginning to end. */
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -6,8 +6,8 @@ import { readdir, rm } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
+import { waitUntil } from '../kit/wait.ts'
 
 const MAIN = fileURLToPath(new URL('../demo/main.ts', import.meta.url))
 const CONNECT = fileURLToPath(new URL('../demo/connect.ts', import.meta.url))
@@ -34,7 +34,7 @@ const startDemo = (t: Test, args: readonly string[]) => {
   return { child, invited, ended, text: () => text }
 }
 
-/** The sidecar's process and the demo's directory, as the demo names them. */
+/** The sidecar's process and the demo's directory, as the demo prints them. */
 const tracesOf = (text: string) => ({
   pid: Number(/process (\d+)/.exec(text)?.[1]),
   directory: /auth-sidecar-demo-\w+/.exec(text)?.[0] ?? 'none',
@@ -49,7 +49,7 @@ const isAlive = (pid: number): boolean => {
   }
 }
 
-test('the demo, told once, shows every promise kept and ends with 0', async (t) => {
+test('the demo with --once keeps every promise and exits 0', async (t) => {
   const { ended, text } = startDemo(t, ['--once'])
   t.equal(await ended, 0, text())
   const told = text()
@@ -78,7 +78,7 @@ test('the demo, told once, shows every promise kept and ends with 0', async (t) 
   for (const line of promised) t.match(told, line)
   t.notMatch(told, '✗')
   t.notMatch(told, JWT, 'no token and no assertion is shown whole')
-  t.notMatch(told, '\u001b', 'no colour where there is no terminal')
+  t.notMatch(told, '\u001b', 'no color where there is no terminal')
   const wide = told.split('\n').filter((line) => line.length > 100)
   t.strictSame(wide, [], 'it fits 100 columns')
 })
@@ -97,7 +97,7 @@ const connectAsTold = async (text: string) => {
   return { code, said }
 }
 
-test('while it stays up one can connect as it says, and Ctrl-C ends the demo, its sidecar and its files', async (t) => {
+test('a running demo can be connected to as it says, and Ctrl-C ends it, its sidecar and its files', async (t) => {
   const { child, invited, ended, text } = startDemo(t, [])
   await invited
   const { pid, directory } = tracesOf(text())
@@ -118,8 +118,8 @@ test('a demo that is killed takes its sidecar along', async (t) => {
   t.ok(await isLive(adminUrl))
   child.kill('SIGKILL')
   await ended
-  // Nobody tells when a process that is not ours is gone; that it lives on ends in a timeout.
-  while (await isLive(adminUrl)) await turn()
+  // Nothing announces the end of a process that is not our child; if it lives on, the wait gives up.
+  await waitUntil(async () => !(await isLive(adminUrl)))
 })
 
 const isLive = async (adminUrl: string): Promise<boolean> =>

@@ -7,14 +7,14 @@ import { join } from 'node:path'
 import { test } from 'tap'
 import type { WebSocket } from 'ws'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import { AUDIENCE } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { connectWorker, nextMessage } from '../kit/worker-client.ts'
 
-test('with few descriptors idle admin connections keep no worker out, and none ends the process', async (t) => {
+test('with few descriptors idle admin connections keep no worker out, and do not end the process', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-'))
   const api = await startKubeApi()
   const gateway = await startGatewayStub()
@@ -51,7 +51,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
       },
       () => false,
     )
-  await until(isAdmitted)
+  await waitUntil(isAdmitted)
 
   let closed = 0
   const adminPort = Number(admin.split(':').at(-1))
@@ -64,11 +64,11 @@ test('with few descriptors idle admin connections keep no worker out, and none e
       .resume()
       .on('close', () => (closed += 1))
   }
-  await until(() => closed >= 200 - 128 / 16)
+  await waitUntil(() => closed >= 200 - 128 / 16)
   t.ok(await isAdmitted(), 'a worker gets in')
   t.equal((await fetch(`http://${admin}/livez`)).status, 200)
 
-  // A stream takes two descriptors: these are more than there are. One after the other, or they
+  // A stream takes two descriptors, so these need more than there are. One after the other; otherwise they
   // would take all descriptors before the first of them has its gateway.
   const streams: WebSocket[] = []
   let faults = 0
@@ -81,7 +81,7 @@ test('with few descriptors idle admin connections keep no worker out, and none e
       if (outcome !== undefined) answers.push(String(outcome.status))
     }
   }
-  // None at all where the last descriptor went to a gateway's socket: then nothing is accepted.
+  // No answer if the last descriptor went to a gateway's socket: then nothing is accepted.
   t.strictSame(
     answers.filter((status) => !/^50[23]$/.test(status)),
     [],
@@ -92,6 +92,6 @@ test('with few descriptors idle admin connections keep no worker out, and none e
   first?.send('hello')
   t.equal((await nextMessage(first!)).text, 'hello', 'open streams go on')
   for (const socket of streams) socket.terminate()
-  await until(isAdmitted)
+  await waitUntil(isAdmitted)
   t.notMatch(sidecar.stderr.text, /a bug/)
 })

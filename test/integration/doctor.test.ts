@@ -1,4 +1,4 @@
-/** The `doctor` command: names everything the sidecar can lack, with the remedy. */
+/** The `doctor` command names everything that the sidecar can lack, and says what to do. */
 
 import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -8,15 +8,15 @@ import { dirname, join } from 'node:path'
 import { test, type Test } from 'tap'
 import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
 import { describeFinding } from '@openclaw-k8s/auth-sidecar/doctor/finding.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { openStage } from '../demo/stage.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
-/** A label this long is no name, so that no resolver has to be asked. */
+/** A label this long is not a valid name, so no resolver is asked. */
 const NO_HOST = `${'a'.repeat(64)}.invalid`
 const IDENTITIES = '[{namespace: openclaw, serviceAccount: openclaw-worker}]'
 
@@ -24,7 +24,7 @@ const ready = async (t: Test, options: RigOptions = {}) => {
   const clock = new FakeClock()
   const rig = await startRig({ clock, ...options })
   t.teardown(() => rig.stop())
-  await until(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
+  await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
 
   return { clock, rig }
 }
@@ -39,7 +39,7 @@ const settingsOf = (rig: Rig): readonly string[] => [
   `k8sTrust.allowedIdentities=${IDENTITIES}`,
 ]
 
-/** What the doctor says in the sidecar's container, by the name of what it looked at. */
+/** What the doctor prints in the sidecar's container, by the name of the check. */
 const examine = async (rig: Rig, clock: FakeClock, set: readonly string[] = []) => {
   const outcome = await runCommand(doctor, { clock, set: [...settingsOf(rig), ...set] })
   return read(outcome)
@@ -53,7 +53,7 @@ const read = ({ exitCode, stdout, stderr }: Awaited<ReturnType<typeof runCommand
   return { exitCode, stdout, stderr, lines, summary, failed, of }
 }
 
-test('a sidecar that has all it needs is found in good health, line by line', async (t) => {
+test('a sidecar that has everything it needs passes every check', async (t) => {
   const { rig, clock } = await ready(t)
   const { exitCode, lines, summary, stderr } = await examine(rig, clock)
   const gateway = new URL(rig.gateway.url).host
@@ -76,7 +76,7 @@ test('a sidecar that has all it needs is found in good health, line by line', as
   t.equal(exitCode, 0)
 })
 
-test('a wrong command line or configuration exits 64 or 78', async (t) => {
+test('an invalid command line or configuration exits 64 or 78', async (t) => {
   t.match(await runCommand(doctor, { argv: ['now'] }), {
     exitCode: 64,
     stderr: /\nUsage: auth-sidecar doctor /,
@@ -88,7 +88,7 @@ test('a wrong command line or configuration exits 64 or 78', async (t) => {
   })
 })
 
-test('an API server out of reach fails once, and nothing else is asked of it', async (t) => {
+test('an unreachable API server fails once, and is asked nothing else', async (t) => {
   const { rig, clock } = await ready(t)
   await rig.api.stop()
   const { exitCode, failed, lines } = await examine(rig, clock)
@@ -101,7 +101,7 @@ test('an API server out of reach fails once, and nothing else is asked of it', a
   t.notOk(lines.some((line) => /reviews|rights|signing-keys/.test(line)))
 })
 
-test('a host nobody knows, another CA and another server are told apart', async (t) => {
+test('an unknown host, another CA and another server are distinguished', async (t) => {
   const { rig, clock } = await ready(t)
   const unknown = await examine(rig, clock, [`kubernetes.apiServer=https://${NO_HOST}`])
   t.match(
@@ -127,7 +127,7 @@ test('a host nobody knows, another CA and another server are told apart', async 
   )
 })
 
-test('a token the API server refuses is named by its file', async (t) => {
+test('a token that the API server refuses is reported with its file', async (t) => {
   const { rig, clock } = await ready(t)
   rig.api.revokeSidecarToken()
   const { of, exitCode } = await examine(rig, clock)
@@ -136,7 +136,7 @@ test('a token the API server refuses is named by its file', async (t) => {
   t.match(of('api-server'), `Mount a token for the API server's audience at ${rig.tokenFile}`)
 })
 
-test('outside a pod it says what would have to be set', async (t) => {
+test('outside a pod it says which options are required', async (t) => {
   const { rig, clock } = await ready(t)
   const set = settingsOf(rig).filter((setting) => !setting.startsWith('kubernetes.'))
   const { of, exitCode } = read(await runCommand(doctor, { clock, set }))
@@ -160,7 +160,7 @@ test('outside a pod it says what would have to be set', async (t) => {
   )
 })
 
-test('every file that is missing or of no use fails by its option', async (t) => {
+test('every missing or invalid file fails under the name of its option', async (t) => {
   const { rig, clock } = await ready(t)
   const directory = t.testdir({ seed: 'too-short', secret: '\n' })
   const openclaw = [
@@ -186,7 +186,7 @@ test('every file that is missing or of no use fails by its option', async (t) =>
     (await examine(rig, clock, openclaw)).of('files'),
     '[ok] files: gateway.auth.secretFile, gateway.deviceSeedFile, kubernetes.caFile, kubernetes.tokenFile: readable',
   )
-  // The defaults of the product have to be there as well, though nobody named them.
+  // The product's default files must exist too, although nobody named them.
   const defaults = (await examine(rig, clock, ['gateway.protocol=openclaw'])).of('files')
   t.match(
     defaults,
@@ -198,7 +198,7 @@ test('every file that is missing or of no use fails by its option', async (t) =>
   )
 })
 
-test('signing keys that cannot be had, or are not those of the tokens, fail', async (t) => {
+test('signing keys that are unavailable, or do not match the tokens, fail', async (t) => {
   const { rig, clock } = await ready(t)
   const keys = async (set: readonly string[] = []) =>
     (await examine(rig, clock, set)).of('signing-keys')
@@ -222,7 +222,7 @@ test('signing keys that cannot be had, or are not those of the tokens, fail', as
   )
 })
 
-test('each right that is missing is named with its place, and who could grant it', async (t) => {
+test('each missing right is named with its namespace and who can grant it', async (t) => {
   const { rig, clock } = await ready(t)
   const rights = async (set: readonly string[] = []) =>
     (await examine(rig, clock, set)).of('rights')
@@ -256,7 +256,7 @@ test('each right that is missing is named with its place, and who could grant it
   )
 })
 
-test('rights that nothing needs are not asked for, and none twice', async (t) => {
+test('only rights that are needed are asked for, each once', async (t) => {
   const { rig, clock } = await ready(t)
   rig.api.setRbac({ namespaces: [] })
   const off = await examine(rig, clock, ['k8sTrust.enabled=false'])
@@ -271,7 +271,7 @@ test('rights that nothing needs are not asked for, and none twice', async (t) =>
   t.equal(rig.api.counts.accessReviews, 1 + 1 + 3 + 2 * 2)
 })
 
-test('of many namespaces a few are named', async (t) => {
+test('only a few of many namespaces are named', async (t) => {
   const { rig, clock } = await ready(t)
   const list = Array.from({ length: 256 }, (_, n) => `{namespace: ns-${n}, serviceAccount: worker}`)
   const { of, exitCode } = await examine(rig, clock, [
@@ -281,7 +281,7 @@ test('of many namespaces a few are named', async (t) => {
   t.equal(exitCode, 0)
 })
 
-test('an API server that does not tell our rights fails, and spoils nothing else', async (t) => {
+test('an API server that does not report our rights fails, and other checks go on', async (t) => {
   const { rig, clock } = await ready(t)
   rig.api.setFault('accessReviews', { kind: 'status', status: 403 })
   const forbidden = await examine(rig, clock)
@@ -297,7 +297,7 @@ test('an API server that does not tell our rights fails, and spoils nothing else
   t.match((await examine(rig, clock)).of('rights'), /^\[fail\] rights: cannot create tokenreviews/)
 })
 
-test('reviews that come to nothing fail, a mere refusal of our token does not', async (t) => {
+test('reviews without an answer fail, a mere refusal of our token does not', async (t) => {
   const { rig, clock } = await ready(t)
   const reviews = async () => (await examine(rig, clock)).of('reviews')
   rig.api.setFault('tokenReviews', { kind: 'status', status: 500 })
@@ -326,7 +326,7 @@ test('reviews that come to nothing fail, a mere refusal of our token does not', 
   )
 })
 
-test('a clock that goes wrong is warned of, either way', async (t) => {
+test('a clock that is fast or slow gets a warning', async (t) => {
   const { rig, clock } = await ready(t)
   const clockOf = async (skewMs: number) => {
     const ours = new FakeClock(clock.now() + skewMs)
@@ -353,7 +353,7 @@ test('a clock that goes wrong is warned of, either way', async (t) => {
   t.equal(await clockOf(0), '', 'nothing is made up')
 })
 
-test('a token that the kubelet should have renewed is warned of', async (t) => {
+test('a token that the kubelet should have renewed gets a warning', async (t) => {
   const { rig, clock } = await ready(t)
   const ownToken = async (
     expiresInS: number,
@@ -395,7 +395,7 @@ test('a token that the kubelet should have renewed is warned of', async (t) => {
   t.match(await ownToken(31_536_000, 60, bound(nowS + 3547)), /^\[ok\] .* another 3547 s$/)
 })
 
-test('a token of another kind is taken as it is', async (t) => {
+test('a token of another kind is accepted as it is', async (t) => {
   const { rig, clock } = await ready(t)
   rig.api.setFault('version', { kind: 'status', status: 200, body: { gitVersion: 'v1.35.4' } })
   writeFileSync(rig.tokenFile, 'opaque')
@@ -426,7 +426,7 @@ test('a gateway that is away fails, and so does a sidecar that is not ready or n
   )
 })
 
-test('a sidecar that was drained, another server and a port nobody knows are told apart', async (t) => {
+test('a drained sidecar, another server and an unknown port are distinguished', async (t) => {
   const { rig, clock } = await ready(t)
   const other = createServer((_request, response) => response.end('hello'))
   t.teardown(() => other.close())
@@ -455,7 +455,7 @@ test('a sidecar that was drained, another server and a port nobody knows are tol
   await drained
 })
 
-test('what the configuration allows on purpose is warned of, and is no failure', async (t) => {
+test('what the configuration allows on purpose is a warning, not a failure', async (t) => {
   const { rig, clock } = await ready(t)
   const warned = async (...set: readonly string[]) => {
     const { lines, exitCode } = await examine(rig, clock, set)
@@ -490,9 +490,9 @@ test('what the configuration allows on purpose is warned of, and is no failure',
   }
 })
 
-test('whatever hangs, the examination is over within 20 s', async (t) => {
+test('the examination ends within 20 s, whatever hangs', async (t) => {
   const { rig, clock } = await ready(t)
-  // Takes connections and says nothing.
+  // Accepts connections and sends nothing.
   const silent = createServer(() => {})
   t.teardown(() => silent.close().closeAllConnections())
   await once(silent.listen(0, '127.0.0.1'), 'listening')
@@ -541,13 +541,13 @@ test('no finding breaks its line, reaches the terminal, or quotes a token', asyn
   t.notMatch(forged.stdout, /eyJ/)
 })
 
-test('in a real process it examines the sidecar beside it', async (t) => {
-  const stage = await openStage({ workers: 0, admin: 0 })
-  t.teardown(() => stage.close())
+test('in a real process it examines the sidecar next to it', async (t) => {
+  const rig = await startServeRig({ workers: 0, admin: 0 })
+  t.teardown(() => rig.close())
   const examination = async (...set: readonly string[]) => {
-    const admin = `listen.admin=${new URL(stage.adminUrl).host}`
+    const admin = `listen.admin=${new URL(rig.adminUrl).host}`
     const args = [admin, ...set].map((each) => `--set=${each}`)
-    const command = startSidecarProcess(['doctor', `--config=${stage.configFile}`, ...args])
+    const command = startSidecarProcess(['doctor', `--config=${rig.configFile}`, ...args])
     const exit = await command.exited
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }

@@ -1,4 +1,4 @@
-/** The `drain` command: the running sidecar sends its workers away and stays; nobody else can ask for it. */
+/** The `drain` command makes the running sidecar send its workers away and stay up; nobody else can ask for that. */
 
 import { writeFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
@@ -9,13 +9,13 @@ import { test, type Test } from 'tap'
 import { run as drain } from '@openclaw-k8s/auth-sidecar/commands/drain.ts'
 import { PROOF_HEADER, proveDrain } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
-import { openStage } from '../demo/stage.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const WINDOW_MS = 20_000
@@ -36,7 +36,7 @@ const drainingRig = async (t: Test, options: RigOptions = {}) => {
   return { clock, rig, token, open }
 }
 
-/** What the container's own configuration would say. */
+/** What the container's configuration would say. */
 const settingsOf = (rig: Rig): readonly string[] => [
   `listen.admin=${new URL(rig.adminUrl).host}`,
   `kubernetes.apiServer=${rig.api.url}`,
@@ -44,7 +44,7 @@ const settingsOf = (rig: Rig): readonly string[] => [
   WORKERS,
 ]
 
-/** The command of the machine the sidecar runs on: both have the same time. */
+/** The command on the sidecar's machine: both have the same time. */
 const drainBy = (rig: Rig, clock: Clock, set: readonly string[] = []) =>
   runCommand(drain, { set: [...settingsOf(rig), ...set], clock })
 
@@ -55,10 +55,10 @@ const proofFor = async (rig: Rig, clock: Pick<Clock, 'now'>, token?: string): Pr
     nonce: randomBytes(16).toString('base64url'),
   })
 
-/** Resolves when the sidecar has taken the request: whatever it does first has then been done. */
+/** Resolves when the sidecar has received the request, and has done everything it does at once. */
 const asked = async (rig: Rig, times = 1): Promise<void> => {
   const count = () => rig.log.filter((line) => line.includes('drain requested')).length
-  await until(() => count() >= times)
+  await waitUntil(() => count() >= times)
 }
 
 type Post = {
@@ -67,7 +67,7 @@ type Post = {
   readonly method?: string
 }
 
-/** A call by hand, from any address of loopback. */
+/** A hand-made call, from any loopback address. */
 const call = async (adminUrl: string, { proof, localAddress, method = 'POST' }: Post) => {
   const sent = request(`${adminUrl}/drain`, {
     method,
@@ -178,7 +178,7 @@ test('a command that is killed does not end the drain', async (t) => {
   for (const socket of sockets) t.same(await closed(socket), { code: 1012, reason: 'draining' })
 })
 
-test('with a window of 0s all are sent away in one go, each with its close', async (t) => {
+test('with a window of 0s all streams are closed at once, each with its close frame', async (t) => {
   const streams = 200
   const { clock, rig, open } = await drainingRig(t, {
     set: [
@@ -208,7 +208,7 @@ test('a worker that answers nothing holds the command up for no longer than the 
   socket.terminate()
 })
 
-test('nobody but the command of this very sidecar can ask for a drain', async (t) => {
+test("only this sidecar's own command can ask for a drain", async (t) => {
   const { clock, rig, open } = await drainingRig(t, {
     isLocalAddress: (address) => address === '127.0.0.1',
   })
@@ -237,7 +237,7 @@ test('nobody but the command of this very sidecar can ask for a drain', async (t
   t.equal((await nextMessage(socket)).text, 'still here')
 })
 
-test('an admin port on an address of the pod drains for who calls from that address', async (t) => {
+test("an admin port on the pod's address accepts a drain from that address", async (t) => {
   const { clock, rig } = await drainingRig(t, {
     set: ['listen.admin=127.0.0.9:0'],
     isLocalAddress: () => false,
@@ -247,14 +247,14 @@ test('an admin port on an address of the pod drains for who calls from that addr
   t.equal((await call(rig.adminUrl, { proof, localAddress: '127.0.0.9' })).status, 200)
 })
 
-test('without a token of its own a sidecar drains for nobody', async (t) => {
+test('a sidecar without its own token drains for nobody', async (t) => {
   const { clock, rig } = await drainingRig(t, {
     set: ['kubernetes.tokenFile=absent'],
   })
   t.equal((await call(rig.adminUrl, { proof: await proofFor(rig, clock, '') })).status, 403)
 })
 
-test('a proof is good once, and only for as long as a request takes', async (t) => {
+test('a proof is valid once, and only for as long as a request takes', async (t) => {
   const { clock, rig } = await drainingRig(t)
   const ask = async (proof: string) => (await call(rig.adminUrl, { proof })).status
   const late = await proofFor(rig, clock)
@@ -282,7 +282,7 @@ test('a proof is good once, and only for as long as a request takes', async (t) 
   t.equal(await ask(await proofFor(rig, clock)), 200, 'another joins')
 })
 
-test('a flood of wrong proofs does not have our token read again and again', async (t) => {
+test('a flood of wrong proofs does not make the sidecar read its token again and again', async (t) => {
   const read: string[] = []
   const { clock, rig } = await drainingRig(t, { onReadFile: (path) => void read.push(path) })
   const countReads = () => read.filter((path) => path === rig.tokenFile).length
@@ -299,14 +299,14 @@ test('a flood of wrong proofs does not have our token read again and again', asy
   t.equal(await flood(), 1, 'one a second')
 })
 
-test('a token that was rotated a moment ago proves as much', async (t) => {
+test('a token that was rotated a moment ago is still valid', async (t) => {
   const { clock, rig } = await drainingRig(t)
   await fetch(`${rig.adminUrl}/readyz`)
   writeFileSync(rig.tokenFile, rig.api.sidecarToken())
   t.match(await drainBy(rig, clock), { exitCode: 0, stdout: 'drained: 0 streams closed\n' })
 })
 
-test('a command line or configuration that is no good exits 64 or 78 and says why', async (t) => {
+test('an invalid command line or configuration exits 64 or 78 and says why', async (t) => {
   const bad = (options: Parameters<typeof runCommand>[1]) => runCommand(drain, options)
   t.match(await bad({ argv: ['now'] }), { exitCode: 64, stderr: /\nUsage: auth-sidecar drain / })
   t.match(await bad({ argv: ['--config', 'absent.yaml'] }), { exitCode: 78, stderr: /not exist/ })
@@ -345,7 +345,7 @@ const drainAt = async (t: Test, listener: RequestListener, clock = new FakeClock
   })
 }
 
-test('where no sidecar answers the command exits 69 and says what is there', async (t) => {
+test('if no sidecar answers, the command exits 69 and says what it found', async (t) => {
   const { clock, rig } = await drainingRig(t)
   await rig.sidecar.stop()
   const nobody = await drainBy(rig, clock)
@@ -365,7 +365,7 @@ test('where no sidecar answers the command exits 69 and says what is there', asy
   }
 })
 
-test('an answer that breaks off is told as such, whether by a reset or an end', async (t) => {
+test('a truncated answer is reported as such, after a reset or an end', async (t) => {
   for (const end of ['resetAndDestroy', 'destroy'] as const) {
     const outcome = await drainAt(t, (_request, response) => {
       response.writeHead(200, { 'content-length': '100' }).write('{"streams":')
@@ -375,7 +375,7 @@ test('an answer that breaks off is told as such, whether by a reset or an end', 
   }
 })
 
-test('an answer that does not come, or does not end, is waited for no longer than the window and some', async (t) => {
+test('an answer that does not come or does not end is waited for a little longer than the window', async (t) => {
   const silences: readonly RequestListener[] = [
     () => {},
     (_request, response) => void response.writeHead(200).write('{"streams":'),
@@ -399,23 +399,23 @@ test('an answer that does not come, or does not end, is waited for no longer tha
 })
 
 test('in a real process: drained by the command, alive until SIGTERM, then gone at once', async (t) => {
-  const stage = await openStage({ workers: 0, admin: 0, set: ['drain.window=1m'] })
-  t.teardown(() => stage.close())
-  const pod = stage.createPod('worker-a', '127.0.0.11')
-  const worker = await stage.connect('127.0.0.11', stage.mint({ pod }))
+  const rig = await startServeRig({ workers: 0, admin: 0, set: ['drain.window=1m'] })
+  t.teardown(() => rig.close())
+  const pod = rig.createPod('worker-a', '127.0.0.11')
+  const worker = await rig.connect('127.0.0.11', rig.mint({ pod }))
   if (!worker.ok) throw new Error(`refused with ${worker.status}`)
   const command = startSidecarProcess([
     'drain',
-    `--config=${stage.configFile}`,
-    `--set=listen.admin=${new URL(stage.adminUrl).host}`,
+    `--config=${rig.configFile}`,
+    `--set=listen.admin=${new URL(rig.adminUrl).host}`,
   ])
   t.match(await closed(worker.socket), { code: 1012, reason: 'draining' })
   t.strictSame(await command.exited, { code: 0, signal: null })
   t.equal(command.stdout.text, 'drained: 1 stream closed\n')
   t.equal(command.stderr.text, '')
-  t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
-  t.match(await (await fetch(`${stage.adminUrl}/readyz`)).text(), '[-] serving: draining')
-  const { sidecar } = stage
+  t.equal((await fetch(`${rig.adminUrl}/livez`)).status, 200)
+  t.match(await (await fetch(`${rig.adminUrl}/readyz`)).text(), '[-] serving: draining')
+  const { sidecar } = rig
   sidecar.signal('SIGTERM')
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
   const told = sidecar.stderr.records.map(({ msg }) => msg)

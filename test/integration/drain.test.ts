@@ -1,11 +1,11 @@
-/** A sidecar that leaves sends its workers away one after the other, and lets nobody else in. */
+/** A sidecar that stops sends its workers away one after the other, and lets nobody else in. */
 
 import { test } from 'tap'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { closeOf, rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const drainingRig = async (t: { teardown: (stop: () => unknown) => unknown }) => {
@@ -21,7 +21,7 @@ const drainingRig = async (t: { teardown: (stop: () => unknown) => unknown }) =>
   return { clock, rig, token, open }
 }
 
-test('streams close with 1012 spread over the window, and work until it is their turn', async (t) => {
+test('streams close with 1012, spread over the window, and work until their turn', async (t) => {
   const { clock, rig, open } = await drainingRig(t)
   const sockets = [await open(), await open(), await open(), await open()]
   const gateways = [...rig.gateway.connections]
@@ -80,7 +80,7 @@ test('while streams are left, new workers get 503 and the sidecar is not ready b
   await drained
 })
 
-test('a worker that was at the door when the drain began is not let in any more', async (t) => {
+test('a worker that was waiting when the drain began is no longer let in', async (t) => {
   const { clock, rig, token, open } = await drainingRig(t)
   await open()
   const last = await open()
@@ -100,7 +100,7 @@ test('a worker that was at the door when the drain began is not let in any more'
   await drained
 })
 
-test('an admission under way is refused, not cut, when its turn comes', async (t) => {
+test('an admission under way is refused properly, not cut off, when its turn comes', async (t) => {
   const { clock, rig, token } = await drainingRig(t)
   rig.api.pauseReviews()
   const pending = rig.connect({ token })
@@ -113,7 +113,7 @@ test('an admission under way is refused, not cut, when its turn comes', async (t
   t.equal(rig.gateway.handshakes.length, 0)
 })
 
-test('a worker that does not answer its close cannot hold the drain up', async (t) => {
+test('a worker that does not answer its close cannot delay the drain', async (t) => {
   const { clock, rig, token } = await drainingRig(t)
   const { socket } = await rawUpgrade({
     port: rig.port,
@@ -127,11 +127,11 @@ test('a worker that does not answer its close cannot hold the drain up', async (
   socket.pause()
   await clock.advanceAsync(20_000 + 5000)
   await drained
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   socket.destroy()
 })
 
-test('without streams a drain is over at once', async (t) => {
+test('a drain without streams ends at once', async (t) => {
   const { rig } = await drainingRig(t)
   await rig.sidecar.drain()
   await t.rejects(rawUpgrade({ port: rig.port }), { code: 'ECONNREFUSED' })

@@ -52,7 +52,7 @@ const start = (t: Test, command: readonly string[], env: Record<string, string>)
   return { child, nextLine: async () => (await lines.next()).value }
 }
 
-test('the example gateway lets in whom the assertion names, and nobody without one', async (t) => {
+test('the example gateway lets in the identity of the assertion, and nobody without one', async (t) => {
   // The gateway starts before the sidecar whose keys it asks for.
   let jwksUrl = ''
   const forward = async (response: ServerResponse): Promise<void> => {
@@ -135,7 +135,7 @@ test("the example's manifests put the sidecar before a gateway that needs no sec
   return undefined
 })
 
-/** Builds the Go worker without the network; why that cannot be, if so. */
+/** Builds the Go worker without the network, or says why that is impossible. */
 const buildGo = async (program: string): Promise<string | undefined> => {
   const cwd = join(STREAM, 'worker-go')
   const options = { cwd, timeout: BUILD_MS_MAX }
@@ -181,7 +181,7 @@ for (const { name, prepare, command, env } of WORKERS) {
     const pod = rig.createPod('worker-a', '127.0.0.1')
     const [first, second] = [rig.mint({ pod }), rig.mint({ pod })]
     const tokenFile = join(t.testdir({ token: first }), 'token')
-    // A client that asked this proxy for the way would show it the token. Nothing listens there.
+    // A client that used this proxy would show it the token. Nothing listens there.
     const proxy = 'http://127.0.0.1:9'
     const worker = start(t, command, {
       ...env,
@@ -196,8 +196,8 @@ for (const { name, prepare, command, env } of WORKERS) {
 
     // The kubelet renews the token, and the gateway restarts.
     await writeFile(tokenFile, `${second}\n`)
-    rig.gateway.setBehaviour({ kind: 'close', code: 1013, reason: 'later' }, { connections: 1 })
-    rig.gateway.setBehaviour('refuse', { connections: 1 })
+    rig.gateway.setBehavior({ kind: 'close', code: 1013, reason: 'later' }, { connections: 1 })
+    rig.gateway.setBehavior('refuse', { connections: 1 })
     ;(await rig.gateway.waitForConnection(1)).close(1012, 'restart')
     t.match(await worker.nextLine(), /^closed: .*1012.*restart/)
     t.match(await worker.nextLine(), /^closed: .*1013.*later/)

@@ -1,22 +1,22 @@
-/** What a token's end means: for the stream it opened, and for the worker that shows it again. */
+/** What the expiry of a token means for the stream it opened, and for the worker that shows it again. */
 
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const NS = 'openclaw'
 const HOUR_S = 3600
 
-/** The wall clock goes on, and with it every `exp`; nothing else does. */
+/** Only the wall clock moves, and with it every `exp`. */
 const passWallTime = async ({ clock }: WatchedRig, seconds: number) => {
   clock.stepWall(seconds * 1000)
-  // Streams are asked once a second.
+  // Streams are reviewed once a second.
   await clock.advanceAsync(1000)
 }
 
-test('a stream outlives its token while its pod lives, and the token opens no other', async (t) => {
+test('a stream outlives its token while its pod lives, but the token opens no other stream', async (t) => {
   const rig = await startWatchedRig(t)
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   await passWallTime(rig, HOUR_S)
@@ -29,7 +29,7 @@ test('a stream outlives its token while its pod lives, and the token opens no ot
   t.same(await closed(socket), { code: 1008, reason: 'pod_deleted' })
 })
 
-test('where that was chosen a stream ends with its token, to the second, and no other does', async (t) => {
+test('with the option a stream ends with its token, to the second; other streams do not', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.onTokenExpiry=close'] })
   const pod = rig.createPod('worker-a', '127.0.0.11')
   const short = await rig.openStream(pod, rig.mint({ pod, expiresInS: HOUR_S }))
@@ -39,14 +39,14 @@ test('where that was chosen a stream ends with its token, to the second, and no 
   await rig.clock.advanceAsync(1000)
   t.same(await closed(short.socket), { code: 1008, reason: 'token_expired' })
   t.ok(await echoes(long.socket))
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   t.match(
     rig.audit.filter(({ event }) => event === 'k8s-session-closed'),
     [{ code: 'token_expired', podName: 'worker-a' }],
   )
 })
 
-test('a stream reaches its greatest age and is asked to come again', async (t) => {
+test('a stream that reaches its maximum age is asked to reconnect', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.maxSessionAge=5s'] })
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   await rig.clock.advanceAsync(2500)
@@ -61,7 +61,7 @@ test('a stream reaches its greatest age and is asked to come again', async (t) =
   younger.socket.terminate()
 })
 
-test('a token that was made to live too long is refused from the start', async (t) => {
+test('a token with too long a lifetime is refused from the start', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.maxTokenLifetime=2h'] })
   const pod = rig.createPod('worker-a', '127.0.0.11')
   const connect = async (expiresInS: number) =>
@@ -71,7 +71,7 @@ test('a token that was made to live too long is refused from the start', async (
   t.equal(rig.api.counts.tokenReviews, 1)
 })
 
-test('within its grace an expired token enters again: reviewed before, pod alive, address its own', async (t) => {
+test('within the grace an expired token enters again, if it was reviewed before, its pod lives and the address matches', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.expiredTokenReconnectGrace=10m'] })
   const { api } = rig
   const pod = rig.createPod('worker-a', '127.0.0.11')
@@ -90,20 +90,20 @@ test('within its grace an expired token enters again: reviewed before, pod alive
   t.equal(codeOf(await rig.connect(token)), 'token_expired', 'its grace is over')
 })
 
-test('the grace ends with the pod, and without a grace there is none', async (t) => {
+test('the grace ends with the pod, and no grace is given unless configured', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.expiredTokenReconnectGrace=10m'] })
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   await passWallTime(rig, HOUR_S)
   rig.api.deletePod(NS, 'worker-a', { gracePeriodSeconds: 60 })
   // A terminating pod is forgotten by the voucher before the binding is asked.
-  await until(async () => !(await rig.connect(token)).ok)
+  await waitUntil(async () => !(await rig.connect(token)).ok)
   t.ok(await echoes(socket))
   rig.api.recreatePod(NS, 'worker-a')
   await closed(socket)
   t.equal(codeOf(await rig.connect(token)), 'pod_deleted')
 })
 
-test('without a watch an expired token carries its stream for so long, a good one for ever', async (t) => {
+test('without a watch a stream outlives an expired token for a limited time, and a valid one for ever', async (t) => {
   const rig = await startWatchedRig(t, { set: ['k8sTrust.maxWatchStaleness=30s'] })
   const { api, clock } = rig
   const pod = rig.createPod('worker-a', '127.0.0.11')
@@ -111,7 +111,7 @@ test('without a watch an expired token carries its stream for so long, a good on
   const long = await rig.openStream(pod, rig.mint({ pod, expiresInS: 9 * HOUR_S }))
   await passWallTime(rig, HOUR_S)
   await api.stop()
-  await until(() => rig.log.some((line) => line.includes('was interrupted')))
+  await waitUntil(() => rig.log.some((line) => line.includes('was interrupted')))
   await clock.advanceAsync(29_000)
   t.ok(await echoes(short.socket))
   await clock.advanceAsync(2100)
@@ -126,13 +126,13 @@ test('a watch that comes back in time saves the streams of expired tokens', asyn
   const { socket } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   await passWallTime(rig, HOUR_S)
   await api.stop()
-  await until(() => rig.log.some((line) => line.includes('was interrupted')))
+  await waitUntil(() => rig.log.some((line) => line.includes('was interrupted')))
   await clock.advanceAsync(20_000)
   await api.start()
   for (let n = 0; n < 100 && api.openWatches() < 2; n += 1) await clock.advanceAsync(50)
-  await until(() => api.openWatches() === 2)
+  await waitUntil(() => api.openWatches() === 2)
   api.sendBookmark()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_watch_stale_seconds') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_watch_stale_seconds') === 0)
   await clock.advanceAsync(15_000)
   t.ok(await echoes(socket))
 })

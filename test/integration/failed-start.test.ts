@@ -1,23 +1,23 @@
-/** A sidecar that cannot start says why and ends, whatever becomes of standard error. */
+/** A sidecar that cannot start says why and ends, whatever happens to standard error. */
 
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'tap'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { openStageFor } from '../kit/output-stage.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { startOutputRig } from '../kit/output-rig.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
 
-test('a start that fails exits as it should, with stderr blocked, gone, full or read late', async (t) => {
+test('a failed start has the right exit code, with stderr blocked, gone, full or read late', async (t) => {
   const directory = t.testdir({ 'bad.yaml': 'gatway: {}\n' })
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())
   await once(taken, 'listening')
-  const stage = await openStageFor(t)
+  const rig = await startOutputRig(t)
   const admin = `listen.admin=127.0.0.1:${(taken.address() as AddressInfo).port}`
   const starts = [
     { code: 78, told: /gatway/, args: ['--config', join(directory, 'bad.yaml')] },
-    { code: 69, told: /EADDRINUSE/, args: ['--config', stage.configFile, '--set', admin] },
+    { code: 69, told: /EADDRINUSE/, args: ['--config', rig.configFile, '--set', admin] },
   ]
   for (const { code, told, args } of starts) {
     const [blocked, gone, late] = [openPipe(t), openPipe(t), openPipe(t)]

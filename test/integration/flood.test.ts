@@ -1,4 +1,4 @@
-/** A flood of bad tokens costs the cluster nothing, the good workers nothing, and the disk next to nothing. */
+/** A flood of bad tokens costs the cluster and the good workers nothing, and the disk almost nothing. */
 
 import { test } from 'tap'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
@@ -6,7 +6,7 @@ import { VerdictCache } from '@openclaw-k8s/auth-sidecar/authn/verdict-cache.ts'
 import { denied, granted } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
-import { BAD_TOKENS, badToken, badTokenClasses } from '../bench/bad-tokens.ts'
+import { BAD_TOKENS, badToken, badTokenClasses } from '../kit/bad-tokens.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { KubeStore } from '../kit/kube-store.ts'
 import { KeyRing, mintToken, publicJwk } from '../kit/kube-tokens.ts'
@@ -167,7 +167,7 @@ test('over sockets the refusals add up, code by code, in metrics and audit', asy
   t.equal(lines.length, badTokenClasses.length)
 })
 
-test('an address that fails too often is asked to wait, and no other address with it', async (t) => {
+test('an address that fails too often is asked to wait, and no other address is', async (t) => {
   const clock = new FakeClock()
   clock.advance(1)
   const rig = await startRig({ clock, set: ['limits.failuresPerAddress=2/s'] })

@@ -8,10 +8,10 @@ const SEED = 20_261_128
 
 for (const { name, open } of LIVE_TARGETS) {
   test(name, async (t) => {
-    const ground = await open({ asProcess: false })
-    t.teardown(ground.close)
-    for (const property of ground.properties) {
-      t.equal(await playRound(ground, property, { seed: SEED }), undefined, property.promise)
+    const rig = await open({ asProcess: false })
+    t.teardown(rig.close)
+    for (const property of rig.properties) {
+      t.equal(await playRound(rig, property, { seed: SEED }), undefined, property.promise)
     }
   })
 }

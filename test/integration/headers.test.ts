@@ -1,4 +1,4 @@
-/** The gateway learns who a worker is from the sidecar alone, whatever the worker claims. */
+/** The gateway learns who a worker is only from the sidecar, whatever the worker claims. */
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
@@ -8,7 +8,7 @@ import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { AUDIENCE, startRig } from '../kit/rig.ts'
 
 const rig = await startRig({
-  gateway: { behaviour: 'subprotocol' },
+  gateway: { behavior: 'subprotocol' },
   set: ['limits.failuresPerAddress=0'],
 })
 tap.teardown(() => rig.stop())
@@ -38,7 +38,7 @@ const OF_THE_UPGRADE = [
   'Sec-WebSocket-Key',
 ]
 
-/** The request the gateway got for a worker that sent `extra`, and the worker's own answer. */
+/** The request that the gateway received for a worker that sent `extra`, and the answer to the worker. */
 const relay = async (extra: readonly string[] = [], path = '/') => {
   const arrival = rig.gateway.waitForHandshake()
   const answer = await rawUpgrade({
@@ -69,7 +69,7 @@ test('the gateway gets the identity in full, each header once, and nothing else'
   t.same(valuesOf('X-OpenClaw-K8s-Pod-Uid'), [pod.metadata.uid])
   t.same(valuesOf('X-OpenClaw-K8s-Node-Name'), ['node-1'])
   t.same(valuesOf('X-OpenClaw-K8s-Role'), ['node'])
-  // An absent one would mean every scope to the gateway.
+  // To the gateway a missing header would mean every scope.
   t.same(valuesOf('X-OpenClaw-Scopes'), [''])
   const { jti } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as {
     jti: string
@@ -77,7 +77,7 @@ test('the gateway gets the identity in full, each header once, and nothing else'
   t.same(valuesOf('X-OpenClaw-K8s-Credential-Id'), [jti], 'the value without its JTI= prefix')
 })
 
-test('no spelling of our own headers passes, alone, repeated or among others', async (t) => {
+test('no spelling of our headers passes, alone, repeated or among others', async (t) => {
   // CVE-2025-64484: `X_Forwarded_User` becomes the same variable in many a backend.
   const spellings = OURS.flatMap((name) => [
     name,
@@ -94,7 +94,7 @@ test('no spelling of our own headers passes, alone, repeated or among others', a
   for (const name of OURS) t.equal(valuesOf(name).length, 1, name)
 })
 
-test('a Connection header cannot make our own headers vanish', async (t) => {
+test('a Connection header cannot remove our headers', async (t) => {
   // CVE-2026-33805, CVE-2022-31813, CVE-2025-48865: hop-by-hop headers dropped after injection.
   for (const listed of [OURS.join(', '), ...OURS, OURS.join(',').toLowerCase(), 'close, Host']) {
     const { fields } = await relay([`Connection: ${listed}`])
@@ -103,7 +103,7 @@ test('a Connection header cannot make our own headers vanish', async (t) => {
   }
 })
 
-test('the worker address is that of its socket, whatever headers say', async (t) => {
+test('the worker address is the address of its socket, whatever headers say', async (t) => {
   // CVE-2026-3635, CVE-2026-53832, CVE-2026-35656: identity and locality by a forged header.
   const forged = [
     'X-Forwarded-For: 127.0.0.1',
@@ -139,7 +139,7 @@ test('the worker address is that of its socket, whatever headers say', async (t)
   t.equal(headers['x-openclaw-k8s-pod-name'], 'worker-b')
 })
 
-test('the forwarded host is ours, whatever host the worker asks for', async (t) => {
+test('the forwarded host is ours, whatever host the worker sends', async (t) => {
   const hosts = [
     'gateway.example',
     'localhost:1',
@@ -200,7 +200,7 @@ test('credentials, cookies and everything else of the worker stay behind', async
   t.same(fields.map(([name]) => name).sort(), [...OF_THE_UPGRADE, ...OURS].sort())
 })
 
-test('user agent and trace context pass when they are sound, and are left out when not', async (t) => {
+test('user agent and trace context pass if they are well-formed, and are left out if not', async (t) => {
   const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
   const sound = await relay(['User-Agent: openclaw-node/2026.1', `traceparent: ${trace}`])
   t.same(sound.valuesOf('User-Agent'), ['openclaw-node/2026.1'])
@@ -211,19 +211,19 @@ test('user agent and trace context pass when they are sound, and are left out wh
     ['User-Agent:', `traceparent: ff${trace.slice(2)}`],
   ]) {
     const unsound = await relay(extra)
-    t.equal(unsound.status, 101, 'they are no reason to refuse')
+    t.equal(unsound.status, 101, 'they are not a reason to refuse')
     t.same(unsound.valuesOf('User-Agent'), [])
     t.same(unsound.valuesOf('traceparent'), [])
   }
 })
 
-test('the gateway sees the path of its own URL, whatever the worker asks for', async (t) => {
+test('the gateway sees the path of its configured URL, whatever the worker asks for', async (t) => {
   for (const path of ['/', '/admin/shutdown', '/?scopes=operator.admin&role=operator']) {
     t.equal((await relay([], path)).target, '/', path)
   }
 })
 
-test('a subprotocol is chosen by the gateway among what the worker offers besides its token', async (t) => {
+test('the gateway chooses a subprotocol from those the worker offers besides its token', async (t) => {
   const shown = `base64url.bearer.authorization.k8s.io.${Buffer.from(token).toString('base64url')}`
   const offer = async (protocols: string) => {
     const arrival = rig.gateway.waitForHandshake()
@@ -241,20 +241,20 @@ test('a subprotocol is chosen by the gateway among what the worker offers beside
   t.same(await offer(`${shown}, openclaw.v4`), ['openclaw.v4', 'openclaw.v4'], 'the token first')
   t.same(await offer(`openclaw.v4, ${shown}`), ['openclaw.v4', 'openclaw.v4'], 'the token last')
   t.same(await offer(`a, ${shown}, b`), ['a, b', 'a'], 'the first of two')
-  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'b' }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'subprotocol', name: 'b' }, { connections: 1 })
   t.same(await offer(`a, ${shown}, b`), ['a, b', 'b'], 'the second of two')
-  rig.gateway.setBehaviour('accept', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
   t.same(await offer(`a, ${shown}, b`), ['a, b', undefined], 'none of two')
 
   const { valuesOf, answer } = await relay(['Sec-WebSocket-Protocol: chat'])
   t.same(valuesOf('Sec-WebSocket-Protocol'), ['chat'])
   t.equal(answer.headers['sec-websocket-protocol'], 'chat')
 
-  rig.gateway.setBehaviour('accept', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
   const unchosen = await relay(['Sec-WebSocket-Protocol: chat'])
   t.equal(unchosen.answer.headers['sec-websocket-protocol'], undefined, 'none when it takes none')
 
-  rig.gateway.setBehaviour({ kind: 'subprotocol', name: 'c' }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'subprotocol', name: 'c' }, { connections: 1 })
   const invented = await relay(['Sec-WebSocket-Protocol: a, b'])
   t.equal(invented.status, 502, 'one that was not offered')
 })

@@ -7,7 +7,7 @@ import { test, type Test } from 'tap'
 import { startOpenClawRig } from '../kit/openclaw-rig.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 type Target = {
   readonly port: number
@@ -15,7 +15,7 @@ type Target = {
   readonly ca?: string
 }
 
-/** Over TLS, `tcp` is the connection below it: only that one can be reset. */
+/** Over TLS, `tcp` is the connection below: only that can be reset. */
 type Client = { readonly socket: Socket; readonly tcp: Socket }
 
 const ADDRESS = '127.0.0.11'
@@ -34,7 +34,7 @@ const UNFINISHED: readonly (readonly [head: readonly string[], body: string])[] 
   [['CONNECT a:1 HTTP/1.1', 'Host: a', 'Transfer-Encoding: chunked'], '1\r\na'],
 ]
 
-/** How the connection goes on once the request is out. */
+/** What happens to the connection after the request is sent. */
 const ENDINGS: Readonly<Record<string, (client: Client) => Promise<unknown> | undefined>> = {
   'a reset at once': ({ tcp }) => void tcp.resetAndDestroy(),
   'a reset after the answer': async ({ socket, tcp }) => {
@@ -65,7 +65,7 @@ const open = async ({ port, ca }: Target): Promise<Client> => {
   return { tcp, socket }
 }
 
-/** An uncaught error of the sidecar would be one of this process, which fails the file. */
+/** An uncaught error of the sidecar would be an error of this process, and fail the file. */
 const attack = async (t: Test, target: Target) => {
   for (const [ending, end] of Object.entries(ENDINGS)) {
     await Promise.all(
@@ -75,12 +75,12 @@ const attack = async (t: Test, target: Target) => {
         await end(client)
       }),
     )
-    await until(async () => (await target.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+    await waitUntil(async () => (await target.metrics()).get('openclaw_k8s_pending_sockets') === 0)
     t.pass(ending)
   }
 }
 
-test('a body behind an upgrade is refused in words, whether it comes or not', async (t) => {
+test('an upgrade with a body is refused with an answer, whether the body comes or not', async (t) => {
   const rig = await startRig({ set: NO_LIMIT })
   t.teardown(() => rig.stop())
   for (const [head, body] of UNFINISHED) {
@@ -115,13 +115,13 @@ test('the stream protocol survives every unfinished body and every end of it', a
   if (worker.ok) worker.socket.terminate()
 })
 
-test('so does the openclaw protocol, over TLS', async (t) => {
+test('the openclaw protocol survives them too, over TLS', async (t) => {
   const rig = await startOpenClawRig({ set: NO_LIMIT, isTls: true })
   t.teardown(() => rig.stop())
   await attack(t, rig)
 })
 
-test('so does a sidecar whose trust is switched off', async (t) => {
+test('a sidecar whose trust is switched off survives them too', async (t) => {
   const rig = await startRig({ set: [...NO_LIMIT, 'k8sTrust.enabled=false'] })
   t.teardown(() => rig.stop())
   await attack(t, rig)

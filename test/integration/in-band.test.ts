@@ -1,4 +1,4 @@
-/** A worker that shows its credential in the first frame meets the same line, and its limits. */
+/** A worker that shows its credential in the first frame meets the same checks and limits. */
 
 import tap, { test } from 'tap'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -8,7 +8,7 @@ import { startRig, type Rig } from '../kit/rig.ts'
 import { closed, connectInBand, nextMessage } from '../kit/worker-client.ts'
 
 const rig = await startRig({
-  gateway: { behaviour: 'subprotocol' },
+  gateway: { behavior: 'subprotocol' },
   set: ['limits.failuresPerAddress=0', 'limits.preAuthFrameBytes=4096'],
 })
 tap.teardown(() => rig.stop())
@@ -66,7 +66,7 @@ test('a connect.request is answered, consumed, and followed by the stream', asyn
   t.equal((await closed(outcome.socket)).code, 1000)
 })
 
-test('a connect.request may name an empty list of scopes and no scope', async (t) => {
+test('a connect.request can have an empty list of scopes but no scope', async (t) => {
   const empty = await offer(request({ scopes: [] }))
   if (empty.kind !== 'message') throw new Error(empty.kind)
   t.same(JSON.parse(empty.message.text), { type: 'connect.response', success: true })
@@ -122,7 +122,7 @@ test('a refused connect.request is answered with the code, then closed with it',
 })
 
 test('a fault of the gateway closes with 1013, so that the worker comes back', async (t) => {
-  rig.gateway.setBehaviour('refuse', { connections: 1 })
+  rig.gateway.setBehavior('refuse', { connections: 1 })
   const outcome = await offer(request())
   if (outcome.kind !== 'message') throw new Error(outcome.kind)
   t.equal(outcome.message.text, refusalOf('gateway_unreachable'))
@@ -135,7 +135,7 @@ test('the first frame must be text, small, masked and lawful', async (t) => {
   const cases = [
     [1003, 'frame_binary', rawFrame({ first: 0x82, payload: good })],
     [1009, 'frame_too_large', rawFrame({ payload: 'a'.repeat(4096) })],
-    // By its header alone: nobody waits for 8 EiB to arrive.
+    // By its header alone: nothing waits for 8 EiB to arrive.
     [1009, 'frame_too_large', rawFrame({ toldLength: 2 ** 40, lengthBytes: 8 })],
     [1002, 'framing_violation', rawFrame({ payload: good, isMasked: false })],
     [1002, 'framing_violation', rawFrame({ first: 0x80, payload: good })],
@@ -184,7 +184,7 @@ test('a fragmented first message is read, and pings before it are answered', asy
   )
 })
 
-test('bytes behind the first frame reach the gateway intact, however they come', async (t) => {
+test('bytes after the first frame reach the gateway intact, however they arrive', async (t) => {
   const first = rawFrame({ payload: JSON.stringify(request()) })
   const payloads = ['one', 'x'.repeat(70_000), 'three']
   const stream = Buffer.concat([
@@ -225,7 +225,7 @@ test('no byte of a worker reaches the gateway before it is admitted', async (t) 
   socket.destroy()
 })
 
-test('a worker that closes or leaves instead is let go', async (t) => {
+test('a worker that closes or leaves before its first message is let go', async (t) => {
   const before = rig.gateway.handshakes.length
   const { code, texts } = await say(
     rawFrame({ first: 0x88, payload: Buffer.from([0x03, 0xe9, 0x62, 0x79, 0x65]) }),
@@ -253,7 +253,7 @@ test('a worker that says nothing is closed when the handshake time is up', async
   t.equal(timed.gateway.handshakes.length, 0)
 })
 
-test('half a first frame does not stretch the handshake time', async (t) => {
+test('half a first frame does not extend the handshake time', async (t) => {
   const clock = new FakeClock()
   const timed = await startRig({ clock, set: ['limits.handshakeTimeout=5s'] })
   t.teardown(() => timed.stop())
@@ -275,8 +275,8 @@ test('the offered subprotocol is confirmed at once, for the gateway to agree or 
   t.equal((await arrival).headers['sec-websocket-protocol'], 'chat', 'no other could be kept to')
   socket.destroy()
 
-  for (const behaviour of ['accept', { kind: 'subprotocol', name: 'b' }] as const) {
-    rig.gateway.setBehaviour(behaviour, { connections: 1 })
+  for (const behavior of ['accept', { kind: 'subprotocol', name: 'b' }] as const) {
+    rig.gateway.setBehavior(behavior, { connections: 1 })
     const other = await open(rig, Buffer.alloc(0), ['Sec-WebSocket-Protocol: chat, b'])
     const frames = readFrames(other.socket)
     other.socket.write(rawFrame({ payload: JSON.stringify(request()) }))

@@ -1,4 +1,4 @@
-/** A client of another language and another author gets through as well as our own. */
+/** A client in another language by another author gets through like our own. */
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -10,7 +10,7 @@ const run = promisify(execFile)
 
 const CLIENT_MS_MAX = 20_000
 
-/** Python's `websockets`; it offers compression by itself, which nobody here may accept. */
+/** Python's `websockets`; it offers compression by default, which nobody here may accept. */
 const CLIENT = `
 import json, os
 from websockets.sync.client import connect
@@ -66,8 +66,8 @@ test("Python's websockets speaks through the sidecar", async (t) => {
   if (obstacle !== undefined) return t.plan(0, obstacle)
   const rig = await startRig()
   t.teardown(() => rig.stop())
-  rig.gateway.setBehaviour('accept', { connections: 1 })
-  rig.gateway.setBehaviour('subprotocol', { connections: 1 })
+  rig.gateway.setBehavior('accept', { connections: 1 })
+  rig.gateway.setBehavior('subprotocol', { connections: 1 })
   const leave = async () => {
     const connection = await rig.gateway.waitForConnection(2)
     await rig.gateway.waitForMessage()

@@ -1,4 +1,4 @@
-/** Nobody who has proven nothing holds much, or holds it for long; nobody at all holds everything. */
+/** An unproven client holds little, for a short time; no client holds everything. */
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -7,7 +7,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const rigFor = async (t: { teardown: (stop: () => unknown) => unknown }, options: RigOptions) => {
@@ -22,12 +22,12 @@ const ask = async (rig: Rig, extra: readonly string[], localAddress = '127.0.0.1
   return { ...answer, code: error?.type }
 }
 
-/** A connection that was taken in and says nothing. */
+/** An accepted connection that sends nothing. */
 const idle = async (rig: Rig, localAddress: string, count: number): Promise<Socket> => {
   const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress })
   socket.on('error', () => {})
   await once(socket, 'connect')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count)
   return socket
 }
 
@@ -36,7 +36,7 @@ test('a connection that never sends its request is cut when the handshake time i
   const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=5s'] })
   const silent = await idle(rig, '127.0.0.11', 1)
   const slow = await idle(rig, '127.0.0.11', 2)
-  // Slowloris: a head that grows byte by byte is no sign of life.
+  // Slowloris: a head that grows byte by byte does not count as activity.
   let cut = 0
   for (const socket of [silent, slow]) socket.resume().once('close', () => (cut += 1))
   for (const char of 'GET / HTTP/1.1\r\nX: ') {
@@ -46,10 +46,10 @@ test('a connection that never sends its request is cut when the handshake time i
   await clock.advanceAsync(5000 - 200 * 19 - 1)
   t.equal(cut, 0, 'not before its time')
   await clock.advanceAsync(1)
-  await until(() => cut === 2)
+  await waitUntil(() => cut === 2)
 })
 
-test('an admission that hangs on our side ends with the handshake time, as a fault of ours', async (t) => {
+test('an admission that hangs on our side ends with the handshake time, as our fault', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.handshakeTimeout=1s'] })
   const pod = rig.createPod()
@@ -69,7 +69,7 @@ test('an admission that hangs on our side ends with the handshake time, as a fau
   inTime.socket.terminate()
 })
 
-test('one address may have few handshakes under way, and others are not held for it', async (t) => {
+test('one address can have few handshakes under way, and other addresses are not affected', async (t) => {
   const rig = await rigFor(t, { set: ['limits.pendingPerAddress=2'] })
   const pod = rig.createPod('worker-b', '127.0.0.12')
   const first = await idle(rig, '127.0.0.11', 1)
@@ -79,25 +79,25 @@ test('one address may have few handshakes under way, and others are not held for
   t.match(refused.headers['retry-after'], /^\d+$/)
   const bearer = `Authorization: Bearer ${rig.mint({ pod })}`
   for (let nth = 0; nth < 4; nth += 1) {
-    // What was admitted no longer counts, or the third would be one too many.
+    // Admitted workers no longer count; otherwise the third would be one too many.
     const admitted = await ask(rig, [bearer], '127.0.0.12')
     t.equal(admitted.status, 101)
     t.teardown(() => admitted.socket.destroy())
   }
   first.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
   t.not((await ask(rig, ['Authorization: none'])).code, 'too_many_pending', 'a place came free')
   second.destroy()
 })
 
-test('all addresses together may have few handshakes under way', async (t) => {
+test('all addresses together can have few handshakes under way', async (t) => {
   const rig = await rigFor(t, { set: ['limits.pending=3'] })
   const sockets: Socket[] = []
   for (const nth of [1, 2, 3]) sockets.push(await idle(rig, `127.0.0.${20 + nth}`, nth))
   const refused = await ask(rig, [], '127.0.0.30')
   t.same([refused.status, refused.code], [503, 'too_many_pending'])
   for (const socket of sockets) socket.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.not((await ask(rig, ['Authorization: none'], '127.0.0.30')).code, 'too_many_pending')
 })
 
@@ -121,7 +121,7 @@ test('strangers of few addresses cannot keep a worker out, however many places t
   for (const socket of strangers) socket.destroy()
 })
 
-test('who has shown a token the cluster signed takes no place from those who have shown nothing', async (t) => {
+test('a worker with a token signed by the cluster takes no place from those without one', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, {
     clock,
@@ -133,13 +133,13 @@ test('who has shown a token the cluster signed takes no place from those who hav
     const address = `127.0.0.${20 + nth}`
     const pod = rig.createPod(`worker-${nth}`, address)
     waiting.push(ask(rig, [`Authorization: Bearer ${rig.mint({ pod })}`], address))
-    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === nth)
+    await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === nth)
   }
   const stranger = await idle(rig, '127.0.0.30', 5)
   const another = await idle(rig, '127.0.0.31', 6)
   t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'strangers still have few')
   stranger.destroy()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 5)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 5)
   const fifth = rig.createPod('worker-5', '127.0.0.25')
   const bearer = `Authorization: Bearer ${rig.mint({ pod: fifth })}`
   const refused = await ask(rig, [bearer], '127.0.0.25')
@@ -150,7 +150,7 @@ test('who has shown a token the cluster signed takes no place from those who hav
     t.equal((await answer).code, 'admission_timeout', 'and none for long')
   another.destroy()
   rig.api.releaseReviews()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   const late = await idle(rig, '127.0.0.30', 1)
   const last = await idle(rig, '127.0.0.31', 2)
   t.equal((await ask(rig, [], '127.0.0.32')).code, 'too_many_pending', 'no place was counted twice')
@@ -176,7 +176,7 @@ test('an address that fails too often waits, alone, and only for a while', async
     [`Authorization: Bearer ${rig.mint({ pod: other })}`],
     '127.0.0.12',
   )
-  t.equal(neighbour.status, 101, 'another address is not concerned')
+  t.equal(neighbour.status, 101, 'another address is not affected')
   neighbour.socket.destroy()
 
   await clock.advanceAsync(1000)
@@ -187,7 +187,7 @@ test('an address that fails too often waits, alone, and only for a while', async
   t.equal((await ask(rig, ['Authorization: Bearer bad'])).status, 429)
 })
 
-/** The upgrade is taken, the credential waited for, and then the worker leaves. */
+/** The upgrade is accepted, the credential is awaited, and then the worker leaves. */
 const leave = async (rig: Rig, localAddress: string) => {
   const { socket, status } = await ask(rig, [], localAddress)
   socket.destroy()
@@ -197,13 +197,13 @@ const leave = async (rig: Rig, localAddress: string) => {
 
 const LEFT = 'openclaw_k8s_upgrades_refused_total{code="worker_gone"}'
 
-test('workers that leave in the middle of their handshakes fail, and others are not held for it', async (t) => {
+test('workers that leave during their handshakes count as failures, and other workers are not affected', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.failuresPerAddress=1/s'] })
   const good = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
   for (let nth = 1; nth <= 5; nth += 1) {
     t.equal(await leave(rig, '127.0.0.66'), 101)
-    await until(async () => (await rig.metrics()).get(LEFT) === nth)
+    await waitUntil(async () => (await rig.metrics()).get(LEFT) === nth)
   }
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
   const neighbour = await ask(rig, [good])
@@ -213,7 +213,7 @@ test('workers that leave in the middle of their handshakes fail, and others are 
   t.equal(await leave(rig, '127.0.0.66'), 101, 'only for a while')
 })
 
-test('half a request costs its address an attempt, and a bare connection none', async (t) => {
+test('half a request costs its address an attempt, a connection without a request costs none', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const send = async (text: string) => {
     const socket = connect({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.66' })
@@ -224,11 +224,11 @@ test('half a request costs its address an attempt, and a bare connection none', 
   for (let nth = 0; nth < 10; nth += 1) await send('')
   t.equal((await rig.metrics()).get(LEFT), 0)
   for (let nth = 0; nth < 5; nth += 1) await send('GET / HTTP/1.1')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
 })
 
-test('what is no upgrade is not even read once its address has failed too often', async (t) => {
+test('a request that is not an upgrade is not even read once its address has failed too often', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const get = async () => {
     const bytes = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
@@ -242,7 +242,7 @@ test('what is no upgrade is not even read once its address has failed too often'
   t.equal(refused, 3, 'each is counted once')
 })
 
-test('a pod over its streams is asked to wait, and pods that share its address are not', async (t) => {
+test('a pod over its stream limit is asked to wait, and pods that share its address are not', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, {
     clock,
@@ -282,20 +282,20 @@ test('a pod that comes and goes is asked to wait too', async (t) => {
   const come = async () => {
     const { socket, status, code } = await ask(rig, [bearer])
     socket.destroy()
-    await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 0)
+    await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 0)
     return status === 101 ? 'ok' : code
   }
   const codes: (string | undefined)[] = []
   for (let nth = 0; nth < 7; nth += 1) codes.push(await come())
   t.same(codes, ['ok', 'ok', 'ok', 'ok', 'ok', 'rate_limited', 'rate_limited'])
   const { socket } = await ask(rig, [], '127.0.0.11')
-  t.equal(socket.destroyed, false, 'its address is not held for it')
+  t.equal(socket.destroyed, false, 'its address is not charged for it')
   socket.destroy()
   await clock.advanceAsync(10_000)
   t.equal(await come(), 'ok')
 })
 
-test('a herd behind one address costs it nothing, however many come at once', async (t) => {
+test('a herd behind one address costs that address nothing, however many workers come at once', async (t) => {
   const rig = await rigFor(t, {
     clock: new FakeClock(),
     set: ['limits.failuresPerAddress=1/s', 'limits.pendingPerAddress=100'],
@@ -304,27 +304,27 @@ test('a herd behind one address costs it nothing, however many come at once', as
     rig.mint({ pod: rig.createPod(`worker-${nth}`, '127.0.0.11') }),
   )
   const herd = () => Promise.all(tokens.map((token) => rig.connect({ token })))
-  rig.gateway.setBehaviour('refuse')
+  rig.gateway.setBehavior('refuse')
   for (const outcome of await herd()) t.equal(!outcome.ok && outcome.status, 502)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   for (const outcome of await herd()) {
     t.equal(outcome.ok, true)
     if (outcome.ok) outcome.socket.terminate()
   }
 })
 
-test('faults of others are not counted as failures of the worker', async (t) => {
+test('faults of others do not count as failures of the worker', async (t) => {
   const rig = await rigFor(t, { clock: new FakeClock(), set: ['limits.failuresPerAddress=1/s'] })
   const bearer = `Authorization: Bearer ${rig.mint({ pod: rig.createPod() })}`
-  rig.gateway.setBehaviour('refuse')
+  rig.gateway.setBehavior('refuse')
   for (let nth = 0; nth < 8; nth += 1) t.equal((await ask(rig, [bearer])).status, 502)
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   const admitted = await ask(rig, [bearer])
   t.equal(admitted.status, 101)
   admitted.socket.destroy()
 })
 
-test('a pod has as many streams as it may, and gets a place back when one ends', async (t) => {
+test('a pod can have streams up to its limit, and gets a place back when one ends', async (t) => {
   const rig = await rigFor(t, { set: ['limits.streamsPerPod=2'] })
   const token = rig.mint({ pod: rig.createPod() })
   const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
@@ -337,13 +337,13 @@ test('a pod has as many streams as it may, and gets a place back when one ends',
   if (!first.ok || !second.ok || !neighbour.ok) throw new Error('refused')
   first.socket.close()
   await closed(first.socket)
-  await until(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
+  await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   const fourth = await rig.connect({ token })
   t.ok(fourth.ok)
   for (const worker of [second, neighbour, fourth]) if (worker.ok) worker.socket.terminate()
 })
 
-test('all pods together have as many streams as they may, those under way included', async (t) => {
+test('all pods together can have streams up to the limit, including those under way', async (t) => {
   const rig = await rigFor(t, { set: ['limits.streams=2'] })
   const token = rig.mint({ pod: rig.createPod() })
   const other = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.12') })
@@ -361,7 +361,7 @@ test('all pods together have as many streams as they may, those under way includ
   if (second.ok) second.socket.terminate()
 })
 
-test('a goodbye before any credential frees the socket, whatever comes behind it', async (t) => {
+test('a close before any credential frees the socket, whatever comes after it', async (t) => {
   const clock = new FakeClock()
   const rig = await rigFor(t, { clock, set: ['limits.pendingPerAddress=1'] })
   const { socket } = await rawUpgrade({
@@ -373,11 +373,11 @@ test('a goodbye before any credential frees the socket, whatever comes behind it
   await once(socket.resume(), 'data')
   socket.end(Buffer.from([0]))
   await clock.advanceAsync(3000)
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 0)
   t.pass('the next one of this address may come')
 })
 
-test('a connection that ends without a request is no failure of its address', async (t) => {
+test('a connection that ends without a request does not count against its address', async (t) => {
   const rig = await rigFor(t, {})
   for (let n = 0; n < 5; n += 1) {
     const socket = connect({ host: '127.0.0.1', port: rig.port, localAddress: '127.0.0.11' })

@@ -1,4 +1,4 @@
-/** Device records in the `openclaw` protocol: enrolled with a pod, gone with it, and never too many. */
+/** Device records in the `openclaw` protocol: enrolled with a pod, removed with it, and never too many. */
 
 import { rmSync, writeFileSync } from 'node:fs'
 import { test } from 'tap'
@@ -7,8 +7,8 @@ import { SECRET, startOpenClawRig } from '../kit/openclaw-rig.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import { createPairedDevices } from '../kit/paired-devices.ts'
 
-test('a pod that is deleted loses its stream and its record, and no other', async (t) => {
-  // No time passes: it is the deletion that removes the record, not a later reconciliation.
+test('a deleted pod loses its stream and its record, and no other pod does', async (t) => {
+  // No time passes: the deletion removes the record, not a later reconciliation.
   const rig = await startOpenClawRig({ clock: new FakeClock() })
   t.teardown(rig.stop)
   const foreign = { deviceId: 'f'.repeat(64), displayName: 'worker-a', clientId: 'node-host' }
@@ -59,7 +59,7 @@ test('a pod re-created under its name is the same device', async (t) => {
   t.strictSame([...rig.devices.paired.keys()], [device])
 })
 
-test('a sidecar that starts anew finds its devices, and forgets those whose pods went meanwhile', async (t) => {
+test('a restarted sidecar finds its devices, and removes those whose pods have gone', async (t) => {
   const devices = createPairedDevices(SECRET)
   const first = await startOpenClawRig({ devices })
   await first.startNode('worker-a', '127.0.0.11')
@@ -98,13 +98,13 @@ test('without ephemeral sessions the record stays when its pod goes', async (t) 
   const node = await rig.startNode()
   rig.api.deletePod('openclaw', 'worker-a')
   await node.closed
-  // A later pod's enrolment comes after whatever the deletion would have caused.
+  // The enrolment of a later pod comes after anything the deletion would have caused.
   await rig.startNode('worker-b', '127.0.0.12')
   t.strictSame(devices.names(), ['worker-a', 'worker-b'])
   t.equal(devices.listCalls('device.pair.remove').length, 0)
 })
 
-test('a device that was removed behind our back is enrolled anew', async (t) => {
+test('a device that was removed behind our back is enrolled again', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const first = await rig.startNode()
@@ -117,7 +117,7 @@ test('a device that was removed behind our back is enrolled anew', async (t) => 
   t.equal(rig.devices.listCalls('device.pair.remove').length, 0)
 })
 
-test('a device the gateway takes for another machine’s is made anew, once', async (t) => {
+test('a device that the gateway takes for another machine’s is enrolled again, once', async (t) => {
   const devices = createPairedDevices(SECRET)
   let isPinned = false
   const rig = await startOpenClawRig({
@@ -186,7 +186,7 @@ test('while the operator channel is down workers are asked to come back, and the
   t.equal((await after.connect())?.ok, true, 'the secret is read again')
 })
 
-test('behind a trusted proxy the owner shows the password, and a known node its headers alone', async (t) => {
+test('behind a trusted proxy the owner shows the password, and a known node only its headers', async (t) => {
   const devices = createPairedDevices(SECRET)
   const rig = await startOpenClawRig({
     devices,
@@ -204,7 +204,7 @@ test('behind a trusted proxy the owner shows the password, and a known node its 
   t.equal(devices.paired.size, 1)
 })
 
-test('a gateway with a password is shown it as one, by the owner and for a known node', async (t) => {
+test('a gateway with a password gets it as a password, from the owner and for a known node', async (t) => {
   const devices = createPairedDevices(SECRET)
   const rig = await startOpenClawRig({
     devices,

@@ -1,10 +1,10 @@
-/** What a node may offer is decided by the policy in force: at its connect, later, and after a reload. */
+/** The policy in force decides what a node may offer: at its connect, later, and after a reload. */
 
 import { test, type Test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { startOpenClawRig, type OpenClawRig } from '../kit/openclaw-rig.ts'
-import { until } from '../kit/until.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { waitUntil } from '../kit/wait.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const allow = (...commands: readonly string[]) =>
   `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker, allowedCommands: [${commands.map((each) => `'${each}'`).join(', ')}]}]`
@@ -21,7 +21,7 @@ const start = async (t: Test, ...commands: readonly string[]) => {
 
 type Told = Readonly<Record<'commands' | 'caps' | 'permissions' | 'computerUse', unknown>>
 
-/** What the gateway was told of nodes, in order. */
+/** What the gateway learned about nodes, in order. */
 const toldTo = (rig: OpenClawRig) =>
   rig.gateway.received
     .map(({ data }) => JSON.parse(data.toString()) as { params?: Told & { role?: string } })
@@ -39,7 +39,7 @@ test('a narrower list of commands ends the sessions that offer more, and they co
   reload('system.which')
   t.match(await run.closed, { code: 1012, reason: 'policy_changed' })
   t.equal(which.socket.readyState, 1, 'who offers no more than that stays')
-  await until(() => rig.audit.some(({ code }) => code === 'policy_changed'))
+  await waitUntil(() => rig.audit.some(({ code }) => code === 'policy_changed'))
 
   const again = await rig.openNode({
     auth: { token: run.token },
@@ -52,7 +52,7 @@ test('a narrower list of commands ends the sessions that offer more, and they co
   t.equal(which.socket.readyState, 1)
 })
 
-test('a surface is approved by the list in force, and not by the one its session came in under', async (t) => {
+test('a surface is approved by the list in force, not by the list at the start of its session', async (t) => {
   const { rig, reload } = await start(t, 'system.*', 'terminal.*')
   const node = await rig.startNode('worker-a', '127.0.0.11', { commands: ['system.which'] })
   const [nodeId = ''] = rig.devices.paired.keys()
@@ -73,7 +73,7 @@ test('a surface is approved by the list in force, and not by the one its session
   t.match(await node.closed, { reason: 'policy_changed' }, 'what was approved later counts too')
 })
 
-test('what nobody allowed is withheld: permissions, computer use, and capabilities of any name', async (t) => {
+test('everything not allowed is withheld: permissions, computer use, and capabilities of any name', async (t) => {
   const { rig } = await start(t, 'system.*')
   const offer = {
     caps: ['system', 'voice', 'constructor', '__proto__', 'hasOwnProperty'],
@@ -97,7 +97,7 @@ test('what nobody allowed is withheld: permissions, computer use, and capabiliti
   t.match(toldTo(open.rig).at(-1), offer, 'unless everything is allowed')
 })
 
-test('a computerUse too deep to be written is refused as malformed, and the gateway is not asked', async (t) => {
+test('a computerUse too deep to serialize is refused as malformed, and the gateway is not asked', async (t) => {
   const { rig } = await start(t, '*')
   const token = rig.mint({ pod: rig.createPod() })
   const say = async (computerUse: string) => {

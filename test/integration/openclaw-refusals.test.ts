@@ -1,17 +1,17 @@
-/** Who gets no session in the `openclaw` protocol, and how a node is told so. */
+/** Who gets no session in the `openclaw` protocol, and what a refused node is told. */
 
 import { test } from 'tap'
 import { LOCAL_ADDRESS, SECRET, startOpenClawRig } from '../kit/openclaw-rig.ts'
 import { connectWorker } from '../kit/worker-client.ts'
-import { connectFrame, createDevice, type ConnectParams } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice, type ConnectParams } from '../kit/light-node.ts'
 
-/** Codes that make a node wait for ever, or until somebody comes. */
+/** Codes that make a node wait for ever, or until somebody intervenes. */
 const PAUSING = /PAIRING_REQUIRED|AUTH_RATE_LIMITED|AUTH_DEVICE_TOKEN_MISMATCH|AUTH_SCOPE_MISMATCH/
 
 type Cheat = {
   readonly params: Partial<ConnectParams>
   readonly code: string
-  /** What steers the node: its own code of the gateway. */
+  /** What steers the node: the code that the gateway itself would send. */
   readonly details: string
 }
 
@@ -64,7 +64,7 @@ const CHEATS: Readonly<Record<string, (token: string) => Cheat>> = {
   }),
 }
 
-test('no claim beyond a node’s gets in, nor costs a TokenReview or a dial', async (t) => {
+test('a claim beyond a node’s rights is refused, and costs neither a TokenReview nor a dial', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const token = rig.mint({ pod: rig.createPod() })
@@ -81,7 +81,7 @@ test('no claim beyond a node’s gets in, nor costs a TokenReview or a dial', as
   t.equal(rig.gateway.handshakes.length, dials)
 })
 
-test('a proof of another connection is worth nothing, under its nonce or under the new one', async (t) => {
+test('a proof from another connection is refused, with its nonce or with the new one', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const device = createDevice()
@@ -101,7 +101,7 @@ test('a proof of another connection is worth nothing, under its nonce or under t
   victim.end()
 })
 
-test('stale and wrong tokens make a node exit, what may pass makes it retry', async (t) => {
+test('stale and wrong tokens make a node exit, temporary conditions make it retry', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const pod = rig.createPod()
@@ -127,18 +127,18 @@ test('stale and wrong tokens make a node exit, what may pass makes it retry', as
   }
 })
 
-test('an outage is told by the close code alone, so that the node comes back', async (t) => {
+test('an outage is signaled by the close code alone, so that the node comes back', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const token = rig.mint({ pod: rig.createPod() })
-  rig.gateway.setBehaviour({ kind: 'status', status: 503 }, { connections: 1 })
+  rig.gateway.setBehavior({ kind: 'status', status: 503 }, { connections: 1 })
   const node = await rig.openNode({ auth: { token } })
   t.equal(await node.connect(), undefined, 'no answer to the connect')
   t.match(await node.closed, { code: 1013, reason: 'gateway_refused' })
   t.equal((await (await rig.openNode({ auth: { token } })).connect())?.ok, true)
 })
 
-test('a gateway’s no is kept to itself, and is a fault to the node', async (t) => {
+test('a refusal by the gateway is not passed on, and is a fault to the node', async (t) => {
   const rig = await startOpenClawRig({
     gateway: {
       pair: ({ role }) =>

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { test } from 'tap'
 import { SECRET, startOpenClawRig, type OpenClawRig } from '../kit/openclaw-rig.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const valuesOf = (rawHeaders: readonly string[], name: string): readonly string[] =>
   rawHeaders.filter((_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === name)
@@ -60,14 +60,14 @@ test('the hello brings the worker no token of the gateway', async (t) => {
   t.notMatch(JSON.stringify(frames), new RegExp(SECRET))
 })
 
-test('a node that comes again is the same device, with the secret instead of a bootstrap token', async (t) => {
+test('a node that reconnects is the same device, with the secret instead of a bootstrap token', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const first = await rig.startNode()
   first.end()
   await first.closed
   for (let again = 0; again < 2; again += 1) {
-    // Another node host in the same pod: its own key is new, the pod's is not.
+    // Another node host in the same pod: its key is new, the pod's key is not.
     const node = await rig.openNode({ auth: { token: first.token } })
     t.equal((await node.connect())?.ok, true)
     node.end()
@@ -133,7 +133,7 @@ test('nothing of a worker that is refused ever reaches the gateway', async (t) =
   )
 })
 
-test('a second connect is the gateway’s to refuse: whole, in fragments, or right behind the first', async (t) => {
+test('the gateway refuses a second connect: whole, in fragments, or right after the first', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const second = (nonce: string, ts: number) =>
@@ -185,14 +185,14 @@ test('a connect in fragments is read like a whole one', async (t) => {
   t.match(await node.closed, { reason: 'role_not_allowed' })
 })
 
-test('a newer session of a pod displaces the older, and dials when that one’s socket is gone', async (t) => {
+test('a newer session of a pod displaces the older one, and dials when its socket is gone', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const older = await rig.startNode()
   const [held] = workerConnections(rig)
   const newer = await rig.openNode({ auth: { token: older.token } })
   const dials = rig.gateway.handshakes.length
-  // The gateway does not get round to the older one's close frame yet.
+  // The gateway has not handled the older one's close frame yet.
   held?.pause()
   const answered = newer.connect()
   await older.closed
@@ -208,7 +208,7 @@ test('a newer session of a pod displaces the older, and dials when that one’s 
   )
 })
 
-test('of many sessions of one pod at once the last one stays, and there is one device', async (t) => {
+test('of many simultaneous sessions of one pod the last one stays, with one device', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const pod = rig.createPod()
@@ -224,7 +224,7 @@ test('of many sessions of one pod at once the last one stays, and there is one d
   t.equal(rig.devices.paired.size, 1)
 })
 
-test('an unlucky nonce is not guessed: each connection has its own', async (t) => {
+test('each connection has its own nonce', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const nodes = await Promise.all(Array.from({ length: 4 }, () => rig.openNode()))
@@ -233,7 +233,7 @@ test('an unlucky nonce is not guessed: each connection has its own', async (t) =
   for (const node of nodes) node.end()
 })
 
-test('frames larger than 64 KiB or not of text end a handshake', async (t) => {
+test('frames larger than 64 KiB and binary frames end a handshake', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const large = await rig.openNode()

@@ -1,16 +1,16 @@
-/** Whoever chose to verify locally admits, while the API server is away, exactly whom it would have. */
+/** With local verification the sidecar admits, during an outage, exactly the workers that the API server would. */
 
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { withBadSignature } from '../kit/kube-tokens.ts'
 import { runUntil } from '../kit/run-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 const NS = 'openclaw'
 const LOCALLY = 'k8sTrust.onApiOutage=verify-locally'
 
 const isLost = async ({ log }: WatchedRig) =>
-  until(() => log.filter((line) => line.includes('was interrupted')).length >= 2)
+  waitUntil(() => log.filter((line) => line.includes('was interrupted')).length >= 2)
 
 const start = async (t: Parameters<typeof startWatchedRig>[0], set: readonly string[]) => {
   const rig = await startWatchedRig(t, { set })
@@ -20,11 +20,11 @@ const start = async (t: Parameters<typeof startWatchedRig>[0], set: readonly str
   const gone = rig.createPod('gone', '127.0.0.13')
   await rig.openStream(gone)
   rig.api.deletePod(NS, 'gone')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_watched_pods') === 2)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_watched_pods') === 2)
   return { rig, pod, ending, gone }
 }
 
-test('with the API server away new workers are refused, until somebody chose otherwise', async (t) => {
+test('without the API server new workers are refused, unless configured otherwise', async (t) => {
   const { rig, pod } = await start(t, [])
   await rig.api.stop()
   const refused = await rig.connect(rig.mint({ pod }))
@@ -32,7 +32,7 @@ test('with the API server away new workers are refused, until somebody chose oth
   t.equal(codeOf(refused), 'review_unavailable')
 })
 
-test('a local verdict is made of signature, claims, the living pod, and its address', async (t) => {
+test('a local verdict needs the signature, the claims, the live pod and its address', async (t) => {
   const { rig, pod, ending, gone } = await start(t, [LOCALLY])
   const { api } = rig
   const reviewed = await rig.openStream(pod)
@@ -101,7 +101,7 @@ test('a local verdict is not kept: the API server is asked as soon as it is back
   t.equal(codeOf(await rig.connect(token)), 'review_rejected', 'its word goes before ours')
 })
 
-test('our own missing right is no outage, and a live GET is believed where there is one', async (t) => {
+test('a missing right of ours is not an outage, and a live GET is believed if there is one', async (t) => {
   const { rig, pod } = await start(t, [LOCALLY])
   const { api } = rig
   api.setRbac({ tokenReviews: false })
@@ -129,7 +129,7 @@ test('a watch that was lost too long ago carries no local verdict', async (t) =>
 
 test('without any signing key nothing can be verified locally', async (t) => {
   const { rig, pod } = await start(t, [LOCALLY, 'k8sTrust.maxWatchStaleness=1h'])
-  // Keys that were not fetched again for ten minutes are trusted no more.
+  // Keys that were not fetched again for ten minutes are no longer trusted.
   await rig.api.stop()
   await isLost(rig)
   await rig.clock.advanceAsync(590_000)

@@ -37,7 +37,7 @@ const open = async (rig: Awaited<ReturnType<typeof start>>) => {
   return outcome.socket
 }
 
-test('with the API server gone open streams live, known tokens enter to their TTL, others get a 503', async (t) => {
+test('without the API server open streams live on, known tokens enter until their TTL, and others get a 503', async (t) => {
   const rig = await start(t)
   const { api, clock, fresh } = rig
   const known = fresh()
@@ -106,7 +106,7 @@ test('a slow answer within the deadline is an answer', async (t) => {
   t.equal(end(await attempt), 'ok')
 })
 
-test('a blip of 200 ms that many workers hit is over within 2 s', async (t) => {
+test('many workers recover from an outage of 200 ms within 2 s', async (t) => {
   const rig = await start(t)
   const { api, clock, fresh } = rig
   const token = fresh()
@@ -123,7 +123,7 @@ test('a blip of 200 ms that many workers hit is over within 2 s', async (t) => {
   t.equal(end(await rig.connect({ token })), 'ok', 'the fault was not remembered')
 })
 
-test('our own credential refused is our fault, counted and logged, and heals with the token file', async (t) => {
+test('a refusal of our own credential is our fault, is counted and logged, and ends with a new token file', async (t) => {
   const rig = await start(t)
   const { api, clock, fresh, tokenFile } = rig
   const errors = async () =>
@@ -156,7 +156,7 @@ test('our own credential refused is our fault, counted and logged, and heals wit
   t.equal(clock.monotonic() < 100, true)
 })
 
-test('an outage is told apart in metrics and audit', async (t) => {
+test('an outage is visible as such in metrics and audit', async (t) => {
   const rig = await start(t)
   rig.api.setFault('tokenReviews', { kind: 'status', status: 500 })
   await rig.connect({ token: rig.fresh() })

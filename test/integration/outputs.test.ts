@@ -1,9 +1,9 @@
-/** Whatever becomes of standard output and error, the sidecar goes on, and ends when it is told to. */
+/** Whatever happens to standard output and error, the sidecar goes on, and ends when it is told to. */
 
 import { test } from 'tap'
-import { openStageFor, refuseOne } from '../kit/output-stage.ts'
+import { startOutputRig, refuseOne } from '../kit/output-rig.ts'
 import { openFull, openPipe } from '../kit/pipes.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 /** SIGWINCH becomes a bug: an exception nobody catches. */
 const BUG_AT_SIGWINCH = `--import=data:text/javascript,${encodeURIComponent(
@@ -15,16 +15,16 @@ for (const state of ['blocked', 'gone', 'full'] as const) {
   test(`with both outputs ${state} workers come and go, and ${signal} ends it with 0`, async (t) => {
     const pipe = openPipe(t)
     const fd = state === 'full' ? openFull(t) : pipe.writer
-    const stage = await openStageFor(t, { stdout: fd, stderr: fd })
+    const rig = await startOutputRig(t, { stdout: fd, stderr: fd })
     if (state === 'blocked') pipe.fill()
     if (state === 'gone') pipe.closeReader()
-    await refuseOne(stage)
-    const pod = stage.createPod('worker-a', '127.0.0.11')
-    const outcome = await stage.connect('127.0.0.11', stage.mint({ pod }))
+    await refuseOne(rig)
+    const pod = rig.createPod('worker-a', '127.0.0.11')
+    const outcome = await rig.connect('127.0.0.11', rig.mint({ pod }))
     t.ok(outcome.ok, 'a worker is admitted')
-    t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
-    stage.sidecar.signal(signal)
-    t.strictSame(await stage.sidecar.exited, { code: 0, signal: null })
+    t.equal((await fetch(`${rig.adminUrl}/livez`)).status, 200)
+    rig.sidecar.signal(signal)
+    t.strictSame(await rig.sidecar.exited, { code: 0, signal: null })
   })
 }
 
@@ -39,16 +39,16 @@ for (const [signals, code] of [
       stderr: pipe.writer,
       env: { NODE_OPTIONS: BUG_AT_SIGWINCH },
     }
-    const stage = await openStageFor(t, process)
+    const rig = await startOutputRig(t, process)
     pipe.fill()
-    const pod = stage.createPod('worker-a', '127.0.0.11')
-    await stage.connect('127.0.0.11', stage.mint({ pod }))
+    const pod = rig.createPod('worker-a', '127.0.0.11')
+    await rig.connect('127.0.0.11', rig.mint({ pod }))
     for (const signal of signals) {
-      stage.sidecar.signal(signal)
-      // Before the second one the first must have been taken.
-      await until(async () => !(await fetch(`${stage.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
+      rig.sidecar.signal(signal)
+      // The first signal must have been handled before the second.
+      await waitUntil(async () => !(await fetch(`${rig.adminUrl}/readyz`).catch(() => NOT_OK)).ok)
     }
-    t.strictSame(await stage.sidecar.exited, { code, signal: null })
+    t.strictSame(await rig.sidecar.exited, { code, signal: null })
   })
 }
 const NOT_OK = { ok: false }

@@ -13,19 +13,19 @@ import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
 import {
   positionsOf,
-  startSteppedLine,
+  startAdmissionStepper,
   untilClosed,
   type DialectParts,
-} from '../kit/stepped-line.ts'
-import type { Position, SteppedLine } from '../kit/stepped-line.ts'
-import { until } from '../kit/until.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+} from '../kit/admission-stepper.ts'
+import type { Position, AdmissionStepper } from '../kit/admission-stepper.ts'
+import { waitUntil } from '../kit/wait.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const gateway = await startGatewayStub({ mode: 'openclaw' })
 tap.teardown(() => gateway.close())
 const keys = await KeyRing.create(['ES256'])
 
-/** The dialect as it ships; the operator's answers come a microtask later, each a step of its own. */
+/** The dialect as it ships; each answer of the operator comes a microtask later and is a separate step. */
 const inOpenClaw =
   (isEnrolled: boolean) =>
   ({ dial, clock, probe, onReload }: DialectParts) => {
@@ -62,9 +62,12 @@ const inOpenClaw =
   }
 
 /** One admission from the first byte on; `closed` resolves when the worker's socket is gone. */
-const admit = (line: SteppedLine) => {
-  const { pod, token } = line.createPod()
-  const worker = new WebSocket(line.url, { perMessageDeflate: false, localAddress: '127.0.0.11' })
+const admit = (stepper: AdmissionStepper) => {
+  const { pod, token } = stepper.createPod()
+  const worker = new WebSocket(stepper.url, {
+    perMessageDeflate: false,
+    localAddress: '127.0.0.11',
+  })
   const device = createDevice()
   worker.on('message', (data: RawData) => {
     const { event, payload } = JSON.parse((data as Buffer).toString()) as {
@@ -83,60 +86,65 @@ const admit = (line: SteppedLine) => {
 }
 
 type Strike = {
-  readonly strike: (line: SteppedLine, pod: Pod) => void
+  readonly strike: (stepper: AdmissionStepper, pod: Pod) => void
   readonly codes: RegExp
-  /** It counts from the moment it strikes, and the next one needs it undone. */
-  readonly restore?: (line: SteppedLine) => void
+  /** It takes effect at the moment it strikes, and must be undone before the next one. */
+  readonly restore?: (stepper: AdmissionStepper) => void
 }
 
 const ACCOUNT = 'openclaw-worker'
-const restore = (line: SteppedLine) => line.allow(ACCOUNT)
+const restore = (stepper: AdmissionStepper) => stepper.allow(ACCOUNT)
 const DELETED = /^(pod_terminating|pod_deleted|review_rejected)$/
 
 const STRIKES: Readonly<Record<string, Strike>> = {
   'its pod is deleted': {
-    strike: (line, pod) => line.workloads.deletePod('openclaw', pod.metadata.name),
+    strike: (stepper, pod) => stepper.workloads.deletePod('openclaw', pod.metadata.name),
     codes: DELETED,
   },
-  'its pod is deleted by force': { strike: (line, pod) => line.removePod(pod), codes: DELETED },
+  'its pod is deleted by force': {
+    strike: (stepper, pod) => stepper.removePod(pod),
+    codes: DELETED,
+  },
   'a reload takes it off the list': {
-    strike: (line) => line.allow('another'),
+    strike: (stepper) => stepper.allow('another'),
     codes: /^(identity_not_allowed|pod_unconfirmed)$/,
     restore,
   },
   'a reload takes its role away': {
-    strike: (line) => line.allow(`${ACCOUNT}, allowedRoles: [observer]`),
+    strike: (stepper) => stepper.allow(`${ACCOUNT}, allowedRoles: [observer]`),
     codes: /^role_not_allowed$/,
     restore,
   },
 }
 
-const strikeAt = async (line: SteppedLine, { strike }: Strike, at: Position) => {
-  line.outcomes.length = 0
-  const { pod, closed } = admit(line)
+const strikeAt = async (stepper: AdmissionStepper, { strike }: Strike, at: Position) => {
+  stepper.outcomes.length = 0
+  const { pod, closed } = admit(stepper)
   let isInTime = false
-  line.probe.arm(at, () => {
-    isInTime = !line.probe.steps.includes('binding.check')
-    strike(line, pod)
+  stepper.probe.arm(at, () => {
+    isInTime = !stepper.probe.steps.includes('binding.check')
+    strike(stepper, pod)
   })
-  await untilClosed(line, closed)
-  const { outcomes, registry } = line
-  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  await untilClosed(stepper, closed)
+  const { outcomes, registry } = stepper
+  await waitUntil(
+    () => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0,
+  )
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
 
 /** The steps of a whole admission and the moments between them. */
-const calibrate = async (line: SteppedLine) => {
-  line.probe.arm()
-  const { worker, closed } = admit(line)
-  await until(() => line.outcomes.includes('admitted'))
+const calibrate = async (stepper: AdmissionStepper) => {
+  stepper.probe.arm()
+  const { worker, closed } = admit(stepper)
+  await waitUntil(() => stepper.outcomes.includes('admitted'))
   await turn()
-  const steps = [...line.probe.steps]
-  const positions = positionsOf(line.probe)
+  const steps = [...stepper.probe.steps]
+  const positions = positionsOf(stepper.probe)
   worker.terminate()
   await closed
-  await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+  await waitUntil(() => stepper.registry.size === 0 && gateway.connections.size === 0)
   return { steps, positions }
 }
 
@@ -146,23 +154,23 @@ for (const isEnrolled of [true, false]) {
     // A reload strikes them alike; the waits of an enrolment are the gateway's and the pod's.
     if (each.restore !== undefined && !isEnrolled) continue
     test(`${who}: when ${name} at any moment, nothing is left`, async (t) => {
-      const line = await startSteppedLine(keys, gateway.url, inOpenClaw(isEnrolled))
-      t.teardown(() => line.stop())
-      const { steps, positions } = await calibrate(line)
+      const stepper = await startAdmissionStepper(keys, gateway.url, inOpenClaw(isEnrolled))
+      t.teardown(() => stepper.stop())
+      const { steps, positions } = await calibrate(stepper)
       t.ok(steps.includes('enrolment.enter'), 'its own waits are steps too')
 
       let refused = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-        const { outcomes, isInTime } = await strikeAt(line, each, at).catch((error: unknown) => {
+        const { outcomes, isInTime } = await strikeAt(stepper, each, at).catch((error: unknown) => {
           throw new Error(`something was left: ${place}`, { cause: error })
         })
         const last = outcomes.at(-1)?.split(' ')[1] ?? ''
         if (!each.codes.test(last)) t.fail(`${place}: ${outcomes.join(', ')}`)
-        if (!line.probe.hasFired) t.fail(`${place}: never came`)
+        if (!stepper.probe.hasFired) t.fail(`${place}: never came`)
         if (outcomes[0] !== 'admitted') refused += 1
         else if (isInTime && each.restore !== undefined) t.fail(`${place}: let in all the same`)
-        each.restore?.(line)
+        each.restore?.(stepper)
       }
       t.ok(
         refused > 0 && refused < positions.length,
@@ -172,77 +180,77 @@ for (const isEnrolled of [true, false]) {
   }
 
   test(`${who}: when a reload takes a command away at any moment, no session has it`, async (t) => {
-    const line = await startSteppedLine(keys, gateway.url, inOpenClaw(isEnrolled))
-    t.teardown(() => line.stop())
-    const { steps, positions } = await calibrate(line)
+    const stepper = await startAdmissionStepper(keys, gateway.url, inOpenClaw(isEnrolled))
+    t.teardown(() => stepper.stop())
+    const { steps, positions } = await calibrate(stepper)
     const ends = { filtered: 0, refused: 0, closed: 0 }
     for (const at of positions) {
       const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-      line.outcomes.length = 0
+      stepper.outcomes.length = 0
       const told = gateway.received.length
-      const { worker, closed } = admit(line)
-      line.probe.arm(at, () => line.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
-      await until(() => line.probe.hasFired && line.outcomes.length > 0)
-      // What is revoked in the moment of its release is closed a moment later.
-      await until(() => line.registry.size === 0 || isSettled(line, told))
-      if (line.registry.size === 0) {
-        const [first = '', last = ''] = line.outcomes
+      const { worker, closed } = admit(stepper)
+      stepper.probe.arm(at, () => stepper.allow(`${ACCOUNT}, allowedCommands: [system.which]`))
+      await waitUntil(() => stepper.probe.hasFired && stepper.outcomes.length > 0)
+      // A session revoked at the moment of its release is closed a moment later.
+      await waitUntil(() => stepper.registry.size === 0 || isSettled(stepper, told))
+      if (stepper.registry.size === 0) {
+        const [first = '', last = ''] = stepper.outcomes
         const isClosed = first === 'admitted' && last === 'closed policy_changed'
         if (isClosed) ends.closed += 1
         else if (first === 'refused policy_changed') ends.refused += 1
-        else t.fail(`${place}: ${line.outcomes.join(', ')}`)
+        else t.fail(`${place}: ${stepper.outcomes.join(', ')}`)
       } else {
         ends.filtered += 1
         t.strictSame(commandsTold(told), ['system.which'], place)
       }
       worker.terminate()
       await closed
-      await until(() => line.registry.size === 0 && gateway.connections.size === 0)
-      line.allow(ACCOUNT)
+      await waitUntil(() => stepper.registry.size === 0 && gateway.connections.size === 0)
+      stepper.allow(ACCOUNT)
     }
     t.ok(ends.filtered > 0 && ends.refused > 0 && ends.closed > 0, JSON.stringify(ends))
   })
 }
 
-test('when a reload allows more at any moment, nobody is let in with what the gateway was told before', async (t) => {
-  const line = await startSteppedLine(keys, gateway.url, inOpenClaw(true))
-  t.teardown(() => line.stop())
-  const { steps, positions } = await calibrate(line)
+test('when a reload allows more at any moment, nobody is let in with the commands the gateway knew before', async (t) => {
+  const stepper = await startAdmissionStepper(keys, gateway.url, inOpenClaw(true))
+  t.teardown(() => stepper.stop())
+  const { steps, positions } = await calibrate(stepper)
   let refused = 0
   for (const at of positions) {
     const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-    line.outcomes.length = 0
+    stepper.outcomes.length = 0
     const told = gateway.received.length
-    line.allow(`${ACCOUNT}, allowedCommands: [system.which]`)
-    const { worker, closed } = admit(line)
+    stepper.allow(`${ACCOUNT}, allowedCommands: [system.which]`)
+    const { worker, closed } = admit(stepper)
     let isInTime = false
-    line.probe.arm(at, () => {
-      isInTime = !line.probe.steps.includes('binding.check')
-      line.allow(ACCOUNT)
+    stepper.probe.arm(at, () => {
+      isInTime = !stepper.probe.steps.includes('binding.check')
+      stepper.allow(ACCOUNT)
     })
-    await until(() => line.probe.hasFired && line.outcomes.length > 0)
-    const [outcome] = line.outcomes
+    await waitUntil(() => stepper.probe.hasFired && stepper.outcomes.length > 0)
+    const [outcome] = stepper.outcomes
     const isWide = (commandsTold(told)?.length ?? 0) > 1
     if (outcome === 'refused policy_changed') refused += 1
     else if (outcome !== 'admitted') t.fail(`${place}: ${outcome}`)
     else if (isInTime && !isWide) t.fail(`${place}: let in with less`)
     worker.terminate()
     await closed
-    await until(() => line.registry.size === 0 && gateway.connections.size === 0)
+    await waitUntil(() => stepper.registry.size === 0 && gateway.connections.size === 0)
     t.strictSame(
-      line.outcomes.slice(1).filter((each) => each.includes('policy_changed')),
+      stepper.outcomes.slice(1).filter((each) => each.includes('policy_changed')),
       [],
     )
   }
   t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
 })
 
-/** The commands of the last `connect` the gateway was sent since. */
+/** The commands in the last `connect` that the gateway has received since. */
 const commandsTold = (since: number): readonly string[] | undefined =>
   gateway.received
     .slice(since)
     .map(({ data }) => JSON.parse(data.toString()) as { params?: { commands?: string[] } })
     .findLast(({ params }) => params?.commands !== undefined)?.params?.commands
 
-const isSettled = (line: SteppedLine, since: number): boolean =>
-  line.outcomes.length === 1 && commandsTold(since)?.length === 1
+const isSettled = (stepper: AdmissionStepper, since: number): boolean =>
+  stepper.outcomes.length === 1 && commandsTold(since)?.length === 1

@@ -1,4 +1,4 @@
-/** Whatever happens at whatever moment of an admission, no stream outlives its right to be there. */
+/** Whatever happens at any moment of an admission, no stream outlives its right to be there. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import tap, { test } from 'tap'
@@ -9,21 +9,21 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
-import { positionsOf, startSteppedLine, untilClosed } from '../kit/stepped-line.ts'
-import type { Position, SteppedLine } from '../kit/stepped-line.ts'
-import { until } from '../kit/until.ts'
+import { positionsOf, startAdmissionStepper, untilClosed } from '../kit/admission-stepper.ts'
+import type { Position, AdmissionStepper } from '../kit/admission-stepper.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 type Carrier = 'header' | 'in-band'
-type Victim = { readonly line: SteppedLine; readonly pod: Pod; readonly worker: WebSocket }
+type Victim = { readonly stepper: AdmissionStepper; readonly pod: Pod; readonly worker: WebSocket }
 type Disaster = {
   readonly strike: (victim: Victim) => void
   readonly codes: readonly string[]
-  /** It counts from the moment it strikes, with no watch to bring it. */
+  /** It takes effect at the moment it strikes; no watch has to report it. */
   readonly isImmediate?: true
-  /** Where one way in stands for both. */
+  /** Set if one way in is enough for both. */
   readonly only?: Carrier
-  /** Makes good what would stand in the next one's way; without it there is no next one. */
-  readonly restore?: (line: SteppedLine) => void
+  /** Undoes what would block the next strike; without it there is no next one. */
+  readonly restore?: (stepper: AdmissionStepper) => void
 }
 
 const NS = 'openclaw'
@@ -32,39 +32,39 @@ const nothing = () => {}
 
 const DISASTERS: Readonly<Record<string, Disaster>> = {
   'its pod is deleted': {
-    strike: ({ line, pod }) => line.workloads.deletePod(NS, pod.metadata.name),
+    strike: ({ stepper, pod }) => stepper.workloads.deletePod(NS, pod.metadata.name),
     codes: ['pod_terminating', 'pod_deleted', 'review_rejected'],
     restore: nothing,
   },
   'its pod is deleted by force': {
-    strike: ({ line, pod }) => line.removePod(pod),
+    strike: ({ stepper, pod }) => stepper.removePod(pod),
     codes: ['pod_deleted', 'review_rejected'],
     restore: nothing,
   },
   'its ServiceAccount is deleted': {
-    strike: ({ line }) => line.workloads.deleteServiceAccount(NS, ACCOUNT),
+    strike: ({ stepper }) => stepper.workloads.deleteServiceAccount(NS, ACCOUNT),
     codes: ['service_account_deleted', 'review_rejected'],
     restore: nothing,
   },
   'it is taken off the list': {
-    strike: ({ line }) => line.allow('another'),
+    strike: ({ stepper }) => stepper.allow('another'),
     codes: ['identity_not_allowed', 'pod_unconfirmed'],
     isImmediate: true,
-    restore: (line) => line.allow(ACCOUNT),
+    restore: (stepper) => stepper.allow(ACCOUNT),
   },
   'its role is taken off its entry': {
-    strike: ({ line }) => line.allow(`${ACCOUNT}, allowedRoles: [observer]`),
+    strike: ({ stepper }) => stepper.allow(`${ACCOUNT}, allowedRoles: [observer]`),
     codes: ['role_not_allowed'],
     isImmediate: true,
     only: 'in-band',
-    restore: (line) => line.allow(ACCOUNT),
+    restore: (stepper) => stepper.allow(ACCOUNT),
   },
   'trust is switched off': {
-    strike: ({ line }) => line.allow(ACCOUNT, ['k8sTrust.enabled=false']),
+    strike: ({ stepper }) => stepper.allow(ACCOUNT, ['k8sTrust.enabled=false']),
     codes: ['trust_disabled', 'pod_unconfirmed'],
     isImmediate: true,
     only: 'header',
-    restore: (line) => line.allow(ACCOUNT),
+    restore: (stepper) => stepper.allow(ACCOUNT),
   },
   'the worker hangs up': {
     strike: ({ worker }) => worker.terminate(),
@@ -72,7 +72,7 @@ const DISASTERS: Readonly<Record<string, Disaster>> = {
     restore: nothing,
   },
   'the sidecar drains': {
-    strike: ({ line }) => line.drain(),
+    strike: ({ stepper }) => stepper.drain(),
     codes: ['draining'],
     isImmediate: true,
   },
@@ -83,9 +83,9 @@ tap.teardown(() => gateway.close())
 const keys = await KeyRing.create(['ES256'])
 
 /** One admission from the first byte on; `closed` resolves when the worker's socket is gone. */
-const admit = (line: SteppedLine, carrier: Carrier) => {
-  const { pod, token } = line.createPod()
-  const worker = new WebSocket(line.url, {
+const admit = (stepper: AdmissionStepper, carrier: Carrier) => {
+  const { pod, token } = stepper.createPod()
+  const worker = new WebSocket(stepper.url, {
     perMessageDeflate: false,
     localAddress: '127.0.0.11',
     headers:
@@ -108,21 +108,21 @@ const admit = (line: SteppedLine, carrier: Carrier) => {
 
 /** The steps of a whole admission and the moments between them. */
 const calibrate = async (carrier: Carrier) => {
-  const line = await startSteppedLine(keys, gateway.url)
-  line.probe.arm()
-  const { worker, closed } = admit(line, carrier)
-  await until(() => line.outcomes.includes('admitted'))
+  const stepper = await startAdmissionStepper(keys, gateway.url)
+  stepper.probe.arm()
+  const { worker, closed } = admit(stepper, carrier)
+  await waitUntil(() => stepper.outcomes.includes('admitted'))
   await turn()
-  const steps = [...line.probe.steps]
-  const positions = positionsOf(line.probe)
+  const steps = [...stepper.probe.steps]
+  const positions = positionsOf(stepper.probe)
   worker.terminate()
   await closed
-  await until(() => line.registry.size === 0)
-  await line.stop()
+  await waitUntil(() => stepper.registry.size === 0)
+  await stepper.stop()
   return { steps, positions }
 }
 
-/** Rules that end no stream, and yet have to hold for every admission that is still under way. */
+/** Rules that end no stream, but must hold for every admission still under way. */
 const RULES: Readonly<Record<string, { readonly set: string; readonly code: string }>> = {
   'its token lives too long': {
     set: 'k8sTrust.maxTokenLifetime=1s',
@@ -130,19 +130,26 @@ const RULES: Readonly<Record<string, { readonly set: string; readonly code: stri
   },
 }
 
-/** What became of an admission, told to the recorder, when all its sockets are gone. */
-const strikeAt = async (line: SteppedLine, carrier: Carrier, how: Disaster, at: Position) => {
-  line.outcomes.length = 0
-  const { pod, worker, closed } = admit(line, carrier)
+/** The outcome of an admission, as recorded, once all its sockets are gone. */
+const strikeAt = async (
+  stepper: AdmissionStepper,
+  carrier: Carrier,
+  how: Disaster,
+  at: Position,
+) => {
+  stepper.outcomes.length = 0
+  const { pod, worker, closed } = admit(stepper, carrier)
   let isInTime = false
-  line.probe.arm(at, () => {
+  stepper.probe.arm(at, () => {
     // The last question of the line.
-    isInTime = how.isImmediate === true && !line.probe.steps.includes('binding.check')
-    how.strike({ line, pod, worker })
+    isInTime = how.isImmediate === true && !stepper.probe.steps.includes('binding.check')
+    how.strike({ stepper, pod, worker })
   })
-  await untilClosed(line, closed)
-  const { outcomes, registry } = line
-  await until(() => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0)
+  await untilClosed(stepper, closed)
+  const { outcomes, registry } = stepper
+  await waitUntil(
+    () => registry.size === 0 && gateway.connections.size === 0 && outcomes.length > 0,
+  )
   await turn()
   return { outcomes: [...outcomes], isInTime }
 }
@@ -153,7 +160,7 @@ const isRight = ([first = '', last = '', ...more]: readonly string[], codes: rea
   return isOne && codes.includes(code)
 }
 
-// Both before any test begins: they all look at the one gateway.
+// Both before any test begins: all tests look at the one gateway.
 const calibrated = [
   { carrier: 'header', ...(await calibrate('header')) },
   { carrier: 'in-band', ...(await calibrate('in-band')) },
@@ -164,25 +171,25 @@ for (const { carrier, steps, positions } of calibrated) {
     if ((disaster.only ?? carrier) !== carrier) continue
     test(`${carrier}: when ${name} at any of ${positions.length} moments, nothing is left`, async (t) => {
       const { codes, restore } = disaster
-      let line = await startSteppedLine(keys, gateway.url)
+      let stepper = await startAdmissionStepper(keys, gateway.url)
       let admitted = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-        const { outcomes, isInTime } = await strikeAt(line, carrier, disaster, at).catch(
+        const { outcomes, isInTime } = await strikeAt(stepper, carrier, disaster, at).catch(
           (error: unknown) => {
             throw new Error(`something was left: ${place}`, { cause: error })
           },
         )
         if (!isRight(outcomes, codes)) t.fail(`${place}: ${outcomes.join(', ')}`)
-        if (!line.probe.hasFired) t.fail(`${place}: never came`)
+        if (!stepper.probe.hasFired) t.fail(`${place}: never came`)
         if (outcomes[0] === 'admitted') admitted += 1
         if (outcomes[0] === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
-        restore?.(line)
+        restore?.(stepper)
         if (restore !== undefined) continue
-        await line.stop()
-        line = await startSteppedLine(keys, gateway.url)
+        await stepper.stop()
+        stepper = await startAdmissionStepper(keys, gateway.url)
       }
-      await line.stop()
+      await stepper.stop()
       t.ok(admitted > 0, 'some were let in and then closed')
       // A socket that nobody reads does not say that its peer left.
       if (name !== 'the worker hangs up') t.ok(admitted < positions.length, 'and some were refused')
@@ -193,27 +200,27 @@ for (const { carrier, steps, positions } of calibrated) {
 for (const [name, { set, code }] of Object.entries(RULES)) {
   for (const { carrier, positions, steps } of calibrated.slice(0, 1)) {
     test(`${carrier}: when by a new rule ${name} at any moment, only a stream goes on`, async (t) => {
-      const line = await startSteppedLine(keys, gateway.url)
-      t.teardown(() => line.stop())
+      const stepper = await startAdmissionStepper(keys, gateway.url)
+      t.teardown(() => stepper.stop())
       let refused = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
-        line.outcomes.length = 0
-        const { worker, closed } = admit(line, carrier)
+        stepper.outcomes.length = 0
+        const { worker, closed } = admit(stepper, carrier)
         let isInTime = false
-        line.probe.arm(at, () => {
-          isInTime = !line.probe.steps.includes('binding.check')
-          line.allow(ACCOUNT, [set])
+        stepper.probe.arm(at, () => {
+          isInTime = !stepper.probe.steps.includes('binding.check')
+          stepper.allow(ACCOUNT, [set])
         })
-        await until(() => line.outcomes.length > 0 && line.probe.hasFired)
-        const [outcome = ''] = line.outcomes
+        await waitUntil(() => stepper.outcomes.length > 0 && stepper.probe.hasFired)
+        const [outcome = ''] = stepper.outcomes
         if (outcome !== 'admitted') refused += 1
         if (outcome !== 'admitted' && outcome !== `refused ${code}`) t.fail(`${place}: ${outcome}`)
         if (outcome === 'admitted' && isInTime) t.fail(`${place}: let in all the same`)
         worker.terminate()
         await closed
-        await until(() => line.registry.size === 0 && gateway.connections.size === 0)
-        line.allow(ACCOUNT)
+        await waitUntil(() => stepper.registry.size === 0 && gateway.connections.size === 0)
+        stepper.allow(ACCOUNT)
       }
       t.ok(refused > 0 && refused < positions.length, `${refused} of ${positions.length} refused`)
     })

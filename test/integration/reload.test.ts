@@ -8,10 +8,10 @@ import { connect as connectTls } from 'node:tls'
 import { test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { createAuthority } from '../kit/authority.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { closed, connectWorker, openWorker } from '../kit/worker-client.ts'
@@ -38,7 +38,7 @@ const reloads = async (rig: WatchedRig) => {
   return { ok: count('ok'), failed: count('failed') }
 }
 
-test('who is taken off the list loses its streams, who stays keeps them, who is new may enter', async (t) => {
+test('a removed identity loses its streams, a kept one keeps them, and a new one can enter', async (t) => {
   const rig = await startWatchedRig(t, { set: [allow(A, B)], watches: 4 })
   const a = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   const b = await rig.openStream(
@@ -50,13 +50,13 @@ test('who is taken off the list loses its streams, who stays keeps them, who is 
   t.ok(await echoes(b.socket))
   t.equal(codeOf(await rig.connect(a.token)), 'identity_not_allowed')
   t.equal(codeOf(await rig.connect(b.token, '127.0.0.12')), 'ok')
-  await until(() => rig.audit.some(({ code }) => code === 'identity_not_allowed'))
+  await waitUntil(() => rig.audit.some(({ code }) => code === 'identity_not_allowed'))
 
   const third = rig.createPod('worker-c', '127.0.0.13', { serviceAccount: 'third' })
   t.equal(codeOf(await rig.connect(rig.mint({ pod: third }), '127.0.0.13')), 'ok')
   t.same(await reloads(rig), { ok: 1, failed: 0 })
 
-  // A wider list watches otherwise, and still knows who is there.
+  // A wider list watches differently, and still knows which pods are there.
   reload(rig, allow("serviceAccount: '*'"))
   t.equal(codeOf(await rig.connect(a.token)), 'ok')
   t.ok(await echoes(b.socket))
@@ -71,17 +71,17 @@ test('a pod that goes while its watch is exchanged for another is not overlooked
   const going = await rig.openStream(rig.createPod('going', '127.0.0.12'))
   api.pause('lists')
   reload(rig, allow("serviceAccount: 'openclaw-*'"))
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   api.deletePod('openclaw', 'going')
   t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
   t.equal(codeOf(await rig.connect(staying.token)), 'ok', 'a live GET stands in for the watch')
-  // What was held was decided before the deletion; it is the watch behind it that tells.
+  // The held answer was decided before the deletion; only the watch after it reports it.
   api.release('lists')
   t.equal((await closed(going.socket)).reason, 'pod_deleted')
   t.ok(await echoes(staying.socket))
 })
 
-test('a role that is no longer allowed ends its streams, and trust switched off ends all', async (t) => {
+test('a role that is no longer allowed loses its streams, and switching trust off ends all streams', async (t) => {
   const both = `${A}, allowedRoles: [node, observer]`
   const rig = await startWatchedRig(t, { set: [allow(both)] })
   const token = rig.mint({ pod: rig.createPod('worker-a', '127.0.0.11') })
@@ -112,12 +112,12 @@ test('a role that is no longer allowed ends its streams, and trust switched off 
   reload(rig, allow(A), 'k8sTrust.enabled=false')
   t.same(await closed(node), { code: 1008, reason: 'trust_disabled' })
   t.equal(codeOf(await rig.connect(token)), 'trust_disabled')
-  await until(() => rig.api.openWatches() === 0)
+  await waitUntil(() => rig.api.openWatches() === 0)
   reload(rig, allow(A))
   t.equal(codeOf(await rig.connect(token)), 'ok', 'and on again')
 })
 
-test('a policy that changes while a worker is admitted is the one that counts', async (t) => {
+test('a policy that changes during an admission applies to it', async (t) => {
   const rig = await startWatchedRig(t)
   const pod = rig.createPod('worker-a', '127.0.0.11')
   rig.api.pauseReviews()
@@ -129,7 +129,7 @@ test('a policy that changes while a worker is admitted is the one that counts', 
   t.equal(rig.gateway.handshakes.length, 0)
 })
 
-test('what is no good changes nothing, and is counted', async (t) => {
+test('an invalid configuration changes nothing, and is counted', async (t) => {
   const rig = await startWatchedRig(t)
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   for (const bad of [
@@ -163,7 +163,7 @@ test('the rules of a reload are in force for the next worker, and its limits for
   t.same(await closed(socket), { code: 1012, reason: 'session_age_exceeded' })
 })
 
-test('a rule about addresses that is drawn tighter ends the streams it would not let in', async (t) => {
+test('a stricter rule about addresses ends the streams it would not let in', async (t) => {
   const loose = ['k8sTrust.sourceAddress=report', 'k8sTrust.allowHostNetwork=true']
   const rig = await startWatchedRig(t, { set: loose })
   const { socket, token } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
@@ -172,7 +172,7 @@ test('a rule about addresses that is drawn tighter ends the streams it would not
   if (!away.ok) throw new Error('refused')
   const ending = await rig.openStream(rig.createPod('worker-c', '127.0.0.13'))
   rig.api.deletePod('openclaw', 'worker-c', { gracePeriodSeconds: 30 })
-  await until(async () => codeOf(await rig.connect(ending.token, '127.0.0.13')) !== 'ok')
+  await waitUntil(async () => codeOf(await rig.connect(ending.token, '127.0.0.13')) !== 'ok')
   reload(rig, allow(A), 'k8sTrust.allowHostNetwork=true')
   t.same(await closed(away.socket), { code: 1008, reason: 'source_address_mismatch' })
   t.ok(await echoes(host.socket))
@@ -182,7 +182,7 @@ test('a rule about addresses that is drawn tighter ends the streams it would not
   t.ok(await echoes(ending.socket), 'a terminating pod keeps its grace')
 })
 
-test('renewed certificates are shown from the next handshake on, and bad ones never', async (t) => {
+test('renewed certificates are used from the next handshake on, and bad ones never', async (t) => {
   const directory = t.testdir()
   const [old, fresh] = [await createAuthority('old'), await createAuthority('fresh')]
   const issue = async (authority: typeof old) =>
@@ -216,7 +216,7 @@ test('renewed certificates are shown from the next handshake on, and bad ones ne
   t.notOk(await isShown(old))
   t.ok(await echoes(socket), 'an open stream keeps its own')
 
-  // A certificate without its key, as a swap file by file would leave it for a moment.
+  // A certificate without its key, as when files are swapped one by one.
   await writeFile(certFile, (await issue(old)).cert)
   reload(rig, allow(A))
   t.same(await reloads(rig), { ok: 1, failed: 1 })

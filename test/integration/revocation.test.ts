@@ -2,7 +2,7 @@
 
 import { test } from 'tap'
 import { connectWorker, closed } from '../kit/worker-client.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 
 const NS = 'openclaw'
@@ -35,7 +35,7 @@ test('a deleted pod loses its streams at once, and its token although the cluste
   t.equal(api.counts.tokenReviews, tokenReviews, 'nobody had to be asked')
   t.equal(rig.gateway.handshakes.length, 3)
 
-  await until(() => closesOf(rig).length === 2)
+  await waitUntil(() => closesOf(rig).length === 2)
   t.match(
     closesOf(rig),
     [1, 2].map(() => ({
@@ -52,7 +52,7 @@ test('a deleted pod loses its streams at once, and its token although the cluste
   t.equal(metrics.get('openclaw_k8s_watched_pods'), 1)
 })
 
-test('a pod made anew under its name gets nothing from the old one, and enters with its own token', async (t) => {
+test('a pod re-created under its name gets nothing from the old one, and enters with its own token', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 10_000 } })
   const old = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   const fresh = rig.api.recreatePod(NS, 'worker-a')
@@ -73,11 +73,11 @@ test('an address that passed to another pod serves that pod alone', async (t) =>
   t.equal(codeOf(await rig.connect(rig.mint({ pod: moved }))), 'source_address_mismatch')
 })
 
-test('a name that another uid takes over, in whatever event, ends the streams of the pod before', async (t) => {
+test('a name that another uid takes over ends the streams of the earlier pod, in any kind of event', async (t) => {
   const rig = await startWatchedRig(t)
   const old = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
   const other = await rig.openStream(rig.createPod('worker-b', '127.0.0.12'))
-  // A MODIFIED event with another uid, as a watch tells it that has left out the two before.
+  // A MODIFIED event with another uid, from a watch that has skipped the two events before.
   const pod = rig.api.patchPod(NS, 'worker-a', { metadata: { uid: 'another-uid' } })
   t.same(await closed(old.socket), { code: 1008, reason: 'pod_deleted' })
   t.equal(codeOf(await rig.connect(old.token)), 'pod_deleted')
@@ -85,7 +85,7 @@ test('a name that another uid takes over, in whatever event, ends the streams of
   t.ok(await echoes(other.socket))
 })
 
-test('a stream ends with the address or the ServiceAccount it was let in by, and not for want of word', async (t) => {
+test('a stream ends with the address or the ServiceAccount that admitted it, and not for lack of news', async (t) => {
   const rig = await startWatchedRig(t, {
     set: ["k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: 'openclaw-*'}]"],
   })
@@ -104,10 +104,10 @@ test('a stream ends with the address or the ServiceAccount it was let in by, and
   rig.api.patchPod(NS, 'worker-b', { spec: { serviceAccountName: 'openclaw-other' } })
   t.same(await closed(changed.socket), { code: 1008, reason: 'pod_mismatch' })
   t.ok(await echoes(grown.socket), 'one more address takes nothing away')
-  t.ok(await echoes(silent.socket), 'no address at all says nothing about this one')
+  t.ok(await echoes(silent.socket), 'a missing address says nothing about this one')
 })
 
-test('a pod that is asked to end lets nobody in, and its streams have the shorter grace', async (t) => {
+test('a terminating pod lets nobody in, and its streams get the shorter grace', async (t) => {
   const graces = [
     { own: 10, set: '30s', ms: 10_000 },
     { own: 600, set: '5s', ms: 5000 },
@@ -132,11 +132,11 @@ test('a pod that is asked to end lets nobody in, and its streams have the shorte
     // The streams are asked once a second.
     await clock.advanceAsync(1000)
     t.same(await closed(socket), { code: 1008, reason: 'pod_terminating' })
-    await until(() => closesOf(rig).length === 1)
+    await waitUntil(() => closesOf(rig).length === 1)
     t.match(closesOf(rig), [{ code: 'pod_terminating' }])
     t.equal(await verdicts(), 1, 'the cluster still vouches for it')
     api.finishPod(NS, 'worker-a')
-    await until(async () => (await verdicts()) === 0)
+    await waitUntil(async () => (await verdicts()) === 0)
   }
 })
 
@@ -151,7 +151,7 @@ test('a pod that ended by itself loses its streams, whatever its containers stil
   }
 })
 
-test('a deleted ServiceAccount takes all its pods along, also when it is made anew', async (t) => {
+test('a deleted ServiceAccount ends the access of all its pods, even if it is re-created', async (t) => {
   const rig = await startWatchedRig(t, {
     api: { successCacheMs: 10_000 },
     watches: 4,
@@ -177,7 +177,7 @@ test('a deleted ServiceAccount takes all its pods along, also when it is made an
   t.ok(await echoes(other.socket))
 })
 
-test('a review that comes after its pod went counts for nothing', async (t) => {
+test('a review that answers after its pod has gone is ignored', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 10_000 } })
   const { api } = rig
   const pod = rig.createPod('worker-a', '127.0.0.11')
@@ -185,12 +185,12 @@ test('a review that comes after its pod went counts for nothing', async (t) => {
   api.pauseReviews()
   const sharing = [rig.connect(token), rig.connect(token)]
   await api.reviewArrived()
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_streams') === 2)
   api.deletePod(NS, 'worker-a')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_terminating', 'at once')
-  t.equal(api.reviewsHeld(), 1, 'while the API server has yet to say "authenticated"')
+  t.equal(api.reviewsHeld(), 1, 'while the API server has not yet said "authenticated"')
   api.releaseReviews()
-  await until(
+  await waitUntil(
     async () =>
       (await rig.metrics()).get(
         'openclaw_k8s_token_review_duration_seconds_count{outcome="authenticated"}',
@@ -202,13 +202,13 @@ test('a review that comes after its pod went counts for nothing', async (t) => {
   t.equal((await rig.metrics()).get('openclaw_k8s_streams'), 0)
 })
 
-test('a pod the watch has not shown is waited for, at most 2 s, and one GET says what to tell it', async (t) => {
+test('an unseen pod is waited for at most 2 s, and one GET decides the refusal', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   api.blackholeWatches()
   const token = rig.mint({ pod: rig.createPod('worker-a', '127.0.0.11') })
   const isWaiting = async () =>
-    until(async () => {
+    waitUntil(async () => {
       const metrics = await rig.metrics()
       return (
         metrics.get('openclaw_k8s_streams') === 1 &&
@@ -237,7 +237,7 @@ test('a pod the watch has not shown is waited for, at most 2 s, and one GET says
   const third = rig.connect(rig.mint({ pod: late }), '127.0.0.12')
   await api.requested('tokenReviews', 2)
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await clock.advanceAsync(50)
   t.equal(codeOf(await third), 'ok', 'the watch came back and showed it')
   t.equal(api.counts.podGets, 2, 'without another question')
@@ -247,13 +247,13 @@ test('a pod without an address yet is let in when the kubelet has written it', a
   const rig = await startWatchedRig(t)
   const pod = rig.createPod('worker-a', '127.0.0.11', { ips: [], phase: 'Pending' })
   const attempt = rig.connect(rig.mint({ pod }))
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_verdict_cache_entries') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_verdict_cache_entries') === 1)
   rig.api.patchPod(NS, 'worker-a', { status: { podIPs: [{ ip: '127.0.0.11' }] } })
   t.equal(codeOf(await attempt), 'ok')
   t.equal(rig.clock.monotonic(), 1)
 })
 
-test('every address of a pod is its own, over IPv4 and IPv6, and no other is', async (t) => {
+test('every address of a pod counts, over IPv4 and IPv6, and no other address does', async (t) => {
   const rig = await startWatchedRig(t, { set: ['listen.workers=[::]:0'] })
   const token = rig.mint({
     pod: rig.createPod('worker-a', '127.0.0.11', { ips: ['127.0.0.11', '::1'] }),
@@ -274,7 +274,7 @@ test('every address of a pod is its own, over IPv4 and IPv6, and no other is', a
   )
 })
 
-test('pods on the host network enter only where that was chosen', async (t) => {
+test('pods on the host network enter only if configured', async (t) => {
   for (const [set, code] of [
     [[], 'host_network_not_allowed'],
     [['k8sTrust.allowHostNetwork=true'], 'ok'],
@@ -285,7 +285,7 @@ test('pods on the host network enter only where that was chosen', async (t) => {
   }
 })
 
-test('where sources are hidden every audit line says that they were only reported', async (t) => {
+test('if sources are hidden every audit line says that they were only reported', async (t) => {
   const rig = await startWatchedRig(t, {
     api: { successCacheMs: 10_000 },
     set: ['k8sTrust.sourceAddress=report'],
@@ -296,7 +296,7 @@ test('where sources are hidden every audit line says that they were only reporte
   rig.api.deletePod(NS, 'worker-a')
   await closed(socket)
   t.equal(codeOf(await rig.connect(token, '127.0.0.99')), 'pod_deleted', 'but not after its end')
-  await until(() => closesOf(rig).length === 2)
+  await waitUntil(() => closesOf(rig).length === 2)
   await rig.clock.advanceAsync(1000)
   t.equal(rig.audit.length, 5)
   t.match(

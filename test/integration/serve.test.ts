@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { version } from '@openclaw-k8s/auth-sidecar/version.ts'
-import { startSidecarProcess } from '../demo/sidecar-process.ts'
-import { openStage } from '../demo/stage.ts'
+import { startSidecarProcess } from '../kit/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const ANY_PORTS = { workers: 0, admin: 0 }
@@ -20,20 +20,20 @@ const runSidecar = async (...args: readonly string[]) => {
   return { ...exit, stdout: sidecar.stdout.text, stderr: sidecar.stderr.text }
 }
 
-const openStageFor = async (t: Test, set: readonly string[] = []) => {
-  const stage = await openStage({ ...ANY_PORTS, set })
-  t.teardown(() => stage.close())
-  return stage
+const startRig = async (t: Test, set: readonly string[] = []) => {
+  const rig = await startServeRig({ ...ANY_PORTS, set })
+  t.teardown(() => rig.close())
+  return rig
 }
 
-const openStream = async (stage: Awaited<ReturnType<typeof openStage>>, name: string) => {
-  const pod = stage.createPod(name, '127.0.0.11')
-  const outcome = await stage.connect('127.0.0.11', stage.mint({ pod }))
+const openStream = async (rig: Awaited<ReturnType<typeof startServeRig>>, name: string) => {
+  const pod = rig.createPod(name, '127.0.0.11')
+  const outcome = await rig.connect('127.0.0.11', rig.mint({ pod }))
   if (!outcome.ok) throw new Error(`refused with ${outcome.status}`)
   return outcome.socket
 }
 
-test('a command line that makes no sense exits 64 and says what would', async (t) => {
+test('an invalid command line exits 64 and shows the usage', async (t) => {
   const cases: readonly [args: string[], stderr: RegExp][] = [
     [[], /^Usage: auth-sidecar <command>/],
     [['sevre'], /^Unknown command "sevre"\.\nUsage: /],
@@ -57,14 +57,14 @@ test('help and version go to stdout and exit 0', async (t) => {
   t.match(told, { code: 0, stdout: `${version.version}\n`, stderr: '' })
 })
 
-test('what is still under way does not hold a command that has ended', async (t) => {
+test('work still under way does not keep a finished command alive', async (t) => {
   const busy = '--import=data:text/javascript,setInterval(()=>{},1000)'
   const { stdout, exited } = startSidecarProcess(['version'], { env: { NODE_OPTIONS: busy } })
   t.strictSame(await exited, { code: 0, signal: null })
   t.equal(stdout.text, `${version.version}\n`)
 })
 
-test('a configuration that is no good exits 78 with its path, the reason and a hint', async (t) => {
+test('an invalid configuration exits 78 with its path, the reason and a hint', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'auth-sidecar-'))
   t.teardown(() => rm(directory, { recursive: true }))
   const file = join(directory, 'config.yaml')
@@ -81,7 +81,7 @@ test('a configuration that is no good exits 78 with its path, the reason and a h
 })
 
 test('a port that is taken exits 69 and names the port', async (t) => {
-  const stage = await openStageFor(t)
+  const rig = await startRig(t)
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())
   await once(taken, 'listening')
@@ -90,7 +90,7 @@ test('a port that is taken exits 69 and names the port', async (t) => {
     const other = listener === 'workers' ? 'admin' : 'workers'
     const places = [`listen.${listener}=127.0.0.1:${port}`, `listen.${other}=127.0.0.1:0`]
     const set = places.flatMap((place) => ['--set', place])
-    const outcome = await runSidecar('serve', '--config', stage.configFile, ...set)
+    const outcome = await runSidecar('serve', '--config', rig.configFile, ...set)
     const { code, stdout, stderr } = outcome
     t.equal(code, 69, `listen.${listener}`)
     t.equal(stdout, '')
@@ -98,12 +98,12 @@ test('a port that is taken exits 69 and names the port', async (t) => {
   }
 })
 
-test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t) => {
-  const stage = await openStageFor(t)
-  const { sidecar } = stage
-  const socket = await openStream(stage, 'worker-a')
-  const stranger = stage.createPod('stranger', '127.0.0.12', 'default')
-  await stage.connect('127.0.0.12', stage.mint({ pod: stranger }))
+test('SIGTERM sends the workers away with 1012, writes all audit lines and exits 0', async (t) => {
+  const rig = await startRig(t)
+  const { sidecar } = rig
+  const socket = await openStream(rig, 'worker-a')
+  const stranger = rig.createPod('stranger', '127.0.0.12', 'default')
+  await rig.connect('127.0.0.12', rig.mint({ pod: stranger }))
   sidecar.signal('SIGTERM')
   t.match(await closed(socket), { code: 1012, reason: 'draining' })
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
@@ -118,7 +118,7 @@ test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t
   t.strictSame(
     decisions,
     [
-      // Still being gathered when the signal came.
+      // Still being collected when the signal came.
       'k8s-auth-failed identity_not_allowed',
       'k8s-auth-success undefined',
       'k8s-session-closed draining',
@@ -131,16 +131,16 @@ test('SIGTERM sends the workers away with 1012, tells all and exits 0', async (t
 })
 
 test('SIGINT without a worker exits 0 as well', async (t) => {
-  const { sidecar } = await openStageFor(t)
+  const { sidecar } = await startRig(t)
   sidecar.signal('SIGINT')
   t.strictSame(await sidecar.exited, { code: 0, signal: null })
 })
 
-test('a second SIGTERM cuts the drain short, and the audit stays whole lines', async (t) => {
-  const stage = await openStageFor(t, ['drain.window=1m'])
-  const { sidecar } = stage
-  await openStream(stage, 'worker-a')
-  await openStream(stage, 'worker-b')
+test('a second SIGTERM cuts the drain short, and the audit still has whole lines', async (t) => {
+  const rig = await startRig(t, ['drain.window=1m'])
+  const { sidecar } = rig
+  await openStream(rig, 'worker-a')
+  await openStream(rig, 'worker-b')
   sidecar.signal('SIGTERM')
   // The second of two streams has half the window to go.
   await sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed')

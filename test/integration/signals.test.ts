@@ -2,25 +2,25 @@
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { test, type Test } from 'tap'
-import type { SidecarProcessOptions } from '../demo/sidecar-process.ts'
-import { openStage } from '../demo/stage.ts'
+import type { SidecarProcessOptions } from '../kit/sidecar-process.ts'
+import { startServeRig } from '../kit/serve-rig.ts'
 
 /** SIGHUP comes as soon as the sidecar listens for signals: long before anything is served. */
 const SIGHUP_AT_ONCE = `--import=data:text/javascript,${encodeURIComponent(
   "process.on('newListener', (name) => name === 'SIGUSR1' && process.kill(process.pid, 'SIGHUP'))",
 )}`
 
-const openStageFor = async (
+const startRig = async (
   t: Test,
   set: readonly string[] = [],
   env: NonNullable<SidecarProcessOptions['env']> = {},
 ) => {
-  const stage = await openStage({ workers: 0, admin: 0, set, process: { env } })
-  t.teardown(() => stage.close())
-  const { sidecar } = stage
+  const rig = await startServeRig({ workers: 0, admin: 0, set, process: { env } })
+  t.teardown(() => rig.close())
+  const { sidecar } = rig
   const reloads = () =>
     sidecar.stderr.records.filter(({ msg }) => /reload|not valid/.test(String(msg)))
-  /** The next outcome the log tells. */
+  /** The next outcome in the log. */
   const hangUp = async () => {
     const before = reloads().length
     sidecar.signal('SIGHUP')
@@ -28,61 +28,61 @@ const openStageFor = async (
     return reloads().at(-1)?.['msg']
   }
   const count = async (outcome: string) =>
-    (await stage.scrape()).find((line) =>
+    (await rig.scrape()).find((line) =>
       line.startsWith(`openclaw_k8s_config_reloads_total{outcome="${outcome}"}`),
     )
-  return { stage, sidecar, hangUp, count, reloads }
+  return { rig, sidecar, hangUp, count, reloads }
 }
 
 const RELOADED = 'the configuration was reloaded'
 
-test('SIGHUP reads the configuration again, and counts and logs it whatever comes of it', async (t) => {
-  const { stage, hangUp, count } = await openStageFor(t)
+test('SIGHUP reads the configuration again, and counts and logs every outcome', async (t) => {
+  const { rig, hangUp, count } = await startRig(t)
   t.equal(await hangUp(), RELOADED, 'also when nothing changed')
   t.match(await count('ok'), / 1$/)
-  const good = await readFile(stage.configFile, 'utf8')
-  await writeFile(stage.configFile, `${good}\nnonsense: true\n`)
+  const good = await readFile(rig.configFile, 'utf8')
+  await writeFile(rig.configFile, `${good}\nnonsense: true\n`)
   t.match(await hangUp(), /not valid: the old one stays in force/)
   t.match(await count('failed'), / [12]$/, 'the file watch may have seen it too')
-  t.equal((await fetch(`${stage.adminUrl}/livez`)).status, 200)
+  t.equal((await fetch(`${rig.adminUrl}/livez`)).status, 200)
 })
 
 test('a SIGHUP during the start reloads once the sidecar serves', async (t) => {
-  const { sidecar, reloads } = await openStageFor(t, [], { NODE_OPTIONS: SIGHUP_AT_ONCE })
+  const { sidecar, reloads } = await startRig(t, [], { NODE_OPTIONS: SIGHUP_AT_ONCE })
   await sidecar.stderr.wait(({ msg }) => msg === RELOADED)
   t.equal(reloads().length, 1)
   t.equal(sidecar.stderr.records[0]?.['msg'], 'listening')
 })
 
 test('a SIGHUP during the drain reloads, and the drain goes on', async (t) => {
-  const { stage, sidecar, hangUp } = await openStageFor(t, ['drain.window=1m'])
+  const { rig, sidecar, hangUp } = await startRig(t, ['drain.window=1m'])
   for (const [name, address] of [
     ['worker-a', '127.0.0.11'],
     ['worker-b', '127.0.0.12'],
   ] as const) {
-    await stage.connect(address, stage.mint({ pod: stage.createPod(name, address) }))
+    await rig.connect(address, rig.mint({ pod: rig.createPod(name, address) }))
   }
   sidecar.signal('SIGTERM')
   await sidecar.stderr.wait(({ msg }) => msg === 'draining')
   t.equal(await hangUp(), RELOADED)
-  t.equal((await fetch(`${stage.adminUrl}/readyz`)).status, 503, 'it still drains')
+  t.equal((await fetch(`${rig.adminUrl}/readyz`)).status, 503, 'it still drains')
   sidecar.signal('SIGTERM')
   t.strictSame(await sidecar.exited, { code: 1, signal: null })
 })
 
 test('SIGUSR1 opens no debugger, and neither it nor SIGUSR2 ends the sidecar', async (t) => {
-  const { stage, sidecar, hangUp } = await openStageFor(t)
+  const { rig, sidecar, hangUp } = await startRig(t)
   for (const name of ['SIGUSR1', 'SIGUSR2', 'SIGPIPE', 'SIGWINCH'] as const) sidecar.signal(name)
   await hangUp()
-  t.equal((await fetch(`${stage.adminUrl}/readyz`)).status, 200)
+  t.equal((await fetch(`${rig.adminUrl}/readyz`)).status, 200)
   sidecar.signal('SIGQUIT')
   t.strictSame(await sidecar.exited, { code: 0, signal: null }, 'SIGQUIT drains')
   const { all, records } = sidecar.stderr
   t.equal(records.length, all.length, 'no debugger said where it listens')
 })
 
-test('a sidecar that is broken ends as such', async (t) => {
-  const { sidecar } = await openStageFor(t)
+test('a broken sidecar exits as broken', async (t) => {
+  const { sidecar } = await startRig(t)
   sidecar.signal('SIGSEGV')
   t.strictSame(await sidecar.exited, { code: null, signal: 'SIGSEGV' })
   t.notOk(sidecar.stderr.records.some(({ msg }) => msg === 'draining'))

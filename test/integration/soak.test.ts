@@ -1,4 +1,4 @@
-/** Streams whose ends misbehave in every way a network allows lose no byte and change none. */
+/** Streams whose ends misbehave in every way a network allows lose and change no byte. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
@@ -11,7 +11,7 @@ const STREAMS_EACH = 4
 const FRAMES = 60
 
 test('pauses, stalls, writes cut anywhere and vanished ends lose and change no byte', async (t) => {
-  // A pause is some turns of the loop: enough for the other sockets to overtake.
+  // A pause is a few turns of the event loop: enough for other sockets to overtake.
   const pause = async (ms: number): Promise<void> => {
     for (let turns = 0; turns < ms / 20; turns += 1) await turn()
   }

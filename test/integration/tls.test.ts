@@ -1,4 +1,4 @@
-/** Over TLS the worker port speaks nothing old and nothing but HTTP/1.1, and can ask who is there. */
+/** Over TLS the worker port speaks only current versions and HTTP/1.1, and can require client certificates. */
 
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
@@ -10,7 +10,7 @@ import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type RigOptions } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { nextMessage } from '../kit/worker-client.ts'
 
 type Scope = { teardown: (stop: () => unknown) => unknown; testdir: () => string }
@@ -45,7 +45,7 @@ const rigWithTls = async (t: Scope, isMutual = false, options: RigOptions = {}) 
   return { rig, shake }
 }
 
-test('a worker enters over TLS, and the gateway is told so', async (t) => {
+test('a worker enters over TLS, and the gateway is told that it did', async (t) => {
   const { rig } = await rigWithTls(t)
   const worker = await rig.connect({
     url: rig.url.replace('127.0.0.1', 'localhost'),
@@ -74,7 +74,7 @@ test('TLS 1.2 and 1.3 are spoken, older versions are not', async (t) => {
   }
 })
 
-test('of several protocols HTTP/1.1 is chosen, and h2 alone gets no connection', async (t) => {
+test('HTTP/1.1 is chosen from several protocols, and h2 alone gets no connection', async (t) => {
   const { shake } = await rigWithTls(t)
   t.equal((await shake({ ALPNProtocols: ['h2', 'http/1.1'] })).alpnProtocol, 'http/1.1')
   t.equal((await shake({ ALPNProtocols: ['h2'] })).result, 'refused')
@@ -92,7 +92,7 @@ test('plain HTTP on the TLS port is cut, and its token goes nowhere', async (t) 
   t.equal(rig.gateway.handshakes.length, 0)
 })
 
-test('with a client CA only a certificate of it is let as far as HTTP', async (t) => {
+test('with a client CA only its certificates get as far as HTTP', async (t) => {
   const { rig } = await rigWithTls(t, true)
   const pod = rig.createPod()
   const good = await authority.issue({ commonName: 'worker', usage: 'client' })
@@ -120,7 +120,7 @@ test('with a client CA only a certificate of it is let as far as HTTP', async (t
   admitted.socket?.destroy()
 })
 
-test('a client certificate is no credential', async (t) => {
+test('a client certificate is not a credential', async (t) => {
   const { rig } = await rigWithTls(t, true, { set: ['k8sTrust.inBandCredentials=false'] })
   const certificate = await authority.issue({ commonName: 'worker', usage: 'client' })
   const answer = await rawUpgrade({
@@ -138,14 +138,14 @@ test('a TLS handshake that never comes is cut when the handshake time is up', as
   const socket = connectTcp({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
   socket.on('error', () => {}).resume()
   await once(socket, 'connect')
-  await until(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
+  await waitUntil(async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets') === 1)
   const cut = once(socket, 'close')
   await clock.advanceAsync(5000)
   await cut
   t.equal(rig.gateway.handshakes.length, 0)
 })
 
-test('TLS handshakes that lead to no request are charged, and in the end not even begun', async (t) => {
+test('TLS handshakes without a request are charged, and finally no longer started', async (t) => {
   const { rig, shake } = await rigWithTls(t, false, {
     clock: new FakeClock(),
     set: ['limits.failuresPerAddress=1/s'],
@@ -153,11 +153,11 @@ test('TLS handshakes that lead to no request are charged, and in the end not eve
   const left = async () =>
     (await rig.metrics()).get('openclaw_k8s_upgrades_refused_total{code="worker_gone"}')
   for (let nth = 1; nth <= 5; nth += 1) {
-    // Whole ones and broken ones alike: a client that does not trust us ends with an alert.
+    // Complete and broken ones alike: a client that does not trust us ends with an alert.
     const isWhole = nth % 2 === 0
     const { result } = await shake(isWhole ? {} : { ca: stranger.cert })
     t.equal(result, isWhole ? 'TLSv1.3' : 'refused')
-    await until(async () => (await left()) === nth)
+    await waitUntil(async () => (await left()) === nth)
   }
   t.equal((await shake({})).result, 'refused')
   const limited = 'openclaw_k8s_upgrades_refused_total{code="rate_limited"}'

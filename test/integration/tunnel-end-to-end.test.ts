@@ -1,4 +1,4 @@
-/** From a worker to the gateway and back: bytes untouched, rules kept, every end told to both. */
+/** From a worker to the gateway and back: bytes are untouched, rules are kept, and both sides learn of every end. */
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -7,7 +7,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { closeOf, rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed, nextMessage } from '../kit/worker-client.ts'
 
 const MESSAGE_BYTES_MAX = 26_214_400
@@ -68,7 +68,7 @@ test('a message of exactly 25 MiB passes both ways, in one frame or many', async
   socket.terminate()
 })
 
-test('a message of one byte more is closed with 1009 at both ends, whoever sends it', async (t) => {
+test('a message of one byte more is closed with 1009 at both ends, from either side', async (t) => {
   const tooBig = { code: 1009, reason: 'message_too_big' }
   const payload = Buffer.alloc(MESSAGE_BYTES_MAX + 1)
   const up = await open()
@@ -85,7 +85,7 @@ test('a message of one byte more is closed with 1009 at both ends, whoever sends
   t.same(await Promise.all([closed(parts.socket), parts.gateway.closed]), [tooBig, tooBig])
 })
 
-/** Each breaks RFC 6455 §5; `isMasked` is what the sender owes. */
+/** Each breaks RFC 6455 §5; `isMasked` is what the sender has to do. */
 const violations = (isMasked: boolean): Readonly<Record<string, Buffer>> => ({
   'a wrong mask bit': rawFrame({ payload: 'a', isMasked: !isMasked }),
   RSV1: rawFrame({ first: 0xc1, payload: 'a', isMasked }),
@@ -138,7 +138,7 @@ test('empty fragments without end are closed with 1008', async (t) => {
   t.same(await gateway.closed, exceeded)
 })
 
-test('a close passes with its code and reason, whoever starts it', async (t) => {
+test('a close passes with its code and reason, from either side', async (t) => {
   const up = await open()
   up.socket.close(4001, 'worker is done')
   t.same(await up.gateway.closed, { code: 4001, reason: 'worker is done' })
@@ -149,7 +149,7 @@ test('a close passes with its code and reason, whoever starts it', async (t) => 
   t.equal((await down.gateway.closed).code, 4002)
 })
 
-test('an end that vanishes is made known to the other with a true code', async (t) => {
+test('an end that vanishes is reported to the other with a true code', async (t) => {
   const up = await open()
   up.socket.terminate()
   t.same(await up.gateway.closed, { code: 1001, reason: 'worker_gone' })
@@ -162,7 +162,7 @@ test('only a perfect 101 of the gateway opens a tunnel', async (t) => {
   // CVE-2018-1002105: an upgrade that failed left an authenticated connection to be used.
   const smuggled = 'HTTP/1.1 200 OK\r\nX-Canary: smuggled\r\n\r\n'
   const statuses = [200, 204, 302, 400, 401, 426, 500, 503]
-  const behaviours = [
+  const behaviors = [
     ...statuses.flatMap((status) =>
       [false, true].map((keepOpen) => ({
         kind: 'status' as const,
@@ -179,9 +179,9 @@ test('only a perfect 101 of the gateway opens a tunnel', async (t) => {
     { kind: 'subprotocol' as const, name: 'never-offered' },
     { kind: 'refuse' as const },
   ]
-  for (const behaviour of behaviours) {
-    const name = JSON.stringify(behaviour)
-    rig.gateway.setBehaviour(behaviour, { connections: 1 })
+  for (const behavior of behaviors) {
+    const name = JSON.stringify(behavior)
+    rig.gateway.setBehavior(behavior, { connections: 1 })
     const arrival = rig.gateway.waitForConnection()
     const lines = upgradeLines('/', [`Authorization: Bearer ${token}`])
     const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`)
@@ -211,7 +211,7 @@ test('a gateway that does not answer is given up after connectTimeout', async (t
   const timed = await startRig({ clock, set: ['gateway.connectTimeout=2s'] })
   t.teardown(() => timed.stop())
   const bearer = timed.mint({ pod: timed.createPod() })
-  timed.gateway.setBehaviour('stall')
+  timed.gateway.setBehavior('stall')
   const arrival = timed.gateway.waitForConnection()
   const answer = timed.connect({ token: bearer })
   const connection = await arrival
@@ -245,7 +245,7 @@ test('bytes of a worker wait for its admission and then arrive whole and in orde
   )
 })
 
-test('a worker that leaves while its token is reviewed frees its place at once', async (t) => {
+test('a worker that leaves during its review frees its place at once', async (t) => {
   const pending = async () => (await rig.metrics()).get('openclaw_k8s_pending_sockets')
   const leave: Record<string, (socket: Socket) => unknown> = {
     'half-closed': (socket) => socket.end(),
@@ -261,14 +261,14 @@ test('a worker that leaves while its token is reviewed frees its place at once',
     await rig.api.reviewArrived()
     t.equal(await pending(), 1)
     end(socket)
-    await until(async () => (await pending()) === 0)
+    await waitUntil(async () => (await pending()) === 0)
     t.equal(rig.api.reviewsHeld(), 1, `${name}: its review is still under way`)
     rig.api.releaseReviews()
     socket.destroy()
   }
 })
 
-test('silent ends are pinged and live on, one that does not answer is closed', async (t) => {
+test('silent ends are pinged and live on; an end that does not answer is closed', async (t) => {
   const clock = new FakeClock()
   const quiet = await startRig({ clock, set: ['limits.idlePing=20s'] })
   t.teardown(() => quiet.stop())
@@ -302,7 +302,7 @@ test('silent ends are pinged and live on, one that does not answer is closed', a
   t.same(closeOf(all), { code: 1001, reason: 'idle_timeout' })
 })
 
-test('the bytes of a stream are in its audit line', async (t) => {
+test('the audit line of a stream has its byte counts', async (t) => {
   const { socket, gateway } = await openRaw()
   const opened = rig.audit.filter(({ event }) => event === 'k8s-auth-success').at(-1)
   const bytes = Buffer.concat([
@@ -313,7 +313,7 @@ test('the bytes of a stream are in its audit line', async (t) => {
   await Promise.all([readFrames(socket), gateway.closed])
   const isOfStream = ({ event, streamId }: { event: string; streamId?: unknown }) =>
     event === 'k8s-session-closed' && streamId === opened?.['streamId']
-  await until(() => rig.audit.some(isOfStream))
+  await waitUntil(() => rig.audit.some(isOfStream))
   t.match(rig.audit.find(isOfStream), {
     code: 'completed',
     podUid: pod.metadata.uid,

@@ -10,7 +10,7 @@ import { startRig } from '../kit/rig.ts'
 const rig = await startRig({ set: ['limits.failuresPerAddress=0'] })
 tap.teardown(() => rig.stop())
 const pod = rig.createPod()
-// Every request below is a worker's in good standing: nothing but its form can be the objection.
+// Every request below comes from a good worker: only its form can be refused.
 const AUTHORIZATION = `Authorization: Bearer ${rig.mint({ pod })}`
 
 const send = (lines: readonly string[]): Promise<RawAnswer> =>
@@ -37,7 +37,7 @@ const plain = (requestLine: string, ...extra: readonly string[]): readonly strin
 const nameOf = (lines: readonly string[]): string =>
   lines.filter((line) => line !== AUTHORIZATION).join(' | ')
 
-/** The answer is the table's, word for word, and ends the connection. */
+/** The answer is exactly that of the table, and ends the connection. */
 const refusedWith = (t: Test, answer: RawAnswer, code: Code, name: string) => {
   t.equal(answer.status, CODES[code].status, `${name}: status`)
   t.same(
@@ -123,7 +123,7 @@ test('a request target that two servers could read in two ways is refused', asyn
   ]) {
     const [requestLine = '', ...rest] = bent([])
     const answer = await send([requestLine.replace(' / ', ` ${target} `), ...rest])
-    // Some are no HTTP at all to the parser, which says so in its own code.
+    // Some are not HTTP at all to the parser, which has its own code for that.
     t.equal(answer.status, 400, target)
     t.match(answer.body, /target_not_canonical|upgrade_malformed/, target)
   }
@@ -147,7 +147,7 @@ test('a method other than GET is not allowed, and nothing of a TRACE is reflecte
   t.equal(head.status, 405, 'HEAD')
 })
 
-test('plain HTTP is asked to upgrade, and no path, probe or user agent is an exception', async (t) => {
+test('plain HTTP is asked to upgrade, without exception for any path, probe or user agent', async (t) => {
   const before = rig.gateway.handshakes.length
   for (const path of ['/', '/metrics', '/livez', '/readyz', '/version', '/.well-known/jwks.json']) {
     for (const agent of ['curl/8', 'kube-probe/1.35', 'GoogleHC/1.0']) {
@@ -160,7 +160,7 @@ test('plain HTTP is asked to upgrade, and no path, probe or user agent is an exc
   t.equal(rig.gateway.handshakes.length, before)
 })
 
-test('what is no HTTP/1.1 is refused with words and cut', async (t) => {
+test('what is not HTTP/1.1 is refused with an answer and cut', async (t) => {
   for (const bytes of [
     'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
     'SSH-2.0-OpenSSH_9.9\r\n',
@@ -177,7 +177,7 @@ test('a head of more than 16 KiB is refused, and one just below passes', async (
   const padded = (bytes: number) => bent([], `X-Padding: ${'a'.repeat(bytes)}`)
   const bomb = await send(padded(17_000))
   refusedWith(t, bomb, 'head_too_large', 'one long header')
-  // Were they cut off instead, a second credential could hide behind them.
+  // If they were cut off instead, a second credential could hide behind them.
   const many = Array.from({ length: 1500 }, () => 'a:b')
   const crowd = await send(bent([], ...many, AUTHORIZATION))
   refusedWith(t, crowd, 'head_too_large', 'many short headers')
@@ -192,7 +192,7 @@ test('a head of more than 16 KiB is refused, and one just below passes', async (
   passed.socket.destroy()
 })
 
-test('of the requests in a segment only the first is handled', async (t) => {
+test('only the first request in a segment is handled', async (t) => {
   const refused = async () =>
     [...(await rig.metrics())]
       .filter(([name]) => name.startsWith('openclaw_k8s_upgrades_refused_total'))
@@ -223,7 +223,7 @@ test('a request pipelined behind a refused one is never answered', async (t) => 
   t.equal(rig.gateway.handshakes.length, before)
 })
 
-test('of a chunk with thousands of requests one is parsed, answered and counted', async (t) => {
+test('one request of a chunk with thousands is parsed, answered and counted', async (t) => {
   const refusals = async () => {
     const metrics = await rig.metrics()
     return [...metrics]
@@ -253,7 +253,7 @@ test('bytes that came with the upgrade reach the gateway as they were sent', asy
     rawFrame({ payload: JSON.stringify(request) }),
   ])
   for (const start of [shown, inBand]) {
-    // A mask of zeros: the payload stands in the chunk as it is, and looks like requests.
+    // A mask of zeros: the payload is in the chunk as it is, and looks like requests.
     const frame = rawFrame({ payload: heads, isMasked: false })
     const masked = Buffer.concat([frame.subarray(0, 4), Buffer.alloc(4), frame.subarray(4)])
     masked.writeUInt8(masked.readUInt8(1) | 0x80, 1)

@@ -1,4 +1,4 @@
-/** A worker is admitted on the word of the cluster alone, which is asked as seldom as it can be. */
+/** A worker is admitted only by a verdict of the cluster, which is asked as rarely as possible. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
@@ -31,7 +31,7 @@ const lookups = async (rig: Pick<Rig, 'metrics'>) => {
   )
 }
 
-/** Looks again whenever the event loop has turned a few times: nothing sleeps. */
+/** Checks again after a few turns of the event loop: nothing sleeps. */
 const untilLookups = async (rig: Pick<Rig, 'metrics'>, atLeast: number) => {
   for (let n = 0; n < 1000; n += 1) {
     if ((await lookups(rig)) >= atLeast) return
@@ -56,7 +56,7 @@ test('a thousand connections at once with one token cost one TokenReview', async
   for (const outcome of outcomes) if (outcome.ok) outcome.socket.terminate()
 })
 
-test('who asked first may have to leave while the review is held, and the second still gets in', async (t) => {
+test('the first caller can leave while the review is held, and the second still gets in', async (t) => {
   const rig = await start(t, { set: ['limits.handshakeTimeout=2s', 'review.timeout=30s'] })
   const { api, token, clock } = rig
   api.pauseReviews()
@@ -74,9 +74,9 @@ test('who asked first may have to leave while the review is held, and the second
   if (outcome.ok) outcome.socket.terminate()
 })
 
-test('in a storm each token is reviewed once, and who was asked to come back finds its place kept', async (t) => {
+test('in a storm each token is reviewed once, and a worker asked to come back finds its place kept', async (t) => {
   const rig = await start(t, {
-    // A review a second: the last of six is due when the first handshakes are long over.
+    // One review per second: the last of six is due long after the first handshakes have ended.
     api: { paces: { tokenReviews: { ratePerSecond: 1, serviceMs: 100, waitMsMax: 1000 } } },
     set: ['review.concurrency=1', 'limits.handshakeTimeout=2s'],
   })
@@ -98,7 +98,7 @@ test('in a storm each token is reviewed once, and who was asked to come back fin
   t.strictSame(Object.keys(seen), ['ok', 'admission_timeout'])
 })
 
-test('a good verdict is asked for again when its time is over', async (t) => {
+test('a good verdict is asked for again when it has expired', async (t) => {
   const rig = await start(t)
   const { api, token, clock } = rig
   const connect = async () => {
@@ -221,7 +221,7 @@ test('rotated keys are picked up, and an unknown key is looked for once per cool
   t.equal(api.counts.jwks, 3)
 })
 
-test('without keys the cluster is asked about a few tokens of an address, and the rest wait', async (t) => {
+test('without keys the cluster is asked about a few tokens per address, and the rest wait', async (t) => {
   const rig = await start(t)
   const { api, clock, pod } = rig
   api.setFault('jwks', { kind: 'status', status: 500 })
@@ -240,7 +240,7 @@ test('without keys the cluster is asked about a few tokens of an address, and th
   t.equal(api.counts.tokenReviews - before, 4)
 })
 
-/** Nothing is known of the cluster's keys, so that only a TokenReview can tell. */
+/** The cluster's keys are unknown, so only a TokenReview can decide. */
 const startWithoutKeys = async (t: Test, options: RigOptions = {}) => {
   const rig = await start(t, options)
   rig.api.setFault('jwks', { kind: 'status', status: 500 })
@@ -258,7 +258,7 @@ const startWithoutKeys = async (t: Test, options: RigOptions = {}) => {
   return { ...rig, token, forge }
 }
 
-test('without keys, forged tokens take no place of the pod they name, nor of any stream', async (t) => {
+test('without keys, forged tokens take no place from the pod they name or from any stream', async (t) => {
   const rig = await startWithoutKeys(t, {
     set: ['limits.streamsPerPod=2', 'limits.streams=2', 'review.timeout=30s'],
   })
@@ -278,7 +278,7 @@ test('without keys, forged tokens take no place of the pod they name, nor of any
   if (outcome.ok) outcome.socket.terminate()
 })
 
-test('without keys, a pod that goes takes the admissions in its name along', async (t) => {
+test('without keys, the end of a pod ends the admissions in its name', async (t) => {
   const rig = await startWithoutKeys(t, { set: ['review.timeout=30s'] })
   rig.api.pauseReviews()
   const [waiting] = await rig.forge(1, '127.0.0.11')
@@ -290,7 +290,7 @@ test('without keys, a pod that goes takes the admissions in its name along', asy
 test('without keys, a worker counts as pending until its TokenReview', async (t) => {
   const rig = await startWithoutKeys(t, { set: ['limits.pending=2', 'review.timeout=30s'] })
   rig.api.pauseReviews()
-  rig.gateway.setBehaviour('stall')
+  rig.gateway.setBehavior('stall')
   const [waiting] = await rig.forge(1, '127.0.0.66')
   const good = rig.connect({ token: rig.token })
   await untilLookups(rig, 2)
@@ -303,7 +303,7 @@ test('without keys, a worker counts as pending until its TokenReview', async (t)
     rig.forge(1, '127.0.0.68'),
   ])
   t.ok(first && second, 'the proven one, at the gateway by now, left its place')
-  rig.gateway.setBehaviour('accept')
+  rig.gateway.setBehavior('accept')
   await rig.clock.advanceAsync(30_000)
   await Promise.all([good, ...first, ...second])
 })

@@ -1,10 +1,10 @@
-/** A watch that is cut, mute, late or refused misses no deletion and revokes nobody who lives. */
+/** A watch that is cut, mute, late or refused misses no deletion and revokes no live pod. */
 
 import { writeFile } from 'node:fs/promises'
 import { test } from 'tap'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from '../kit/watched-rig.ts'
 import { runUntil } from '../kit/run-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { closed } from '../kit/worker-client.ts'
 
 const NS = 'openclaw'
@@ -14,7 +14,7 @@ const metric = async (rig: WatchedRig, name: string) =>
 /** Lets time pass until both watches are open again. */
 const reconnect = async (rig: WatchedRig) => {
   for (let n = 0; n < 100 && rig.api.openWatches() < 2; n += 1) await rig.clock.advanceAsync(50)
-  await until(() => rig.api.openWatches() === 2)
+  await waitUntil(() => rig.api.openWatches() === 2)
 }
 
 /** A stream that stays and one whose pod is about to go. */
@@ -24,13 +24,15 @@ const openTwo = async (rig: WatchedRig) => {
   return { staying, going }
 }
 
-test('between a cut and the next word nobody enters whose pod went, although the watch still shows it', async (t) => {
+test('between a cut and the next event no worker of a gone pod enters, although the watch still shows it', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
-  await until(async () => rig.log.filter((line) => line.includes('was interrupted')).length === 2)
+  await waitUntil(() => api.openWatches() === 0)
+  await waitUntil(
+    async () => rig.log.filter((line) => line.includes('was interrupted')).length === 2,
+  )
   api.deletePod(NS, 'going')
   const gets = api.counts.podGets
   t.equal(codeOf(await rig.connect(going.token, '127.0.0.12')), 'pod_not_found')
@@ -51,17 +53,17 @@ test('twenty cuts in a row miss no deletion and revoke nobody else', async (t) =
   for (let n = 0; n < 20; n += 1) {
     const going = await rig.openStream(rig.createPod(`going-${n}`, '127.0.0.12'))
     api.dropWatches()
-    await until(() => api.openWatches() === 0)
+    await waitUntil(() => api.openWatches() === 0)
     api.deletePod(NS, `going-${n}`)
     await reconnect(rig)
     t.equal((await closed(going.socket)).reason, 'pod_deleted')
   }
   t.ok(await echoes(staying.socket))
   t.equal(await metric(rig, 'streams'), 1)
-  t.equal(api.counts.lists, 2, 'all from one list each: no word was lost')
+  t.equal(api.counts.lists, 2, 'all from one list each: no event was lost')
 })
 
-test('a watch that went mute is not believed after 2 s, and known to be dead after its time', async (t) => {
+test('a mute watch is no longer believed after 2 s, and recognized as dead after its time', async (t) => {
   const rig = await startWatchedRig(t, { api: { successCacheMs: 60_000 } })
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -71,7 +73,7 @@ test('a watch that went mute is not believed after 2 s, and known to be dead aft
   const gets = api.counts.podGets
   api.pause('podGets')
   const sharing = [1, 2, 3].map(async () => rig.connect(going.token, '127.0.0.12'))
-  await until(async () => (await metric(rig, 'streams')) === 5)
+  await waitUntil(async () => (await metric(rig, 'streams')) === 5)
   await api.arrived('podGets')
   api.release('podGets')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_not_found')
@@ -92,7 +94,7 @@ test('a watch that went mute is not believed after 2 s, and known to be dead aft
   t.ok(await echoes(staying.socket))
 })
 
-test('behind a mute watch nobody enters whose ServiceAccount was deleted or made anew', async (t) => {
+test('behind a mute watch no worker of a deleted or re-created ServiceAccount enters', async (t) => {
   for (const [name, mute] of [
     ['that of the ServiceAccounts', ['serviceaccounts']],
     ['both', ['pods', 'serviceaccounts']],
@@ -124,32 +126,32 @@ test('behind a mute watch nobody enters whose ServiceAccount was deleted or made
   }
 })
 
-test('behind a mute watch of ServiceAccounts one question serves all their pods for two seconds', async (t) => {
+test('behind a mute watch of ServiceAccounts one request serves all their pods for two seconds', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
   api.blackholeWatches('serviceaccounts')
   await clock.advanceAsync(2001)
   rig.createPod('word', '127.0.0.13')
-  await until(async () => (await metric(rig, 'watched_pods')) === 3)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 3)
   const { serviceAccountLookups: lookups, podGets } = api.counts
   api.pause('serviceAccountLookups')
   const herd = Array.from({ length: 6 }, async (_, nth) =>
     nth % 2 === 0 ? rig.connect(staying.token) : rig.connect(going.token, '127.0.0.12'),
   )
-  await until(async () => (await metric(rig, 'streams')) === 8)
+  await waitUntil(async () => (await metric(rig, 'streams')) === 8)
   await api.arrived('serviceAccountLookups')
   api.release('serviceAccountLookups')
   for (const each of herd) t.equal(codeOf(await each), 'ok')
   await clock.advanceAsync(1999)
   rig.createPod('word-2', '127.0.0.14')
-  await until(async () => (await metric(rig, 'watched_pods')) === 4)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 4)
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
   t.equal(api.counts.serviceAccountLookups, lookups + 1)
   t.equal(api.counts.podGets, podGets, 'the pods are heard of')
 })
 
-test('an answer that is no list of ServiceAccounts is a fault, and in an outage the last word counts', async (t) => {
+test('an answer that is not a list of ServiceAccounts is a fault, and in an outage the last event counts', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
@@ -168,7 +170,7 @@ test('an answer that is no list of ServiceAccounts is a fault, and in an outage 
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
 })
 
-test('a herd behind a quiet watch is asked for pod by pod, in turn and each once', async (t) => {
+test('behind a quiet watch the pods of a herd are looked up in turn, each once', async (t) => {
   const paces = { podGets: { ratePerSecond: 1, serviceMs: 100, waitMsMax: 1000 } }
   const rig = await startWatchedRig(t, { api: { paces }, set: ['review.concurrency=1'] })
   const { api, clock } = rig
@@ -176,21 +178,21 @@ test('a herd behind a quiet watch is asked for pod by pod, in turn and each once
     const address = `127.0.0.${20 + nth}`
     return { address, token: rig.mint({ pod: rig.createPod(`worker-${nth}`, address) }) }
   })
-  await until(async () => (await metric(rig, 'watched_pods')) === 6)
-  // The last word of the watch is too old then, and the last GET is due in twice a deadline.
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 6)
+  // By then the last event of the watch is too old, and the last GET is due in twice a deadline.
   await clock.advanceAsync(2001)
   const codes = herd.map(async ({ address, token }) => codeOf(await rig.connect(token, address)))
   t.strictSame(await runUntil(clock, Promise.all(codes)), Array(6).fill('ok'))
   t.equal(api.counts.podGets, 6)
 })
 
-test('what a compacted history no longer tells is found in a new list', async (t) => {
+test('what a compacted history no longer contains is found in a new list', async (t) => {
   const rig = await startWatchedRig(t)
   const { api } = rig
   const { staying, going } = await openTwo(rig)
   const replaced = await rig.openStream(rig.createPod('replaced', '127.0.0.13'))
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   api.deletePod(NS, 'going')
   const fresh = api.recreatePod(NS, 'replaced')
   api.expireWatches()
@@ -204,13 +206,13 @@ test('what a compacted history no longer tells is found in a new list', async (t
 
   // The same, said on a watch that is open.
   api.expireWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
   t.ok(api.counts.lists >= 6)
   t.ok(await echoes(staying.socket))
 })
 
-test('while the API server is away, who was last seen alive enters on a cached verdict for 10 s', async (t) => {
+test('during an outage a pod last seen alive enters with a cached verdict for 10 s', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying, going } = await openTwo(rig)
@@ -237,26 +239,26 @@ test('while the API server is away, who was last seen alive enters on a cached v
   t.equal(await metric(rig, 'watch_stale_seconds'), 0, 'a watch that lasts is believed again')
 })
 
-test('the own token rotated under a watch costs a pause and is no error', async (t) => {
+test('rotating our token during a watch costs a pause and is not an error', async (t) => {
   const rig = await startWatchedRig(t)
   const { api } = rig
   const { staying } = await openTwo(rig)
   api.revokeSidecarToken()
   await writeFile(rig.tokenFile, api.sidecarToken())
   api.dropWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
   t.equal(await metric(rig, 'own_credential_errors_total'), 0)
   t.ok(await echoes(staying.socket))
 })
 
-test('without the right to watch pods nobody enters, we say so, and the right heals it', async (t) => {
+test('without the right to watch pods nobody enters, the log says so, and granting it is enough', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
   api.setRbac({ pods: false })
   api.dropWatches()
-  await until(
+  await waitUntil(
     async () =>
       ((await metric(rig, 'own_credential_errors_total')) ?? 0) > 0 ||
       (await clock.advanceAsync(50)) === null,
@@ -270,7 +272,7 @@ test('without the right to watch pods nobody enters, we say so, and the right he
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
 })
 
-test('an answer that is no pod is a fault of the API server, and not the end of us', async (t) => {
+test('an answer that is not a pod is a fault of the API server, and does not end the sidecar', async (t) => {
   const rig = await startWatchedRig(t)
   const { api, clock } = rig
   const { staying } = await openTwo(rig)
@@ -291,12 +293,12 @@ test('many pods are listed in pages, and each of them is known', async (t) => {
   const pods = Array.from({ length: 250 }, (_, n) =>
     rig.createPod(`worker-${n}`, `127.0.${1 + (n >> 7)}.${1 + (n & 127)}`),
   )
-  await until(async () => (await metric(rig, 'watched_pods')) === 250)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 250)
   api.deletePod(NS, 'worker-3')
   api.expireWatches()
-  await until(() => api.openWatches() === 0)
+  await waitUntil(() => api.openWatches() === 0)
   await reconnect(rig)
-  await until(async () => (await metric(rig, 'watched_pods')) === 249)
+  await waitUntil(async () => (await metric(rig, 'watched_pods')) === 249)
   const pages = api.requests.filter(
     ({ route, url }) => route === 'lists' && url.includes('continue='),
   )
@@ -307,7 +309,7 @@ test('many pods are listed in pages, and each of them is known', async (t) => {
   t.equal(clock.now() > 0, true)
 })
 
-test('a watch says what it is asked for, narrowly, and ends in time to show itself dead', async (t) => {
+test('a watch asks narrowly, and ends often enough to be recognized as dead', async (t) => {
   const rig = await startWatchedRig(t)
   const asked = rig.api.requests.filter(({ route }) => route === 'watches')
   t.equal(asked.length, 2)

@@ -24,7 +24,7 @@ export class FakeWatch {
     this.#wake()
   }
 
-  /** As the API server ends it in good order. */
+  /** As the API server ends it cleanly. */
   end(): void {
     this.#end ??= {}
     this.#wake()
@@ -81,7 +81,7 @@ export class FakeCollections {
     },
   }
 
-  /** What a list answers that no test spoke of. */
+  /** The answer of a list that no test has set. */
   listOf: (path: string) => unknown = () => EMPTY_LIST
 
   /** The bodies of the next lists, in order. */
@@ -96,7 +96,7 @@ export class FakeCollections {
     return held
   }
 
-  /** Every watch fails so, from now on; `undefined` lets them open again. */
+  /** From now on every watch fails with this; `undefined` lets them open again. */
   refuseWatches(error: unknown, onAsked: () => void = () => {}): void {
     this.#refusal = error === undefined ? undefined : { error, onAsked }
   }

@@ -1,4 +1,4 @@
-/** Who may do what at the embedded API server, and the SelfSubjectAccessReview that tells it. */
+/** Who is allowed to do what at the embedded API server, and the SelfSubjectAccessReview that reports it. */
 
 import type { IncomingMessage } from 'node:http'
 import { failure, json, managedField } from './kube-status.ts'

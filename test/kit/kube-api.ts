@@ -37,7 +37,7 @@ export type KubeApiOptions = {
   readonly successCacheMs?: number
   readonly sidecar?: { readonly namespace: string; readonly serviceAccount: string }
   readonly gitVersion?: string
-  /** Routes that take on so much and no more; the others answer as fast as they can. */
+  /** Routes with a limited rate; the others answer as fast as they can. */
   readonly paces?: Partial<Record<Route, PaceOptions>>
 }
 
@@ -111,7 +111,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     signingKeys: (): KeyRing['accepted'] => keys.accepted,
     /** Signs with new keys from now on; the old ones are published and accepted if kept. */
     rotateKeys: async (how: { readonly keepOld?: boolean } = {}) => keys.rotate(how),
-    /** A credential of the sidecar's own, good until revoked whatever the clock says. */
+    /** A credential of the sidecar, valid until revoked, whatever the clock says. */
     sidecarToken,
     /** Makes one sidecar credential, or all of them so far, a 401. */
     revokeSidecarToken: (token?: string): void => {
@@ -123,7 +123,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     },
     ...traffic.controls,
     ...server.controls,
-    /** Writes what a pod finds under /var/run/secrets, for a sidecar in a process of its own. */
+    /** Writes what a pod finds under /var/run/secrets, for a sidecar in a separate process. */
     files: async (directory: string) => {
       await mkdir(directory, { recursive: true })
       const caFile = join(directory, 'ca.crt')
@@ -193,7 +193,7 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
     if ((await pace.get(target.route)?.pass()) === false) {
       return deliver(response, tooManyRequests(), undefined, clock)
     }
-    // Decided on arrival, sent later: a verdict may be stale by the time it is told.
+    // Decided on arrival, sent later: a verdict can be stale by the time it is sent.
     const answer =
       body === undefined ? TOO_LARGE : answerCall(backend, { request, url, target, body })
     await gate(target.route).pass()
@@ -207,7 +207,7 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
     /** How many requests each route has had since the start. */
     counts: counts as Readonly<Record<Route, number>>,
     requests: requests as readonly SeenRequest[],
-    /** Resolves when a route has had at least so many requests. */
+    /** Resolves when a route has had at least this many requests. */
     requested: async (route: Route, atLeast: number): Promise<void> => {
       if (counts[route] >= atLeast) return
       await new Promise<void>((resolve) => waiting.add({ route, atLeast, resolve }))

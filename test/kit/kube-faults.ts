@@ -32,13 +32,13 @@ export type ApiFault =
     }
   /** Takes the request and never answers. */
   | { readonly kind: 'hang' }
-  /** The true answer, so much later by the API server's clock. */
+  /** The true answer, this much later by the API server's clock. */
   | { readonly kind: 'delay'; readonly ms: number }
   /** The first half of the true answer, then nothing, or a cut connection. */
   | { readonly kind: 'halfBody'; readonly ending: 'stall' | 'cut' }
   /** Cuts the connection without an answer. */
   | { readonly kind: 'reset' }
-  /** A 200 or 201 whose body is no JSON. */
+  /** A 200 or 201 whose body is not JSON. */
   | { readonly kind: 'garbage' }
   /** TokenReview: the token is good, but for these audiences (none: audience-unaware reviewer). */
   | { readonly kind: 'wrongAudience'; readonly audiences?: readonly string[] }
@@ -47,7 +47,7 @@ export type ApiFault =
   /** Any change to the true answer's JSON, whatever the route. */
   | { readonly kind: 'rewrite'; readonly rewrite: (body: Record<string, unknown>) => unknown }
 
-/** A TokenReview to bend: mutable, and loose where a fault may want another type. */
+/** A TokenReview to change: mutable, and loose where a fault needs another type. */
 export type ReviewBody = {
   kind: unknown
   apiVersion: unknown

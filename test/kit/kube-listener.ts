@@ -1,4 +1,4 @@
-/** Where the embedded API server listens: TLS under a CA of its own, stopped and started at will. */
+/** Where the embedded API server listens: TLS with its own CA, stopped and started at will. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'

@@ -1,4 +1,4 @@
-/** How much the embedded API server takes on: a rate, a time for each answer, and a queue that ends in 429. */
+/** How much the embedded API server can do: a rate, a time for each answer, and a queue that ends in 429. */
 
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { failure } from './kube-status.ts'
@@ -8,7 +8,7 @@ export type PaceOptions = {
   readonly ratePerSecond: number
   /** From a request's turn to its answer, in milliseconds. */
   readonly serviceMs: number
-  /** The longest wait for a turn, in milliseconds; who would wait longer gets a 429 at once. */
+  /** The longest wait for a turn, in milliseconds; a request that would wait longer gets a 429 at once. */
   readonly waitMsMax: number
 }
 
@@ -35,7 +35,7 @@ export class Pace {
   }
 }
 
-/** What the real one answers whose queues are full. */
+/** What the real one answers when its queues are full. */
 export const tooManyRequests = (): Answer => {
   const answer = failure({
     code: 429,

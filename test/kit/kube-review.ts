@@ -1,4 +1,4 @@
-/** TokenReview as kube-apiserver v1.35 decides it, with its very words. */
+/** TokenReview as kube-apiserver v1.35 decides it, word for word. */
 
 import { verifySignature } from './kube-tokens.ts'
 import type { KeyRing, SigningKey } from './kube-tokens.ts'
@@ -22,7 +22,7 @@ export type ReviewStatus =
 
 export type Reviewing = {
   readonly issuer: string
-  /** What an empty `spec.audiences` stands for. */
+  /** What an empty `spec.audiences` means. */
   readonly audiences: readonly string[]
   readonly keys: KeyRing
   readonly store: KubeStore

@@ -68,7 +68,7 @@ export const targetOf = (url: URL): Target => {
   if (['1', 'true'].includes(url.searchParams.get('watch') ?? '')) {
     return { route: 'watches', resource, namespace }
   }
-  // A list of one, told from the list that a watch goes on from.
+  // A list of one object, as distinct from the list that a watch starts from.
   const isOne = url.searchParams.get('fieldSelector')?.startsWith('metadata.name=') === true
   const isLookup = resource === 'serviceaccounts' && isOne && !url.searchParams.has('limit')
   return { route: isLookup ? 'serviceAccountLookups' : 'lists', resource, namespace }
@@ -78,7 +78,7 @@ export const targetOf = (url: URL): Target => {
 export const answerCall = (backend: Backend, call: Call): Answer | Selection => {
   const { route } = call.target
   const user = authenticate(backend, call.request)
-  // Whoever shows a credential shows a good one, even where none is needed.
+  // A credential that is shown must be valid, even where none is needed.
   if (user === undefined) return answers.unauthorized()
   switch (route) {
     case 'version':
@@ -110,7 +110,7 @@ export const answerCall = (backend: Backend, call: Call): Answer | Selection => 
   }
 }
 
-/** Who calls: a sidecar credential, any good token, or nobody; nothing when it is no credential. */
+/** The caller: a sidecar credential, any valid token, or nobody; nothing if the credential is invalid. */
 const authenticate = (backend: Backend, request: IncomingMessage): string | undefined => {
   const { authorization } = request.headers
   if (authorization === undefined) return 'system:anonymous'
@@ -168,7 +168,7 @@ const parseReview = (call: Call): ReviewSpec | Answer => {
 
 const answerAccess = (backend: Backend, call: Call, user: string): Answer => {
   const verb = call.request.method === 'POST' ? 'create' : 'list'
-  // `system:basic-user` is bound to everybody who is somebody.
+  // `system:basic-user` is bound to every authenticated user.
   if (verb !== 'create' || user === 'system:anonymous') {
     const group = 'authorization.k8s.io'
     return answers.forbidden({ user, verb, group, resource: 'selfsubjectaccessreviews' })
@@ -248,7 +248,7 @@ const answerKeys = (backend: Backend, call: Call, user: string): Answer => {
   return answers.json(200, document, isPublic)
 }
 
-/** As the real one is strict about its keys, so is this. */
+/** Strict about its keys, like the real one. */
 const notAcceptable = (type: string): Answer =>
   answers.failure({
     code: 406,

@@ -124,7 +124,7 @@ export class KubeStore {
 
   /** Forgets the log, as a compaction does: every watch from before has to list again. */
   compact(): void {
-    // A change nobody saw makes even the newest version a client can hold too old.
+    // A change that nobody saw makes even the newest version of a client too old.
     this.#version += 1
     this.#oldest = this.#version
     this.#events = []

@@ -1,4 +1,4 @@
-/** ServiceAccount tokens: the cluster's signing keys, true tokens and every kind of false one. */
+/** ServiceAccount tokens: the cluster's signing keys, genuine tokens and every kind of forged one. */
 
 import {
   createHash,
@@ -54,7 +54,7 @@ const signingKey = (
   alg: SigningAlgorithm,
   pair: { readonly privateKey: KeyObject; readonly publicKey: KeyObject },
 ): SigningKey => {
-  // The real one derives the kid just so, which makes it a stable name of the key.
+  // The real one derives the kid in this way, which makes it a stable name of the key.
   const der = pair.publicKey.export({ type: 'spki', format: 'der' })
   return { alg, kid: createHash('sha256').update(der).digest('base64url'), ...pair }
 }

@@ -119,7 +119,7 @@ export class Watches {
     return this.#open.size
   }
 
-  /** Resolves when at least so many watches are open at once. */
+  /** Resolves when at least this many watches are open at once. */
   async opened(atLeast: number): Promise<void> {
     if (this.#open.size >= atLeast) return
     await new Promise<void>((resolve) => this.#waiting.add({ atLeast, resolve }))
@@ -159,12 +159,12 @@ export class Watches {
     for (const watch of this.#open) watch.response.destroy()
   }
 
-  /** Ends all open watches in good order, as at their `timeoutSeconds`. */
+  /** Ends all open watches cleanly, as at their `timeoutSeconds`. */
   finish(): void {
     for (const watch of this.#open) this.#finish(watch)
   }
 
-  /** Open watches, or those of one resource, stay connected and never hear another byte; later ones are served again. */
+  /** Open watches, or those of one resource, stay connected but get no more bytes; later ones are served again. */
   blackhole(resource?: string): void {
     for (const watch of this.#open) {
       if (resource === undefined || watch.selection.resource === resource) watch.isMuted = true
@@ -182,7 +182,7 @@ export class Watches {
     for (const watch of this.#open) this.#bookmark(watch)
   }
 
-  /** Brings a new watch up to now; false when that could not be and it has been ended. */
+  /** Brings a new watch up to date; false if that was impossible and it has been ended. */
   #catchUp(watch: Watch, asked: string): boolean {
     const { resource, namespace, matches } = watch.selection
     if (asked === '' || asked === '0') {
@@ -201,7 +201,7 @@ export class Watches {
     return true
   }
 
-  /** What a change is to this watch: an object may enter or leave its selection. */
+  /** What a change means to this watch: an object can enter or leave its selection. */
   #relay(watch: Watch, event: KubeEvent): void {
     const { resource, namespace, matches } = watch.selection
     if (event.resource !== resource || event.object.metadata.namespace !== namespace) return

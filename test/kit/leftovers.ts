@@ -1,10 +1,10 @@
-/** What a run has made outside its process and must take away again, also when it is interrupted. */
+/** What a run has created outside its process and must remove again, even when it is interrupted. */
 
 type TakeAway = () => Promise<unknown>
 
 const made = new Set<TakeAway>()
 
-/** Resolves with what takes it away; to be called once it is no longer needed. */
+/** Resolves with the function that removes it; call it when it is not needed any more. */
 export const keepTrackOf = (takeAway: TakeAway): (() => Promise<void>) => {
   const once = async () => {
     if (!made.delete(once)) return
@@ -14,7 +14,7 @@ export const keepTrackOf = (takeAway: TakeAway): (() => Promise<void>) => {
   return once
 }
 
-/** Newest first, since it may stand on what is older; also what is made meanwhile by an interrupted run. */
+/** Newest first, since newer things can depend on older ones; includes what an interrupted run still creates. */
 export const takeAllAway = async (): Promise<void> => {
   for (let newest = last(); newest !== undefined; newest = last()) {
     await Promise.allSettled([newest()])

@@ -128,7 +128,7 @@ export const namesIn = (expr: string): readonly string[] => [
 
 export type Matcher = { readonly label: string; readonly values: readonly string[] }
 
-/** What an expression asks of a series: its name and its matchers, alternatives apart. */
+/** What an expression asks of a series: its name and its matchers, with alternatives split. */
 export const selectorsIn = (expr: string) =>
   [...expr.matchAll(/([a-z][a-z0-9_]+)\{([^}]*)\}/g)].map(([, name = '', matchers = '']) => ({
     name,

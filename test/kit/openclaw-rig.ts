@@ -1,17 +1,17 @@
-/** A rig of the `openclaw` protocol: a gateway with pairing of its own, and nodes that speak it. */
+/** A rig of the `openclaw` protocol: a gateway with pairing, and nodes that speak it. */
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
-import { createDevice, openLightNode, type LightNodeOptions } from '../openclaw/light-node.ts'
+import { createDevice, openLightNode, type LightNodeOptions } from './light-node.ts'
 import { createAuthority } from './authority.ts'
 import { createPairedDevices, type PairedDevices } from './paired-devices.ts'
 import { startRig, type RigOptions } from './rig.ts'
 
 export const SECRET = 'the-secret-of-the-gateway-itself'
 const SEED = 'a-seed-of-more-than-sixteen-bytes'
-/** Plays the part of loopback: the pods here are 127.0.0.x too. */
+/** Stands in for loopback, since the pods here are 127.0.0.x too. */
 export const LOCAL_ADDRESS = '127.0.0.1'
 
 export type OpenClawRigOptions = {

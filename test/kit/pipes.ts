@@ -6,7 +6,7 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** What closes everything in the end: a test, for one. */
+/** Something that closes everything at the end, such as a test. */
 type Teardown = { readonly teardown: (end: () => void) => void }
 
 /** A named pipe with a reader and a writer, both of this process. */
@@ -33,7 +33,7 @@ export const openPipe = (t: Teardown) => {
     writer,
     /** Writes until nothing more fits. */
     fill() {
-      // A descriptor of its own: the one that is handed on is made a blocking one.
+      // A separate descriptor: the one that is handed on becomes a blocking one.
       const filler = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK)
       for (const bytes of [4096, 1]) while (hasWritten(filler, bytes));
       closeSync(filler)

@@ -38,7 +38,7 @@ const isInstalled = async (): Promise<boolean> => {
   }
 }
 
-/** Test files run at the same time: the library appears whole, or not at all. */
+/** Test files run at the same time, so the library must appear complete or not at all. */
 const install = async (): Promise<void> => {
   const cache = dirname(PYTHON_LIBRARIES)
   await mkdir(cache, { recursive: true })

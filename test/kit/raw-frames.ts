@@ -9,9 +9,9 @@ export type RawFrame = {
   readonly payload?: string | Buffer
   /** True, as it must be from a worker, unless said otherwise. */
   readonly isMasked?: boolean
-  /** Bytes that tell the length (0, 2 or 8); the least that do unless said otherwise. */
+  /** Bytes that hold the length (0, 2 or 8); the fewest possible unless given. */
   readonly lengthBytes?: 0 | 2 | 8
-  /** The length told, where it is not the payload's. */
+  /** The length in the header, if it is not the payload's. */
   readonly toldLength?: number
 }
 

@@ -20,11 +20,11 @@ export type RigOptions = {
   /** `path=value`, over the rig's own configuration. */
   readonly set?: readonly string[]
   readonly clock?: Clock
-  /** Runs before the sidecar starts, for what it is to find. */
+  /** Runs before the sidecar starts, to prepare what it finds. */
   readonly prepare?: (api: KubeApi) => void
   /** Stands in for loopback, since here every pod is on it. */
   readonly isLocalAddress?: (address: string) => boolean
-  /** Told of each file the running sidecar reads. */
+  /** Called with each file that the running sidecar reads. */
   readonly onReadFile?: (path: string) => void
 }
 

@@ -1,4 +1,4 @@
-/** Lets a fake clock run until something has come about, with time for real I/O in between. */
+/** Lets a fake clock run until something has happened, with time for real I/O in between. */
 
 import type { FakeClock } from './fake-clock.ts'
 

@@ -5,7 +5,7 @@ import type { CommandContext } from '@openclaw-k8s/auth-sidecar/commands/command
 import { readFileBounded } from '@openclaw-k8s/auth-sidecar/config/files.ts'
 
 export type RunOptions = {
-  /** `path=value`, each as a `--set` of its own. */
+  /** `path=value`, each as a separate `--set`. */
   readonly set?: readonly string[]
   readonly argv?: readonly string[]
   readonly env?: Readonly<Record<string, string>>

@@ -1,11 +1,11 @@
-/** Streams that pause, stall, cut their writes anywhere and vanish in the middle of a frame, with every byte checked. */
+/** Streams that pause, stall, split writes anywhere and vanish inside a frame, with every byte checked. */
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { rawUpgrade, upgradeLines } from './raw-upgrade.ts'
 
-/** Both ends work out from its seed what the stream is to carry. */
+/** Both ends compute from its seed what the stream carries. */
 export type Plan = {
   readonly seed: number
   /** Frames each way. */
@@ -27,7 +27,7 @@ export type SoakWorker = {
 }
 
 export type SoakOptions = {
-  /** Waits for about so many milliseconds. */
+  /** Waits for about this many milliseconds. */
   readonly pause: (ms: number) => Promise<void>
   readonly frameBytesMax: number
 }
@@ -110,7 +110,7 @@ class FrameSource {
   }
 }
 
-/** Compares what arrives with what has to. */
+/** Compares what arrives with what should arrive. */
 class Check {
   bytes = 0
   problem: string | undefined

@@ -12,7 +12,7 @@ type Plan = {
   readonly suites: readonly string[]
   readonly testLimitMs: number
   readonly runLimitMs: number
-  /** Why there is nothing to run, if so; without a look of its own a suite needs `KUBECONFIG`. */
+  /** Why there is nothing to run, if so; without this check a suite needs `KUBECONFIG`. */
   readonly whyNot?: () => string | undefined
   /** What else counts, once the suites are through. */
   readonly afterwards?: () => Promise<readonly Totals[]>

@@ -19,7 +19,7 @@ export const startWatchedRig = async (
   { watches = WATCHES, ...options }: RigOptions & { readonly watches?: number } = {},
 ) => {
   const clock = new FakeClock()
-  // A cache takes a time of 0 for none.
+  // A cache reads a time of 0 as no time.
   clock.advance(1)
   // Time is often moved faster than a pong travels.
   const set = ['limits.idlePing=1h', 'limits.failuresPerAddress=0', ...(options.set ?? [])]

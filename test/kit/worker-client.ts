@@ -1,4 +1,4 @@
-/** Workers for tests: an independent WebSocket client (`ws`) with every way to show a token. */
+/** Workers for tests: an independent WebSocket client (`ws`) that can show a token in every way. */
 
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { WebSocket } from 'ws'
@@ -46,7 +46,7 @@ const BODY_BYTES_MAX = 64 * 1024
 const MESSAGES_MAX = 100_000
 const TOKEN_PROTOCOL = 'base64url.bearer.authorization.k8s.io.'
 
-/** Connects as a worker. Rejects only when there was no HTTP answer at all. */
+/** Connects as a worker. Rejects only if there was no HTTP answer. */
 export const connectWorker = async (options: WorkerOptions): Promise<Connected | Refused> => {
   const { headers, protocols } = credentials(options)
   const socket = new WebSocket(options.url, protocols, {

@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
 import type { ListedNode } from './operator.ts'
-import { until } from './processes.ts'
-import { RESTRICTED, type Stage } from './stage.ts'
+import { RESTRICTED, type ProductRig } from './product-rig.ts'
 
 const WHICH = { bins: ['uname'] }
 
@@ -13,20 +13,20 @@ const byName = (a: string, b: string): number => a.localeCompare(b)
 const bins = (invoked: { readonly payload?: unknown }) =>
   (invoked.payload as { bins?: Record<string, string> } | undefined)?.bins
 
-export const testAdmission = (stage: Stage): void => {
+export const testAdmission = (rig: ProductRig): void => {
   const status = async (): Promise<readonly ListedNode[]> => {
-    const text = await stage.gateway.cli('nodes', 'status', '--json')
+    const text = await rig.gateway.cli('nodes', 'status', '--json')
     return (JSON.parse(text) as { nodes: readonly ListedNode[] }).nodes
   }
-  test('real nodes with only a ServiceAccount token are listed by their pod names, nobody approves', async () => {
-    const pods = ['worker-exec', 'worker-env'].map((name) => stage.createPod(name))
-    const restricted = stage.createPod('worker-restricted', RESTRICTED)
+  test('real nodes with only a ServiceAccount token are listed by their pod names, without any approval', async () => {
+    const pods = ['worker-exec', 'worker-env'].map((name) => rig.createPod(name))
+    const restricted = rig.createPod('worker-restricted', RESTRICTED)
     const [first, second] = pods
     assert.ok(first !== undefined && second !== undefined)
-    await stage.startRealNode(first, { recipe: 'exec-secret-ref' })
-    await stage.startRealNode(second, { recipe: 'env-wrapper' })
-    await stage.startRealNode(restricted, { recipe: 'exec-secret-ref' })
-    for (const { name } of [...pods, restricted]) await stage.connected(name)
+    await rig.startRealNode(first, { recipe: 'exec-secret-ref' })
+    await rig.startRealNode(second, { recipe: 'env-wrapper' })
+    await rig.startRealNode(restricted, { recipe: 'exec-secret-ref' })
+    for (const { name } of [...pods, restricted]) await rig.connected(name)
 
     const listed = (await status()).filter(({ connected }) => connected === true)
     assert.deepEqual(listed.map(({ displayName }) => displayName ?? '').toSorted(byName), [
@@ -34,8 +34,8 @@ export const testAdmission = (stage: Stage): void => {
       'worker-exec',
       'worker-restricted',
     ])
-    assert.deepEqual(await stage.operator().pendingDevices(), [])
-    const pending = await stage.operator().call<{ pending: unknown[] }>('node.pair.list')
+    assert.deepEqual(await rig.operator().pendingDevices(), [])
+    const pending = await rig.operator().call<{ pending: unknown[] }>('node.pair.list')
     assert.deepEqual(pending.pending, [])
   })
 
@@ -43,47 +43,47 @@ export const testAdmission = (stage: Stage): void => {
     for (const name of ['worker-exec', 'worker-env', 'worker-restricted']) {
       const args = ['--node', name, '--command', 'system.which', '--params', JSON.stringify(WHICH)]
       const invoked = JSON.parse(
-        await stage.gateway.cli('nodes', 'invoke', ...args, '--json'),
+        await rig.gateway.cli('nodes', 'invoke', ...args, '--json'),
       ) as object
       assert.match(bins(invoked)?.['uname'] ?? '', /uname$/u, name)
     }
   })
 
   test('system.run runs on the node where it is allowed', async () => {
-    const { nodeId } = await stage.connected('worker-exec')
+    const { nodeId } = await rig.connected('worker-exec')
     const command = ['/bin/sh', '-c', 'echo "ran with $HOME"']
-    const ran = await stage
-      .operator()
-      .invoke(nodeId, 'system.run', { command, runId: randomUUID() })
+    const ran = await rig.operator().invoke(nodeId, 'system.run', { command, runId: randomUUID() })
     assert.match(JSON.stringify(ran.payload), /ran with .*nodes\/worker-exec/u)
   })
 
   test('a command that is not in allowedCommands is absent and cannot be invoked', async () => {
-    const { nodeId, commands } = await stage.connected('worker-restricted')
+    const { nodeId, commands } = await rig.connected('worker-restricted')
     assert.deepEqual(commands, ['system.which'])
     const command = ['/bin/sh', '-c', 'echo ran']
     const params = { command, runId: randomUUID() }
-    await assert.rejects(stage.operator().invoke(nodeId, 'system.run', params))
+    await assert.rejects(rig.operator().invoke(nodeId, 'system.run', params))
   })
 
   test('a surface that widens later is approved as far as it is allowed', async () => {
-    const pod = stage.createPod('worker-widens')
-    const narrow = await stage.connectLightNode(pod, { commands: ['system.which'] })
-    await stage.connected(pod.name)
+    const pod = rig.createPod('worker-widens')
+    const narrow = await rig.connectLightNode(pod, { commands: ['system.which'] })
+    await rig.connected(pod.name)
     narrow.end()
-    await stage.connectLightNode(pod, { commands: ['system.which', 'system.run'] })
+    await rig.connectLightNode(pod, { commands: ['system.which', 'system.run'] })
     const isWide = async () => {
-      const nodes = await stage.operator().nodes()
+      const nodes = await rig.operator().nodes()
       const node = nodes.find(({ displayName }) => displayName === pod.name)
       return node?.connected === true && node.commands?.includes('system.run') === true && node
     }
-    const wide = await stage.explained(pod.name, () => until('the wider surface is listed', isWide))
-    const invoked = await stage.operator().invoke(wide.nodeId, 'system.which', WHICH)
+    const wide = await rig.explained(pod.name, () =>
+      waitForProcess('the wider surface is listed', 30_000, isWide),
+    )
+    const invoked = await rig.operator().invoke(wide.nodeId, 'system.which', WHICH)
     assert.match(bins(invoked)?.['uname'] ?? '', /uname$/u)
   })
 
   test('hello-ok brings a worker no device token', async () => {
-    const node = await stage.connectLightNode(stage.createPod('worker-no-token'))
+    const node = await rig.connectLightNode(rig.createPod('worker-no-token'))
     const hello = node.frames.find(({ payload }) => payload?.['type'] === 'hello-ok')
     assert.ok(hello !== undefined)
     assert.doesNotMatch(JSON.stringify(hello), /deviceToken|issuedAtMs/u)
@@ -91,16 +91,16 @@ export const testAdmission = (stage: Stage): void => {
   })
 
   test('a token in a header is enough, without one in the frame', async () => {
-    const pod = stage.createPod('worker-bearer')
+    const pod = rig.createPod('worker-bearer')
     const headers = { authorization: `Bearer ${pod.mint()}` }
-    const node = await stage.connectLightNode(pod, { headers, auth: {} })
-    assert.ok(await stage.usable(pod.name))
+    const node = await rig.connectLightNode(pod, { headers, auth: {} })
+    assert.ok(await rig.usable(pod.name))
     node.end()
   })
 
-  test('both forms of the device proof are taken', async () => {
+  test('both forms of the device proof are accepted', async () => {
     for (const version of ['v2', 'v3'] as const) {
-      const node = await stage.connectLightNode(stage.createPod(`worker-${version}`), { version })
+      const node = await rig.connectLightNode(rig.createPod(`worker-${version}`), { version })
       node.end()
     }
   })

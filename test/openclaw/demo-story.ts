@@ -1,9 +1,9 @@
 /** The story of the demonstration: two real nodes, then four, a command on each, one pod gone. */
 
+import { waitForProcess } from '../kit/wait.ts'
 import { raisePods } from './namespace.ts'
 import type { ListedNode } from './operator.ts'
-import { until } from './processes.ts'
-import { startStage, type Stage, type StagePod } from './stage.ts'
+import { startProductRig, type ProductRig, type RigPod } from './product-rig.ts'
 
 const FIRST = ['openclaw-worker-0', 'openclaw-worker-1']
 const MORE = ['openclaw-worker-2', 'openclaw-worker-3']
@@ -17,9 +17,9 @@ const say = (text: string): void => {
 const show = (output: string): void => say(output.replaceAll(/^/gmu, '    '))
 
 /** The table of `nodes status` is made for wide terminals: the same, shortened. */
-const showStatus = async (stage: Stage): Promise<void> => {
+const showStatus = async (rig: ProductRig): Promise<void> => {
   say('$ openclaw nodes status --json')
-  const text = await stage.gateway.cli('nodes', 'status', '--json')
+  const text = await rig.gateway.cli('nodes', 'status', '--json')
   for (const node of (JSON.parse(text) as { nodes: readonly Listed[] }).nodes) {
     const state = node.connected === true ? 'connected' : 'away'
     const commands = `${node.commands?.length ?? 0} commands`
@@ -28,47 +28,47 @@ const showStatus = async (stage: Stage): Promise<void> => {
   }
 }
 
-const tell = async (stage: Stage): Promise<void> => {
-  const started: { readonly pod: StagePod; readonly stop: () => Promise<void> }[] = []
+const tell = async (rig: ProductRig): Promise<void> => {
+  const started: { readonly pod: RigPod; readonly stop: () => Promise<void> }[] = []
   const scaleTo = async (names: readonly string[]): Promise<void> => {
     for (const name of names) {
-      const pod = stage.createPod(name)
-      const node = await stage.startRealNode(pod, { recipe: 'exec-secret-ref' })
+      const pod = rig.createPod(name)
+      const node = await rig.startRealNode(pod, { recipe: 'exec-secret-ref' })
       started.push({ pod, stop: node.stop })
     }
-    for (const name of names) await stage.usable(name, START_LIMIT_MS)
+    for (const name of names) await rig.usable(name, START_LIMIT_MS)
   }
 
   say('\nTwo workers start: `openclaw node run`, as shipped, each with its ServiceAccount token.')
   await scaleTo(FIRST)
-  await showStatus(stage)
+  await showStatus(rig)
 
   say('\nScaled to four. Nobody approves anything.')
   await scaleTo(MORE)
-  await showStatus(stage)
+  await showStatus(rig)
 
   say('\nA command on each.')
   for (const name of [...FIRST, ...MORE]) {
     const call = ['nodes', 'invoke', '--node', name, '--command', 'system.which']
     say(`$ openclaw ${call.join(' ')} --params '{"bins":["uname"]}'`)
-    const text = await stage.gateway.cli(...call, '--params', '{"bins":["uname"]}', '--json')
+    const text = await rig.gateway.cli(...call, '--params', '{"bins":["uname"]}', '--json')
     show(JSON.stringify((JSON.parse(text) as { payload?: unknown }).payload))
   }
 
   const last = started.at(-1)
   if (last === undefined) return
   say(`\nThe pod ${last.pod.name} is deleted: its stream closes, its device record goes.`)
-  stage.deletePod(last.pod)
+  rig.deletePod(last.pod)
   const deleted = performance.now()
-  await until('the record is gone', async () => {
-    return (await stage.devicesNamed(last.pod.name)).length === 0
+  await waitForProcess('the record is gone', 30_000, async () => {
+    return (await rig.devicesNamed(last.pod.name)).length === 0
   })
   say(`Gone from the gateway after ${Math.round(performance.now() - deleted)} ms.`)
   await last.stop()
-  await showStatus(stage)
+  await showStatus(rig)
 
   say('\nWhat the audit tells:')
-  for (const { event, displayName, remoteIp, code } of stage.sidecar.audit()) {
+  for (const { event, displayName, remoteIp, code } of rig.sidecar.audit()) {
     const why = typeof code === 'string' ? ` (${code})` : ''
     show(`${event} ${String(displayName)} from ${String(remoteIp)}${why}`)
   }
@@ -77,11 +77,11 @@ const tell = async (stage: Stage): Promise<void> => {
 const isOnce = process.argv.includes('--once')
 raisePods()
 say('A cluster API, a real OpenClaw gateway and the sidecar come up …')
-const stage = await startStage('token')
-await tell(stage)
+const rig = await startProductRig('token')
+await tell(rig)
 if (!isOnce) {
   say('\nEverything stays up until Ctrl-C.')
   await new Promise((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
 }
-await stage.stop()
+await rig.stop()
 process.exit(0)

@@ -1,4 +1,4 @@
-/** `npm run demo:openclaw`: the real product on stage, told line by line. */
+/** `npm run demo:openclaw`: the real product, told line by line. */
 
 import { parseArgs } from 'node:util'
 import { runInside } from './namespace.ts'

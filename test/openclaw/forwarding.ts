@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
 import { framesBeforeHello, headerValues, roleOf } from './relay.ts'
-import type { Stage } from './stage.ts'
+import type { ProductRig } from './product-rig.ts'
 
-export const testForwarding = (stage: Stage): void => {
+export const testForwarding = (rig: ProductRig): void => {
   test('the gateway sees exactly one X-Forwarded-For on every worker connection, a pod address', () => {
-    const workers = stage.relay.connections.filter((connection) => roleOf(connection) === 'node')
+    const workers = rig.relay.connections.filter((connection) => roleOf(connection) === 'node')
     assert.ok(workers.length > 0)
     for (const connection of workers) {
       const values = headerValues(connection, 'x-forwarded-for')
@@ -21,7 +21,7 @@ export const testForwarding = (stage: Stage): void => {
   })
 
   test('only the operator channel of the sidecar goes without one', () => {
-    for (const connection of stage.relay.connections) {
+    for (const connection of rig.relay.connections) {
       if (headerValues(connection, 'x-forwarded-for').length > 0) continue
       // A connection that ended before its connect carried nothing of a worker either.
       assert.ok([undefined, 'operator'].includes(roleOf(connection)), connection.head.join('\n'))
@@ -29,17 +29,17 @@ export const testForwarding = (stage: Stage): void => {
   })
 
   test('no worker byte reached the gateway before hello-ok', () => {
-    for (const connection of stage.relay.connections) {
+    for (const connection of rig.relay.connections) {
       const frames = framesBeforeHello(connection).filter(({ opcode }) => opcode === 1)
       assert.ok(frames.length <= 1, frames.map(({ text }) => text).join('\n'))
     }
   })
 
-  test('no ServiceAccount token went to the gateway, and no secret into the log', () => {
-    const toGateway = JSON.stringify(stage.relay.connections)
-    const said = stage.sidecar.said()
-    for (const token of stage.minted) {
-      // The signature is what makes it a token; its claims may be told.
+  test('no ServiceAccount token went to the gateway, and no secret to the log', () => {
+    const toGateway = JSON.stringify(rig.relay.connections)
+    const said = rig.sidecar.said()
+    for (const token of rig.minted) {
+      // The signature makes it a token; its claims can be logged.
       const signature = token.slice(token.lastIndexOf('.') + 1)
       assert.ok(!toGateway.includes(signature), 'the gateway saw a token')
       assert.ok(!said.includes(signature), 'the log shows a token')
@@ -47,8 +47,8 @@ export const testForwarding = (stage: Stage): void => {
     assert.ok(!said.includes(GATEWAY_SECRET))
   })
 
-  test('the audit tells of every pod that was let in', () => {
-    const admitted = stage.sidecar.audit().filter(({ event }) => event === 'k8s-auth-success')
+  test('the audit has a line for every pod that was let in', () => {
+    const admitted = rig.sidecar.audit().filter(({ event }) => event === 'k8s-auth-success')
     for (const name of ['worker-exec', 'worker-env', 'worker-restricted', 'crowd-0', 'churn-99']) {
       const line = admitted.find(({ displayName }) => displayName === name)
       assert.ok(line !== undefined, name)

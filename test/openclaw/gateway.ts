@@ -1,8 +1,9 @@
-/** A real OpenClaw gateway in a process of its own, in either of its auth modes. */
+/** A real OpenClaw gateway in its own process, in either of its auth modes. */
 
+import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
+import { waitForProcess } from '../kit/wait.ts'
 import { connectOperator } from './operator.ts'
-import { until } from './processes.ts'
 import { callProduct, productEnv, startProduct } from './product.ts'
 
 export type GatewayMode = 'token' | 'trusted-proxy'
@@ -30,15 +31,11 @@ export const startGateway = async (options: GatewayOptions) => {
   let running = launch()
 
   const ready = () =>
-    until(
-      'the gateway is ready',
-      async () => {
-        if (running.hasExited()) throw new Error(`the gateway ended:\n${running.tell()}`)
-        const answer = await fetch(`http://127.0.0.1:${port}/readyz`)
-        return ((await answer.json()) as { ready?: boolean }).ready === true
-      },
-      READY_LIMIT_MS,
-    )
+    waitForProcess('the gateway is ready', READY_LIMIT_MS, async () => {
+      assert.ok(!running.hasExited(), `the gateway ended:\n${running.tell()}`)
+      const answer = await fetch(`http://127.0.0.1:${port}/readyz`)
+      return ((await answer.json()) as { ready?: boolean }).ready === true
+    })
   await ready()
 
   const secret = mode === 'token' ? { token: GATEWAY_SECRET } : { password: GATEWAY_SECRET }

@@ -20,7 +20,7 @@ const events = run({
   ...(only === undefined ? {} : { testNamePatterns: [new RegExp(only, 'u')] }),
 })
 for await (const { type, data } of events) {
-  // The suite around the tests counts only when it fails by itself: the stage could not be set.
+  // The suite around the tests counts only when it fails by itself: the rig could not be built.
   if (type === 'test:pass' && data.details.type !== 'suite') {
     const isSkipped = data.skip !== undefined && data.skip !== false
     totals[isSkipped ? 'skipped' : 'passed'] += 1

@@ -1,4 +1,4 @@
-/** A network and process namespace of the suite's own: pods are addresses in it, nothing outlives it. */
+/** A private network and process namespace for the suite: pods are addresses in it, and nothing outlives it. */
 
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -12,13 +12,13 @@ export const podAddress = (number: number): string => {
   return `10.244.1.${number}`
 }
 
-/** Tells the script whether what it mounts is its own affair. */
+/** Tells the script whether its mounts are private. */
 const OWN_MOUNTS = 'OPENCLAW_SUITE_OWN_MOUNTS'
 const UNSHARE = 'unshare'
 const IP = 'ip'
 const MOUNT = 'mount'
 const BASE = ['--net', '--pid', '--fork', '--kill-child=SIGKILL']
-/** With a /proc of its own where that is allowed; as root of a user namespace where one is not root. */
+/** With its own /proc if that is allowed; as root of a user namespace for users who are not root. */
 const WAYS: readonly (readonly string[])[] = [
   [...BASE, '--mount', '--mount-proc'],
   BASE,
@@ -44,9 +44,9 @@ export const findNamespace = ():
 type Totals = { readonly passed: number; readonly failed: number; readonly skipped: number }
 
 /**
- * Runs a script in a namespace and a temporary directory of its own. Both end with this process,
- * whatever becomes of it: the script is told by its closed channel, and its death takes every
- * process in there along.
+ * Runs a script in its own namespace and temporary directory. Both end with this process,
+ * however it ends: the script notices its closed channel, and its death ends every
+ * process in the namespace.
  */
 export const runInside = (
   namespace: readonly string[],

@@ -1,4 +1,4 @@
-/** Processes of the suite: started with an environment of their own, watched, bounded, ended by id. */
+/** Processes of the suite: started with a private environment, watched, bounded, ended by id. */
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -19,13 +19,12 @@ export type Running = ReturnType<typeof startProcess>
 const LINES_MAX = 4000
 const LINES_SHOWN = 30
 const END_GRACE_MS = 15_000
-const POLL_MS = 200
 
 export const startProcess = ({ name, command, args, env = {} }: ProcessOptions) => {
   const child = spawn(command, args, {
     env: { PATH: process.env['PATH'] ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A process group of its own: the product starts others, which go with it.
+    // A separate process group: the product starts others, which end with it.
     detached: true,
   })
   const killGroup = (): void => {
@@ -81,28 +80,4 @@ export const runProcess = async (options: ProcessOptions, limitMs: number): Prom
   clearTimeout(timer)
   if (code !== 0) throw new Error(`${options.name} ended ${code ?? signal}:\n${running.tell()}`)
   return running.lines.join('\n')
-}
-
-/**
- * Asks until there is an answer: the product tells nobody when it is ready. What throws counts as
- * no answer yet, and its last words are in the error when time is up.
- */
-export const until = async <T>(
-  what: string,
-  ask: () => Promise<T | undefined | false> | T | undefined | false,
-  limitMs = 30_000,
-): Promise<T> => {
-  const deadline = performance.now() + limitMs
-  let last: unknown
-  // At least once: what is waited for may have come long ago.
-  do {
-    try {
-      const answer = await ask()
-      if (answer !== undefined && answer !== false) return answer
-    } catch (error) {
-      last = error
-    }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
-  } while (performance.now() < deadline)
-  throw new Error(`not within ${limitMs} ms: ${what}`, { cause: last })
 }

@@ -56,7 +56,7 @@ export const startRealNode = async (options: RealNodeOptions) => {
     runs.push(started)
     return started
   }
-  /** The kubelet's part: what has ended is started again, with whatever the token file holds then. */
+  /** The kubelet's part: an ended process is started again, with the current content of the token file. */
   const supervise = async (): Promise<void> => {
     while (exits.length <= RESTARTS_MAX) {
       const exit = await running.exited
@@ -85,9 +85,9 @@ export const startRealNode = async (options: RealNodeOptions) => {
     exits: exits as readonly Exit[],
     writeToken,
     tell: () => running.tell(),
-    /** Everything every run of it has said so far. */
+    /** The output of all its runs so far. */
     said: () => runs.flatMap(({ lines, errors }) => [...lines, ...errors]).join('\n'),
-    /** The exit after so many exits. */
+    /** The next exit after the first `seen` ones. */
     exitAfter: async (seen: number): Promise<Exit> => {
       while (exits.length <= seen) await new Promise<void>((resolve) => exitWaiters.add(resolve))
       return exits[seen] ?? { code: null, signal: null }

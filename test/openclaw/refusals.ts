@@ -1,14 +1,19 @@
-/** What gets no stream, or no more than a node's rights, whatever the worker has in hand. */
+/** Requests that get no stream, or no more than a node's rights, whatever credentials the worker has. */
 
 import assert from 'node:assert/strict'
 import { test } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
-import { connectFrame, createDevice, type ConnectParams, type LightNode } from './light-node.ts'
+import {
+  connectFrame,
+  createDevice,
+  type ConnectParams,
+  type LightNode,
+} from '../kit/light-node.ts'
 import { PAUSING_CODES } from './real-node.ts'
 import { headerValues } from './relay.ts'
-import type { Stage, StagePod } from './stage.ts'
+import type { ProductRig, RigPod } from './product-rig.ts'
 
-const REFUSED: Readonly<Record<string, (pod: StagePod) => Partial<ConnectParams>>> = {
+const REFUSED: Readonly<Record<string, (pod: RigPod) => Partial<ConnectParams>>> = {
   'the operator role': () => ({ role: 'operator' }),
   'the operator role of a backend client': () => ({
     role: 'operator',
@@ -46,15 +51,15 @@ const operatorConnect = (node: LightNode) =>
     auth: { token: GATEWAY_SECRET, password: GATEWAY_SECRET },
   })
 
-export const testRefusals = (stage: Stage): void => {
-  const connectionsOf = ({ address }: StagePod) =>
-    stage.relay.connections.filter((connection) =>
+export const testRefusals = (rig: ProductRig): void => {
+  const connectionsOf = ({ address }: RigPod) =>
+    rig.relay.connections.filter((connection) =>
       headerValues(connection, 'x-forwarded-for').includes(address),
     )
 
-  /** Not let in, told nothing that would make a node wait for ever, and the gateway never bothered. */
+  /** Not let in, without an answer that makes a node wait for ever, and without any request to the gateway. */
   const assertRefused = async (
-    pod: StagePod,
+    pod: RigPod,
     node: LightNode,
     params: Partial<ConnectParams> = {},
   ) => {
@@ -65,29 +70,29 @@ export const testRefusals = (stage: Stage): void => {
     for (const pausing of PAUSING_CODES) {
       assert.ok(!JSON.stringify(node.frames).includes(pausing), pausing)
     }
-    assert.equal(connectionsOf(pod).length, 0, 'the gateway was dialled')
+    assert.equal(connectionsOf(pod).length, 0, 'the gateway was dialed')
     return answer?.error?.details?.['code']
   }
 
   for (const [what, params] of Object.entries(REFUSED)) {
     test(`refused: ${what}`, async () => {
-      const pod = stage.createPod(`refused-${Object.keys(REFUSED).indexOf(what)}`)
-      await assertRefused(pod, await stage.openLightNode(pod), params(pod))
+      const pod = rig.createPod(`refused-${Object.keys(REFUSED).indexOf(what)}`)
+      await assertRefused(pod, await rig.openLightNode(pod), params(pod))
     })
   }
 
   test('refused: the replayed proof of another connection, under its nonce or under the new one', async () => {
     const device = createDevice()
-    const pod = stage.createPod('replay-victim')
+    const pod = rig.createPod('replay-victim')
     const token = pod.mint()
-    const victim = await stage.connectLightNode(pod, { device, auth: { token } })
+    const victim = await rig.connectLightNode(pod, { device, auth: { token } })
     const { nonce, ts } = victim.challenge
     const taken = connectFrame(nonce, ts, { device, auth: { token } }).params.device
     victim.end()
 
     const connected = connectionsOf(pod).length
     for (const replayed of [nonce, undefined]) {
-      const thief = await stage.openLightNode(pod, { device, auth: { token } })
+      const thief = await rig.openLightNode(pod, { device, auth: { token } })
       const proof = { ...taken, nonce: replayed ?? thief.challenge.nonce }
       const answer = await thief.connect({ proof })
       assert.notEqual(answer?.ok, true)
@@ -97,8 +102,8 @@ export const testRefusals = (stage: Stage): void => {
   })
 
   test('refused: a proof signed at another time than now', async () => {
-    const pod = stage.createPod('refused-skewed')
-    const node = await stage.openLightNode(pod)
+    const pod = rig.createPod('refused-skewed')
+    const node = await rig.openLightNode(pod)
     const { nonce } = node.challenge
     const ts = Date.now() - 10 * 60_000
     const token = pod.mint()
@@ -109,30 +114,30 @@ export const testRefusals = (stage: Stage): void => {
   })
 
   test('refused: another token in the frame than at the upgrade', async () => {
-    const pod = stage.createPod('refused-mismatch')
+    const pod = rig.createPod('refused-mismatch')
     const headers = { authorization: `Bearer ${pod.mint()}` }
-    const node = await stage.openLightNode(pod, { headers })
+    const node = await rig.openLightNode(pod, { headers })
     await assertRefused(pod, node, { auth: { token: GATEWAY_SECRET } })
   })
 
   test("refused: another pod's token, shown from this pod's address", async () => {
-    const robbed = stage.createPod('robbed')
-    const thief = stage.createPod('thief')
-    const node = await stage.openLightNode(thief)
+    const robbed = rig.createPod('robbed')
+    const thief = rig.createPod('thief')
+    const node = await rig.openLightNode(thief)
     await assertRefused(robbed, node, { auth: { token: robbed.mint() } })
     assert.equal(connectionsOf(thief).length, 0)
   })
 
   test('refused: a browser, known by its Origin', async () => {
-    const pod = stage.createPod('refused-origin')
-    const node = await stage.openLightNode(pod, { headers: { origin: 'https://evil.example' } })
+    const pod = rig.createPod('refused-origin')
+    const node = await rig.openLightNode(pod, { headers: { origin: 'https://evil.example' } })
     await node.closed
     assert.equal(node.frames.length, 0)
     assert.equal(connectionsOf(pod).length, 0)
   })
 
-  test('refused: HTTP, with every credential there is, to every path the gateway serves', async () => {
-    const pod = stage.createPod('refused-http')
+  test('refused: HTTP, with every credential, to every path the gateway serves', async () => {
+    const pod = rig.createPod('refused-http')
     const base = pod.url.replace('ws:', 'http:')
     const paths = [
       '/',
@@ -151,12 +156,12 @@ export const testRefusals = (stage: Stage): void => {
         }
       }
     }
-    const lines = stage.relay.connections.map(({ head }) => head[0])
+    const lines = rig.relay.connections.map(({ head }) => head[0])
     assert.deepEqual([...new Set(lines)], ['GET / HTTP/1.1'])
   })
 
   test('a refused upgrade says in at most 2 KiB of JSON what to do', async () => {
-    const pod = stage.createPod('refused-json')
+    const pod = rig.createPod('refused-json')
     const headers = {
       connection: 'Upgrade',
       upgrade: 'websocket',
@@ -172,24 +177,24 @@ export const testRefusals = (stage: Stage): void => {
     assert.equal(typeof error?.message, 'string')
   })
 
-  test('a worker with the secret of the gateway in hand gets no rights of an operator', async () => {
-    const pod = stage.createPod('secret-in-hand')
+  test("a worker that holds the gateway's secret gets no operator rights", async () => {
+    const pod = rig.createPod('secret-in-hand')
     const auth = { token: pod.mint(), password: GATEWAY_SECRET, deviceToken: GATEWAY_SECRET }
-    const node = await stage.connectLightNode(pod, { auth })
+    const node = await rig.connectLightNode(pod, { auth })
     await assertNodeRightsOnly(node)
     node.end()
   })
 
-  test('a second connect is refused by the gateway and raises nobody', async () => {
-    const node = await stage.connectLightNode(stage.createPod('second-connect'))
+  test('a second connect is refused by the gateway and gives no more rights', async () => {
+    const node = await rig.connectLightNode(rig.createPod('second-connect'))
     const answer = await node.request(operatorConnect(node))
     assert.notEqual(answer?.ok, true)
     if (answer !== undefined) await assertNodeRightsOnly(node)
     node.end()
   })
 
-  test('a second connect in fragments is refused by the gateway and raises nobody', async () => {
-    const node = await stage.connectLightNode(stage.createPod('fragments'))
+  test('a second connect in fragments is refused by the gateway and gives no more rights', async () => {
+    const node = await rig.connectLightNode(rig.createPod('fragments'))
     const second = operatorConnect(node)
     const text = JSON.stringify(second)
     const cut = text.indexOf('"connect"') + 4
@@ -203,9 +208,9 @@ export const testRefusals = (stage: Stage): void => {
   })
 
   test('a connect behind the first frame in one segment is refused by the gateway', async () => {
-    const pod = stage.createPod('smuggled')
+    const pod = rig.createPod('smuggled')
     const device = createDevice()
-    const node = await stage.openLightNode(pod)
+    const node = await rig.openLightNode(pod)
     const { nonce, ts } = node.challenge
     const first = connectFrame(nonce, ts, { device, auth: { token: pod.mint() } })
     const second = operatorConnect(node)
@@ -222,15 +227,15 @@ export const testRefusals = (stage: Stage): void => {
   })
 
   test('a real node with a token that can never work exits for its supervisor', async () => {
-    const pod = stage.createPod('wrong-token')
-    const node = await stage.startRealNode(pod, { token: 'not-a-token-at-all' })
+    const pod = rig.createPod('wrong-token')
+    const node = await rig.startRealNode(pod, { token: 'not-a-token-at-all' })
     assert.equal((await node.exitAfter(0)).code, 1)
     await node.stop()
     assert.equal(connectionsOf(pod).length, 0)
   })
 }
 
-/** An upgrade by hand: `fetch` may not send these headers. */
+/** A hand-made upgrade: `fetch` is not allowed to send these headers. */
 async function upgrade(url: string, headers: Readonly<Record<string, string>>) {
   const { request } = await import('node:http')
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number; body: string }>()

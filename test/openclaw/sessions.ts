@@ -1,11 +1,11 @@
 /** Sessions that live as long as their pods: many at once, one to a pod, none left behind. */
 
 import assert from 'node:assert/strict'
+import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
-import { connectLightNode, createDevice, type Device, type LightNode } from './light-node.ts'
-import { until } from './processes.ts'
+import { connectLightNode, createDevice, type Device, type LightNode } from '../kit/light-node.ts'
 import { gatewayShareMs, headerValues } from './relay.ts'
-import { NAMESPACE, type Stage, type StagePod } from './stage.ts'
+import { NAMESPACE, type ProductRig, type RigPod } from './product-rig.ts'
 
 const AT_ONCE = 20
 const CHURN = 100
@@ -26,13 +26,13 @@ const describe = (what: string, times: readonly Timed[]): string => {
   return `${what}: connect to hello-ok ${parts.join(', ')}; the sidecar's share p50 ${median(own).toFixed(0)} ms`
 }
 
-export const testSessions = (stage: Stage): void => {
-  /** From the first byte of the connection to hello-ok, and what of it was not the gateway's. */
-  const timed = async (pod: StagePod): Promise<Timed> => {
+export const testSessions = (rig: ProductRig): void => {
+  /** From the first byte of the connection to hello-ok, and the part of it without the gateway. */
+  const timed = async (pod: RigPod): Promise<Timed> => {
     const startedAt = performance.now()
-    const node = await stage.connectLightNode(pod)
+    const node = await rig.connectLightNode(pod)
     const totalMs = performance.now() - startedAt
-    const connection = stage.relay.connections.findLast((each) =>
+    const connection = rig.relay.connections.findLast((each) =>
       headerValues(each, 'x-forwarded-for').includes(pod.address),
     )
     assert.ok(connection !== undefined)
@@ -40,23 +40,23 @@ export const testSessions = (stage: Stage): void => {
   }
 
   const gone = (name: string) =>
-    until(
+    waitForProcess(
       `the device of ${name} is gone`,
-      async () => (await stage.devicesNamed(name)).length === 0,
       GONE_LIMIT_MS,
+      async () => (await rig.devicesNamed(name)).length === 0,
     )
 
   test(`${AT_ONCE} nodes at once are all usable`, async (t) => {
-    const pods = Array.from({ length: AT_ONCE }, (_, i) => stage.createPod(`crowd-${i}`))
+    const pods = Array.from({ length: AT_ONCE }, (_, i) => rig.createPod(`crowd-${i}`))
     const enrolled = await Promise.all(pods.map(timed))
     t.diagnostic(describe(`${AT_ONCE} at once, enrolled on the way`, enrolled))
-    for (const { name } of pods) await stage.usable(name)
+    for (const { name } of pods) await rig.usable(name)
     for (const { node } of enrolled) node.end()
     await Promise.all(enrolled.map(({ node }) => node.closed))
 
     const again = await Promise.all(pods.map(timed))
     t.diagnostic(describe(`${AT_ONCE} at once, known devices`, again))
-    for (const { name } of pods) await stage.usable(name)
+    for (const { name } of pods) await rig.usable(name)
     for (const { node } of again) node.end()
 
     const oneByOne: Timed[] = []
@@ -67,74 +67,74 @@ export const testSessions = (stage: Stage): void => {
       await each.node.closed
     }
     t.diagnostic(describe('one after another, known devices', oneByOne))
-    for (const { name } of pods) assert.equal((await stage.devicesNamed(name)).length, 1, name)
+    for (const { name } of pods) assert.equal((await rig.devicesNamed(name)).length, 1, name)
   })
 
   test('a pod that is deleted loses its stream at once and its device record', async () => {
-    const pod = stage.createPod('short-lived')
-    const node = await stage.connectLightNode(pod)
-    await stage.usable(pod.name)
-    stage.deletePod(pod)
+    const pod = rig.createPod('short-lived')
+    const node = await rig.connectLightNode(pod)
+    await rig.usable(pod.name)
+    rig.deletePod(pod)
     assert.equal((await node.closed).code, 1008)
     await gone(pod.name)
   })
 
   test('a real node whose pod is deleted is out and stays out', async () => {
-    const pod = stage.createPod('short-lived-real')
-    const node = await stage.startRealNode(pod)
-    await stage.usable(pod.name)
-    stage.deletePod(pod)
+    const pod = rig.createPod('short-lived-real')
+    const node = await rig.startRealNode(pod)
+    await rig.usable(pod.name)
+    rig.deletePod(pod)
     await gone(pod.name)
-    const nodes = await stage.operator().nodes()
+    const nodes = await rig.operator().nodes()
     assert.ok(!nodes.some(({ displayName }) => displayName === pod.name))
     await node.stop()
   })
 
   test(`${CHURN} pods created and deleted leave no record behind`, async () => {
-    const before = (await stage.operator().devices()).length
+    const before = (await rig.operator().devices()).length
     for (let made = 0; made < CHURN; made += CHURN_AT_ONCE) {
       const pods = Array.from({ length: CHURN_AT_ONCE }, (_, i) =>
-        stage.createPod(`churn-${made + i}`),
+        rig.createPod(`churn-${made + i}`),
       )
-      const nodes = await Promise.all(pods.map((pod) => stage.connectLightNode(pod)))
-      for (const pod of pods) stage.deletePod(pod)
+      const nodes = await Promise.all(pods.map((pod) => rig.connectLightNode(pod)))
+      for (const pod of pods) rig.deletePod(pod)
       await Promise.all(nodes.map(({ closed }) => closed))
     }
-    await until(
+    await waitForProcess(
       'the gateway has as many device records as before',
-      async () => (await stage.operator().devices()).length === before,
       GONE_LIMIT_MS,
+      async () => (await rig.operator().devices()).length === before,
     )
-    assert.deepEqual(await stage.operator().pendingDevices(), [])
+    assert.deepEqual(await rig.operator().pendingDevices(), [])
   })
 
   test('a newer session of a pod displaces the older one, which is told to come back', async () => {
-    const pod = stage.createPod('displaced')
+    const pod = rig.createPod('displaced')
     const device = createDevice()
-    const older = await stage.connectLightNode(pod, { device })
-    const newer = await stage.connectLightNode(pod, { device: createDevice() })
+    const older = await rig.connectLightNode(pod, { device })
+    const newer = await rig.connectLightNode(pod, { device: createDevice() })
     assert.equal((await older.closed).code, 1012)
-    assert.ok(await stage.usable(pod.name))
-    assert.equal((await stage.devicesNamed(pod.name)).length, 1)
+    assert.ok(await rig.usable(pod.name))
+    assert.equal((await rig.devicesNamed(pod.name)).length, 1)
     newer.end()
   })
 
   test('a pod recreated under its name keeps one device record and works', async () => {
-    const pod = stage.createPod('stateful-0')
-    const first = await stage.connectLightNode(pod)
-    stage.api.recreatePod(NAMESPACE, pod.name)
+    const pod = rig.createPod('stateful-0')
+    const first = await rig.connectLightNode(pod)
+    rig.api.recreatePod(NAMESPACE, pod.name)
     await first.closed
-    const recreated = stage.podOf(pod)
-    const second = await stage.connectLightNode(recreated)
-    await stage.usable(pod.name)
-    assert.equal((await stage.devicesNamed(pod.name)).length, 1)
+    const recreated = rig.podOf(pod)
+    const second = await rig.connectLightNode(recreated)
+    await rig.usable(pod.name)
+    assert.equal((await rig.devicesNamed(pod.name)).length, 1)
     second.end()
   })
 
   /** Enrols a device as an operator would by hand, past the sidecar. */
-  const enrolForeign = async (pod: StagePod): Promise<Device> => {
-    const { url } = stage.gateway
-    const setup = await stage.operator().call<{ setupCode: string }>('device.pair.setupCode', {
+  const enrolForeign = async (pod: RigPod): Promise<Device> => {
+    const { url } = rig.gateway
+    const setup = await rig.operator().call<{ setupCode: string }>('device.pair.setupCode', {
       publicUrl: url,
       includeQr: false,
       bootstrapProfile: 'node',
@@ -150,7 +150,7 @@ export const testSessions = (stage: Stage): void => {
       headers: {
         'x-forwarded-for': pod.address,
         'x-forwarded-proto': 'http',
-        'x-forwarded-user': stage.user,
+        'x-forwarded-user': rig.user,
       },
       displayName: pod.name,
     })
@@ -160,22 +160,26 @@ export const testSessions = (stage: Stage): void => {
 
   test('devices the sidecar did not enrol are left alone, even under the name of a pod', async () => {
     // Orphans on both sides of it show when the sidecar has judged the foreign device.
-    const orphans = ['orphan-before', 'orphan-after'].map((name) => stage.createPod(name))
+    const orphans = ['orphan-before', 'orphan-after'].map((name) => rig.createPod(name))
     const [before, after] = orphans
     assert.ok(before !== undefined && after !== undefined)
-    const namesake = stage.createPod('namesake')
-    await stage.connectLightNode(before)
+    const namesake = rig.createPod('namesake')
+    await rig.connectLightNode(before)
     const { id } = await enrolForeign(namesake)
-    await stage.connectLightNode(namesake)
-    await stage.connectLightNode(after)
-    assert.equal((await stage.devicesNamed(namesake.name)).length, 2)
+    await rig.connectLightNode(namesake)
+    await rig.connectLightNode(after)
+    assert.equal((await rig.devicesNamed(namesake.name)).length, 2)
 
-    await stage.sidecar.stop('SIGKILL')
-    for (const pod of [...orphans, namesake]) stage.deletePod(pod)
-    await stage.sidecar.start()
+    await rig.sidecar.stop('SIGKILL')
+    for (const pod of [...orphans, namesake]) rig.deletePod(pod)
+    await rig.sidecar.start()
     for (const { name } of orphans) await gone(name)
-    const left = () => stage.devicesNamed(namesake.name)
-    await until('one device of that name is left', async () => (await left()).length < 2)
+    const left = () => rig.devicesNamed(namesake.name)
+    await waitForProcess(
+      'one device of that name is left',
+      30_000,
+      async () => (await left()).length < 2,
+    )
     assert.deepEqual(
       (await left()).map(({ deviceId }) => deviceId),
       [id],

@@ -1,10 +1,12 @@
-/** The sidecar as it ships: a process of its own with a configuration file. */
+/** The sidecar as it ships: a separate process with a configuration file. */
 
+import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { waitForProcess } from '../kit/wait.ts'
 import type { GatewayMode } from './gateway.ts'
-import { startProcess, until } from './processes.ts'
+import { startProcess } from './processes.ts'
 
 export type SidecarOptions = {
   readonly directory: string
@@ -17,7 +19,7 @@ export type SidecarOptions = {
     readonly tokenFile: string
   }
   readonly ports: { readonly workers: number; readonly admin: number }
-  /** The `k8sTrust` section, beside what the suite always sets. */
+  /** The `k8sTrust` section, in addition to what the suite always sets. */
   readonly trust: Readonly<Record<string, unknown>>
   readonly tls?: { readonly certFile: string; readonly keyFile: string }
 }
@@ -52,21 +54,17 @@ export const startSidecar = async (options: SidecarOptions) => {
   let running = launch()
   const past: string[] = []
   const ready = () =>
-    until(
-      'the sidecar is ready',
-      async () => {
-        if (running.hasExited()) throw new Error(`the sidecar ended:\n${running.tell()}`)
-        const answer = await fetch(`${adminUrl}/readyz?verbose`)
-        if (!answer.ok) throw new Error(await answer.text())
-        return true
-      },
-      READY_LIMIT_MS,
-    )
+    waitForProcess('the sidecar is ready', READY_LIMIT_MS, async () => {
+      assert.ok(!running.hasExited(), `the sidecar ended:\n${running.tell()}`)
+      const answer = await fetch(`${adminUrl}/readyz?verbose`)
+      if (!answer.ok) throw new Error(await answer.text())
+      return true
+    })
   await ready()
 
   return {
     tell: () => running.tell(),
-    /** Everything every process of it has said so far. */
+    /** The output of all its processes so far. */
     said: () => [...past, ...running.lines, ...running.errors].join('\n'),
     audit: (): readonly AuditLine[] =>
       [...past, ...running.lines]

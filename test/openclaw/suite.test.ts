@@ -1,4 +1,4 @@
-/** The suite in its order: later parts count on what earlier ones have left running. */
+/** The suite in its order: later parts need what earlier ones have left running. */
 
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'
@@ -7,17 +7,17 @@ import type { GatewayMode } from './gateway.ts'
 import { testRecovery } from './recovery.ts'
 import { testRefusals } from './refusals.ts'
 import { testSessions } from './sessions.ts'
-import { startStage } from './stage.ts'
+import { startProductRig } from './product-rig.ts'
 
 const mode: GatewayMode =
   process.env['OPENCLAW_SUITE_MODE'] === 'trusted-proxy' ? 'trusted-proxy' : 'token'
 
 describe(`OpenClaw in ${mode} mode`, async () => {
-  const stage = await startStage(mode)
-  after(() => stage.stop())
-  testAdmission(stage)
-  testRefusals(stage)
-  testSessions(stage)
-  testRecovery(stage)
-  testForwarding(stage)
+  const rig = await startProductRig(mode)
+  after(() => rig.stop())
+  testAdmission(rig)
+  testRefusals(rig)
+  testSessions(rig)
+  testRecovery(rig)
+  testForwarding(rig)
 })

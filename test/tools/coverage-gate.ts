@@ -1,4 +1,4 @@
-/** Fails when the tests cover less of the sidecar than promised: the bounds of `tap` take in all files. */
+/** Fails when the tests cover less of the sidecar than promised: the bounds of `tap` include all files. */
 
 import { readFileSync } from 'node:fs'
 

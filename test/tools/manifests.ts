@@ -1,4 +1,4 @@
-/** Writes `manifests/` from the chart, so that both are one truth; `--check` only compares. */
+/** Writes `manifests/` from the chart, so that both agree; `--check` only compares. */
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'

@@ -66,7 +66,7 @@ const REFINEMENTS: Readonly<Record<string, Schema>> = {
 /** Objects of Kubernetes' own: it knows best what belongs there. */
 const OPEN = /(^|\.)(resources|(podS|s)ecurityContext)$/
 
-/** The schema as the file holds it. Every key is known, so that a misspelt one is an error. */
+/** The schema as the file holds it. Every key is known, so that a misspelled one is an error. */
 export const renderValuesSchema = (values: string): string => {
   const { contents } = parseDocument(values)
   const { properties, ...rest } = describe('', contents as Node)
@@ -111,7 +111,7 @@ const typeOf = (node: Node): string => {
   return typeof value === 'number' ? 'integer' : typeof value
 }
 
-/** The sidecar's own schema; an empty document is none of its concern here, the chart fills it. */
+/** The sidecar's own schema; an empty document is irrelevant here, since the chart fills it. */
 const sidecarConfig = (): Schema => {
   const { $schema: _draft, $id: _id, title, ...schema } = jsonSchema()
   return { description: title, ...schema }

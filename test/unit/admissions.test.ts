@@ -92,7 +92,7 @@ test('whatever the order of events, nothing is released after a revocation or an
   }
 })
 
-test('the same holds of an entry, its signal and its stream', async (t) => {
+test('an admission, its signal and its stream follow the same rules', async (t) => {
   for (const events of sequences()) {
     const { streams, begin } = setUp()
     const admission = begin('pod')
@@ -118,7 +118,7 @@ test('the same holds of an entry, its signal and its stream', async (t) => {
   }
 })
 
-test('the first reason for a revocation is the one that is told', async (t) => {
+test('the first reason for a revocation is the one that is reported', async (t) => {
   const { begin } = setUp()
   const admission = begin('pod')
   const { seen, stream } = fakeStream()
@@ -130,7 +130,7 @@ test('the first reason for a revocation is the one that is told', async (t) => {
   t.strictSame(seen.closes, ['review_rejected'])
 })
 
-test('caps hold for all and for one pod, and an end makes room again', async (t) => {
+test('the caps hold in total and per pod, and an end makes room again', async (t) => {
   const { streams, begin } = setUp({ streamsMax: 3, streamsPerPodMax: 2 })
   const first = begin('a')
   begin('a')
@@ -147,7 +147,7 @@ test('caps hold for all and for one pod, and an end makes room again', async (t)
   t.strictSame(streams.begin(claimsOf('b'), ADDRESS), { ok: false, code: 'too_many_streams' })
 })
 
-test('a revocation reaches the pending and live entries of its pod, and no others', async (t) => {
+test('a revocation reaches the pending and live admissions of its pod, and no others', async (t) => {
   const { streams, begin } = setUp()
   const [pending, live, other] = [begin('a'), begin('a'), begin('b')]
   const { seen, stream } = fakeStream()
@@ -160,7 +160,7 @@ test('a revocation reaches the pending and live entries of its pod, and no other
   t.equal(other.state, 'pending')
 })
 
-test('a review ends the entries it finds a reason for, and a pending one can be ended alone', async (t) => {
+test('a review ends the admissions it finds a reason for, and a pending one can be ended alone', async (t) => {
   const { streams, begin } = setUp()
   const [pending, live, other] = [begin('a'), begin('a'), begin('b')]
   const { seen, stream } = fakeStream()
@@ -187,7 +187,7 @@ const beginUnverified = (
   return verdict.value
 }
 
-test('an unverified admission takes no place of a stream, nor of the pod it names', async (t) => {
+test('an unverified admission takes no place from streams or from the pod it names', async (t) => {
   const { streams, begin } = setUp({ streamsMax: 2, streamsPerPodMax: 1 })
   for (const address of ['10.0.0.1', '10.0.0.2', '10.0.0.3']) beginUnverified(streams, 'a', address)
   t.equal(streams.size, 0)
@@ -196,7 +196,7 @@ test('an unverified admission takes no place of a stream, nor of the pod it name
   t.equal(streams.size, 2)
 })
 
-test('once it is confirmed it takes them, and is refused where there are none', async (t) => {
+test('a confirmed admission takes both places, and is refused if there are none', async (t) => {
   const { streams, begin } = setUp({ streamsMax: 2, streamsPerPodMax: 1 })
   const [first, second] = [beginUnverified(streams, 'a'), beginUnverified(streams, 'a')]
   t.equal(streams.confirm(first).ok, true)
@@ -211,7 +211,7 @@ test('once it is confirmed it takes them, and is refused where there are none', 
   t.equal(streams.begin(claimsOf('a'), ADDRESS).ok, true)
 })
 
-test('unverified admissions are few for an address and in all, and a place comes back', async (t) => {
+test('unverified admissions are limited per address and in total, and a place is given back', async (t) => {
   const { streams, begin } = setUp()
   const full = { ok: false, code: 'keys_unavailable' }
   const ofNetwork = Array.from({ length: 8 }, (_, n) =>
@@ -256,13 +256,13 @@ test('a revocation reaches unverified admissions too: by pod, by review, by drai
   t.equal(isDrained, true)
 })
 
-test('nothing begins once a drain has', async (t) => {
+test('nothing begins after a drain has begun', async (t) => {
   const { streams } = setUp()
   await streams.drain(0, 0)
   t.strictSame(streams.begin(claimsOf('a'), ADDRESS), { ok: false, code: 'draining' })
 })
 
-test('only streams count as having carried something', async (t) => {
+test('only streams are counted as having carried data', async (t) => {
   const { streams, begin } = setUp()
   begin('a')
   const live = begin('b')
@@ -271,7 +271,7 @@ test('only streams count as having carried something', async (t) => {
   t.equal([...streams.listCounts()].length, 1)
 })
 
-/** Streams that go as soon as they are told, and when they were. */
+/** Streams that go as soon as they are told to, and the times at which they were told. */
 const openObedient = ({ clock, begin }: ReturnType<typeof setUp>, count: number) => {
   const closedAt: number[] = []
   for (let n = 0; n < count; n += 1) {
@@ -323,7 +323,7 @@ test('a drain counts streams, not admissions that came to nothing', async (t) =>
   t.strictSame(await drained, { streams: 0 })
 })
 
-test('what does not go in a drain is destroyed after the grace, and not before', async (t) => {
+test('a stream that does not go in a drain is destroyed after the grace, not before', async (t) => {
   const { streams, clock, begin } = setUp()
   const stubborn = begin('a')
   const { seen, stream } = fakeStream()
@@ -343,7 +343,7 @@ test('what does not go in a drain is destroyed after the grace, and not before',
   t.equal(seen.destroys, 1)
 })
 
-test('a drain of nothing is over at once', async (t) => {
+test('a drain without streams is over at once', async (t) => {
   const { streams, clock } = setUp()
   await streams.drain(20_000, 5000)
   t.equal(clock.pending, 0)

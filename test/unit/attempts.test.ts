@@ -1,4 +1,4 @@
-/** Who pays for a failed attempt, what a pending socket is counted under, and what is forgotten in the end. */
+/** Who pays for a failed attempt, what a pending socket counts against, and what is forgotten in the end. */
 
 import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
@@ -72,19 +72,19 @@ test('before a signature the address pays, after it the pod, which others may sh
   const neighbour = { podUid: 'another' } as Claims
   t.equal(attempts.mayContinue({ claims: neighbour, address: POD_ADDRESS }), true)
   fail('worker_gone', POD_ADDRESS, { claimed: CLAIMS }, BURST)
-  t.equal(attempts.mayStart(POD_ADDRESS), false, 'claims that nobody has signed are no pod')
+  t.equal(attempts.mayStart(POD_ADDRESS), false, 'unsigned claims do not count as a pod')
 })
 
-test('a token shown from another address is charged there, so that a thief locks no pod out', async (t) => {
+test('a token shown from another address is charged to that address, so that a thief cannot lock a pod out', async (t) => {
   const { attempts, fail, mayContinue } = setUp()
   fail('source_address_mismatch', '10.0.0.66', SIGNED, 2 * BURST)
   t.equal(attempts.mayStart('10.0.0.66'), false)
   t.equal(mayContinue(), true, 'the pod goes on')
   fail('worker_gone', POD_ADDRESS, SIGNED, BURST)
-  t.equal(mayContinue('10.0.0.66'), true, 'nor is its penalty any one else’s')
+  t.equal(mayContinue('10.0.0.66'), true, 'nor does anyone else pay its penalty')
 })
 
-test('attempts that were begun together are all charged, and the debt has an end', async (t) => {
+test('attempts that begin together are all charged, and the debt is bounded', async (t) => {
   const { attempts, clock, fail } = setUp()
   fail('worker_gone', '10.0.0.66', {}, 100)
   clock.advance(BURST * 1000 + 999)
@@ -95,7 +95,7 @@ test('attempts that were begun together are all charged, and the debt has an end
   t.equal(attempts.mayStart('10.0.0.66'), true, 'being asked to wait makes no wait longer')
 })
 
-test('a pod that only comes and goes is charged, and one whose stream ends for another reason is not', async (t) => {
+test('a pod that only comes and goes is charged; a pod whose stream ends for another reason is not', async (t) => {
   const { attempts, clock, mayContinue } = setUp()
   for (const code of ['gateway_gone', 'draining', 'pod_deleted', 'session_age_exceeded'] as const) {
     for (let n = 0; n < 2 * BURST; n += 1) attempts.ended(code, 0, CLAIMS)
@@ -117,7 +117,7 @@ test('a peer that was gone before we looked is neither charged nor recorded', as
   t.strictSame(recorded, [])
 })
 
-test('an IPv6 network has one budget, an IPv4 address its own', async (t) => {
+test('an IPv6 network has one budget, and so has each IPv4 address', async (t) => {
   const { attempts, fail } = setUp()
   for (let n = 0; n < BURST; n += 1) fail('token_expired', `2001:db8:1:2::${n}`)
   t.equal(attempts.mayStart('2001:db8:1:2:ffff::1'), false)
@@ -127,7 +127,7 @@ test('an IPv6 network has one budget, an IPv4 address its own', async (t) => {
   t.equal(attempts.mayStart('10.0.0.2'), true)
 })
 
-test('a pod does not pay for the others in its network, nor they for it', async (t) => {
+test('a pod does not pay for other pods in its network, nor they for it', async (t) => {
   const { attempts, fail } = setUp()
   const [first = '', second = ''] = POD_ADDRESSES
   const stranger = '2001:db8:1:2::13'
@@ -213,7 +213,7 @@ test('two connections with one peer address and port, to two of our addresses, a
   t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
 })
 
-test('the socket inside TLS is known by its ends as the one that was accepted', async (t) => {
+test('the socket inside TLS is recognized by its ends as the accepted one', async (t) => {
   const { accept, clock, pending } = setUpPending()
   t.ok(accept(socketOf({})))
   pending.settle(socketOf({}))
@@ -247,7 +247,7 @@ test('an IPv6 network has few pending sockets, whatever addresses it uses', asyn
   t.equal(pending.addressCount, 4)
 })
 
-test('the pods of one IPv6 network have their pending sockets each', async (t) => {
+test('each pod of an IPv6 network has its own limit of pending sockets', async (t) => {
   const { accept, pending } = setUpPending(1)
   const [first = '', second = ''] = POD_ADDRESSES
   const addresses = ['2001:db8:1:2::1', first, second, first]
@@ -281,7 +281,7 @@ test('where all places are taken, an address with few sockets displaces the one 
   t.equal(seen.timeouts, 9)
 })
 
-test('whatever becomes of them, nothing of ten thousand sockets is left', async (t) => {
+test('nothing is left of ten thousand sockets, however they end', async (t) => {
   const { accept, clock, pending } = setUpPending(3, 100)
   const open: Socket[] = []
   for (let n = 0; n < 10_000; n += 1) {
@@ -299,7 +299,7 @@ test('whatever becomes of them, nothing of ten thousand sockets is left', async 
   t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
 })
 
-test('who sent something and left unanswered is told of, and nobody else', async (t) => {
+test('a peer that sent something and left unanswered is reported, and nobody else', async (t) => {
   const { accept, pending, seen } = setUpPending(10)
   const silent = socketOf({ remotePort: 1 })
   const answered = socketOf({ remotePort: 2, bytesRead: 10 })

@@ -67,7 +67,7 @@ const setUp = (rules: Partial<AuthenticationRules> = {}) => {
 
 const outage = () => Promise.reject(new Fault('review_unavailable', 'down'))
 
-test('the cluster speaks first, and who spoke is known', async (t) => {
+test('the cluster is asked first, and the source of a verdict is known', async (t) => {
   const { authenticator, claims, identity, answers } = setUp()
   t.strictSame(
     await authenticator.authenticate('t', claims, 'verified'),
@@ -82,7 +82,7 @@ test('the cluster speaks first, and who spoke is known', async (t) => {
   t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('review_rejected'))
 })
 
-test('a local verdict needs to be chosen, a verified signature, an outage, and a watch not long lost', async (t) => {
+test('a local verdict needs the option, a verified signature, an outage and a watch lost only recently', async (t) => {
   const local = { onApiOutage: 'verify-locally' } as const
   type Circumstances = {
     readonly signature?: 'verified' | 'unavailable'
@@ -125,7 +125,7 @@ test('a local verdict says what the review would have said', async (t) => {
   )
 })
 
-test('an expired token is told at once, without a question, unless it is remembered', async (t) => {
+test('an expired token is refused at once, without a review, unless it is remembered', async (t) => {
   const { authenticator, claims, world, expire } = setUp()
   await authenticator.authenticate('t', claims, 'verified')
   expire()
@@ -133,7 +133,7 @@ test('an expired token is told at once, without a question, unless it is remembe
   t.equal(world.finds, 1)
 })
 
-test('a remembered token counts for its grace, verified, for its own pod, and to the second', async (t) => {
+test('a remembered token counts for its grace, to the second, if it is verified and shown by its own pod', async (t) => {
   const grace = { expiredTokenReconnectGraceMs: 600_000 }
   const remember = async () => {
     const parts = setUp(grace)
@@ -175,7 +175,7 @@ test('a remembered token counts for its grace, verified, for its own pod, and to
   )
 })
 
-test('only what the cluster has vouched for is remembered', async (t) => {
+test('only a token that the cluster has authenticated is remembered', async (t) => {
   const grace = { expiredTokenReconnectGraceMs: 600_000, onApiOutage: 'verify-locally' } as const
   const refused = setUp(grace)
   refused.answers(() => denied('review_rejected'))

@@ -28,11 +28,11 @@ test('a median of an even number of rounds lies between the middle two', async (
 test('a ratio compares what was measured in the same round', async (t) => {
   // Each round is twice as noisy as the one before, and in each we cost half as much.
   t.equal(ratio([1, 2, 4], [2, 4, 8]), 0.5)
-  // The two medians are equal; in most rounds we were dearer all the same.
+  // The two medians are equal, although in most rounds we cost more.
   t.equal(ratio([2, 4, 3], [1, 3, 4]), 4 / 3)
 })
 
-test('a target is met, missed, or said not to be measured', async (t) => {
+test('a target is met, missed or reported as not measured', async (t) => {
   const find = (results: readonly Result[], text: string) =>
     judge(results).find(({ target }) => target.includes(text))
   const beside = (ours: number) => [echo('sidecar', [ours]), echo('go', [10])]
@@ -42,7 +42,7 @@ test('a target is met, missed, or said not to be measured', async (t) => {
   t.match(find([], 'verdict cached'), { state: 'unmeasured' })
 })
 
-test('beside several peers the cheapest one counts', async (t) => {
+test('with several peers the cheapest one counts', async (t) => {
   const results = [
     echo('sidecar', [13]),
     echo('nginx-64k', [12]),
@@ -54,7 +54,7 @@ test('beside several peers the cheapest one counts', async (t) => {
 })
 
 test('the published page and plots are what the kept figures say', async (t) => {
-  // `node test/bench/render.ts` makes them anew.
+  // `node test/bench/render.ts` makes them again.
   const report = readReport(PERFORMANCE)
   const page = readFileSync(`${PERFORMANCE}README.md`, 'utf8')
   t.equal(page, fillPage(page, report))

@@ -1,4 +1,4 @@
-/** What the API server would not take is not taken here either, even under the cluster's own signature. */
+/** What the API server would refuse is refused here too, even with the cluster's own signature. */
 
 import { test } from 'tap'
 import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
@@ -33,7 +33,7 @@ const verdictOn = (token: string): string => {
   return verdict.ok ? 'ok' : verdict.code
 }
 const tokenOf = (claims: object) => encodeToken(HEADER, claims, () => Buffer.alloc(256, 255))
-/** A token whose head and body are these very texts. */
+/** A token whose header and body are exactly these texts. */
 const tokenOfText = (head: string, body: string | Buffer) =>
   [head, body, 'signature']
     .map((part) => (typeof part === 'string' ? Buffer.from(part) : part).toString('base64url'))
@@ -74,7 +74,7 @@ test('a token that two parsers could read differently is malformed', async (t) =
   }
 })
 
-test('members of the binding that are not read still have to be what a cluster writes', async (t) => {
+test('members of the binding that are not read must still be what a cluster writes', async (t) => {
   t.equal(verdictOn(tokenOf(bind({ warnafter: NOW_S }))), 'ok')
   t.equal(verdictOn(tokenOf(bind({ node: { name: 'node-1' } }))), 'ok')
   for (const changes of [
@@ -86,7 +86,7 @@ test('members of the binding that are not read still have to be what a cluster w
   }
 })
 
-test('a token has one spelling: no bits of a part that belong to no byte', async (t) => {
+test('a token has one spelling: its parts have no unused bits', async (t) => {
   for (const [part, name] of ['header', 'payload', 'signature'].entries()) {
     for (const rest of [1, 2]) {
       const pad = (bytes: Buffer) =>
@@ -111,7 +111,7 @@ test('a token has one spelling: no bits of a part that belong to no byte', async
   t.equal(verdictOn(`${header}.${payload}.AAAAA`), 'token_malformed', 'a length no bytes have')
 })
 
-test('no escape hides that a member stands twice, in the header or at any depth', async (t) => {
+test('no escape hides a duplicate member, in the header or at any depth', async (t) => {
   const head = JSON.stringify(HEADER)
   const body = JSON.stringify(CLAIMS)
   const extra = (members: string) => tokenOfText(head, `{${members},${body.slice(1)}`)

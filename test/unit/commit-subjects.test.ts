@@ -9,7 +9,7 @@ import { findObjection, listSubjects } from '../tools/commit-subjects.ts'
 
 const git = (cwd: string, ...args: readonly string[]): void => {
   const author = ['-c', 'user.name=a', '-c', 'user.email=a@b.example', '-c', 'commit.gpgsign=false']
-  // Nothing of the surroundings: under a hook of git, GIT_DIR would name the real repository.
+  // Nothing of the environment: in a git hook, GIT_DIR would name the real repository.
   const env = { PATH: process.env['PATH'], HOME: cwd }
   execFileSync('git', [...author, ...args], { cwd, env, stdio: 'pipe' })
 }

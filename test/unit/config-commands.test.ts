@@ -1,4 +1,4 @@
-/** What check-config, print-config and schema say and with which code they exit. */
+/** What check-config, print-config and schema print, and with which code they exit. */
 
 import { execFileSync } from 'node:child_process'
 import { chmodSync, writeFileSync } from 'node:fs'
@@ -44,7 +44,7 @@ const runWith = async (
   return { exitCode, stdout: out.join(''), stderr: err.join('') }
 }
 
-test('check-config says OK in one line, and warnings apart', async (t) => {
+test('check-config says OK in one line, and prints warnings separately', async (t) => {
   t.strictSame(await runWith(checkConfig, { 'config.yaml': WORKERS }), {
     exitCode: 0,
     stdout: 'OK: 1 identity allowed\n',
@@ -96,7 +96,7 @@ test('--set may be repeated', async (t) => {
   t.match(parse(stdout), { drain: { window: '3s' }, log: { level: 'warn' } })
 })
 
-test('print-config prints what loads again to the same configuration', async (t) => {
+test('print-config prints what loads as the same configuration again', async (t) => {
   const documents = [
     WORKERS,
     'k8sTrust: { enabled: false }',
@@ -252,7 +252,7 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
     }
   })
 
-  t.test('are told from defaults, which need not exist yet', async (it) => {
+  t.test('are distinguished from defaults, which need not exist yet', async (it) => {
     const load = (document: string) =>
       loadConfig({ file: 'f', env: {}, flags: [], readFile: () => document })
     const absent = () => {

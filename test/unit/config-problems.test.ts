@@ -1,4 +1,4 @@
-/** What is wrong with a configuration is told with its place and a hint, and quotes no value. */
+/** Problems of a configuration are reported with a place and a hint, and quote no value. */
 
 import { test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
@@ -30,7 +30,7 @@ test('unknown keys are problems with place and the nearest known name', async (t
   t.equal(({} as { a?: number }).a, undefined, 'no prototype was touched')
 })
 
-test('keys of strangers are made safe to print and short', async (t) => {
+test('unknown keys are shortened and made safe to print', async (t) => {
   const [first] = problemsOf({ file: `${WORKERS}"\\e[31m${'x'.repeat(500)}": 1` })
   t.match(first?.path, /^\?\[31mx+…$/)
   t.ok((first?.path.length ?? 999) < 80)

@@ -41,7 +41,7 @@ test('JSON is read as well, tabs and all', async (t) => {
   t.equal(load({ file }).config.log.level, 'debug')
 })
 
-test('a document that is no section is refused', async (t) => {
+test('a document that is not a section is refused', async (t) => {
   for (const file of ['[]', '3', 'text']) {
     t.match(problemsOf({ file }), [{ path: '', reason: /Expected a section/ }], file)
   }
@@ -106,14 +106,14 @@ test('variables that Kubernetes sets for Services are ignored', async (t) => {
   t.strictSame(problemsOf({ env }), [])
 })
 
-test('every option outside lists has one variable of its own', async (t) => {
+test('every option outside lists has its own variable', async (t) => {
   t.ok(OPTION_PATHS.length > 50)
   t.ok(OPTION_PATHS.includes('listen.tls.clientCaFile'))
   const variables = OPTION_PATHS.map((path) => path.replaceAll('.', '').toLowerCase())
   t.equal(new Set(variables).size, OPTION_PATHS.length)
 })
 
-test('the original document loads as it stands', async (t) => {
+test('the original document loads unchanged', async (t) => {
   const { config, warnings } = load({ file: ORIGINAL })
   t.equal(config.gateway.protocol, 'openclaw')
   t.equal(config.gateway.url, 'ws://127.0.0.1:18790')

@@ -250,7 +250,7 @@ test('an allow-list entry must be whole and grant something', async (t) => {
   ])
 })
 
-test('an empty or missing file leaves the allow-list to be named', async (t) => {
+test('with an empty or missing file the allow-list is still required', async (t) => {
   for (const file of ['', '# nothing\n', '{}', 'k8sTrust: {}', 'k8sTrust: { audiences: [a] }']) {
     t.match(
       problemsOf({ file }),
@@ -264,7 +264,7 @@ test('an empty or missing file leaves the allow-list to be named', async (t) => 
   )
 })
 
-test('the missing allow-list is reported beside other problems', async (t) => {
+test('the missing allow-list is reported along with other problems', async (t) => {
   const paths = problemsOf({ file: 'k8sTrust: { auditLog: 3 }\ndrain: { window: 1 }' }).map(
     ({ path }) => path,
   )
@@ -279,7 +279,7 @@ test('disabled trust needs no allow-list, but an explicit one is never empty', a
   ])
 })
 
-test('an allow-list that admits the whole cluster is warned of', async (t) => {
+test('an allow-list that admits the whole cluster gets a warning', async (t) => {
   const list = (namespace: string, serviceAccount: string) =>
     load({
       flags: [`k8sTrust.allowedIdentities=${JSON.stringify([{ namespace, serviceAccount }])}`],
@@ -289,7 +289,7 @@ test('an allow-list that admits the whole cluster is warned of', async (t) => {
   t.strictSame(list('openclaw', '*').warnings, [])
 })
 
-test('a remote gateway is possible only when it is asked for', async (t) => {
+test('a remote gateway needs an explicit option', async (t) => {
   const flags = ['gateway.url=ws://10.0.0.1:18443', 'gateway.allowRemoteGateway=true']
   t.equal(load({ flags }).config.gateway.url, 'ws://10.0.0.1:18443')
   t.match(

@@ -27,7 +27,7 @@ test('a token is found in each of its four places, whatever the case of the name
   }
 })
 
-test('no credential is not an error of its own', async (t) => {
+test('a missing credential is not an error by itself', async (t) => {
   t.strictSame(find('Host', 'x', 'Sec-WebSocket-Protocol', 'chat'), { ok: true, value: undefined })
 })
 
@@ -47,7 +47,7 @@ test('two credentials, or one repeated, are refused even where they are the same
   }
 })
 
-test('what is shown but is no token is refused', async (t) => {
+test('a credential that is not a token is refused', async (t) => {
   const values: readonly (readonly [string, string])[] = [
     ['Authorization', 'Basic dXNlcjpwYXNz'],
     ['Authorization', 'Bearer'],
@@ -60,7 +60,7 @@ test('what is shown but is no token is refused', async (t) => {
     ['Sec-WebSocket-Protocol', BEARER_SUBPROTOCOL],
     ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}a+b/`],
     ['Sec-WebSocket-Protocol', offer('a\r\nX-Injected: 1')],
-    // The same byte as in `YQ`, in another spelling; then a length no bytes have.
+    // The same byte as in `YQ`, in another spelling; then a length that no encoding has.
     ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YR`],
     ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YWFhY`],
     ['Sec-WebSocket-Protocol', `${BEARER_SUBPROTOCOL}YQ==`],

@@ -11,7 +11,7 @@ const rows = dashboard.panels.filter(({ type }) => type === 'row')
 const panels = dashboard.panels.filter(({ type }) => type !== 'row')
 const queries = panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
 
-test('it keeps its address, and no database knows it yet', async (t) => {
+test('it keeps its address, and has no database id yet', async (t) => {
   t.equal(dashboard.uid, 'openclaw-auth-sidecar')
   t.equal(dashboard.id, null)
   t.ok(dashboard.schemaVersion >= 39)
@@ -35,13 +35,13 @@ test('every panel has a title, a description, a unit and queries', async (t) => 
   }
 })
 
-test('the rows are there in order, and no panel lies on another', async (t) => {
+test('the rows are in order, and no panel overlaps another', async (t) => {
   t.strictSame(
     rows.map(({ title }) => title),
     ROWS,
   )
   const ids = dashboard.panels.map(({ id }) => id)
-  t.equal(new Set(ids).size, ids.length, 'ids are told apart')
+  t.equal(new Set(ids).size, ids.length, 'ids are distinguished')
   for (const panel of dashboard.panels) {
     t.ok(panel.gridPos.x + panel.gridPos.w <= GRID_COLUMNS, panel.title)
     const under = dashboard.panels.filter((other) => other.id !== panel.id && isOn(panel, other))
@@ -78,7 +78,7 @@ test('every query keeps to the chosen namespace and pod', async (t) => {
   }
 })
 
-test('the three queries of the original document are kept, the first one mended', async (t) => {
+test('the three queries of the original document are kept, the first one corrected', async (t) => {
   const plain = queries.map((expr) =>
     expr.replaceAll(/,?(namespace|pod)=~"\$\w+"/g, '').replaceAll(/\{\}|\s+/g, ''),
   )

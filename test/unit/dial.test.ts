@@ -17,7 +17,7 @@ const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 /** The example of RFC 6455 §1.3, for exactly this key. */
 const ACCEPT = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
 
-/** A gateway that says `answer` once it has read a request head, and keeps what it was told. */
+/** A gateway that sends `answer` once it has read a request head, and keeps what it received. */
 async function gateway(t: Test, answer: (socket: Socket) => void) {
   const requests: string[] = []
   const closed = Promise.withResolvers<void>()
@@ -104,7 +104,7 @@ test('bytes that come after the answer wait in the socket', async (t) => {
   socket.destroy()
 })
 
-test('a real WebSocket server is dialed, and answers the subprotocol asked for', async (t) => {
+test('a real WebSocket server is dialed, and answers with the subprotocol asked for', async (t) => {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
   t.teardown(() => server.close())
   await once(server, 'listening')
@@ -119,7 +119,7 @@ test('a real WebSocket server is dialed, and answers the subprotocol asked for',
   socket.destroy()
 })
 
-test('of several subprotocols the gateway may choose any or none, in its very spelling', async (t) => {
+test('the gateway may choose any one of several subprotocols, exactly as spelled, or none', async (t) => {
   const choose = async (lines: readonly string[]) => {
     const { url, requests } = await gateway(t, (socket) =>
       socket.write(response([...GOOD, ...lines])),
@@ -220,8 +220,8 @@ test('a gateway that listens nowhere is unreachable', async (t) => {
   const { port } = server.address() as AddressInfo
   server.close()
   await once(server, 'close')
-  const dialed = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
-  await t.rejects(dialed, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialing = dialGateway(optionsFor(new URL(`ws://127.0.0.1:${port}/`)))
+  await t.rejects(dialing, { name: 'Fault', code: 'gateway_unreachable' })
 })
 
 test('a gateway that hangs up without an answer is unreachable', async (t) => {
@@ -235,13 +235,13 @@ test('a gateway that hangs up without an answer is unreachable', async (t) => {
   }
 })
 
-test('the deadline covers the answer, were it under way', async (t) => {
+test('the deadline covers the answer, even one under way', async (t) => {
   const clock = new FakeClock()
   const { url, closed } = await gateway(t, (socket) => {
     socket.write('HTTP/1.1 101 Swi', () => clock.advance(5000))
   })
-  const dialed = dialGateway(optionsFor(url, { clock }))
-  await t.rejects(dialed, { name: 'Fault', code: 'gateway_unreachable' })
+  const dialing = dialGateway(optionsFor(url, { clock }))
+  await t.rejects(dialing, { name: 'Fault', code: 'gateway_unreachable' })
   await closed
   t.equal(clock.pending, 0)
 })
@@ -252,8 +252,8 @@ test('an abort drops the socket and rejects with its reason', async (t) => {
   const { url, closed } = await gateway(t, () => controller.abort(reason))
   const clock = new FakeClock()
   const { signal } = controller
-  const dialed = dialGateway(optionsFor(url, { clock, signal }))
-  await t.rejects(dialed, reason)
+  const dialing = dialGateway(optionsFor(url, { clock, signal }))
+  await t.rejects(dialing, reason)
   await closed
   t.equal(clock.pending, 0)
 })
@@ -273,7 +273,7 @@ test('TLS is not pretended', async (t) => {
   await t.rejects(dialGateway(optionsFor(url)), /must use ws:/)
 })
 
-test('the socket is told of before it connects, while it has an error listener', async (t) => {
+test('the socket is reported before it connects, when it has an error listener', async (t) => {
   const { url } = await gateway(t, () => {})
   const seen: Socket[] = []
   const dial = dialGateway(

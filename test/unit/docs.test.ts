@@ -22,7 +22,7 @@ const pages = documents
   .map(({ text }) => text)
   .join('\n')
 
-/** What a pattern's first group finds in any of the documents, and where. */
+/** What a pattern's first group matches in the documents, and where. */
 const findAll = (pattern: RegExp) =>
   documents.flatMap(({ path, text }) =>
     [...text.matchAll(pattern)].map(([, found = '']) => ({ path, found })),
@@ -47,7 +47,7 @@ test('every file of the tests that is named exists', async (t) => {
   )
 })
 
-test('every proof in a table of attacks is a test of that name in that file', async (t) => {
+test('every proof in a table of attacks names a test in that file', async (t) => {
   const tables = ['docs/security.md', 'SECURITY.md'].map((path) => {
     const proofs = [...read(path).matchAll(/`(test\/[^`]+)`((?:,? "[^"]+")+)/g)]
     t.ok(proofs.length > 0, path)
@@ -103,7 +103,7 @@ test('the light and the dark picture differ in their colors alone', async (t) =>
   t.equal(uncolored(light), uncolored(dark))
 })
 
-test('the documents quote in the way of the language they are written in', async (t) => {
+test('the documents use the quotation marks of their language', async (t) => {
   const quoting = [...documents, { path: 'CONTRIBUTING.md', text: read('CONTRIBUTING.md') }]
   t.strictSame(
     quoting.filter(({ text }) => /[«»]/.test(text)).map(({ path }) => path),

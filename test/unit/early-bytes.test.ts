@@ -11,7 +11,7 @@ import { runInNewContext } from 'node:vm'
 import { test, type Test } from 'tap'
 import { EarlyBytes } from '@openclaw-k8s/auth-sidecar/edge/early-bytes.ts'
 import { createAuthority } from '../kit/authority.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -20,7 +20,7 @@ const EMPTY = Buffer.alloc(0)
 const HIGH_WATER_MARK = 65_536
 const SIZES = [1, 2, 7, 1000, 1024, 30_000, 65_535, 65_536, 65_537, 100_000]
 
-/** Bytes of which no two stretches are alike. */
+/** Bytes in which no two stretches are alike. */
 const numbered = (size: number): Buffer => {
   const bytes = Buffer.alloc(size + 4)
   for (let at = 0; at < size; at += 4) bytes.writeUInt32BE(at, at)
@@ -47,7 +47,7 @@ const sourceOf = (bytes: Buffer, size: number) => {
       setImmediate(receive)
     },
   })
-  // Node reads from the accept on, whether anybody listens or not.
+  // Node reads from the moment of the accept, whether anybody listens or not.
   setImmediate(receive)
   return { socket, received: () => at }
 }
@@ -80,7 +80,7 @@ for (const total of [1, 65_535, 65_536, 150_000]) {
   })
 }
 
-test('a stop and another start lose nothing and change no order', async (t) => {
+test('a stop and a second start lose nothing and keep the order', async (t) => {
   const bytes = numbered(150_000)
   for (const size of SIZES) {
     const { socket } = sourceOf(bytes, size)
@@ -179,7 +179,7 @@ for (const [name, isTls] of [
     client.write(bytes.subarray(0, 1))
     client.write(bytes.subarray(1, 5000))
     client.end(bytes.subarray(5000))
-    await until(() => socket.readableLength >= HIGH_WATER_MARK)
+    await waitUntil(() => socket.readableLength >= HIGH_WATER_MARK)
     for (let n = 0; n < 20; n += 1) await turn()
     t.equal(early.held.length, 0, 'everything is back in the socket')
     t.ok(socket.readableLength <= 3 * HIGH_WATER_MARK, `${socket.readableLength} bytes`)

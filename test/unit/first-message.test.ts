@@ -30,7 +30,7 @@ const frame = (first: number, payload: string | Buffer): Buffer => {
   return Buffer.concat([Buffer.from([first, ...size, 0, 0, 0, 0]), bytes])
 }
 
-/** Feeds `bytes` in pieces until an answer is more than `more`. */
+/** Feeds `bytes` in pieces until an answer is something other than `more`. */
 function read(bytes: Buffer, size = bytes.length, bytesMax = 65_536): FirstMessage {
   const reader = new FirstMessageReader({ masked, bytesMax })
   const replies: Buffer[] = []
@@ -45,7 +45,7 @@ function read(bytes: Buffer, size = bytes.length, bytesMax = 65_536): FirstMessa
   return { kind: 'more', reply: Buffer.concat(replies) }
 }
 
-test('a message is read however it is cut, and the rest is handed back', async (t) => {
+test('a message is read however it is split, and the rest is handed back', async (t) => {
   const rest = Buffer.from('whatever follows, were it no frame at all')
   const text = `{"type":"connect.request","p":"${'ü'.repeat(200)}"}`
   const bytes = Buffer.concat([textFrame(text, { masked }), rest])
@@ -73,7 +73,7 @@ test('fragments are put together, and pings between them answered', async (t) =>
   }
 })
 
-test('a character cut by a fragment is whole again', async (t) => {
+test('a character split between fragments is put together again', async (t) => {
   const euro = Buffer.from('€')
   const bytes = Buffer.concat([frame(0x01, euro.subarray(0, 1)), frame(0x80, euro.subarray(1))])
   t.match(read(bytes), { kind: 'message', text: '€' })
@@ -93,7 +93,7 @@ test('a close frame ends the reading and is answered with its status', async (t)
   t.match(read(frame(0x88, '')), { kind: 'closed', reply: Buffer.from([0x88, 0]) })
 })
 
-test('a status that must not stand in a close frame is refused, not sent back', async (t) => {
+test('a status that is not allowed in a close frame is refused, not sent back', async (t) => {
   for (const code of [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535]) {
     const bytes = closeFrame({ code, reason: 'x', masked })
     const violation = { kind: 'violation', code: 'framing_violation', reply: Buffer.alloc(0) }
@@ -140,7 +140,7 @@ for (const [name, [bytes, code]] of Object.entries(VIOLATIONS)) {
   })
 }
 
-test('the limit is exact, counts headers, and is told by the header alone', async (t) => {
+test('the limit is exact, counts headers, and is applied on the header alone', async (t) => {
   const bytes = textFrame('x'.repeat(1000), { masked })
   t.equal(read(bytes, 100, bytes.length).kind, 'message')
   const over = { kind: 'violation', code: 'frame_too_large' }
@@ -168,7 +168,7 @@ const heldBytes = (count: number, make: () => unknown): number => {
   return (usedBytes() - before) / held.length
 }
 
-/** The first collection finds the garbage, the second has freed what is outside of the heap. */
+/** The first collection finds the garbage; after the second, memory outside the heap is free too. */
 const usedBytes = (): number => {
   collect()
   collect()
@@ -197,7 +197,7 @@ for (const [name, build] of Object.entries(UNFINISHED)) {
       const held = heldBytes(10, () => {
         const reader = new FirstMessageReader({ masked, bytesMax })
         for (let at = 0; at < bytes.length; at += size) {
-          // As from a socket: each chunk has memory of its own.
+          // As from a socket: each chunk has its own memory.
           const { kind } = reader.push(Buffer.from(bytes.subarray(at, at + size)))
           if (kind !== 'more') throw new Error(kind)
         }
@@ -232,7 +232,7 @@ test("a gateway's message is read unmasked, and its pings answered masked", asyn
   t.match(reader.push(textFrame('hello', { masked: false })), { kind: 'message', text: 'hello' })
 })
 
-test('a frame of our own takes the shortest length and the mask it is given', async (t) => {
+test('a frame of ours has the shortest length form and the given mask', async (t) => {
   const mask = Buffer.from([1, 2, 3, 4])
   t.same(textFrame('abcde', { masked, mask }), Buffer.from('8185010203046060606064', 'hex'))
   t.same([...textFrame('x'.repeat(125), { masked: false }).subarray(0, 2)], [0x81, 125])
@@ -275,7 +275,7 @@ test('a first message holds at most 3072 values, whatever they are', async (t) =
   }
 })
 
-test('a member list of a node is refused for one bad item, at either end', async (t) => {
+test('a list of a node is refused for one bad item, first or last', async (t) => {
   const params = {
     minProtocol: 4,
     maxProtocol: 4,

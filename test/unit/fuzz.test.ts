@@ -25,10 +25,10 @@ for (const { name, open } of PURE_TARGETS) {
   }
 }
 
-/** The one the runner itself is tried with. */
+/** The target that the runner itself is tested with. */
 const PLANTED_PROMISE = 'every part of an accepted token encodes back to itself'
 
-/** Subjects with a fault each, and the promise that has to notice it. */
+/** Subjects with one fault each, and the promise that must notice it. */
 const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string]>> = {
   'a scanner that drops the last byte of a chunk': [
     framesTarget((chunks, masked) =>
@@ -46,11 +46,11 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
       if (out.length > 40) out.writeUInt8(out.readUInt8(40) ^ 1, 40)
       return relayed
     }),
-    'what is relayed is the start of what came',
+    'what is relayed is a prefix of what arrived',
   ],
   'a scanner that relays everything': [
     framesTarget((chunks, masked) => ({ ...relay(chunks, masked), out: Buffer.concat(chunks) })),
-    'nothing is relayed that ws refuses, and both count alike',
+    'nothing that ws refuses is relayed, and both count alike',
   ],
   'a scanner that refuses pings': [
     framesTarget((chunks, masked) => {
@@ -58,7 +58,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
       const isPing = relayed.out[0] === 0x89
       return isPing ? { ...relayed, out: Buffer.alloc(0), violation: 'framing_violation' } : relayed
     }),
-    'nothing is refused that ws takes, but for what is stricter by design',
+    'nothing that ws accepts is refused, except what is stricter by design',
   ],
   'a scanner that finds every close reason broken': [
     framesTarget((chunks, masked) => {
@@ -66,7 +66,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
       const isClose = relayed.out[0] === 0x88
       return isClose ? { ...relayed, out: Buffer.alloc(0), violation: 'invalid_utf8' } : relayed
     }),
-    'nothing is refused that ws takes, but for what is stricter by design',
+    'nothing that ws accepts is refused, except what is stricter by design',
   ],
   'a scanner that stops after four frames': [
     framesTarget((chunks, masked) => {
@@ -98,7 +98,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
   ],
   'a reader that waits for ever': [
     firstMessageTarget(() => ({ kind: 'more', reply: Buffer.alloc(0) })),
-    'what is refused, waited for or closed is so for ws too',
+    'ws refuses, waits for and closes the same inputs',
   ],
   'a reader that answers no ping': [
     firstMessageTarget((chunks, masked) => ({
@@ -121,7 +121,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
   ],
   'claims of which the last one counts': [
     claimsTarget(readLeniently),
-    'no member stands twice in an accepted token, however it is spelt',
+    'an accepted token has no duplicate member, however it is spelled',
   ],
   'base64url of any spelling': [
     claimsTarget(readLeniently),
@@ -135,7 +135,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
     claimsTarget(() => {
       throw new TypeError('unreadable')
     }),
-    'any text at all has a verdict',
+    'any text has a verdict',
   ],
   'a connect that keeps the role of the worker': [
     openclawTarget((options) =>
@@ -153,7 +153,7 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
         `"role":"node","workerDevice":${JSON.stringify(options.request.params.device ?? 0)}`,
       ),
     ),
-    'nothing the sidecar has not looked at is in a rebuilt connect',
+    'a rebuilt connect holds nothing that the sidecar has not checked',
   ],
   'a connect that allows every command': [
     openclawTarget((options) => gatewayConnectFrame({ ...options, allowedCommands: ['*'] })),
@@ -170,14 +170,14 @@ const PLANTED: Readonly<Record<string, readonly [target: Target, promise: string
       if (options.flags.length > 1) throw new TypeError('not a section')
       return loadConfig(options)
     }),
-    'whatever is written is a configuration or a ConfigError',
+    'any text is a configuration or a ConfigError',
   ],
   'a configuration with a prototype of its own': [
     configTarget((options) => {
       const loaded = loadConfig(options)
       return { ...loaded, config: Object.assign(Object.create({ enabled: true }), loaded.config) }
     }),
-    'no text changes a prototype, or gives an option one of its own',
+    'no text changes a prototype, or gives an option its own',
   ],
   'a configuration that lets any gateway in': [
     configTarget((options) => {
@@ -225,7 +225,7 @@ type LenientClaims = {
   }
 }
 
-/** What a reader does that leaves everything to Node. */
+/** How a reader behaves that leaves everything to Node. */
 function readLeniently(token: string) {
   const body = token.split('.')[1] ?? ''
   const read: unknown = parseLeniently(Buffer.from(body, 'base64url').toString())
@@ -286,21 +286,21 @@ test('a broken promise ends the run with its seed, its input and the way to repl
   const [, path = ''] = /--path (\S+)$/.exec(replay) ?? []
   const again = await play(['--promise', PLANTED_PROMISE, '--seed', '4711', '--path', path])
   t.equal(again.exitCode, EXIT.failed)
-  t.match(again.text, /^not ok claims: 1 inputs/m, 'the one input is tried, and no other')
+  t.match(again.text, /^not ok claims: 1 inputs/m, 'only that one input is tried')
 
-  const held = await play(['--seconds', '2', '--promise', 'any text at all has a verdict'])
+  const held = await play(['--seconds', '2', '--promise', 'any text has a verdict'])
   t.equal(held.exitCode, EXIT.ok)
   t.match(held.text, /^1 passed, 0 failed, 0 skipped\n$/m)
 
   const uncaught = await play(
-    ['--seconds', '2', '--promise', 'any text at all has a verdict'],
+    ['--seconds', '2', '--promise', 'any text has a verdict'],
     [new Error('ECONNRESET')],
   )
   t.equal(uncaught.exitCode, EXIT.failed)
   t.match(uncaught.text, /nobody caught: ECONNRESET/)
 })
 
-test('what there is nothing to try of is not passed', async (t) => {
+test('a target with nothing to try does not pass', async (t) => {
   for (const argv of [
     ['--target', 'none'],
     ['--seconds', '1', '--promise', 'none'],

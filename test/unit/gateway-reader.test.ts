@@ -5,7 +5,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { test, type Test } from 'tap'
 import { GatewayReader, ReadMemory } from '@openclaw-k8s/auth-sidecar/tunnel/gateway-reader.ts'
 
-/** A peer, and a reader of what it sends whose sink keeps everything queued until it is let go. */
+/** A peer, and a reader of what it sends, whose sink queues everything until it is released. */
 async function readerOf(t: Test, memory: ReadMemory) {
   const server = createServer()
   server.listen(0, '127.0.0.1')
@@ -54,7 +54,7 @@ async function readerOf(t: Test, memory: ReadMemory) {
 
 const filled = (size: number, value: number): Buffer => Buffer.alloc(size, value)
 
-test('a small read that a write holds survives the reads of other sockets', async (t) => {
+test('a small read held by a write survives the reads of other sockets', async (t) => {
   const memory = new ReadMemory()
   const [one, other] = [await readerOf(t, memory), await readerOf(t, memory)]
   for (const each of [one, other]) {
@@ -72,7 +72,7 @@ test('a small read that a write holds survives the reads of other sockets', asyn
   one.drain()
 })
 
-test('a large read that a write holds survives the next ones of its own socket', async (t) => {
+test('a large read held by a write survives the next reads of the same socket', async (t) => {
   const one = await readerOf(t, new ReadMemory())
   one.start()
   one.socket.resume()
@@ -92,7 +92,7 @@ test('a large read that a write holds survives the next ones of its own socket',
   t.ok(one.queued().equals(filled(80_000, 7)))
 })
 
-test('until it is started, and while something waits in the stream, all comes out of the stream', async (t) => {
+test('everything comes out of the stream until the reader is started and the stream is empty', async (t) => {
   const one = await readerOf(t, new ReadMemory())
   one.socket.removeAllListeners('data')
   one.socket.pause()
@@ -111,7 +111,7 @@ test('until it is started, and while something waits in the stream, all comes ou
   t.equal(one.queued().length, 0)
 })
 
-test('memory of their own is lent to a bounded number of sockets, and comes back', async (t) => {
+test('a bounded number of sockets is lent private memory, and gives it back', async (t) => {
   const memory = new ReadMemory()
   const lent = []
   for (let own = memory.lend(); own !== undefined; own = memory.lend()) lent.push(own)

@@ -42,7 +42,7 @@ tap.test(
   },
 )
 
-tap.test('a connect that does not hold is refused with its code and closed 1008', async (t) => {
+tap.test('a connect that fails a check is refused with its code and closed 1008', async (t) => {
   const stub = await start(t, openclaw)
   type Params = ReturnType<typeof nodeConnect>
   type Case = readonly [string, ConnectOptions, ((params: Params) => unknown)?]
@@ -102,8 +102,8 @@ const CAPTURED_TOKEN = [
   'bGFiLXNpZ25hdHVyZQ',
 ].join('.')
 
-tap.test('what a real node signed is proven, and nothing else', (t) => {
-  // Captured from openclaw 2026.9.6; the token is a lab's.
+tap.test('the proof of a real node is accepted, and nothing else', (t) => {
+  // Captured from openclaw 2026.9.6; the token comes from a lab.
   const nonce = '3053f0ae-3521-4bc7-8b4a-28728ddf5727'
   const signedAt = 1_795_394_171_327
   const params = {
@@ -134,26 +134,29 @@ tap.test('what a real node signed is proven, and nothing else', (t) => {
   t.end()
 })
 
-tap.test('a first message that is no connect closes 1008, one over 64 KiB 1009', async (t) => {
-  const stub = await start(t, openclaw)
-  type Challenge = Parameters<typeof nodeConnect>[0]
-  // Each would be let in but for the one thing that is wrong with it.
-  const firsts: readonly (readonly [number, (challenge: Challenge) => string | Buffer])[] = [
-    [1008, () => 'not json'],
-    [1008, () => '[]'],
-    [1008, (challenge) => Buffer.from(requestFrame('1', 'connect', nodeConnect(challenge)))],
-    [1008, (challenge) => requestFrame('1', 'health', nodeConnect(challenge))],
-    [1009, (challenge) => requestFrame('1', 'connect', nodeConnect(challenge)).padEnd(65_537)],
-  ]
-  for (const [code, makeFirst] of firsts) {
-    const node = await openNode(stub)
-    node.ws.send(makeFirst(node.challenge))
-    t.equal((await node.closed).code, code)
-  }
-  const largest = await openNode(stub)
-  largest.ws.send(requestFrame('1', 'connect', nodeConnect(largest.challenge)).padEnd(65_536))
-  t.match(await largest.nextFrame(), { ok: true })
-})
+tap.test(
+  'a first message that is not a connect closes 1008, one over 64 KiB closes 1009',
+  async (t) => {
+    const stub = await start(t, openclaw)
+    type Challenge = Parameters<typeof nodeConnect>[0]
+    // Each would be let in except for the one thing that is wrong with it.
+    const firsts: readonly (readonly [number, (challenge: Challenge) => string | Buffer])[] = [
+      [1008, () => 'not json'],
+      [1008, () => '[]'],
+      [1008, (challenge) => Buffer.from(requestFrame('1', 'connect', nodeConnect(challenge)))],
+      [1008, (challenge) => requestFrame('1', 'health', nodeConnect(challenge))],
+      [1009, (challenge) => requestFrame('1', 'connect', nodeConnect(challenge)).padEnd(65_537)],
+    ]
+    for (const [code, makeFirst] of firsts) {
+      const node = await openNode(stub)
+      node.ws.send(makeFirst(node.challenge))
+      t.equal((await node.closed).code, code)
+    }
+    const largest = await openNode(stub)
+    largest.ws.send(requestFrame('1', 'connect', nodeConnect(largest.challenge)).padEnd(65_536))
+    t.match(await largest.nextFrame(), { ok: true })
+  },
+)
 
 tap.test('a peer that sends no connect in 15 s is closed 1008', async (t) => {
   const timers: { ms: number; due: () => void; isStopped: boolean }[] = []
@@ -227,7 +230,7 @@ tap.test('an invocation ends with its connection and with its deadline', async (
   await t.rejects(orphan, { message: /closed/ })
 })
 
-tap.test('a tick goes to those who said hello, on demand only', async (t) => {
+tap.test('a tick goes only to clients that said hello, and only on demand', async (t) => {
   const stub = await start(t, openclaw)
   const pending = await openNode(stub)
   const node = await openReadyNode(stub)

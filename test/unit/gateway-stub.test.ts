@@ -1,4 +1,4 @@
-/** The gateway stub keeps its word: it echoes, records truly, and leaves when it is told. */
+/** The gateway stub is reliable: it echoes, records what happened, and leaves when it is told to. */
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -18,7 +18,7 @@ import {
   openReadyNode,
 } from '../kit/stub-clients.ts'
 
-tap.test('an echo is byte-exact and keeps text text and binary binary', async (t) => {
+tap.test('an echo is byte-exact and stays text or binary', async (t) => {
   const stub = await start(t)
   const client = open(stub)
   await client.opened
@@ -107,7 +107,7 @@ tap.test('a message of exactly the limit passes, one byte more closes 1009', asy
   t.equal((await client.nextMessage()).data.length, 1000)
   client.ws.send(Buffer.alloc(1001))
   t.equal((await client.closed).code, 1009)
-  // What is still under way must be read to its end, or a reset overtakes the close frame.
+  // What is still in flight must be read to its end, or a reset overtakes the close frame.
   const bulky = open(stub)
   await bulky.opened
   const taken = new Promise((resolve) => bulky.ws.send(Buffer.alloc(20_000_000), resolve))
@@ -127,7 +127,7 @@ tap.test('a closed stub closes its connections 1012, ends all waits and its port
   const stub = await startGatewayStub()
   const client = open(stub)
   await client.opened
-  stub.setBehaviour('stall')
+  stub.setBehavior('stall')
   await openRaw(stub)
   const wait = stub.waitForHandshake()
   await stub.close()
@@ -228,7 +228,7 @@ tap.test('help exits 0; bad flags 64; an unreadable token file 78; a taken port 
     [['--port', 'x'], 64],
     [['--port', '65536'], 64],
     [['--mode', 'other'], 64],
-    [['--behaviour', 'toString'], 64],
+    [['--behavior', 'toString'], 64],
     [['--unknown'], 64],
     [['surplus'], 64],
     [['--port', '0', '--token-file', '/nonexistent'], 78],

@@ -78,7 +78,7 @@ test('the request carries exactly the listed headers, each once', async (t) => {
   t.equal(new Set(names).size, names.length)
 })
 
-test('what is not known is left out, and the scopes are still there, empty', async (t) => {
+test('unknown fields are left out, but the scopes are present and empty', async (t) => {
   const { names, text } = build({
     identity: { ...identity, nodeName: undefined, credentialId: undefined },
     userAgent: undefined,
@@ -127,7 +127,7 @@ test('no request is built without the address of the worker', async (t) => {
   }
 })
 
-test('what the client words uncleanly is left out, and nothing is smuggled', async (t) => {
+test('malformed values of the client are left out, and nothing is smuggled', async (t) => {
   const smuggled = 'x\r\nX-Forwarded-For: 127.0.0.1'
   const unclean: Record<string, Partial<UpstreamRequestOptions>[]> = {
     'User-Agent': [
@@ -172,7 +172,7 @@ test('clean values of the client pass up to their limits', async (t) => {
   t.equal(valueOf({ subprotocols }, 'Sec-WebSocket-Protocol'), 'b, a')
 })
 
-test('a value of our own that cannot be a header is a bug', async (t) => {
+test('a value of ours that cannot be a header is a bug', async (t) => {
   const unclean: Partial<UpstreamRequestOptions>[] = [
     { role: 'node\r\nX-OpenClaw-Scopes: operator.admin' },
     { assertion: 'a\nb' },
@@ -188,7 +188,7 @@ test('a value of our own that cannot be a header is a bug', async (t) => {
   for (const changes of unclean) t.throws(() => build(changes), Error, JSON.stringify(changes))
 })
 
-test('the forwarded host is the name that is given, in every form of a host', async (t) => {
+test('the forwarded host is the given name, in every form of a host', async (t) => {
   for (const forwardedHost of ['gateway.example', '10.0.0.1:18443', '[fd00::1]', '[fd00::1]:1']) {
     t.equal(valueOf({ forwardedHost }, 'X-Forwarded-Host'), forwardedHost)
   }

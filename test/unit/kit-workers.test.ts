@@ -1,4 +1,4 @@
-/** The fake clock and the workers of the tests tell exactly what happened. */
+/** The fake clock and the workers of the tests report exactly what happened. */
 
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
@@ -61,43 +61,40 @@ const echoServer = async (test: Test) => {
   return { server, port, url: `ws://127.0.0.1:${port}` }
 }
 
-t.test(
-  'a worker shows its token by the carrier it is told, from the address it is told',
-  async (test) => {
-    const { server, url } = await echoServer(test)
-    const seen = async (options: Parameters<typeof connectWorker>[0]) => {
-      const arrived = once(server, 'connection') as Promise<[unknown, IncomingMessage]>
-      const outcome = await connectWorker(options)
-      const [, { headers, socket }] = await arrived
-      if (outcome.ok) outcome.socket.terminate()
-      return { headers, from: socket.remoteAddress, outcome }
-    }
-    const token = 'a.b.c'
-    test.match((await seen({ url, token })).headers, { authorization: 'Bearer a.b.c' })
-    test.match((await seen({ url, token, carrier: 'header' })).headers, {
-      'x-openclaw-sa-token': token,
-    })
-    test.match((await seen({ url, token, carrier: 'cf' })).headers, {
-      'cf-access-client-secret': token,
-    })
-    const bare = await seen({ url, token, carrier: 'none', localAddress: '127.0.0.9' })
-    test.notOk(bare.headers.authorization)
-    test.equal(bare.from, '127.0.0.9')
-    server.options.handleProtocols = () => 'v1'
-    const two = await seen({ url, token, carrier: 'subprotocol', protocols: ['v1'] })
-    test.equal(
-      two.headers['sec-websocket-protocol'],
-      'base64url.bearer.authorization.k8s.io.YS5iLmM,v1',
-    )
-    test.match(two.outcome, { ok: true, protocol: 'v1' })
-    server.options.handleProtocols = () => false
-    const alone = await seen({ url, token, carrier: 'subprotocol' })
-    test.match(alone.outcome, { ok: true, protocol: '' })
-  },
-)
+t.test('a worker shows its token in the given carrier, from the given address', async (test) => {
+  const { server, url } = await echoServer(test)
+  const seen = async (options: Parameters<typeof connectWorker>[0]) => {
+    const arrived = once(server, 'connection') as Promise<[unknown, IncomingMessage]>
+    const outcome = await connectWorker(options)
+    const [, { headers, socket }] = await arrived
+    if (outcome.ok) outcome.socket.terminate()
+    return { headers, from: socket.remoteAddress, outcome }
+  }
+  const token = 'a.b.c'
+  test.match((await seen({ url, token })).headers, { authorization: 'Bearer a.b.c' })
+  test.match((await seen({ url, token, carrier: 'header' })).headers, {
+    'x-openclaw-sa-token': token,
+  })
+  test.match((await seen({ url, token, carrier: 'cf' })).headers, {
+    'cf-access-client-secret': token,
+  })
+  const bare = await seen({ url, token, carrier: 'none', localAddress: '127.0.0.9' })
+  test.notOk(bare.headers.authorization)
+  test.equal(bare.from, '127.0.0.9')
+  server.options.handleProtocols = () => 'v1'
+  const two = await seen({ url, token, carrier: 'subprotocol', protocols: ['v1'] })
+  test.equal(
+    two.headers['sec-websocket-protocol'],
+    'base64url.bearer.authorization.k8s.io.YS5iLmM,v1',
+  )
+  test.match(two.outcome, { ok: true, protocol: 'v1' })
+  server.options.handleProtocols = () => false
+  const alone = await seen({ url, token, carrier: 'subprotocol' })
+  test.match(alone.outcome, { ok: true, protocol: '' })
+})
 
 t.test(
-  'a refused worker sees status, headers and body; no answer at all is an error',
+  'a refused worker sees status, headers and body; a missing answer is an error',
   async (test) => {
     const server = createServer((socket) => {
       socket.on('error', () => {})
@@ -135,7 +132,7 @@ t.test(
 )
 
 t.test(
-  'an in-band worker tells the first message or the close that answers its frame',
+  'an in-band worker reports the first message or the close that answers its frame',
   async (test) => {
     const { server, url } = await echoServer(test)
     server.on('connection', (socket) => {
@@ -155,7 +152,7 @@ t.test(
   },
 )
 
-t.test('a raw upgrade reads a whole refusal, stops at a 101, and tells a reset', async (test) => {
+t.test('a raw upgrade reads a whole refusal, stops at a 101 and reports a reset', async (test) => {
   const replies: Record<string, (socket: Socket) => void> = {
     '/refuse': (socket) => socket.end('HTTP/1.1 400 Bad\r\nX-A: 1\r\nx-a: 2\r\n\r\nbody'),
     '/length': (socket) =>

@@ -1,4 +1,4 @@
-/** The stand-in API server answers as the real one did. */
+/** The stand-in API server answers as the real one does. */
 
 import { createPublicKey, verify } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -84,28 +84,31 @@ t.test('a minted token carries exactly the claims and the header of a real one',
   test.strictSame(shape(JSON.parse(claims ?? '')), shape(sample.claims))
 })
 
-t.test('discovery and JWKS have the fields, types and order of the real ones', async (test) => {
-  const { api, pod } = await start(test, { algs: ['RS256'] })
-  const token = api.sidecarToken()
-  const discovery = await call(api, '/.well-known/openid-configuration', { token })
-  const sample = await readFile(new URL('openid-configuration.json', SAMPLES), 'utf8')
-  test.strictSame(JSON.parse(discovery.text), JSON.parse(sample))
-  const jwks = await call(api, '/openid/v1/jwks', { token })
-  test.equal(jwks.type, 'application/jwk-set+json')
-  const keys = JSON.parse(jwks.text) as { keys: [Record<string, string>] }
-  const real = JSON.parse(await readFile(new URL('jwks.json', SAMPLES), 'utf8')) as typeof keys
-  test.strictSame(Object.keys(keys.keys[0]), Object.keys(real.keys[0]))
-  const minted = api.mintToken({ pod })
-  const [head, body, signature] = minted.split('.')
-  const key = createPublicKey({ key: keys.keys[0], format: 'jwk' })
-  const isSigned = verify(
-    'sha256',
-    Buffer.from(`${head}.${body}`),
-    key,
-    Buffer.from(signature ?? '', 'base64url'),
-  )
-  test.ok(isSigned, 'the published key verifies a minted token')
-})
+t.test(
+  'discovery and JWKS have the same fields, types and order as the real ones',
+  async (test) => {
+    const { api, pod } = await start(test, { algs: ['RS256'] })
+    const token = api.sidecarToken()
+    const discovery = await call(api, '/.well-known/openid-configuration', { token })
+    const sample = await readFile(new URL('openid-configuration.json', SAMPLES), 'utf8')
+    test.strictSame(JSON.parse(discovery.text), JSON.parse(sample))
+    const jwks = await call(api, '/openid/v1/jwks', { token })
+    test.equal(jwks.type, 'application/jwk-set+json')
+    const keys = JSON.parse(jwks.text) as { keys: [Record<string, string>] }
+    const real = JSON.parse(await readFile(new URL('jwks.json', SAMPLES), 'utf8')) as typeof keys
+    test.strictSame(Object.keys(keys.keys[0]), Object.keys(real.keys[0]))
+    const minted = api.mintToken({ pod })
+    const [head, body, signature] = minted.split('.')
+    const key = createPublicKey({ key: keys.keys[0], format: 'jwk' })
+    const isSigned = verify(
+      'sha256',
+      Buffer.from(`${head}.${body}`),
+      key,
+      Buffer.from(signature ?? '', 'base64url'),
+    )
+    test.ok(isSigned, 'the published key verifies a minted token')
+  },
+)
 
 t.test('the server is reached over TLS with its own CA alone', async (test) => {
   const { api } = await start(test)
@@ -138,7 +141,7 @@ t.test('a caller without a right gets the refusal a real API server gives', asyn
   test.equal(
     await ask({ token: api.mintToken({ pod }) }, PODS),
     '401 Unauthorized',
-    'a token for another audience is no credential here',
+    'a token for another audience is not accepted as a credential',
   )
   const token = api.sidecarToken()
   test.equal(
@@ -232,7 +235,7 @@ t.test('a SelfSubjectAccessReview is answered as by kube-apiserver v1.35.4', asy
   test.match(await ask({ resourceAttributes: pods }, 'garbage'), { code: 401 })
 })
 
-t.test('every answer tells the time of the API server', async (test) => {
+t.test('every answer carries the time of the API server', async (test) => {
   const { api, clock } = await start(test)
   clock.stepWall(7 * 86_400_000)
   const { headers } = await open(api, '/version')
@@ -275,30 +278,33 @@ t.test(
   },
 )
 
-t.test('a token dies with its pod, its namesake pod and its ServiceAccount', async (test) => {
-  const { api, clock, pod } = await start(test)
-  const mint = (of = pod) => api.mintToken({ pod: of, audiences: ['lab-aud'] })
-  const error = async (token: string) => (await review(api, token)).status.error
-  const token = mint()
-  const next = api.recreatePod('lab', 'agent-1')
-  test.not(next.metadata.uid, pod.metadata.uid)
-  test.strictSame(next.spec, pod.spec)
-  test.match(await error(token), /pod UID \(.*\) does not match service account pod ref claim/)
-  test.equal(await error(mint(next)), undefined)
-  api.deletePod('lab', 'agent-1', { gracePeriodSeconds: 5 })
-  clock.advance(64_000)
-  test.equal(await error(mint(next)), undefined, 'terminating, and still good for a minute')
-  clock.advance(2000)
-  test.match(await error(mint(next)), /has been invalidated/)
-  const other = api.createPod({ namespace: 'lab', name: 'b', serviceAccount: 'agent' })
-  const last = mint(other)
-  api.deleteServiceAccount('lab', 'agent')
-  test.equal(await error(last), '[invalid bearer token, serviceaccounts "agent" not found]')
-  api.createServiceAccount('lab', 'agent')
-  test.match(await error(last), /service account UID/)
-})
+t.test(
+  'a token dies with its pod, with a replacement of its pod and with its ServiceAccount',
+  async (test) => {
+    const { api, clock, pod } = await start(test)
+    const mint = (of = pod) => api.mintToken({ pod: of, audiences: ['lab-aud'] })
+    const error = async (token: string) => (await review(api, token)).status.error
+    const token = mint()
+    const next = api.recreatePod('lab', 'agent-1')
+    test.not(next.metadata.uid, pod.metadata.uid)
+    test.strictSame(next.spec, pod.spec)
+    test.match(await error(token), /pod UID \(.*\) does not match service account pod ref claim/)
+    test.equal(await error(mint(next)), undefined)
+    api.deletePod('lab', 'agent-1', { gracePeriodSeconds: 5 })
+    clock.advance(64_000)
+    test.equal(await error(mint(next)), undefined, 'terminating, and still good for a minute')
+    clock.advance(2000)
+    test.match(await error(mint(next)), /has been invalidated/)
+    const other = api.createPod({ namespace: 'lab', name: 'b', serviceAccount: 'agent' })
+    const last = mint(other)
+    api.deleteServiceAccount('lab', 'agent')
+    test.equal(await error(last), '[invalid bearer token, serviceaccounts "agent" not found]')
+    api.createServiceAccount('lab', 'agent')
+    test.match(await error(last), /service account UID/)
+  },
+)
 
-t.test('successes, and only they, are remembered for as long as asked', async (test) => {
+t.test('only successes are remembered, for as long as configured', async (test) => {
   const { api, clock, pod } = await start(test, { successCacheMs: 10_000 })
   const token = api.mintToken({ pod, audiences: ['lab-aud'] })
   test.equal((await review(api, token)).status.authenticated, true)

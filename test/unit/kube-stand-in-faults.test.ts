@@ -1,4 +1,4 @@
-/** The stand-in API server tells what happens in order, and fails on demand. */
+/** The stand-in API server reports what happens in order, and fails on demand. */
 
 import { once } from 'node:events'
 import { mkdtemp, readFile } from 'node:fs/promises'
@@ -46,7 +46,7 @@ type WatchLine = {
   }
 }
 
-t.test('a watch tells the life of a pod in order and nothing of other pods', async (test) => {
+t.test('a watch reports the life of a pod in order, and nothing about other pods', async (test) => {
   const { api, pod } = await start(test)
   api.createServiceAccount('lab', 'other')
   const watch = await watchLines(
@@ -85,7 +85,7 @@ t.test('a watch tells the life of a pod in order and nothing of other pods', asy
 })
 
 t.test(
-  'a watch begins with what is there, or with what was missed, or with a 410',
+  'a watch begins with the current state, with what was missed or with a 410',
   async (test) => {
     const { api, pod } = await start(test)
     const fresh = await watchLines(api, 'resourceVersion=0&allowWatchBookmarks=true')
@@ -131,7 +131,7 @@ t.test('a watch ends at its timeout, when dropped, and is mute in a blackhole', 
   test.equal(clock.pending, 0, 'no timer outlives its watch')
 })
 
-t.test('each fault shows once it is armed, and for as long as asked', async (test) => {
+t.test('each fault shows once it is armed, for as long as configured', async (test) => {
   const { api, clock, pod } = await start(test)
   const token = api.mintToken({ pod, audiences: ['lab-aud'] })
   const once1 = { times: 1 }
@@ -202,7 +202,7 @@ t.test('a review can be held after its verdict and before its answer', async (te
 })
 
 t.test(
-  'a paced route answers one after another, and turns away who would wait too long',
+  'a paced route answers one request after another, and turns away those that would wait too long',
   async (test) => {
     const pace = { ratePerSecond: 10, serviceMs: 5, waitMsMax: 100 }
     const { api, clock, pod } = await start(test, { paces: { tokenReviews: pace } })
@@ -242,7 +242,7 @@ t.test(
   },
 )
 
-t.test('the files of a pod let a process in', async (test) => {
+t.test('a process can log in with the files of a pod', async (test) => {
   const { api } = await start(test)
   const files = await api.files(await mkdtemp(join(tmpdir(), 'kit-')))
   test.equal(await readFile(files.caFile, 'utf8'), api.ca())

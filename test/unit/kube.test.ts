@@ -49,7 +49,7 @@ const startClient = async (t: Test, limits: Limits = {}) => {
   return { api, client, clock, refusals, tokenFile, caFile }
 }
 
-/** How a request ends when the clock runs until it does; also how long that took. */
+/** Runs the clock until the request ends; returns how it ended and how long that took. */
 const settle = async (clock: FakeClock, work: Promise<unknown>) => {
   const startedAt = clock.monotonic()
   const outcome: { value?: unknown; error?: unknown } = {}
@@ -98,7 +98,7 @@ test('every way to misbehave is a fault within the deadline, never an answer', a
   }
 })
 
-test('the second try is on a connection of its own', async (t) => {
+test('the second try uses a new connection', async (t) => {
   const { api, client } = await startClient(t, { concurrency: 1 })
   await client.request(VERSION)
   await client.request(VERSION)
@@ -122,7 +122,7 @@ test('a 404 is an answer', async (t) => {
   t.match(await client.request({ ...VERSION, path: '/nothing' }), { status: 404 })
 })
 
-test('only so many requests are under way and only so many wait', async (t) => {
+test('the requests under way and the waiting requests are limited', async (t) => {
   const { api, client, clock } = await startClient(t, { concurrency: 2, queue: 3 })
   api.pause('version')
   const waiting = Array.from({ length: 5 }, () => client.request(VERSION))
@@ -140,7 +140,7 @@ test('only so many requests are under way and only so many wait', async (t) => {
   t.equal(clock.pending, 0, 'no deadline is left behind')
 })
 
-test('who waits in vain gets a fault at the deadline, and does not open the breaker', async (t) => {
+test('a caller that waits in vain gets a fault at its deadline, and does not open the breaker', async (t) => {
   const { api, client, clock } = await startClient(t, { concurrency: 1, queue: 8 })
   api.pause('version')
   const first = client.request(VERSION)
@@ -155,7 +155,7 @@ test('who waits in vain gets a fault at the deadline, and does not open the brea
   t.equal(api.counts.version, 2, 'nobody is asked on behalf of those who are gone')
 })
 
-test('who may wait for a place has the whole deadline from there, and does not wait for ever', async (t) => {
+test('a caller that gets a place after a wait has its whole deadline, and does not wait for ever', async (t) => {
   const limits = { concurrency: 1, queue: 8, queueMs: 10_000 }
   const { api, client, clock } = await startClient(t, limits)
   api.pause('version')
@@ -199,7 +199,7 @@ test('an API server that fails again and again is spared, then asked once, then 
   t.match(await client.request(VERSION), { status: 200 })
 })
 
-test('a long line that fails as one leaves the event loop its turns', async (t) => {
+test('a long queue that fails all at once does not block the event loop', async (t) => {
   const { api, client } = await startClient(t, { concurrency: 2, queue: 400, queueMs: 60_000 })
   api.setFault('version', { kind: 'reset' })
   const failures = { count: 0, atOnceMax: 0 }
@@ -214,7 +214,7 @@ test('a long line that fails as one leaves the event loop its turns', async (t) 
   t.ok(failures.atOnceMax <= 4, `${failures.atOnceMax} at once`)
 })
 
-test('while the breaker tries one request, the others are not let through', async (t) => {
+test('while the breaker tries one request, it holds the others back', async (t) => {
   const clock = new FakeClock()
   const isFailure = (error: unknown) => error instanceof RangeError
   const breaker = new Breaker({ clock, failuresMax: 2, openMs: 100, isFailure })
@@ -234,14 +234,14 @@ test('while the breaker tries one request, the others are not let through', asyn
   t.equal(await breaker.run(async () => 'again'), 'again')
 })
 
-test('our own credential refused is told apart, and a rotated one is used at once', async (t) => {
+test('a refusal of our own credential is recognized, and a rotated one is used at once', async (t) => {
   const { api, client, refusals, tokenFile } = await startClient(t)
   const list = { ...VERSION, path: '/api/v1/namespaces/openclaw/pods' }
   t.match(await client.request(list), { status: 200 })
   api.revokeSidecarToken()
   const before = api.counts.lists
   await t.rejects(client.request(list), { code: 'own_credential_refused' })
-  t.equal(api.counts.lists - before, 1, 'a second try with the same token is no use')
+  t.equal(api.counts.lists - before, 1, 'a second try with the same token does not help')
   t.strictSame(refusals, [401])
   await writeFile(tokenFile, `${api.sidecarToken()}\n`)
   t.match(await client.request(list), { status: 200 })
@@ -263,7 +263,7 @@ test('a new CA of the API server is picked up from its file', async (t) => {
   t.match(await client.request(VERSION), { status: 200 })
 })
 
-test('own files are read again every 10 s, and one that is gone keeps its last content', async (t) => {
+test('our files are read again every 10 s, and the last content of a missing file is kept', async (t) => {
   const clock = new FakeClock()
   const files = new Map([
     ['token', ' one\n'],
@@ -293,7 +293,7 @@ test('own files are read again every 10 s, and one that is gone keeps its last c
   t.equal(credentials.reread(), true)
 })
 
-test('the API server is where the configuration or the pod says', async (t) => {
+test("the API server's address comes from the configuration or the pod", async (t) => {
   const inCluster = { KUBERNETES_SERVICE_HOST: 'fd00::1', KUBERNETES_SERVICE_PORT_HTTPS: '6443' }
   t.equal(locateApiServer({}, inCluster).apiServer.href, 'https://[fd00::1]:6443/')
   t.equal(
@@ -348,7 +348,7 @@ test('keys come from the API server itself, whatever host the discovery names', 
   t.type(jwks.current(), 'function')
 })
 
-test('keys are fetched once per cooldown, however many ask', async (t) => {
+test('keys are fetched once per cooldown, however many callers ask', async (t) => {
   const { jwks, outcomes, clock } = startJwks()
   const all = await Promise.all(Array.from({ length: 100 }, () => jwks.refresh()))
   t.strictSame(new Set(all), new Set(['refreshed']), 'they share the fetch')
@@ -372,7 +372,7 @@ test('keys that cannot be fetched again serve for 10 minutes, then there are non
   t.equal(jwks.issuer, ISSUER, 'the issuer only refuses, and stays')
 })
 
-test('keys are refreshed by themselves, sooner after a failure', async (t) => {
+test('keys are refreshed periodically, sooner after a failure', async (t) => {
   const { jwks, clock, outcomes, state } = startJwks()
   await jwks.start()
   await clock.advanceAsync(300_000)
@@ -386,7 +386,7 @@ test('keys are refreshed by themselves, sooner after a failure', async (t) => {
   t.equal(clock.pending, 0)
 })
 
-test('a document that is none leaves the old keys in place', async (t) => {
+test('an invalid document leaves the old keys in place', async (t) => {
   const { jwks, clock, state } = startJwks()
   await jwks.refresh()
   const before = jwks.current()

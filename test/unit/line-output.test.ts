@@ -1,4 +1,4 @@
-/** Lines leave in order and whole, wait no longer than they may, and are counted when they are lost. */
+/** Lines leave whole and in order, wait for a bounded time, and are counted when they are lost. */
 
 import { test } from 'tap'
 import { LineOutput } from '@openclaw-k8s/auth-sidecar/observe/line-output.ts'
@@ -6,7 +6,7 @@ import { FakeClock } from '../kit/fake-clock.ts'
 
 type Taking = number | 'all' | 'EAGAIN' | 'EPIPE' | 'ENOSPC'
 
-/** An output that takes of each write what the test says, and what came through it. */
+/** An output that accepts as much of each write as the test says, and what it received. */
 const setUp = ({ bytesMax = 1_000_000, delayMs = 0 } = {}) => {
   const clock = new FakeClock()
   const writes: string[] = []
@@ -55,7 +55,7 @@ test('lines without a delay are written at once, one by one', (t) => {
   t.end()
 })
 
-test('lines with a delay are written together, after it or when 4096 bytes are full', (t) => {
+test('lines with a delay are written together, after the delay or at 4096 bytes', (t) => {
   const { output, writes, clock } = setUp({ delayMs: 100 })
   output.write('a\n')
   clock.advance(99)
@@ -74,7 +74,7 @@ test('lines with a delay are written together, after it or when 4096 bytes are f
   t.end()
 })
 
-test('a full output makes lines wait, in order, and is asked less and less often', (t) => {
+test('a full output makes lines wait, in order, and is tried less and less often', (t) => {
   const { output, clock, take, text, told, attempts } = setUp()
   take('EAGAIN')
   for (const line of ['a\n', 'b\n', 'c\n']) output.write(line)
@@ -96,7 +96,7 @@ test('lines past the bound are dropped and counted, and one line says so when al
   take('EAGAIN')
   for (const line of ['a\n', 'b\n', 'c\n', 'd\n', 'e\n']) output.write(line)
   t.equal(output.lost, 2)
-  t.strictSame(told, ['losing: EAGAIN'], 'told once')
+  t.strictSame(told, ['losing: EAGAIN'], 'reported once')
   take(2)
   clock.advance(250)
   t.strictSame(told, ['losing: EAGAIN'], 'one line came through, two wait')
@@ -109,7 +109,7 @@ test('lines past the bound are dropped and counted, and one line says so when al
   take('EAGAIN')
   for (const line of ['g\n', 'h\n', 'i\n', 'j\n']) output.write(line)
   t.equal(output.lost, 3)
-  t.equal(told.at(-1), 'losing: EAGAIN', 'the next time is told again')
+  t.equal(told.at(-1), 'losing: EAGAIN', 'the next time it is reported again')
   t.end()
 })
 
@@ -122,7 +122,7 @@ for (const code of ['EPIPE', 'ENOSPC'] as const) {
     clock.advance(100)
     t.equal(output.lost, 2)
     t.equal(output.waiting, 0)
-    t.equal(clock.pending, 0, 'nothing is tried for nothing')
+    t.equal(clock.pending, 0, 'nothing is tried in vain')
     output.write('c\n')
     clock.advance(100)
     t.equal(output.lost, 3)
@@ -139,7 +139,7 @@ for (const code of ['EPIPE', 'ENOSPC'] as const) {
   })
 }
 
-test('a line of which a part is written is finished, whatever becomes of those behind it', (t) => {
+test('a partly written line is finished, whatever happens to the lines after it', (t) => {
   const { output, clock, take, text } = setUp()
   take(3)
   output.write('abcdef\n')
@@ -184,7 +184,7 @@ test('characters of several bytes survive a write that stops inside one', (t) =>
   t.end()
 })
 
-test('finish waits until all is written, and no longer than it may', async (t) => {
+test('finish waits until all is written, but not beyond its limit', async (t) => {
   const { output, clock, take, text } = setUp()
   await output.finish(1000)
   take('EAGAIN')
@@ -210,7 +210,7 @@ test('finish waits for nothing when the output is broken', async (t) => {
   t.equal(output.lost, 1)
 })
 
-test('an output that takes nothing and says nothing is a full one', (t) => {
+test('an output that accepts nothing and reports nothing counts as full', (t) => {
   const { output, clock, take, text, attempts } = setUp()
   take(0)
   output.write('a\n')

@@ -1,4 +1,4 @@
-/** What a stranger sends is read in time linear in its length: sizes here would take a square for ever. */
+/** What a stranger sends is read in linear time: with these sizes, quadratic work would never end. */
 
 import { test } from 'tap'
 import { holdsToken } from '@openclaw-k8s/auth-sidecar/authn/token-shape.ts'
@@ -27,7 +27,7 @@ function globExpression(pattern: string): RegExp {
   return new RegExp(`^${source}$`)
 }
 
-test('a glob means what the expression of it means', async (t) => {
+test('a glob matches what the equivalent expression matches', async (t) => {
   const patterns = pick(1, ['a', 'b', '*', '?', '.', '-', '(', '$'], 9)
   const names = pick(2, ['a', 'b', '.', '-', '(', '\n', '*', '?'], 10)
   let matches = 0
@@ -43,7 +43,7 @@ test('a glob means what the expression of it means', async (t) => {
   t.ok(matches > 500, `${matches} of them match`)
 })
 
-test('a glob with many wildcards does not try them all on a name that misses', async (t) => {
+test('a glob with many wildcards fails fast on a name that does not match', async (t) => {
   const dashes = '-'.repeat(100_000)
   t.equal(globMatcher(`${'*-'.repeat(40)}*worker`)(`a${dashes}b`), false)
   t.equal(globMatcher(`${'*-'.repeat(40)}*worker`)(`a${dashes}worker`), true)
@@ -69,7 +69,7 @@ test('the globs of a policy are read once, not for each worker', async (t) => {
   t.equal(reads, 2, 'as one of the globs, and whether it allows everything')
 })
 
-test('a connect is bounded in what is held against the policy', async (t) => {
+test('a connect has a bounded number of items to check against the policy', async (t) => {
   const connect = (params: object) =>
     readConnect(
       JSON.stringify({
@@ -94,7 +94,7 @@ test('a connect is bounded in what is held against the policy', async (t) => {
   t.equal(connect({ permissions: [] }), false)
 })
 
-test('a query holds a token where its shape stands, plain or encoded up to twice', async (t) => {
+test('a token is found in a query by its shape, plain or encoded up to twice', async (t) => {
   const shape = /eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/
   const decode = (text: string) =>
     text.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
@@ -136,7 +136,7 @@ test('a query holds a token where its shape stands, plain or encoded up to twice
   t.ok(tokens > 100, `${tokens} of them hold one`)
 })
 
-test('a query of nothing but beginnings of tokens is read once', async (t) => {
+test('a query full of token beginnings is read only once', async (t) => {
   const many = 200_000
   t.equal(holdsToken('eyJ'.repeat(many)), false)
   t.equal(holdsToken('%65yJ'.repeat(many)), false)
@@ -144,7 +144,7 @@ test('a query of nothing but beginnings of tokens is read once', async (t) => {
   t.equal(holdsToken(`${'eyJ'.repeat(many)}.e30.`), true)
 })
 
-test('blanks in an answer of the gateway are trimmed, not searched', async (t) => {
+test('blanks in an answer of the gateway are trimmed in linear time', async (t) => {
   const awaited = { key: 'k', subprotocols: [] }
   const judge = (field: string) => judgeResponseHead(`HTTP/1.1 101 x\r\n${field}`, awaited)
   const malformed = { ok: false, reason: 'a header of the 101 is malformed' }

@@ -127,7 +127,7 @@ test('an admission and its end are one audit line each, in the original field na
   ])
 })
 
-test('refusals of a pod after the signature become a line a second for each code, with who it was', async (t) => {
+test('refusals of a pod after the signature become one line per second and code, with its identity', async (t) => {
   const { recorder, lines, clock, series } = setUp()
   const refuse = (code: Code, claimed: Claims, address = '10.0.0.1') => {
     const attempt = { hasCredential: true, claimed, isSigned: true } as const
@@ -154,7 +154,7 @@ test('refusals of a pod after the signature become a line a second for each code
   t.equal(counted.get('auth_failures_total{kind="denial",code="review_rejected"}'), 1000)
   refuse('too_many_streams_of_pod', CLAIMS)
   clock.advance(1000)
-  t.equal(lines.length, 5, 'the next second has a line of its own')
+  t.equal(lines.length, 5, 'the next second has its own line')
   t.equal(clock.pending, 0)
 })
 
@@ -174,7 +174,7 @@ test('a line for several addresses of an IPv6 network says so', async (t) => {
   )
 })
 
-test('what nobody has signed for stands under claimed, cut, and never as the subject', async (t) => {
+test('unsigned claims are logged under claimed, shortened, and never as the subject', async (t) => {
   const { recorder, lines, audit } = setUp()
   const claimed = { ...CLAIMS, podName: 'p'.repeat(250) }
   const attempt = { hasCredential: true, claimed } as const
@@ -187,7 +187,7 @@ test('what nobody has signed for stands under claimed, cut, and never as the sub
   for (const name of Object.keys(SUBJECT)) t.notOk(name in lines[0]!, name)
 })
 
-test('a flood becomes a line per code and address a second, with its count', async (t) => {
+test('a flood becomes one line per second, code and address, with a count', async (t) => {
   const { recorder, lines, clock } = setUp()
   const refuse = (code: Code, address: string) =>
     recorder.refused({ code, address, attempt: { hasCredential: true }, durationMs: 1 })
@@ -277,7 +277,7 @@ test('every code of the table starts at 0, with its kind', async (t) => {
   for (const name of zeroes) t.equal(values.get(name), 0, name)
 })
 
-test('what is read on scrape is what is there then', async (t) => {
+test('values read on scrape are the current ones', async (t) => {
   const { series } = setUp()
   await series()
   const values = await series()
@@ -295,7 +295,7 @@ test('what is read on scrape is what is there then', async (t) => {
   t.equal(values.get('build_info{version="test"}'), 1)
 })
 
-test('attempts count those who showed a credential; the others are counted apart', async (t) => {
+test('attempts with and without a credential are counted separately', async (t) => {
   const { series, recorder, warnings } = setUp()
   const fault = new Fault('review_unavailable', 'down')
   recorder.admitted(ADMITTED)
@@ -338,7 +338,7 @@ test('no input of a client becomes a label or a new series', async (t) => {
   t.notMatch(after.join('\n'), /evil|10\.9/)
 })
 
-test('an outage is logged a few times a second, not once for each worker', async (t) => {
+test('an outage is logged a few times per second, not once per worker', async (t) => {
   const { recorder, warnings, clock } = setUp()
   const refuse = () =>
     recorder.refused({

@@ -46,7 +46,7 @@ const settle = async () => {
   for (let turns = 0; turns < 8; turns += 1) await turn()
 }
 
-/** Of an enrolment whose gateway knows every device, and whose dial and clock are still to choose. */
+/** Options of an enrolment whose gateway knows every device; the dial and the clock are still to be chosen. */
 const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
   handshakes: new Semaphore(1),
   ephemeral: { keep: async () => {} },
@@ -90,7 +90,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
   return { clock, sessions, removed, faults, state, ephemeral }
 }
 
-test('the record of a pod goes with it, once its last session is over', async (t) => {
+test('the record of a pod is removed with the pod, once its last session is over', async (t) => {
   const { ephemeral, removed, sessions } = rig()
   const { id } = deviceKeys(podNamed('a'))
   const live = sessions.open(id, session('uid-1'))
@@ -112,7 +112,7 @@ test('a pod created again under its name keeps its device', async (t) => {
   t.strictSame(removed, [])
 })
 
-test('a session that begins calls a waiting removal off, and waits for one under way', async (t) => {
+test('a new session cancels a waiting removal, and waits for one under way', async (t) => {
   const { promise, resolve } = Promise.withResolvers<void>()
   const removed: string[] = []
   const { ephemeral } = rig({
@@ -166,7 +166,7 @@ test('a removal that fails is tried again until it is done', async (t) => {
   t.equal(faults.length, 2)
 })
 
-test('at a start the records of pods that went are removed, and nobody else’s', async (t) => {
+test('at the start the records of pods that are gone are removed, and no others', async (t) => {
   const { ephemeral, removed, sessions, state } = rig()
   const connecting = recordOf('connecting')
   sessions.open(connecting.deviceId, session('uid-9'))
@@ -192,7 +192,7 @@ test('at a start the records of pods that went are removed, and nobody else’s'
   t.strictSame(removed, [recordOf('gone').deviceId])
 })
 
-test('what went unseen is found by and by', async (t) => {
+test('a pod that left unnoticed is found later', async (t) => {
   const { clock, ephemeral, removed, state } = rig()
   await ephemeral.reconcile()
   state.records = [recordOf('a'), recordOf('b')]
@@ -218,7 +218,7 @@ test('without ephemeral sessions every record stays', async (t) => {
   t.strictSame(removed, [])
 })
 
-test('a session is cleared when every earlier one of the device is gone, whatever the order', async (t) => {
+test('a session is cleared when all earlier sessions of the device are gone, in any order', async (t) => {
   const sessions = new Sessions()
   const revoked: string[] = []
   const open = (name: string) =>
@@ -246,7 +246,7 @@ test('a session is cleared when every earlier one of the device is gone, whateve
   t.equal(sessions.find('device'), undefined, 'and is forgotten with its end')
 })
 
-test('no device is asked about while its record may be on its way out', async (t) => {
+test('a device is not looked up while its record may be about to be removed', async (t) => {
   const asked: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
   const { devices } = enrolmentOptions
@@ -321,7 +321,7 @@ test('a wider surface is approved as far as the policy allows, and only for our 
   t.equal(lists, 2)
 })
 
-test('surfaces are approved by the policy of the moment, and unknown ones by no list of commands', async (t) => {
+test('surfaces are approved by the current policy, and no list of commands approves unknown ones', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
   let allowed: readonly string[] = ['system.*', 'camera.*']
@@ -404,11 +404,11 @@ test('a session ends when the policy leaves less than it offers, and for no othe
   small.offer({ commands: [], caps: [] })
   t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), true)
   allowed = ['*']
-  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), false, 'wider than was told')
+  t.equal(small.isUpToDate({ commands: ['terminal.upload'] }), false, 'wider than was reported')
   t.equal(mute.isUpToDate({ commands: [] }), false)
 })
 
-test('a bug among the surfaces is a bug, and not a call that failed', async (t) => {
+test('a bug in the approval of surfaces is a bug, not a failed call', async (t) => {
   const broken = new TypeError('a bug')
   const faults: unknown[] = []
   const surfaces = new Surfaces({
@@ -428,7 +428,7 @@ test('a bug among the surfaces is a bug, and not a call that failed', async (t) 
   t.strictSame(faults, [])
 })
 
-test('of what goes wrong in a handshake only a fault, a deadline or an abort is one', async (t) => {
+test('a failed handshake ends with its own bug, fault, deadline or abort reason, and without its socket', async (t) => {
   const challenge = { type: 'event', event: 'connect.challenge', payload: { nonce: 'n', ts: 1 } }
   const clock = new FakeClock()
   const enter = (head: Buffer, allowedCommands: () => never, signal: AbortSignal) => {

@@ -75,7 +75,7 @@ test('a challenge split to the byte is read all the same', async (t) => {
   t.match(outcome, { hello: /hello-ok/ })
 })
 
-test('a hello that is more than a node’s is not handed on', async (t) => {
+test('a hello with more rights than a node has is not passed on', async (t) => {
   for (const auth of [
     { ...AUTH, role: 'operator' },
     { ...AUTH, scopes: ['operator.read'] },
@@ -86,7 +86,7 @@ test('a hello that is more than a node’s is not handed on', async (t) => {
   }
 })
 
-test('a gateway that does not come to the point is given up', async (t) => {
+test('a gateway that does not finish the handshake is given up', async (t) => {
   const noise = Array.from({ length: 17 }, () => frame({ type: 'event', event: 'noise' }))
   t.match((await greet(noise)).outcome, /sent an unexpected message during the handshake/)
   const few = noise.slice(0, 16)
@@ -102,7 +102,7 @@ test('a gateway that does not come to the point is given up', async (t) => {
   t.match((await greet([masked])).outcome, /violated the handshake: framing_violation/)
 })
 
-test('a no keeps its reason for the log, and the answer to another request is none', async (t) => {
+test('a refusal keeps its reason for the log, and the answer to another request is ignored', async (t) => {
   const error = { code: 'NOT_PAIRED', message: 'm', details: { code: 'PAIRING_REQUIRED' } }
   const no = { type: 'res', id: 'r1', ok: false, error }
   const { outcome } = await greet(

@@ -23,7 +23,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import { judgeConnect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/presented-credential.ts'
 import { reactionTo, refusalFrame } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/refusal.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 /** Captured between a real node, a proxy and a real gateway. */
 const SAMPLE = JSON.parse(
@@ -65,7 +65,7 @@ test('the proofs of a real node and of a real handshake with a gateway hold', as
   }
 })
 
-test('both versions of the proof are taken, and each says everything it should', async (t) => {
+test('both versions of the proof are accepted, and each covers every field', async (t) => {
   for (const version of ['v2', 'v3'] as const) {
     const { params } = connectOf({ version })
     t.strictSame(judge(params), { token: 'the-token', role: 'node' }, version)
@@ -90,7 +90,7 @@ test('both versions of the proof are taken, and each says everything it should',
   t.equal(proofText('v3', signed), 'v3|id|c|m|node|a,b|7|t|n|linux|Äb')
 })
 
-/** The same bytes with the last bit of the last character set, which belongs to none of them. */
+/** The same bytes with the last bit of the last character set, which belongs to no byte. */
 function respell(text: string): string {
   const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
   return text.slice(0, -1) + digits[digits.indexOf(text.at(-1) ?? '') + 1]
@@ -147,7 +147,7 @@ test('only a scopeless node host of protocol 4 may introduce itself', async (t) 
   })
 })
 
-test('the credential is the token of the upgrade or of the frame, never two of them', async (t) => {
+test('the credential is the token of the upgrade or of the frame, never both', async (t) => {
   const framed = connectOf().params
   const bare = connectOf({ auth: {} }).params
   t.match(judge(framed), { token: 'the-token' })
@@ -160,7 +160,7 @@ test('the credential is the token of the upgrade or of the frame, never two of t
   }
 })
 
-test('a first frame that is no connect is malformed', async (t) => {
+test('a first frame that is not a connect is malformed', async (t) => {
   const frame = connectFrame('n', 1, { device: createDevice() })
   for (const text of [
     '',
@@ -177,7 +177,7 @@ test('a first frame that is no connect is malformed', async (t) => {
   }
 })
 
-test('a pod has one device, which nobody else has and nobody can guess', async (t) => {
+test('a pod has one device, which is unique and cannot be guessed', async (t) => {
   const pod = { namespace: 'a', serviceAccount: 'b', podName: 'c' }
   const keys = createDeviceKeys('a-seed-of-more-than-sixteen-bytes\n')
   const device = keys(pod)
@@ -216,7 +216,7 @@ test('commands are filtered by the globs, and capabilities go with their command
   t.strictSame(filterSurface({}, ['*']), { commands: [], caps: [] })
 })
 
-test('what a node offers beside commands passes with a command of its own, and else not', async (t) => {
+test('what a node offers besides commands passes only with its own command', async (t) => {
   const surface = {
     commands: ['system.run', 'camera.snap', 'computer.act', 'canvas.show'],
     caps: ['system', 'camera', 'canvas', 'voice', 'constructor', '__proto__', 'toString'],
@@ -253,7 +253,7 @@ test('what a node offers beside commands passes with a command of its own, and e
   }
 })
 
-test('a surface is allowed when the policy allows all of it, and one that is unknown never is', async (t) => {
+test('a surface is allowed when the policy allows all of it, and an unknown one never is', async (t) => {
   const commands = ['system.run', 'system.which']
   const cases: readonly (readonly [Surface, readonly string[], boolean])[] = [
     [{ commands }, ['system.*'], true],
@@ -277,7 +277,7 @@ test('a surface is allowed when the policy allows all of it, and one that is unk
   }
 })
 
-test('a computerUse that could not be written again, or a member that sets a prototype, is malformed', async (t) => {
+test('a computerUse that cannot be serialized, or a member that sets a prototype, is malformed', async (t) => {
   const frame = connectFrame('n', 1, { device: createDevice() })
   const text = (computerUse: string) =>
     JSON.stringify(frame).replace('"caps":', `"computerUse":${computerUse},"caps":`)

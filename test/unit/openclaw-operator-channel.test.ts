@@ -60,7 +60,7 @@ const start = async (
     gateway,
     channel,
     told,
-    /** Resolves when this is told next. */
+    /** Resolves when this is reported next. */
     until,
     stop: async () => {
       channel.stop()
@@ -91,7 +91,7 @@ test('it connects as a clean local backend, and its calls are answered', async (
   })
 })
 
-test('a no of the gateway is not a fault, and does not end the channel', async (t) => {
+test('a refusal by the gateway is not a fault, and does not end the channel', async (t) => {
   const { channel, until, stop } = await start()
   t.teardown(stop)
   const ready = until('ready')
@@ -101,7 +101,7 @@ test('a no of the gateway is not a fault, and does not end the channel', async (
   t.strictSame(await channel.call('echo', {}), {})
 })
 
-test('it comes back after a restart of the gateway, with the secret of that moment', async (t) => {
+test('it reconnects after a restart of the gateway, with the current secret', async (t) => {
   let secret = 'secret'
   const { channel, clock, gateway, until, stop } = await start(
     {},
@@ -125,7 +125,7 @@ test('it comes back after a restart of the gateway, with the secret of that mome
   t.ok(channel.isReady)
 })
 
-test('it asks less and less often, and tells the same reason once', async (t) => {
+test('it retries less and less often, and logs the same reason once', async (t) => {
   const { channel, clock, told, until, stop, gateway } = await start(
     {},
     { readAuth: () => ({ token: 'wrong' }) },
@@ -147,7 +147,7 @@ test('it asks less and less often, and tells the same reason once', async (t) =>
   t.equal(told.filter((word) => word.startsWith('down')).length, 1)
 })
 
-test('a secret that cannot be read is told, and read again later', async (t) => {
+test('a secret that cannot be read is logged, and read again later', async (t) => {
   let isThere = false
   const { channel, clock, told, until, stop } = await start(
     {},
@@ -168,7 +168,7 @@ test('a secret that cannot be read is told, and read again later', async (t) => 
 })
 
 test('no call waits longer than its deadline, and not too many wait at once', async (t) => {
-  const { channel, clock, stop } = await start({ behaviour: 'stall' })
+  const { channel, clock, stop } = await start({ behavior: 'stall' })
   t.teardown(stop)
   channel.start()
   const calls = Array.from({ length: 1025 }, () =>
@@ -195,7 +195,7 @@ test('what was under way when the channel broke fails at once', async (t) => {
   t.equal(gateway.handshakes.length, 1)
 })
 
-test('a gateway that has fallen silent is left', async (t) => {
+test('the channel leaves a silent gateway', async (t) => {
   const { channel, clock, gateway, until, stop } = await start()
   t.teardown(stop)
   const ready = until('ready')
@@ -214,7 +214,7 @@ test('a gateway that has fallen silent is left', async (t) => {
 })
 
 test('a gateway that never says hello is left after the handshake limit', async (t) => {
-  const { channel, clock, told, until, stop } = await start({ behaviour: 'mute' })
+  const { channel, clock, told, until, stop } = await start({ behavior: 'mute' })
   t.teardown(stop)
   const down = until('down')
   channel.start()

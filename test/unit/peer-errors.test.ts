@@ -1,4 +1,4 @@
-/** Only an `error` event that found no listener, of a watched stream, may be survived: few times. */
+/** Only an `error` event of a watched stream that found no listener is survived, and only a few times. */
 
 import { once } from 'node:events'
 import { Duplex } from 'node:stream'
@@ -13,7 +13,7 @@ const setUp = () => {
   return { clock, survived, errors }
 }
 
-/** A stream as a socket is one: nothing listens for its errors but what the test adds. */
+/** A stream like a socket: only the test adds listeners for its errors. */
 const openStream = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
 
 /** What Node throws when nobody listens. */
@@ -26,7 +26,7 @@ const emitError = (stream: Duplex, error: Error): unknown => {
   return undefined
 }
 
-test('an error event without a listener destroys its own stream, and is told', async (t) => {
+test('an error event without a listener destroys its stream, and is reported', async (t) => {
   const { errors, survived } = setUp()
   const stream = openStream()
   const neighbour = openStream()
@@ -40,7 +40,7 @@ test('an error event without a listener destroys its own stream, and is told', a
   t.strictSame(survived, [error])
 })
 
-test('an error event that was heard is none of the net', async (t) => {
+test('the net ignores an error event that had a listener', async (t) => {
   const { errors, survived } = setUp()
   const stream = openStream()
   errors.watch(stream)

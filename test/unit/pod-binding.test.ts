@@ -89,7 +89,7 @@ const setUp = (world: World = {}) => {
 
 const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
 
-test('each way a pod may differ from its token or from a living pod has its own refusal', async (t) => {
+test('each difference between a pod and its token or a live pod has its own refusal', async (t) => {
   const differing: readonly (readonly [string, World, string])[] = [
     ['as it should be', {}, 'ok'],
     ['pending with an address', { pods: [{ ...POD, phase: 'Pending' }] }, 'ok'],
@@ -150,7 +150,7 @@ test('host network and hidden sources are let in only where that was chosen', as
   t.equal(check(host, '192.168.0.1', { sourceAddress: 'report' }), 'host_network_not_allowed')
 })
 
-test('a pod that was not seen is waited for, and then a GET may refuse but never admit', async (t) => {
+test('an unseen pod is waited for, and then a GET can refuse but never admit', async (t) => {
   const decide = async (pod: WatchedPod | undefined) => {
     const { binding, waits, gets } = setUp({ pods: [] })
     const bound = binding.bind(CALLER, true)
@@ -190,7 +190,7 @@ test('a pod that was not seen is waited for, and then a GET may refuse but never
   t.equal(late.gets.length, 0)
 })
 
-test('a watch that is silent is confirmed by one GET that all who come meanwhile share', async (t) => {
+test('a silent watch is confirmed by one GET, which all waiting callers share', async (t) => {
   const heard = setUp({ silentMs: 2000 })
   t.equal(codeOf(await heard.binding.bind(CALLER, false)), 'ok')
   t.equal(heard.gets.length, 0)
@@ -203,7 +203,7 @@ test('a watch that is silent is confirmed by one GET that all who come meanwhile
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
 })
 
-test('beside an open watch a pod needs no second GET while the first is no older than a watch may be silent', async (t) => {
+test('with an open watch a pod needs no second GET while the first is younger than the allowed silence of a watch', async (t) => {
   const { binding, known, gets, clock } = setUp({ silentMs: 60_000 })
   const bind = async (caller = CALLER) => {
     const bound = binding.bind(caller, false)
@@ -253,7 +253,7 @@ test('beside an open watch a pod needs no second GET while the first is no older
   }
 })
 
-test('what the GET says goes before what a silent watch still shows', async (t) => {
+test('the answer of the GET overrides what a silent watch still shows', async (t) => {
   const live: readonly (readonly [WatchedPod | undefined, string])[] = [
     [POD, 'ok'],
     [undefined, 'pod_not_found'],
@@ -276,7 +276,7 @@ test('what the GET says goes before what a silent watch still shows', async (t) 
 
 const LIVE_ACCOUNT: WatchedAccount = { uid: 's', namespace: 'ns', name: 'sa' }
 
-test('a ServiceAccount whose watch is silent is asked for, once for all of its pods', async (t) => {
+test('a ServiceAccount whose watch is silent is looked up once for all of its pods', async (t) => {
   const heard = setUp({ accountsSilentMs: 2000, silentMs: 2000 })
   t.equal(codeOf(await heard.binding.bind(CALLER, false)), 'ok')
   t.equal(heard.accountGets.length, 0)
@@ -304,12 +304,12 @@ test('a ServiceAccount whose watch is silent is asked for, once for all of its p
   t.equal(codeOf(await late), 'service_account_deleted')
   const again = binding.bind(CALLER, false)
   await turn()
-  t.equal(accountGets.length, 3, 'that it is gone is not remembered')
+  t.equal(accountGets.length, 3, 'the removal is not remembered')
   accountGets[2]?.resolve(LIVE_ACCOUNT)
   t.equal(codeOf(await again), 'ok')
 })
 
-test('what is said of a ServiceAccount now goes before what a silent watch still shows', async (t) => {
+test('a fresh answer about a ServiceAccount overrides what a silent watch still shows', async (t) => {
   const live: readonly (readonly [WatchedAccount | undefined, string])[] = [
     [LIVE_ACCOUNT, 'ok'],
     [undefined, 'service_account_deleted'],
@@ -322,7 +322,7 @@ test('what is said of a ServiceAccount now goes before what a silent watch still
     accountGets[0]?.resolve(account)
     t.equal(codeOf(await bound), code)
   }
-  // Both are silent: either answer may refuse, and no outage of one hides the no of the other.
+  // Both are silent: either answer can refuse, and an outage of one does not hide the refusal of the other.
   const both = async (
     pod: WatchedPod | Fault | undefined,
     account: unknown,
@@ -351,7 +351,7 @@ test('what is said of a ServiceAccount now goes before what a silent watch still
   t.equal(await both(POD, refused), refused)
 })
 
-test('an outage is tolerated for whom it may be, and nothing but an outage', async (t) => {
+test('only an outage is tolerated, and only for those for whom the policy allows it', async (t) => {
   const bind = async (error: unknown, isTolerated: boolean) => {
     const { binding, gets } = setUp({ silentMs: Infinity })
     const bound = binding.bind(CALLER, isTolerated)
@@ -382,7 +382,7 @@ const RULES = {
   maxWatchStalenessMs: 300_000,
 } as const
 
-test('a stream ends to the millisecond of what ends it, and for nothing else', async (t) => {
+test('a stream ends in the exact millisecond of its reason, and for nothing else', async (t) => {
   const expired = { nowMs: LIFE.nowMs + 1 }
   const ends = (life: Partial<Life>, rules: Partial<Parameters<typeof findLifetimeEnd>[1]> = {}) =>
     findLifetimeEnd({ ...LIFE, ...life }, { ...RULES, ...rules })

@@ -46,7 +46,7 @@ const WIDE: Scope = { namespace: 'ns', serviceAccount: undefined }
 
 const setUp = (t: Test) => {
   const clock = new FakeClock()
-  // A cache takes a time of 0 for none.
+  // A cache reads a time of 0 as no time.
   clock.advance(1)
   const api = new FakeCollections()
   const told: string[] = []
@@ -84,7 +84,7 @@ const setUp = (t: Test) => {
     newest(resource)?.push({ type, object })
     await turn()
   }
-  /** Whatever is open is too old: everything is listed anew. */
+  /** All open watches are too old: everything is listed again. */
   const relist = async () => {
     for (const each of api.opened) each.fail(new RelistNeeded())
     await turn()
@@ -93,7 +93,7 @@ const setUp = (t: Test) => {
   return { clock, api, told, watch, objects, start, newest, say, relist }
 }
 
-test('of a pod a few words are kept, and the rest of it is let go', async (t) => {
+test('only a few fields of a pod are kept', async (t) => {
   t.strictSame(readPod(podOf('u', { ips: ['10.0.0.1', 'fd00::1'], grace: 30 })), {
     uid: 'u',
     name: 'a',
@@ -128,7 +128,7 @@ test('of a pod a few words are kept, and the rest of it is let go', async (t) =>
   t.throws(() => readAccount({ metadata: { name: 'sa', namespace: 'ns' } }))
 })
 
-test('pods and ServiceAccounts are asked for as narrowly as the allow-list permits', async (t) => {
+test('pods and ServiceAccounts are watched as narrowly as the allow-list permits', async (t) => {
   const { api, start, watch } = setUp(t)
   await start([NARROW, { namespace: undefined, serviceAccount: undefined }])
   t.strictSame(
@@ -143,7 +143,7 @@ test('pods and ServiceAccounts are asked for as narrowly as the allow-list permi
   t.equal(watch.isSynced, true)
 })
 
-test('the watches follow from the allow-list: exact names where there are few, else the whole', async (t) => {
+test('the watches follow the allow-list: exact names if there are few, otherwise everything', async (t) => {
   const allow = (...pairs: readonly (readonly [string, string])[]) =>
     scopesOf({
       enabled: true,
@@ -196,7 +196,7 @@ test('a pod is known from its first line to its last, and remembered as gone', a
   t.equal(watch.isGone('u'), false, 'ten minutes later no token of it is left to refuse')
 })
 
-test('a list shows who went while nobody watched, in its own scope alone', async (t) => {
+test('a list shows which pods left while nobody watched, in its own scope only', async (t) => {
   const { clock, told, watch, start, objects, api } = setUp(t)
   const other: Scope = { namespace: 'other', serviceAccount: 'sa' }
   const remote = podOf('v', { namespace: 'other' })
@@ -217,7 +217,7 @@ test('a list shows who went while nobody watched, in its own scope alone', async
   )
 })
 
-test('a pod replaced under its name is another pod, also when that is first seen in a list', async (t) => {
+test('a pod replaced under its name is another pod, even when a list shows it first', async (t) => {
   const { told, watch, start, say, objects, relist } = setUp(t)
   objects.pods = [podOf('u1'), podOf('u2', { name: 'b' })]
   await start()
@@ -233,7 +233,7 @@ test('a pod replaced under its name is another pod, also when that is first seen
   )
 })
 
-test('any line under the name of a pod that has another uid ends the pod before', async (t) => {
+test('any event with the name of a pod and another uid ends the earlier pod', async (t) => {
   for (const type of ['ADDED', 'MODIFIED']) {
     const { told, watch, start, say, objects } = setUp(t)
     objects.pods = [podOf('listed', { name: 'b' })]
@@ -256,7 +256,7 @@ test('any line under the name of a pod that has another uid ends the pod before'
   }
 })
 
-test('a name is one pod within a namespace and one watch, and not beyond', async (t) => {
+test('a name means one pod only within one namespace and one watch', async (t) => {
   const { api, told, watch, start } = setUp(t)
   await start([
     NARROW,
@@ -274,7 +274,7 @@ test('a name is one pod within a namespace and one watch, and not beyond', async
   }
   await say('/far/pods?', podOf('v', { namespace: 'far' }))
   await say('AccountName=other', podOf('new', { account: 'other' }))
-  // Two watches are not heard in order: this line may be older than the one above.
+  // The order between two watches is not known: this event can be older than the one above.
   await say('/ns/pods?', podOf('old'))
   t.strictSame(told, [])
   t.equal(watch.size, 3)
@@ -295,7 +295,7 @@ test('the names in memory are those of the pods there are', async (t) => {
   t.equal(watch.size, 1)
 })
 
-test('a pod is told of as changed when it loses what a stream may have been let in by', async (t) => {
+test('a pod is reported as changed when it loses something that may have admitted a stream', async (t) => {
   const both = ['10.0.0.1', 'fd00::1']
   const changes: readonly (readonly [string, PodChanges, PodChanges, boolean])[] = [
     ['nothing', {}, {}, false],
@@ -316,7 +316,7 @@ test('a pod is told of as changed when it loses what a stream may have been let 
   }
 })
 
-test('a pod that is deleted or has ended is told of once, and its time is counted', async (t) => {
+test('a pod that is deleted or has ended is reported once, and its time is counted', async (t) => {
   const { clock, told, watch, start, say } = setUp(t)
   await start()
   await say('ADDED', podOf('u'))
@@ -335,7 +335,7 @@ test('a pod that is deleted or has ended is told of once, and its time is counte
   t.strictSame(told, ['ending u', 'gone u', 'ending Succeeded', 'ending Failed'])
 })
 
-test('a ServiceAccount that was deleted or made anew is told of, however it is learnt', async (t) => {
+test('a deleted or re-created ServiceAccount is reported, however it is learned', async (t) => {
   const { told, watch, start, say, objects, relist } = setUp(t)
   objects.accounts = [accountOf('s1')]
   await start()
@@ -384,7 +384,7 @@ test('a wait for a pod ends when it has an address, when it is gone, or when the
   t.strictSame([known.isOver, deleted.isOver], [true, true], 'at once')
 })
 
-test('what is watched no more is forgotten without being called gone', async (t) => {
+test('what is no longer watched is forgotten, and not reported as gone', async (t) => {
   const { told, watch, start, objects, newest, api } = setUp(t)
   objects.pods = [podOf('u')]
   objects.accounts = [accountOf('s')]
@@ -405,7 +405,7 @@ test('what is watched no more is forgotten without being called gone', async (t)
   t.equal(api.opened.length, count, 'a scope that stays is left alone')
 })
 
-test('a scope that takes over from another finds the pods that went in between', async (t) => {
+test('a scope that replaces another finds the pods that left in between', async (t) => {
   for (const [from, to] of [
     [NARROW, WIDE],
     [WIDE, NARROW],
@@ -422,7 +422,7 @@ test('a scope that takes over from another finds the pods that went in between',
   }
 })
 
-test('a namespace is believed by its own watches, and staleness is that of the worst', async (t) => {
+test('a namespace is believed by its own watches, and the stalest watch counts', async (t) => {
   const { clock, watch, start, api } = setUp(t)
   const other: Scope = { namespace: 'other', serviceAccount: undefined }
   t.equal(watch.silentForMs('ns'), 0)
@@ -439,7 +439,7 @@ test('a namespace is believed by its own watches, and staleness is that of the w
   api.opened.find(({ path }) => path.includes('/other/serviceaccounts'))?.fail(new Error('cut'))
   await clock.advanceAsync(300)
   t.equal(watch.staleForMs, 300)
-  t.equal(watch.silentForMs('other'), 300, 'pods are told apart from ServiceAccounts')
+  t.equal(watch.silentForMs('other'), 300, 'pods are distinguished from ServiceAccounts')
   t.equal(watch.accountsSilentForMs('other'), Infinity, 'whose watch is down')
   t.equal(watch.accountsSilentForMs('ns'), 1500, 'those of another namespace are still heard')
   t.equal(watch.silentForMs('ns'), 1500)

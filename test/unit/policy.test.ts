@@ -1,4 +1,4 @@
-/** The allow-list admits whom it names, in the roles it names, and token buckets keep their bounds. */
+/** The allow-list admits the identities it names, in the roles it names, and token buckets keep their bounds. */
 
 import { test } from 'tap'
 import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
@@ -32,7 +32,7 @@ test('an empty list allows nobody', async (t) => {
   })
 })
 
-test('names are exact unless they are globs, and a glob means only itself', async (t) => {
+test('names are exact unless they are globs, and a glob matches only what it says', async (t) => {
   const cases: readonly (readonly [string, string, boolean])[] = [
     ['team', 'team', true],
     ['team', 'team-a', false],
@@ -70,7 +70,7 @@ test('the role is the one asked for, or the only one there is', async (t) => {
   t.strictSame(two.authorize(who, 'node'), node)
 })
 
-test('while trust is switched off the list names whom it names, and allows nobody', async (t) => {
+test('while trust is switched off the list is still read, and allows nobody', async (t) => {
   const off = createPolicy([entry('ns', 'sa')], false)
   t.equal(off.isListed('ns', 'sa'), true)
   for (const role of ['node', undefined, 'operator']) {
@@ -95,7 +95,7 @@ test('the commands are those of the entry that allows the role', async (t) => {
   })
 })
 
-test('a bucket gives its burst, then its rate, and never more than its burst', async (t) => {
+test('a bucket grants its burst, then its rate, and never more than its burst', async (t) => {
   const clock = new FakeClock()
   const buckets = new TokenBuckets({ ratePerSecond: 2, burst: 3, clock })
   const drain = () => {
@@ -115,7 +115,7 @@ test('a bucket gives its burst, then its rate, and never more than its burst', a
   t.equal(drain(), 3)
 })
 
-test('a charge goes into debt, which is no greater than a burst', async (t) => {
+test('a charge can go into debt, up to one burst', async (t) => {
   const clock = new FakeClock()
   const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 2, clock })
   for (let n = 0; n < 3; n += 1) buckets.charge('a')
@@ -130,13 +130,13 @@ test('a charge goes into debt, which is no greater than a burst', async (t) => {
   t.equal(buckets.has('a'), true)
 })
 
-test('a rate of 0 is no limit', async (t) => {
+test('a rate of 0 means no limit', async (t) => {
   const buckets = new TokenBuckets({ ratePerSecond: 0, burst: 0, clock: new FakeClock() })
   buckets.charge('a')
   t.equal(buckets.take('a') && buckets.has('a'), true)
 })
 
-test('only so many keys are remembered, the busiest ones first', async (t) => {
+test('a bounded number of keys is remembered, the busiest ones first', async (t) => {
   const clock = new FakeClock()
   const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 1, keysMax: 2, clock })
   t.equal(buckets.take('busy'), true)
@@ -144,5 +144,5 @@ test('only so many keys are remembered, the busiest ones first', async (t) => {
     buckets.take(`other-${n}`)
     t.equal(buckets.take('busy'), false)
   }
-  t.equal(buckets.take('other-0'), true, 'a forgotten key starts anew')
+  t.equal(buckets.take('other-0'), true, 'a forgotten key starts again')
 })

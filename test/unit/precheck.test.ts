@@ -1,4 +1,4 @@
-/** The precheck decides all that can be decided without the API server, and never too kindly. */
+/** The precheck decides everything that needs no API server, and is never too lenient. */
 
 import { createHmac } from 'node:crypto'
 import { test } from 'tap'
@@ -71,7 +71,7 @@ test('a good token is read as the cluster wrote it', async (t) => {
     },
   })
   t.equal(codeOf(mint({ alg: 'ES256' })), 'ok')
-  t.equal(codeOf(mint({ claims: { aud: 'second' } })), 'ok', 'an audience need be no list')
+  t.equal(codeOf(mint({ claims: { aud: 'second' } })), 'ok', 'an audience need not be a list')
   t.equal(codeOf(mint({ claims: { jti: undefined, nbf: undefined } })), 'ok')
   t.equal(codeOf(mint({ claims: { iss: 'x' } }), { issuers: () => undefined }), 'ok', 'unknown yet')
 })
@@ -103,10 +103,10 @@ test('no header lets a token choose its own key, rules or algorithm', async (t) 
     t.equal(codeOf(mint({ header: { [name]: value } })), 'algorithm_not_allowed', name)
   }
   t.equal(codeOf(mint({ header: { kid: 'k'.repeat(257) } })), 'token_malformed', 'huge kid')
-  t.equal(codeOf(mint({ header: { kid: 7 } })), 'token_malformed', 'kid that is no string')
+  t.equal(codeOf(mint({ header: { kid: 7 } })), 'token_malformed', 'kid that is not a string')
 })
 
-test('only three parts of JSON are a token', async (t) => {
+test('a token has exactly three parts, of JSON', async (t) => {
   const [head, body, signature] = mint().split('.')
   const array = encodeToken([], {}, () => Buffer.from('x'))
   const list = encodeToken({ alg: 'RS256' }, [], () => Buffer.from('x'))
@@ -244,7 +244,7 @@ test('a key that a refetch brings admits', async (t) => {
   t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
 })
 
-test('without any keys a few tokens go on unproven: capped per address, and in all', async (t) => {
+test('without any keys a few tokens pass unverified, with a cap per address and in total', async (t) => {
   const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
   const precheck = createPrecheck({
     rules: () => RULES,
@@ -276,7 +276,7 @@ test('an IPv6 network has one budget of unproven tokens, whatever addresses it u
   t.match(await precheck.verify(mint(), '2001:db8:1:3::1'), { ok: true })
 })
 
-test('a token whose keys are there never costs the unverified budget', async (t) => {
+test('a token whose keys are known never uses the unverified budget', async (t) => {
   const none = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
   const precheck = createPrecheck({
     rules: () => RULES,
@@ -288,7 +288,7 @@ test('a token whose keys are there never costs the unverified budget', async (t)
   t.match(precheck.read('a'.repeat(8193)), { ok: false, code: 'credential_too_large' })
 })
 
-test('a signature that held is not checked again, until the keys are other ones', async (t) => {
+test('a verified signature is not checked again until the keys change', async (t) => {
   const buckets = new TokenBuckets({ ratePerSecond: 1, burst: 0, clock })
   let checks = 0
   const counting = (select: ReturnType<typeof jwks>): ReturnType<typeof jwks> =>
@@ -318,7 +318,7 @@ test('a signature that held is not checked again, until the keys are other ones'
   const forged = withBadSignature(token, 1)
   for (const nth of [3, 4]) {
     t.match(await ask(forged), { ok: false, code: 'signature_invalid' })
-    t.equal(checks, nth, 'what did not hold is not remembered, the same claims or not')
+    t.equal(checks, nth, 'a failed signature is not remembered, with the same claims or others')
   }
   t.match(await ask(token), { ok: true, value: 'verified' })
   t.equal(checks, 4)

@@ -1,13 +1,13 @@
-/** Random bytes from a stock are as good as if each had been asked for by itself. */
+/** Random bytes from a pool are as good as bytes that are generated one request at a time. */
 
 import { test } from 'tap'
 import { randomPool } from '@openclaw-k8s/auth-sidecar/lib/random-pool.ts'
 
-test('no random bytes are given out twice, and none are given short', async (t) => {
+test('random bytes are never given out twice, and never too few', async (t) => {
   const taken = Array.from({ length: 3000 }, (_, n) => randomPool.take(n % 2 === 0 ? 16 : 4))
   t.ok(
     taken.every(({ length }, n) => length === (n % 2 === 0 ? 16 : 4)),
-    'over the end of several stocks',
+    'across the end of several pools',
   )
   const places = taken.map(({ buffer, byteOffset }) => ({ buffer, byteOffset }))
   const isAhead = places.every(({ buffer, byteOffset }, n) => {

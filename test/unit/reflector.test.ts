@@ -1,4 +1,4 @@
-/** The reflector knows every change once, and knows when it may have missed one. */
+/** The reflector reports every change once, and knows when it may have missed one. */
 
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -9,6 +9,7 @@ import { Reflector } from '@openclaw-k8s/auth-sidecar/kube/reflector.ts'
 import { RelistNeeded, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import type { WatchEvent } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { FakeCollections } from '../kit/fake-collections.ts'
 
 type Named = { readonly metadata: { readonly name: string } }
@@ -53,7 +54,7 @@ test('a collection is listed in pages and then watched from the version of its l
   )
   t.equal(reflector.isSynced, false)
   await run()
-  t.strictSame(told, ['=a,b'], 'told in one piece')
+  t.strictSame(told, ['=a,b'], 'reported in one piece')
   t.equal(reflector.isSynced, true)
   t.strictSame(api.asked.map(queryOf), [
     { limit: '100', fieldSelector: 'metadata.name=a' },
@@ -68,7 +69,7 @@ test('a collection is listed in pages and then watched from the version of its l
   })
 })
 
-test('each change is told once, and the next watch goes on behind the last one heard', async (t) => {
+test('each change is reported once, and the next watch continues after the last one', async (t) => {
   const { api, clock, told, run, faults } = setUp(t)
   await run()
   const [first] = api.opened
@@ -86,7 +87,7 @@ test('each change is told once, and the next watch goes on behind the last one h
   t.equal(told.length, 4)
 })
 
-test('a version that is too old is listed anew, whether it is said at once or on the way', async (t) => {
+test('after a version that is too old everything is listed again, whenever the watch says so', async (t) => {
   const { api, clock, told, run } = setUp(t)
   await run()
   api.answer({ items: [{ metadata: { name: 'c' } }], metadata: { resourceVersion: '30' } })
@@ -104,7 +105,7 @@ test('a version that is too old is listed anew, whether it is said at once or on
   t.equal(api.opened.length, 3)
 })
 
-test('a failing API server is asked after pauses that grow, are jittered, and stay bounded', async (t) => {
+test('a failing API server is asked after pauses that grow, are jittered and stay bounded', async (t) => {
   for (const [jitter, factor] of [
     [0, 0.5],
     [1, 1],
@@ -127,11 +128,11 @@ test('a failing API server is asked after pauses that grow, are jittered, and st
     await turn()
     api.opened[1]?.fail(new Error('cut'))
     await clock.advanceAsync(50 * factor)
-    t.equal(api.opened.length, 3, 'a word that was heard starts over')
+    t.equal(api.opened.length, 3, 'an event starts it over')
   }
 })
 
-test('a watch that ends in good order but at once is not opened again without a pause', async (t) => {
+test('a watch that ends cleanly but at once is not opened again without a pause', async (t) => {
   const { api, clock, run, faults } = setUp(t)
   await run()
   api.opened[0]?.end()
@@ -143,7 +144,7 @@ test('a watch that ends in good order but at once is not opened again without a 
   t.equal(api.opened.length, 2)
 })
 
-test('a watch that flaps without a word is stale all along, and its pauses grow', async (t) => {
+test('a watch that flaps without an event stays stale, and its pauses grow', async (t) => {
   const { api, clock, run, reflector } = setUp(t)
   await run()
   await clock.advanceAsync(5000)
@@ -163,10 +164,10 @@ test('a watch that flaps without a word is stale all along, and its pauses grow'
   await clock.advanceAsync(400)
   api.opened.at(-1)?.push(event('BOOKMARK', '', '20'))
   await turn()
-  t.equal(reflector.staleForMs, 0, 'a word ends it')
+  t.equal(reflector.staleForMs, 0, 'an event ends it')
 })
 
-test('a watch that overstays its time is dead, and goes on from where it was', async (t) => {
+test('a watch that exceeds its time is treated as dead, and resumes where it was', async (t) => {
   const { api, clock, run, reflector } = setUp(t, { random: () => 1 })
   await run()
   const [first] = api.opened
@@ -189,14 +190,14 @@ test('a watch that overstays its time is dead, and goes on from where it was', a
   t.equal(reflector.staleForMs, 0, 'but one that lasts does')
 })
 
-test('silence is counted from the last word, and without an open watch there is nothing but', async (t) => {
+test('silence is counted from the last event, and without an open watch it never ends', async (t) => {
   const { api, clock, run, reflector } = setUp(t)
   t.equal(reflector.silentForMs, Infinity, 'before the first list')
   t.equal(reflector.staleForMs, 0)
   clock.advance(5)
   t.equal(reflector.staleForMs, 5)
   await run()
-  t.equal(reflector.silentForMs, 0, 'the list is a word')
+  t.equal(reflector.silentForMs, 0, 'the list counts as an event')
   await clock.advanceAsync(1500)
   t.equal(reflector.silentForMs, 1500)
   api.opened[0]?.push(event('BOOKMARK', '', '11'))
@@ -210,7 +211,7 @@ test('silence is counted from the last word, and without an open watch there is 
   t.equal(reflector.silentForMs, 25, 'the new watch goes on where the old one ended')
 })
 
-test('what is not understood is a fault, never skipped, and listed anew', async (t) => {
+test('an event that is not understood is a fault, is never skipped, and causes a new list', async (t) => {
   const strange: readonly WatchEvent[] = [
     event('SOMETHING', 'b', '11'),
     { type: 'ADDED', object: { metadata: { name: 'b' } } },
@@ -231,13 +232,13 @@ test('what is not understood is a fault, never skipped, and listed anew', async 
   const { api, clock, told, run } = setUp(t)
   api.answer({ kind: 'Status' }, { items: [], metadata: {} })
   await run()
-  t.equal(told.length, 0, 'an answer that is no list empties nothing')
+  t.equal(told.length, 0, 'an answer that is not a list empties nothing')
   await clock.advanceAsync(200)
   t.strictSame(told, ['='])
   t.equal(api.asked.length, 3)
 })
 
-test('a reflector that was stopped tells nothing more, whatever was under way', async (t) => {
+test('a stopped reflector reports nothing more, whatever was under way', async (t) => {
   const listing = setUp(t)
   const held = listing.api.hold()
   await listing.run()
@@ -263,11 +264,11 @@ test('a reflector that was stopped tells nothing more, whatever was under way', 
   await turn()
   for (const { clock, faults } of [listing, watching, pausing]) {
     t.equal(clock.pending, 0, 'no timer is left behind')
-    t.ok(faults.length <= 1, 'and an end that was asked for is no fault')
+    t.ok(faults.length <= 1, 'and a requested end is not a fault')
   }
 })
 
-/** A server of HTTP whose every answer is the test's own, and a watch client of it. */
+/** An HTTP server whose every answer comes from the test, and a watch client for it. */
 const serve = async (t: Test, answer: (response: ServerResponse, token: string) => void) => {
   const clock = new FakeClock()
   const files = { token: 'first', ca: 'a CA' }
@@ -305,7 +306,7 @@ const serve = async (t: Test, answer: (response: ServerResponse, token: string) 
   return { read, controller, clock, files, refusals, opened: () => opened }
 }
 
-test('a line is an event however its bytes are cut, and an empty line is none', async (t) => {
+test('a line is an event however its bytes are split, and an empty line is not', async (t) => {
   const text = '{"type":"ADDED","object":{"n":"ü"}}\n\n{"type":"DELETED","object":{}}\n'
   const bytes = Buffer.from(text)
   for (const size of [1, 7, bytes.length]) {
@@ -326,7 +327,7 @@ test('a line is an event however its bytes are cut, and an empty line is none', 
   }
 })
 
-test('every other end of a watch is an error, and those that need a new list are told apart', async (t) => {
+test('every other end of a watch is an error, and those that need a new list are recognized', async (t) => {
   const status = (code: number) => `{"type":"ERROR","object":{"kind":"Status","code":${code}}}\n`
   const answers: readonly (readonly [string, (response: ServerResponse) => void, RegExp])[] = [
     ['410 as a line', (response) => response.end(status(410)), /too old/],
@@ -355,7 +356,7 @@ test('every other end of a watch is an error, and those that need a new list are
   }
 })
 
-test('our own token rotated on the way is no refusal of us; a refusal is counted', async (t) => {
+test('a rotation of our token during a watch does not count as a refusal; a refusal does', async (t) => {
   let good = 'second'
   const { read, files, refusals, opened } = await serve(t, (response, token) => {
     response.writeHead(token === good ? 200 : 401).end()
@@ -382,7 +383,7 @@ test('a watch without an answer is given up, and one under way ends with its sig
   const quiet = await serve(t, (response) => response.flushHeaders())
   const watching = quiet.read()
   watching.catch(() => {})
-  while (quiet.opened() === 0) await turn()
+  await waitUntil(() => quiet.opened() > 0)
   await quiet.clock.advanceAsync(3_600_000)
   t.equal(quiet.clock.pending, 0, 'no deadline but the signal')
   quiet.controller.abort(new Error('enough'))

@@ -1,4 +1,4 @@
-/** A changed file is noticed once, through every way it can change, and takes over what it may. */
+/** A changed file is noticed once, however it changes, and takes effect where a reload can. */
 
 import { rm } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/file-watch.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
-import { until } from '../kit/until.ts'
+import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
 
 const watchVolume = async (t: Test) => {
@@ -25,8 +25,8 @@ const watchVolume = async (t: Test) => {
     onChanged: () => void changes.push(`${readFile(a)} ${readFile(b)}`),
   })
   t.teardown(stop)
-  /** An event arms the settling timer beside the poll's. */
-  const noticed = () => until(() => clock.pending === 2)
+  /** An event arms the settling timer next to the polling timer. */
+  const noticed = () => waitUntil(() => clock.pending === 2)
   return { directory, clock, swap, changes, noticed, stop }
 }
 
@@ -43,7 +43,7 @@ test("the kubelet's swap of a whole volume is noticed once, and so is the next o
   t.equal(changes.length, 3, 'once each')
 })
 
-test('a swap that changes nothing is none, and one changed file is enough', async (t) => {
+test('a swap that changes nothing is ignored, and one changed file is enough', async (t) => {
   const { clock, swap, changes, noticed } = await watchVolume(t)
   await swap({ a: 'a1', b: 'b1' })
   await noticed()
@@ -67,7 +67,7 @@ test('a file that is away for a moment has not changed', async (t) => {
   t.strictSame(changes, ['a2 b1'])
 })
 
-test('where events get lost the files are still read once a minute, and stopping leaves nothing', async (t) => {
+test('if events get lost the files are still read once a minute, and a stop leaves no timer', async (t) => {
   const clock = new FakeClock()
   const files: Record<string, string> = { '/etc/x/a': '1', '/etc/x/b': '1', '/etc/y/c': '1' }
   const watched: string[] = []
@@ -111,7 +111,7 @@ const configOf = (...flags: readonly string[]) =>
     readFile: () => '',
   }).config
 
-test('a reload takes over the policy at once and names the sections that wait for a restart', async (t) => {
+test('a reload applies the policy at once and names the sections that need a restart', async (t) => {
   const settings = new LiveConfig(configOf())
   t.equal(settings.policy.isListed('a', 'b'), true)
   const waiting = settings.apply(

@@ -21,7 +21,7 @@ type Raw = {
   readonly form?: 2 | 8
 }
 
-/** A header spelled out byte by byte, so that it can also be wrong. */
+/** A header written byte by byte, so that it can also be wrong. */
 function header({ first, length, masked = true, form }: Raw): Buffer {
   const extension = form ?? (length < 126 ? 0 : length < 65_536 ? 2 : 8)
   const bytes = Buffer.alloc(2 + extension)
@@ -32,13 +32,13 @@ function header({ first, length, masked = true, form }: Raw): Buffer {
   return masked ? Buffer.concat([bytes, MASK]) : bytes
 }
 
-/** The payload of a close frame is one that may be said. */
+/** Whether the payload of a close frame is lawful. */
 const frame = (raw: Raw, fill = 0x61): Buffer =>
   raw.first === 0x88 && raw.length >= 2
     ? closeOf(1000, 'a'.repeat(raw.length - 2), raw.masked)
     : Buffer.concat([header(raw), Buffer.alloc(raw.length, fill)])
 
-/** A close frame that says this, lawful or not. */
+/** A close frame with this status and reason, lawful or not. */
 function closeOf(code: number, reason: string | Buffer, masked = true): Buffer {
   const payload = Buffer.concat([Buffer.alloc(2), Buffer.from(reason)])
   payload.writeUInt16BE(code)
@@ -68,7 +68,7 @@ function* cut(bytes: Buffer, size: () => number): Generator<Buffer> {
 const newScanner = (masked = true, messageBytesMax = MAX): FrameScanner =>
   new FrameScanner({ masked, messageBytesMax, emptyFragmentsMax: EMPTY_MAX })
 
-/** Feeds every chunk and gives what was let through, calling `after` with its size each time. */
+/** Feeds every chunk and returns what was let through, calling `after` with its size each time. */
 function relay(
   scanner: FrameScanner,
   chunks: Iterable<Buffer>,
@@ -112,7 +112,7 @@ for (const masked of [true, false]) {
   const side = masked ? 'worker' : 'gateway'
   const bytes = build(SEQUENCE, masked)
 
-  test(`a ${side}'s frames come out as they went in, however they are cut`, async (t) => {
+  test(`a ${side}'s frames come out as they went in, however they are split`, async (t) => {
     const random = seeded(7)
     const cuts = [
       ...Array.from({ length: 20 }, (_, at) => () => at + 1),
@@ -152,7 +152,7 @@ for (const masked of [true, false]) {
   })
 }
 
-test('a boundary is told apart from the inside of a payload', async (t) => {
+test('a boundary is distinguished from the inside of a payload', async (t) => {
   const scanner = newScanner()
   const bytes = frame(text(5))
   t.ok(scanner.atBoundary)
@@ -243,7 +243,7 @@ test('a message of exactly the limit passes, one byte more is refused by its hea
   t.equal(huge.violation, 'message_too_big', '2^53 - 1 is a lawful length, but too much')
 })
 
-test('fragments are summed up, and the sum starts anew with each message', async (t) => {
+test('fragments are added up, and the sum restarts with each message', async (t) => {
   const half = MAX / 2
   const whole = [
     frame({ first: 0x02, length: half }),
@@ -278,14 +278,14 @@ test('1,000 unfinished empty fragments in a row pass, 1,001 do not', async (t) =
   t.equal(over.violation, 'empty_fragments_exceeded')
 })
 
-test('whole empty messages are no fragments', async (t) => {
+test('whole empty messages do not count as fragments', async (t) => {
   const scanner = newScanner()
   relay(scanner, [Buffer.concat(Array.from({ length: 2000 }, () => frame(text(0))))])
   t.equal(scanner.violation, undefined)
   t.equal(scanner.messages, 2000)
 })
 
-test('whatever follows a close frame is discarded, were it garbage', async (t) => {
+test('everything after a close frame is discarded, even garbage', async (t) => {
   const close = frame({ first: 0x88, length: 9 })
   for (let size = 1; size <= 20; size += 1) {
     const scanner = newScanner()
@@ -347,13 +347,13 @@ function receiveClose(close: Buffer): boolean {
   return isTaken
 }
 
-/** Every status up to where nobody has any, and some of the rest. */
+/** Every status up to the end of the defined ranges, and some beyond. */
 const STATUSES = [...Array.from({ length: 5100 }, (_, code) => code), 32_768, 65_535]
 const isLawfulStatus = (code: number): boolean =>
   (code >= 3000 && code <= 4999) ||
   [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014].includes(code)
 
-test('only a status that may stand in a close frame is let through', async (t) => {
+test('only a status that is allowed in a close frame is let through', async (t) => {
   for (const masked of [true, false]) {
     const wrong = STATUSES.filter((code) => {
       const scanner = newScanner(masked)

@@ -1,4 +1,4 @@
-/** At most `max` hold it, the rest wait in order, and a caller that gives up delays nobody. */
+/** At most `max` callers hold the semaphore, the others wait in order, and one that gives up delays nobody. */
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
@@ -23,7 +23,7 @@ const setUp = (max: number) => {
   return { semaphore, inside, order, ask, leave }
 }
 
-test('no more are inside than there are places, and they come in as they asked', async (t) => {
+test('no more callers enter than there are places, in the order in which they asked', async (t) => {
   const { semaphore, inside, order, ask, leave } = setUp(2)
   for (const name of ['a', 'b', 'c', 'd', 'e']) void ask(name).taken
   await turn()
@@ -39,7 +39,7 @@ test('no more are inside than there are places, and they come in as they asked',
   t.equal(inside.size, 2, 'every place came back')
 })
 
-test('who gives up in line is passed over, and who gives back twice makes no second place', async (t) => {
+test('a caller that gives up is passed over, and a double release does not add a place', async (t) => {
   const { semaphore, inside, ask, leave } = setUp(1)
   await ask('a').taken
   const gone = ask('b')
@@ -57,7 +57,7 @@ test('who gives up in line is passed over, and who gives back twice makes no sec
   t.strictSame([...inside.keys()], ['d'])
 })
 
-test('who is gone before asking takes no place', async (t) => {
+test('a caller that is gone before it asks takes no place', async (t) => {
   const semaphore = new Semaphore(1)
   await t.rejects(semaphore.acquire(AbortSignal.abort(new Error('too late'))), {
     message: 'too late',

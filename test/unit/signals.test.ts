@@ -1,4 +1,4 @@
-/** A signal has its effect from the first moment on, and none has another than it should. */
+/** Every signal has exactly the effect it should, from the first moment. */
 
 import { EventEmitter } from 'node:events'
 import { test } from 'tap'
@@ -32,7 +32,7 @@ test('without a SIGHUP nothing is reloaded', (t) => {
   t.end()
 })
 
-test('a signal to end is obeyed before there is anything to drain, and then left to the drain', (t) => {
+test('a signal to end is obeyed at once before there is anything to drain, and afterwards left to the drain', (t) => {
   for (const name of ['SIGTERM', 'SIGINT', 'SIGQUIT']) {
     const { events, exits, signals } = setUp()
     events.emit(name)

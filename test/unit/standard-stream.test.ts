@@ -1,4 +1,4 @@
-/** A command that ends by itself has said all it had to say, or knows that it has not. */
+/** A command that ends by itself has written all its output, or knows that it has not. */
 
 import { EventEmitter } from 'node:events'
 import { test } from 'tap'
@@ -36,7 +36,7 @@ test('finish waits for the reader of the last write', async (t) => {
   t.equal(await finished, undefined)
 })
 
-test('a failure is reported once all is over, a reader that left is none', async (t) => {
+test('a failure is reported at the end, and a reader that left is not a failure', async (t) => {
   for (const [code, expected] of [
     ['ENOSPC', 'ENOSPC'],
     ['EPIPE', undefined],

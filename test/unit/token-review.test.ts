@@ -29,7 +29,7 @@ const CLAIMS: Claims = {
   nodeName: 'lab-node-1',
 }
 
-/** Reviews the token by an API server that answers so. */
+/** Reviews the token with an API server that gives this answer. */
 const reviewBy = (answer: (request: KubeRequest) => unknown, claims: Claims = CLAIMS) => {
   const review = createTokenReview({
     client: { request: async (request) => ({ status: 201, body: answer(request) }) },
@@ -43,7 +43,7 @@ const reviewBy = (answer: (request: KubeRequest) => unknown, claims: Claims = CL
 
 const review = async (answer: unknown, claims: Claims = CLAIMS) => reviewBy(() => answer, claims)
 
-/** The real good answer, bent. */
+/** The real good answer, with changes. */
 const bent = (bend: (body: ReviewBody) => void): ReviewBody => {
   const body = read('tr-valid.json')
   bend(body)
@@ -118,7 +118,7 @@ test('only a plain true without an error is an authentication', async (t) => {
   t.strictSame(await review(withError), { ok: false, code: 'review_rejected' })
 })
 
-test('a reviewer that knows nothing of audiences is not believed, and not asked again', async (t) => {
+test('a reviewer that ignores audiences is not believed, and not asked again', async (t) => {
   for (const audiences of [[], undefined, null, 'lab-aud', ['other'], ['lab'], { 0: 'lab-aud' }]) {
     let asked = 0
     const verdict = await reviewBy(() => {
@@ -134,7 +134,7 @@ test('a reviewer that knows nothing of audiences is not believed, and not asked 
   }
 })
 
-test('whatever names somebody else than the token claims is refused', async (t) => {
+test('an answer that names another identity than the token claims is refused', async (t) => {
   const others: readonly (readonly [string, ReviewBody])[] = [
     ...[
       'system:serviceaccount:lab:admin',
@@ -190,7 +190,7 @@ test('inherited names are not read from the answer', async (t) => {
   t.strictSame(await review(answer), { ok: false, code: 'review_rejected' })
 })
 
-test('an answer that is no TokenReview is a fault, not a refusal', async (t) => {
+test('an answer that is not a TokenReview is a fault, not a refusal', async (t) => {
   const answers = [
     null,
     'ok',

@@ -78,7 +78,7 @@ test('a verdict does not outlive its token', async (t) => {
   t.equal(asked.length, 2)
 })
 
-test('the verdict on a token that has expired meanwhile is given and not kept', async (t) => {
+test('the verdict on a token that expires meanwhile is returned but not kept', async (t) => {
   const { find, cache, asked, answerWith, identityOf } = setUp()
   answerWith((token) => granted(identityOf(token, 0)))
   t.equal((await find('a')).ok, true)
@@ -87,7 +87,7 @@ test('the verdict on a token that has expired meanwhile is given and not kept', 
   t.equal(cache.size, 0)
 })
 
-test('a shorter TTL applies at once to what is kept already', async (t) => {
+test('a shorter TTL applies at once to verdicts already kept', async (t) => {
   let ttl = 60_000
   const { find, clock, asked } = setUp({ ttlMs: () => ttl })
   await find('a')
@@ -112,7 +112,7 @@ test('a bad verdict holds for 2 s, so that it does not prolong an outage', async
   t.strictSame(outcomes, ['miss', 'negative', 'miss'])
 })
 
-test('a fault is told to all who wait, and never kept', async (t) => {
+test('a fault reaches all waiting callers, and is never kept', async (t) => {
   const { find, asked, answerWith, identityOf } = setUp()
   answerWith(() => Promise.reject(new Fault('review_unavailable', 'down')))
   const both = await Promise.allSettled([find('a'), find('a')])
@@ -126,7 +126,7 @@ test('a fault is told to all who wait, and never kept', async (t) => {
   t.equal(asked.length, 2)
 })
 
-test('a thousand who ask at once share one review, and nobody owns it', async (t) => {
+test('a thousand callers at once share one review, and none of them owns it', async (t) => {
   const { find, asked, answerWith, identityOf, outcomes } = setUp()
   const held = Promise.withResolvers<Verdict<Identity>>()
   answerWith(() => held.promise)
@@ -153,7 +153,7 @@ test('a flood of bad tokens evicts no good verdict', async (t) => {
   t.equal(cache.size, 10)
 })
 
-test('the least used verdict gives way when there are too many', async (t) => {
+test('the least recently used verdict is dropped when there are too many', async (t) => {
   const { find, cache, asked } = setUp({ entriesMax: 2 })
   for (const token of ['a', 'b', 'a', 'c']) await find(token)
   t.equal(cache.size, 2)
@@ -164,7 +164,7 @@ test('the least used verdict gives way when there are too many', async (t) => {
   t.strictSame(asked, ['b'])
 })
 
-test('a pod that is invalidated loses all its verdicts and no other pod does', async (t) => {
+test('an invalidated pod loses all its verdicts, and no other pod does', async (t) => {
   const { find, cache, asked, answerWith, identityOf } = setUp()
   answerWith((token) => granted(identityOf(token.slice(0, 5))))
   for (const token of ['pod-1.x', 'pod-1.y', 'pod-2.x']) await find(token, token.slice(0, 5))
@@ -184,7 +184,7 @@ test('a review that ends after its pod was invalidated is discarded', async (t) 
   cache.invalidatePod('a')
   answerWith((token) => granted(identityOf(token)))
   const late = await find('a')
-  t.equal(late.ok, true, 'who asks after the invalidation gets a review of their own')
+  t.equal(late.ok, true, 'a caller after the invalidation gets a new review')
   held.resolve(granted(identityOf('a')))
   await t.rejects(early, { code: 'pod_unconfirmed' }, 'nobody said no')
   t.equal(asked.length, 2)

@@ -1,4 +1,4 @@
-/** A worker at the door is forgotten with its release: what it showed does not live as long as its stream. */
+/** A worker is forgotten when it is released: what it showed does not live as long as its stream. */
 
 import { Buffer } from 'node:buffer'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ import { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
 import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawFrame } from '../kit/raw-frames.ts'
-import { connectFrame, createDevice } from '../openclaw/light-node.ts'
+import { connectFrame, createDevice } from '../kit/light-node.ts'
 
 const TOKEN = 'a-token-nobody-may-keep'
 
@@ -69,7 +69,7 @@ test('no token is left in a worker that was released', async (t) => {
   t.notOk(holdsToken(worker))
 })
 
-test('a dialect asks the worker for its token and keeps none of its own', async (t) => {
+test('a dialect asks the worker for its token and keeps no copy', async (t) => {
   const worker = workerOf(await socketFor(t), Buffer.alloc(0))
   const handshake = createStreamDialect({
     inBandCredentials: true,
@@ -191,7 +191,7 @@ test('a peer that reads gets a pong for each ping, and one at the end before its
   t.same(written.slice(3), [pong('d'), pong('e'), '\u0088\u0000'])
 })
 
-test('a worker that ends its side while its admission is under way is gone at once', async (t) => {
+test('a worker that ends its side during its admission is gone at once', async (t) => {
   const end = async (socket: Duplex) => {
     socket.push(null)
     await turn()
@@ -257,7 +257,7 @@ test('a released worker has no listener left at its socket', async (t) => {
   )
 })
 
-test('a first message may come in 256 frames, pings included, and in no more', async (t) => {
+test('a first message can have up to 256 frames, pings included', async (t) => {
   const start = rawFrame({ first: 0x01, payload: 'h' })
   const middle = rawFrame({ first: 0x00, payload: 'e' })
   const ping = rawFrame({ first: 0x89, payload: '' })

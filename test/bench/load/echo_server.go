@@ -18,7 +18,7 @@ var emptyLine = []byte("\r\n\r\n")
 
 // serveEcho answers upgrades as a gateway does and echoes binary messages. A text message is an order:
 // `drain`: from now on binary messages are swallowed; `total`: say how many of their bytes came so far;
-// `send COUNT BYTES`: send so many binary messages of that size.
+// `send COUNT BYTES`: send COUNT binary messages of BYTES bytes.
 func serveEcho(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -129,7 +129,7 @@ func (r *frameReader) next() (frame, error) {
 	return frame{op: op, payload: whole[headerBytes:], whole: whole}, nil
 }
 
-// fill reads until at least so many bytes are buffered.
+// fill reads until at least that many bytes are buffered.
 func (r *frameReader) fill(bytes int) error {
 	if r.end-r.start >= bytes {
 		return nil

@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// endWithParent ends this process when whoever holds its standard input is gone.
+// endWithParent ends this process when the process that holds its standard input is gone.
 func endWithParent() {
 	io.Copy(io.Discard, os.Stdin)
 	os.Exit(0)

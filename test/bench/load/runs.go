@@ -92,7 +92,7 @@ func percentileUs(sorted []int64, percent float64) float64 {
 	return float64(sorted[max(rank-1, 0)]) / 1000
 }
 
-// streamUp sends without a pause and ends when the far end has said that all of it came.
+// streamUp sends without a pause and ends when the far end has confirmed that everything arrived.
 func streamUp(group []*connection, payloadBytes, ms int) (answer, error) {
 	message := maskedFrame(opBinary, pattern(payloadBytes))
 	drain, total := maskedFrame(opText, []byte("drain")), maskedFrame(opText, []byte("total"))

@@ -1,4 +1,4 @@
-/** No proxy at all: the client's connection goes straight to the echo server. */
+/** No proxy: the client's connection goes straight to the echo server. */
 
 import type { Peer } from './peer.ts'
 

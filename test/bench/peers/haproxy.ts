@@ -8,7 +8,7 @@ import { accepting, freePort } from '../ports.ts'
 import { openFilesMax, processTree } from '../processes.ts'
 import type { Absent, Peer, Runtime } from './peer.ts'
 
-/** What of the open files is no connection. */
+/** Open files that are not connections. */
 const OTHER_FILES = 100
 
 export const haproxyPeers = (): readonly (Peer | Absent)[] => {

@@ -24,12 +24,12 @@ export type Peer = {
   readonly name: string
   /** Version and what matters of the configuration. */
   readonly about: string
-  /** Where it has something to show that no other peer has. Default: everywhere. */
+  /** The sections in which it is measured. Default: all. */
   readonly sections?: readonly SectionName[]
-  /** It lets in whoever comes, so that a token costs it nothing and a bad one is not refused. */
+  /** It lets everyone in, so that a token costs it nothing and a bad one is not refused. */
   readonly asksNobody?: boolean
   readonly start: (runtime: Runtime) => Promise<RunningPeer>
 }
 
-/** One that cannot take part here, and why. */
+/** A peer that cannot take part here, and why. */
 export type Absent = { readonly name: string; readonly absent: string }

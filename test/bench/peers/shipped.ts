@@ -1,4 +1,4 @@
-/** What of a checkout goes into the image: the bundle, with the environment the image gives it. */
+/** The part of a checkout that goes into the image: the bundle, with the environment of the image. */
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ export type Shipped = {
 
 const NAME = 'auth-sidecar'
 
-/** Bundles the sidecar of a checkout as its image does, or takes its sources where it has no bundle. */
+/** Bundles the sidecar of a checkout as its image does, or takes its sources if it has no bundle. */
 export const ship = (checkout: string): Shipped => {
   const bundler = join(checkout, 'sidecar/bundle.ts')
   if (!existsSync(bundler)) {
@@ -31,7 +31,7 @@ export const ship = (checkout: string): Shipped => {
   }
 }
 
-/** The variables of the last stage of an image, those that are no path. */
+/** The variables of the last stage of an image, except paths. */
 const environmentOf = (dockerfile: string): Record<string, string> => {
   const stage = dockerfile.slice(dockerfile.lastIndexOf('\nFROM ')).replaceAll('\\\n', ' ')
   const lines = stage.match(/^ENV .*$/gm) ?? []

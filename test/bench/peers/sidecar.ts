@@ -1,4 +1,4 @@
-/** The sidecar as shipped, in a process of its own, from this checkout or from another one. */
+/** The sidecar as shipped, in its own process, from this checkout or from another one. */
 
 import { basename, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,7 @@ import { ship, type Shipped } from './shipped.ts'
 
 const HERE = fileURLToPath(new URL('../../..', import.meta.url))
 
-/** Raised so that a measurement meets no limit; nothing of it is a check that is turned off. */
+/** Raised so that a measurement meets no limit; no check is turned off. */
 const LIMITS = [
   'limits.streams=100000',
   'limits.streamsPerPod=1024',
@@ -58,7 +58,7 @@ const start = async (
   ]
   const child = startChild(
     [process.execPath, ...flags, main, 'serve', ...settings.flatMap((each) => ['--set', each])],
-    // The audit is on, and goes where a container's goes: somewhere else.
+    // The audit is on, and goes to another process, as in a container.
     { env, lines: 'stderr', logFile: join(directory, 'audit.log'), stopSignal: 'SIGKILL' },
   )
   const workers = await listening(child.nextLine)

@@ -7,7 +7,7 @@ const KIB = 1024
 export const sizeName = (bytes: number): string =>
   bytes < KIB ? `${bytes} B` : `${bytes / KIB} KiB`
 
-/** Three digits that count. */
+/** Three significant digits. */
 export const figure = (value: number): string =>
   Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
 

@@ -8,7 +8,7 @@ import { judge, type Finding } from './targets.ts'
 const REGION = /(<!-- figures -->\n)[^]*(<!-- \/figures -->)/
 const MARKS = { met: 'yes', missed: '**no**', unmeasured: 'not measured' } as const
 
-/** The page with its region written anew. */
+/** The page with its region rewritten. */
 export const fillPage = (page: string, report: Report): string =>
   page.replace(REGION, (_, open: string, close: string) => `${open}${render(report)}${close}`)
 

@@ -1,4 +1,4 @@
-/** Results as tables: a row a case, a column a peer. */
+/** Results as tables: one row per case, one column per peer. */
 
 import type { Result } from '../results.ts'
 

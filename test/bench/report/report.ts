@@ -1,4 +1,4 @@
-/** A run as it is kept: what was measured, on what, and everything that tables and plots are made of. */
+/** A stored run: what was measured, on what machine, and everything that tables and plots need. */
 
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import type { Absent, Peer } from '../peers/peer.ts'
@@ -13,7 +13,7 @@ export type Report = {
     readonly cores: number
     readonly memoryGib: number
     readonly kernel: string
-    /** Of the minute before the run: figures of a busy machine are worth little. */
+    /** The load of the minute before the run: figures of a busy machine are worth little. */
     readonly loadBefore: number
   }
   readonly rounds: number

@@ -1,4 +1,4 @@
-/** Results as bars: one plot a section, in which each case has a scale of its own. */
+/** Results as bars: one plot per section, in which each case has its own scale. */
 
 import { median, type Result } from '../results.ts'
 import { figure } from './figures.ts'

@@ -1,4 +1,4 @@
-/** What the sidecar has to reach beside its peers, and whether a run shows that it does. */
+/** What the sidecar has to reach compared with its peers, and whether a run shows that it does. */
 
 import { median, ratio, type Result } from '../results.ts'
 import { figure } from './figures.ts'
@@ -32,7 +32,7 @@ export const judge = (results: readonly Result[]): readonly Finding[] => {
     ...new Set(results.filter((each) => each.table === table).map((each) => each.case)),
   ]
 
-  /** At most so many times the cheapest of these peers. */
+  /** The maximum, as a multiple of the cheapest of these peers. */
   const beside = (
     table: string,
     row: string,
@@ -50,7 +50,7 @@ export const judge = (results: readonly Result[]): readonly Finding[] => {
     return { target, seen, state: value <= max ? 'met' : 'missed' }
   }
 
-  /** At most so much, in the unit of the table. */
+  /** The maximum, in the unit of the table. */
   const atMost = (table: string, row: string | undefined, max: number): Finding => {
     const ours = row === undefined ? undefined : find(table, row, SIDECAR)
     const name = row === undefined ? table : `${table}, ${row}`
@@ -82,7 +82,7 @@ export const judge = (results: readonly Result[]): readonly Finding[] => {
       beside(streams, row, { peers: ['go'], max: STREAM_TO_GO_MAX }),
       beside(streams, row, { peers: ['nginx-64k'], max: STREAM_TO_NGINX_MAX }),
     ]),
-    // The last row is that of the most connections, and those may be fewer than were wanted.
+    // The last row has the most connections, which can be fewer than requested.
     atMost(each, casesOf(each).at(-1), IDLE_KIB_EACH_MAX),
     atMost('idle memory, resident', '0', BASE_RSS_MIB_MAX),
     atMost(handshakes, cached, CACHED_MS_MAX),

@@ -1,4 +1,4 @@
-/** Writes a report where it is kept: the figures as JSON, the plots, and the page where there is one. */
+/** Writes a report: the figures as JSON, the plots, and the page if there is one. */
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,7 +15,7 @@ export const writeReport = (directory: string, report: Report): void => {
   render(directory)
 }
 
-/** Makes plots and page anew from the figures that are kept. */
+/** Makes plots and page again from the stored figures. */
 export const render = (directory: string): void => {
   const report = readReport(directory)
   for (const [name, text] of renderPlots(report)) writeFileSync(join(directory, name), text)
@@ -35,7 +35,7 @@ export const renderPlots = ({ results }: Report): ReadonlyMap<string, string> =>
     ]),
   )
 
-/** A result a line, so that two runs can be compared by eye. */
+/** One result per line, so that two runs can be compared by eye. */
 const toJson = ({ results, ...rest }: Report): string => {
   const head = JSON.stringify(rest, undefined, 2).slice(0, -2)
   const lines = results.map((result) =>

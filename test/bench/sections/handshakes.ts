@@ -25,7 +25,7 @@ type Kind = {
   readonly credentials: CredentialKind
   /** What every handshake has to be answered with. */
   readonly status: '101' | '401'
-  /** Whether tokens come again; what is to be new can warm up nothing more than once. */
+  /** Whether tokens repeat; new ones cannot be used twice to warm up. */
   readonly isKnown?: true
 }
 

@@ -1,4 +1,4 @@
-/** Idle memory: what a proxy holds for connections over which nothing comes any more. */
+/** Idle memory: what a proxy holds for connections that carry nothing any more. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { report, startPeer, takingPart, type Bench, type Contender } from '../contenders.ts'
@@ -7,7 +7,7 @@ import { memoryOf, openFilesMax, type Memory } from '../processes.ts'
 
 const CONNECTIONS = [0, 1000, 5000, 10_000]
 const CONNECTIONS_QUICK = [0, 1000]
-/** Connections of a proxy are two sockets, and a few files are none. */
+/** A proxied connection takes two sockets, and a few files are not connections. */
 const OTHER_FILES = 200
 const RUNS = 2
 /** A collection may come a while after the last byte. */
@@ -86,7 +86,7 @@ const keep = (
       unit: string,
       figureOf: (memory: Memory, base: Memory) => number,
     ): void => {
-      // A run that failed before has nothing to say about this step.
+      // A run that failed earlier has no result for this step.
       const rounds = runs.flatMap(({ 0: base, [step]: memory }) =>
         base === undefined || memory === undefined ? [] : [figureOf(memory, base)],
       )

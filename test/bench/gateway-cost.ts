@@ -3,10 +3,9 @@
 // The yardstick for what a sidecar may cost. Needs the product that `npm run test:openclaw` installs;
 // takes it straight over loopback, as a proxy in its pod would.
 
+import { findFreePort } from '../kit/free-port.ts'
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { createServer, type AddressInfo } from 'node:net'
-import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -39,18 +38,9 @@ const cpuSecondsIfIn = (pid: string, home: string): number => {
   }
 }
 
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 const measure = async (): Promise<void> => {
   const home = await mkdtemp(join(tmpdir(), 'openclaw-cost-'))
-  const gateway = await startGateway({ mode: 'token', port: await freePort(), home, users: [] })
+  const gateway = await startGateway({ mode: 'token', port: await findFreePort(), home, users: [] })
   const operator = await gateway.connectOperator()
   const device = createDevice()
   const connect = (auth: Readonly<Record<string, string>>) =>

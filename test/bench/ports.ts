@@ -1,18 +1,10 @@
-/** Ports for peers that cannot choose one themselves, and the moment they listen. */
+/** The moment a peer listens on its port. */
 
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { waitForProcess } from '../kit/wait.ts'
 
 const LISTENING_MS_MAX = 5000
-
-export const freePort = async (): Promise<number> => {
-  const server = createServer()
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  const { port } = server.address() as AddressInfo
-  await once(server.close(), 'close')
-  return port
-}
 
 /** Resolves when something accepts connections at host:port. */
 export const accepting = async (address: string): Promise<void> => {

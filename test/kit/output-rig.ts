@@ -1,18 +1,9 @@
 /** A serve rig whose sidecar writes where a test says, and workers that make it write. */
 
-import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import type { Test } from 'tap'
+import { findFreePort } from './free-port.ts'
 import type { SidecarProcessOptions } from './sidecar-process.ts'
 import { startServeRig, type ServeRig } from './serve-rig.ts'
-
-const findFreePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 type Process = Pick<SidecarProcessOptions, 'stdout' | 'stderr' | 'env'>
 

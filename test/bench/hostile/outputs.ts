@@ -1,9 +1,8 @@
 /** What `npm run bench:hostile` does to the outputs: nobody reads them, and the sidecar must go on and exit. */
 
-import { once } from 'node:events'
 import { rmdirSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { startServeRig } from '../../kit/serve-rig.ts'
+import { findFreePort } from '../../kit/free-port.ts'
 import { openFull, openPipe } from '../../kit/pipes.ts'
 import { heapFlag, isOk, joinCgroup, POD_ADDRESS, sampleRss, startEcho } from './rig.ts'
 import type { Shipped } from '../peers/shipped.ts'
@@ -91,12 +90,4 @@ export const playOutputs = async (
     // A blocked pipe can be read again, so its lines wait in the queue; the others' lines are lost.
     holds: isProbed && isKept && code === 0 && exitMs <= EXIT_MS_MAX && dropped > 0 === isLost,
   }
-}
-
-const findFreePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }

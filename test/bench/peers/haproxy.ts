@@ -4,7 +4,8 @@ import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { startChild } from '../child.ts'
-import { accepting, freePort } from '../ports.ts'
+import { findFreePort } from '../../kit/free-port.ts'
+import { accepting } from '../ports.ts'
 import { openFilesMax, processTree } from '../processes.ts'
 import type { Absent, Peer, Runtime } from './peer.ts'
 
@@ -40,7 +41,7 @@ const findVersion = (): string | undefined => {
 }
 
 const start = async (runtime: Runtime, tuning: string) => {
-  const port = await freePort()
+  const port = await findFreePort()
   const file = join(runtime.directory, 'haproxy.cfg')
   writeFileSync(file, configure(runtime, port, tuning))
   const child = startChild(['haproxy', '-f', file, '-db', '-q'])

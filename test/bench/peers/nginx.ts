@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { startChild } from '../child.ts'
 import { findGo } from '../go-programs.ts'
 import { openFilesMax, processTree } from '../processes.ts'
-import { accepting, freePort } from '../ports.ts'
+import { findFreePort } from '../../kit/free-port.ts'
+import { accepting } from '../ports.ts'
 import { startAuthEndpoint } from './go.ts'
 import type { Absent, Peer, Runtime } from './peer.ts'
 
@@ -73,7 +74,7 @@ const start = async (
 ) => {
   const { directory } = runtime
   const endpoint = how.asks ? await startAuthEndpoint(runtime) : undefined
-  const port = await freePort()
+  const port = await findFreePort()
   const file = join(directory, 'nginx.conf')
   const { hasLargeBuffers } = how
   const authEndpoint = endpoint?.address

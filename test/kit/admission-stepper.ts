@@ -8,6 +8,7 @@ import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { composeWorkerPort } from '@openclaw-k8s/auth-sidecar/compose/worker-port.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import type { Config } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 import type { Dialect } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
 import type { KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
@@ -123,6 +124,26 @@ const inStream = ({ dial, probe }: DialectParts): Dialect =>
     handshakes: probe.watch('handshakes', new Semaphore(1)),
   })
 
+/** Thousands of steppers want one of a few configurations, which never change. */
+const loaded = new Map<string, Config>()
+
+const loadOnce = (gatewayUrl: string, entry: string, set: readonly string[]): Config => {
+  const flags = [
+    'listen.workers=127.0.0.1:0',
+    `gateway.url=${gatewayUrl}`,
+    'gateway.protocol=stream',
+    // Empty caches of full size would cost more than all the rest.
+    'review.cacheEntries=100',
+    'limits.failuresPerAddress=0',
+    `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: ${entry}}]`,
+    ...set,
+  ]
+  const key = flags.join('\n')
+  const config = loaded.get(key) ?? loadConfig({ env: {}, flags, readFile: () => '' }).config
+  loaded.set(key, config)
+  return config
+}
+
 export const startAdmissionStepper = async (
   keys: KeyRing,
   gatewayUrl: string,
@@ -134,21 +155,7 @@ export const startAdmissionStepper = async (
   const store = new KubeStore()
   const workloads = createWorkloads(store, clock.now)
   const outcomes: string[] = []
-  const load = (entry: string, set: readonly string[] = []) =>
-    loadConfig({
-      env: {},
-      flags: [
-        'listen.workers=127.0.0.1:0',
-        `gateway.url=${gatewayUrl}`,
-        'gateway.protocol=stream',
-        // Empty caches of full size would cost more than all the rest.
-        'review.cacheEntries=100',
-        'limits.failuresPerAddress=0',
-        `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: ${entry}}]`,
-        ...set,
-      ],
-      readFile: () => '',
-    }).config
+  const load = (entry: string, set: readonly string[] = []) => loadOnce(gatewayUrl, entry, set)
   const live = new LiveConfig(load('openclaw-worker'))
   const runtime: Runtime = {
     clock,

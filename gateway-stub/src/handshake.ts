@@ -29,19 +29,16 @@ export const readHandshake = (request: IncomingMessage, id: number, at: number):
 // An assertion and a bearer subprotocol are credentials too, although their names do not say so.
 const SENSITIVE_NAME = /authorization|cookie|token|secret|assertion|password|protocol/i
 
-/** One printable line. Credentials show as «present», and no byte of a peer can steer a terminal. */
+/** One printable line. Credentials show as <present>, and no byte of a peer can steer a terminal. */
 export const describeHandshake = (handshake: Handshake): string => {
   const { id, rawHeaders, path, peerAddress, peerPort, at } = handshake
   const pathOnly = path.split('?', 1)[0] ?? ''
   const headers: string[] = []
   for (let n = 0; n + 1 < rawHeaders.length; n += 2) {
     const name = rawHeaders[n] ?? ''
-    const value = SENSITIVE_NAME.test(name) ? '«present»' : JSON.stringify(rawHeaders[n + 1])
+    const value = SENSITIVE_NAME.test(name) ? '<present>' : JSON.stringify(rawHeaders[n + 1])
     headers.push(`${name}=${value}`)
   }
   const line = `${new Date(at).toISOString()} handshake ${id} ${pathOnly} from ${peerAddress} port ${peerPort}: ${headers.join(' ')}`
-  return line.replace(
-    /[^ -~«»]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+  return line.replace(/[^ -~]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

@@ -32,7 +32,7 @@ async function converse(to: string, file: string): Promise<void> {
     return
   }
   const { socket } = outcome
-  process.stderr.write('Connected. Type a message; «headers» shows what the gateway saw.\n')
+  process.stderr.write('Connected. Type a message; "headers" shows what the gateway saw.\n')
   const input = createInterface({ input: process.stdin })
   input.on('line', (line) => socket.send(line))
   // A message that was sent may still be on its way back: the close handshake comes behind it.

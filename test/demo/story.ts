@@ -53,7 +53,7 @@ const showAdmission = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.check('worker-a connects with its ServiceAccount token', statusOf(outcome), outcome.ok)
   if (!outcome.ok) return
   const answer = await say(outcome.socket, 'hello from worker-a')
-  narrator.check('it says «hello from worker-a», the gateway', `«${answer}»`, isEcho(answer, 'a'))
+  narrator.check('it says "hello from worker-a", the gateway', `"${answer}"`, isEcho(answer, 'a'))
 }
 
 const showIdentityHeaders = async ({ rig, narrator, cast }: Scene): Promise<void> => {
@@ -87,7 +87,7 @@ const showInBand = async ({ rig, narrator, cast }: Scene): Promise<Leaver | unde
   narrator.check('worker-b sends connect.request', answer, /"success":true/.test(answer))
   if (outcome.kind !== 'message') return undefined
   const echo = await say(outcome.socket, 'hello from worker-b')
-  narrator.check('it says «hello from worker-b», the gateway', `«${echo}»`, isEcho(echo, 'b'))
+  narrator.check('it says "hello from worker-b", the gateway', `"${echo}"`, isEcho(echo, 'b'))
   return { socket: outcome.socket, token }
 }
 

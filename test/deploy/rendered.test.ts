@@ -391,7 +391,7 @@ describe('rendered objects', { skip }, () => {
       labels: of.metadata?.labels ?? {},
     })
     const stranger: End = { namespace: elsewhere, labels: { app: 'stranger' } }
-    const neighbour: End = { namespace: home, labels: { app: 'neighbour' } }
+    const neighbor: End = { namespace: home, labels: { app: 'neighbor' } }
     const prometheus: End = {
       namespace: monitoring,
       labels: { 'app.kubernetes.io/name': 'prometheus' },
@@ -412,7 +412,7 @@ describe('rendered objects', { skip }, () => {
       gateway: end(gateway()),
       'worker of another namespace': end(worker(), elsewhere),
       prometheus,
-      neighbour,
+      neighbor,
       stranger,
       outside,
     })
@@ -423,7 +423,7 @@ describe('rendered objects', { skip }, () => {
         gateway: [],
         'worker of another namespace': [],
         prometheus: [ADMIN_PORT],
-        neighbour: [],
+        neighbor: [],
         stranger: [],
         outside: [],
       })
@@ -461,13 +461,13 @@ describe('rendered objects', { skip }, () => {
       const at = 'networkPolicy'
       const set = [
         `${at}.extraWorkers=[{"namespaceSelector":{"matchLabels":{"team":"blue"}}}]`,
-        `${at}.prometheus=[{"podSelector":{"matchLabels":{"app":"neighbour"}}}]`,
+        `${at}.prometheus=[{"podSelector":{"matchLabels":{"app":"neighbor"}}}]`,
       ]
       const made = await render(rig, { set })
       const blue = { namespace: { name: 'blue', labels: { team: 'blue' } }, labels: { any: 'pod' } }
-      assert.deepEqual(reach(end(gateway()), made, { blue, neighbour, prometheus, stranger }), {
+      assert.deepEqual(reach(end(gateway()), made, { blue, neighbor, prometheus, stranger }), {
         blue: [WORKER_PORT],
-        neighbour: [ADMIN_PORT],
+        neighbor: [ADMIN_PORT],
         prometheus: [],
         stranger: [],
       })

@@ -55,7 +55,7 @@ test('the demo with --once keeps every promise and exits 0', async (t) => {
   const told = text()
   const promised = [
     /✓ worker-a connects with its ServiceAccount token +101 admitted/,
-    /✓ it says «hello from worker-a», the gateway +«hello from worker-a»/,
+    /✓ it says "hello from worker-a", the gateway +"hello from worker-a"/,
     /X-OpenClaw-K8s-Pod-Name +worker-a/,
     /X-Forwarded-For +127\.0\.0\.11/,
     /X-OpenClaw-K8s-Assertion +eyJ\S{1,20}… \(\d+ characters\)/,

@@ -171,13 +171,13 @@ test('an address that fails too often waits, alone, and only for a while', async
   t.same([limited.status, limited.code], [429, 'rate_limited'])
   t.match(limited.headers['retry-after'], /^\d+$/)
   t.equal((await ask(rig, [good])).status, 429, 'a good token too: guessing must not pay')
-  const neighbour = await ask(
+  const neighbor = await ask(
     rig,
     [`Authorization: Bearer ${rig.mint({ pod: other })}`],
     '127.0.0.12',
   )
-  t.equal(neighbour.status, 101, 'another address is not affected')
-  neighbour.socket.destroy()
+  t.equal(neighbor.status, 101, 'another address is not affected')
+  neighbor.socket.destroy()
 
   await clock.advanceAsync(1000)
   const again = await ask(rig, [good])
@@ -206,9 +206,9 @@ test('workers that leave during their handshakes count as failures, and other wo
     await waitUntil(async () => (await rig.metrics()).get(LEFT) === nth)
   }
   t.equal((await ask(rig, [], '127.0.0.66')).code, 'rate_limited')
-  const neighbour = await ask(rig, [good])
-  t.equal(neighbour.status, 101)
-  neighbour.socket.destroy()
+  const neighbor = await ask(rig, [good])
+  t.equal(neighbor.status, 101)
+  neighbor.socket.destroy()
   await clock.advanceAsync(1000)
   t.equal(await leave(rig, '127.0.0.66'), 101, 'only for a while')
 })
@@ -249,7 +249,7 @@ test('a pod over its stream limit is asked to wait, and pods that share its addr
     set: ['limits.failuresPerAddress=1/s', 'limits.streamsPerPod=1'],
   })
   const token = rig.mint({ pod: rig.createPod() })
-  const neighbour = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.11') })
+  const neighbor = rig.mint({ pod: rig.createPod('worker-b', '127.0.0.11') })
   const first = await rig.connect({ token })
   const codes: (string | undefined)[] = []
   for (let nth = 0; nth < 8; nth += 1) {
@@ -259,7 +259,7 @@ test('a pod over its stream limit is asked to wait, and pods that share its addr
     ...Array.from({ length: 5 }, () => 'too_many_streams_of_pod'),
     ...Array.from({ length: 3 }, () => 'rate_limited'),
   ])
-  const admitted = await rig.connect({ token: neighbour })
+  const admitted = await rig.connect({ token: neighbor })
   t.equal(admitted.ok, true)
   await clock.advanceAsync(1000)
   t.same(
@@ -333,14 +333,14 @@ test('a pod can have streams up to its limit, and gets a place back when one end
   const third = await ask(rig, [`Authorization: Bearer ${token}`])
   t.same([third.status, third.code], [503, 'too_many_streams_of_pod'])
   t.match(third.headers['retry-after'], /^\d+$/)
-  const neighbour = await rig.connect({ token: other, localAddress: '127.0.0.12' })
-  if (!first.ok || !second.ok || !neighbour.ok) throw new Error('refused')
+  const neighbor = await rig.connect({ token: other, localAddress: '127.0.0.12' })
+  if (!first.ok || !second.ok || !neighbor.ok) throw new Error('refused')
   first.socket.close()
   await closed(first.socket)
   await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   const fourth = await rig.connect({ token })
   t.ok(fourth.ok)
-  for (const worker of [second, neighbour, fourth]) if (worker.ok) worker.socket.terminate()
+  for (const worker of [second, neighbor, fourth]) if (worker.ok) worker.socket.terminate()
 })
 
 test('all pods together can have streams up to the limit, including those under way', async (t) => {

@@ -77,7 +77,7 @@ test('whatever way the API server fails, a new worker gets the same 503 within t
     429: { kind: 'status', status: 429, headers: { 'retry-after': '60' } },
     500: { kind: 'status', status: 500, body: { kind: 'Status' } },
     404: { kind: 'status', status: 404, body: { kind: 'Status', code: 404 } },
-    'a 200 that is no review': { kind: 'status', status: 200, body: { kind: 'Status' } },
+    'a 200 that is not a review': { kind: 'status', status: 200, body: { kind: 'Status' } },
     slow: { kind: 'delay', ms: DEADLINE_MS + 1 },
   }
   const rig = await start(t)

@@ -300,7 +300,7 @@ const inProcessCluster = (store: KubeStore, keys: KeyRing, clock: FakeClock, pro
   }
   const request = async ({ method, path, body }: KubeRequest) => {
     const answer = call(method, path, body === undefined ? '' : JSON.stringify(body))
-    if (!('status' in answer)) throw new Error('a watch is no request')
+    if (!('status' in answer)) throw new Error('a watch is not a request')
     return { status: answer.status, body: JSON.parse(answer.body) as unknown }
   }
   const open = ({ path, signal, onOpen }: OpenWatch) => {

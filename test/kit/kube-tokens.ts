@@ -34,7 +34,7 @@ export type TokenRequest = {
   readonly claims?: Readonly<Record<string, unknown>>
   /** Header parameters to replace; `undefined` removes one. */
   readonly header?: Readonly<Record<string, unknown>>
-  /** `forged`: another key under the true `kid`; `other`: another key under its own. */
+  /** `forged`: another key under the true `kid`; `other`: another key under that key's `kid`. */
   readonly key?: 'good' | 'forged' | 'other'
   readonly alg?: SigningAlgorithm
 }

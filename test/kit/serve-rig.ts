@@ -150,7 +150,7 @@ drain:
 const requireAddress = async (address: string): Promise<void> => {
   if (await canListen(address, 0)) return
   throw new RigError(
-    `The demo's pods need addresses of their own, and ${address} does not exist here.\n` +
+    `Each pod of the demo needs its own address, and ${address} does not exist here.\n` +
       'On Linux all of 127.0.0.0/8 is loopback. On macOS add the aliases first:\n' +
       POD_ADDRESSES.map((each) => `  sudo ifconfig lo0 alias ${each} up\n`).join(''),
   )

@@ -69,8 +69,8 @@ test('before a signature the address pays, after it the pod, which others may sh
   fail('too_many_streams_of_pod', POD_ADDRESS, SIGNED, BURST)
   t.equal(mayContinue(), false)
   t.equal(attempts.mayStart(POD_ADDRESS), true)
-  const neighbour = { podUid: 'another' } as Claims
-  t.equal(attempts.mayContinue({ claims: neighbour, address: POD_ADDRESS }), true)
+  const neighbor = { podUid: 'another' } as Claims
+  t.equal(attempts.mayContinue({ claims: neighbor, address: POD_ADDRESS }), true)
   fail('worker_gone', POD_ADDRESS, { claimed: CLAIMS }, BURST)
   t.equal(attempts.mayStart(POD_ADDRESS), false, 'unsigned claims do not count as a pod')
 })

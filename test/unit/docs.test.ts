@@ -106,7 +106,7 @@ test('the light and the dark picture differ in their colors alone', async (t) =>
 test('the documents use the quotation marks of their language', async (t) => {
   const quoting = [...documents, { path: 'CONTRIBUTING.md', text: read('CONTRIBUTING.md') }]
   t.strictSame(
-    quoting.filter(({ text }) => /[«»]/.test(text)).map(({ path }) => path),
+    quoting.filter(({ text }) => /[\u00ab\u00bb]/.test(text)).map(({ path }) => path),
     [],
   )
 })

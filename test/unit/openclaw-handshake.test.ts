@@ -352,7 +352,7 @@ test('stale tokens make a node exit, faults and policy make it retry, nothing ma
     const text = refusalFrame(code, 'request-1')
     t.notMatch(text ?? '', /PAIRING_REQUIRED|RATE_LIMITED|DEVICE_TOKEN_MISMATCH|SCOPE_MISMATCH/)
     if (CODES[code].kind === 'fault') {
-      t.equal(text, undefined, `${code} is no verdict: only the close code tells of it`)
+      t.equal(text, undefined, `${code} is not a verdict: only the close code tells it`)
       continue
     }
     const frame = JSON.parse(text ?? '{}') as { error: { details: { code: string } } }

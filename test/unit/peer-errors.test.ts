@@ -29,14 +29,14 @@ const emitError = (stream: Duplex, error: Error): unknown => {
 test('an error event without a listener destroys its stream, and is reported', async (t) => {
   const { errors, survived } = setUp()
   const stream = openStream()
-  const neighbour = openStream()
+  const neighbor = openStream()
   errors.watch(stream)
-  errors.watch(neighbour)
+  errors.watch(neighbor)
   const error = new Error('reset')
   const thrown = emitError(stream, error)
   t.equal(errors.survive(thrown, 'uncaughtException'), true)
   t.equal(stream.destroyed, true)
-  t.equal(neighbour.destroyed, false)
+  t.equal(neighbor.destroyed, false)
   t.strictSame(survived, [error])
 })
 

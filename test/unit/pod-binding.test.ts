@@ -106,7 +106,7 @@ test('each difference between a pod and its token or a live pod has its own refu
     ['no address yet', { pods: [{ ...POD, ips: [] }] }, 'pod_unconfirmed'],
     ['another address', { pods: [{ ...POD, ips: ['10.0.0.2'] }] }, 'source_address_mismatch'],
     ['account gone', { gone: ['s'] }, 'service_account_deleted'],
-    ['account made anew', { accountUid: 's2' }, 'service_account_deleted'],
+    ['account created again', { accountUid: 's2' }, 'service_account_deleted'],
     ['account not seen', { accountUid: undefined }, 'pod_unconfirmed'],
   ]
   for (const [name, world, code] of differing) {

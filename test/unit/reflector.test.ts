@@ -350,7 +350,7 @@ test('every other end of a watch is an error, and those that need a new list are
     t.equal(
       error instanceof RelistNeeded,
       /^410|^no (JSON|event|type)/.test(name),
-      `${name}: listed anew or not`,
+      `${name}: listed again or not`,
     )
     t.strictSame(refusals, [])
   }

@@ -156,7 +156,7 @@ test('an answer that names another identity than the token claims is refused', a
     ['two pod-uids', extra('pod-uid', [CLAIMS.podUid, CLAIMS.podUid])],
     ['no pod-uid', extra('pod-uid', undefined)],
     ['empty pod-uid', extra('pod-uid', [])],
-    ['pod-uid that is no list', extra('pod-uid', CLAIMS.podUid)],
+    ['pod-uid that is not a list', extra('pod-uid', CLAIMS.podUid)],
     ['pod-uid of another type', extra('pod-uid', [{}])],
     ['other pod-name', extra('pod-name', ['agent-2'])],
     ['two pod-names', extra('pod-name', ['agent-1', 'agent-2'])],

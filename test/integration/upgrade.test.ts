@@ -160,6 +160,19 @@ test('plain HTTP is asked to upgrade, without exception for any path, probe or u
   t.equal(rig.gateway.handshakes.length, before)
 })
 
+test('a request with an expectation gets the refusal and nothing before it', async (t) => {
+  for (const expectation of ['100-continue', '100-Continue', 'the-unexpected']) {
+    const expect = `Expect: ${expectation}`
+    for (const [lines, code] of [
+      [plain('GET / HTTP/1.1', expect), 'upgrade_required'],
+      [plain('GET / HTTP/1.1', expect, 'Content-Length: 10'), 'upgrade_required'],
+      [bent(['connection'], expect), 'upgrade_malformed'],
+    ] as const) {
+      refusedWith(t, await send(lines), code, nameOf(lines))
+    }
+  }
+})
+
 test('what is not HTTP/1.1 is refused with an answer and cut', async (t) => {
   for (const bytes of [
     'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',

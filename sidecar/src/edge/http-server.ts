@@ -87,9 +87,10 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     onRefused('method_not_allowed', socket)
     refuseUpgrade(socket, 'method_not_allowed', options)
   })
-  app.server.on('checkExpectation', (request, response) => {
-    app.server.emit('request', request, response)
-  })
+  // Node would answer 100 or 417 by itself. No body is wanted, and the refusal is our own.
+  for (const event of ['checkContinue', 'checkExpectation']) {
+    app.server.on(event, (request, response) => app.server.emit('request', request, response))
+  }
   // Node silently drops further headers; one more than the limit reveals that there are too many.
   app.server.maxHeadersCount = HEADERS_MAX + 1
   app.server.headersTimeout = headTimeoutMs

@@ -181,7 +181,7 @@ const socketOf = (ends: Ends): Socket =>
     ...ends,
   }) as unknown as Socket
 
-const setUpPending = (perAddressMax = 2, inAllMax = 100) => {
+const setUpPending = (perAddressMax = 2, inAllMax = 100, isSlowToClose = false) => {
   const clock = new FakeClock()
   const pending = new PendingSockets({
     perAddressMax,
@@ -193,7 +193,13 @@ const setUpPending = (perAddressMax = 2, inAllMax = 100) => {
   const seen = { timeouts: 0, displaced: 0, left: 0 }
   const accept = (socket: Socket) =>
     pending.accept(socket, {
-      onEnd: (why) => void (why === 'timeout' ? (seen.timeouts += 1) : (seen.displaced += 1)),
+      onEnd(why) {
+        if (why === 'timeout') seen.timeouts += 1
+        else {
+          seen.displaced += 1
+          if (!isSlowToClose) socket.emit('close')
+        }
+      },
       onLeft: () => void (seen.left += 1),
     })
   return { accept, clock, pending, seen }
@@ -279,6 +285,39 @@ test('where all places are taken, an address with few sockets displaces the one 
   t.equal(pending.size, 9, 'the proven one counts among the streams')
   clock.advance(5000)
   t.equal(seen.timeouts, 9)
+})
+
+test('a displaced socket counts until it is closed: for its address, and all of them together', async (t) => {
+  const { accept, clock, pending, seen } = setUpPending(4, 8, true)
+  const from = (address: number, remotePort: number) =>
+    socketOf({ remoteAddress: `10.0.0.${address}`, remotePort })
+  const heavy = [1, 2].flatMap((address) => [1, 2, 3, 4].map((port) => from(address, port)))
+  for (const socket of heavy) t.ok(accept(socket))
+  const newcomers = Array.from({ length: 8 }, (_, n) => from(10 + n, 1))
+  const accepted = newcomers.filter(accept)
+  t.strictSame([accepted.length, seen.displaced], [6, 6], 'until no address has two more')
+  t.notOk(accept(from(1, 5)), 'its own displaced sockets keep its places')
+  pending.prove(heavy[0]!)
+  clock.advance(5000)
+  pending.endAll()
+  t.equal(seen.timeouts, 16, 'the eight that wait are told, and none that was displaced')
+  for (const socket of [...heavy, ...accepted]) socket.emit('close')
+  t.strictSame([pending.size, pending.addressCount, clock.pending], [0, 0, 0])
+})
+
+test('no more displaced sockets are on their way out than there are places', async (t) => {
+  const { accept, pending, seen } = setUpPending(100, 6, true)
+  for (let n = 0; n < 6; n += 1) t.ok(accept(socketOf({ remotePort: 2 + n })))
+  const outcomes = Array.from({ length: 12 }, (_, n) => {
+    const newcomer = socketOf({ remoteAddress: `10.0.1.${n}`, remotePort: 1 })
+    const isAccepted = accept(newcomer)
+    // The worker proves its token, and the address with the most takes the place again.
+    pending.prove(newcomer)
+    accept(socketOf({ remotePort: 100 + n }))
+    return isAccepted
+  })
+  t.strictSame(outcomes, [...Array(6).fill(true), ...Array(6).fill(false)])
+  t.equal(seen.displaced, 6)
 })
 
 test('nothing is left of ten thousand sockets, however they end', async (t) => {

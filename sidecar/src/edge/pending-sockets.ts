@@ -24,8 +24,11 @@ export type PendingListeners = {
   readonly onLeft: () => void
 }
 
+/** Only `waiting` sockets take the places of `inAllMax`; displaced ones are on their way out. */
+type State = 'waiting' | 'proven' | 'displaced'
+
 type Pending = {
-  isProven: boolean
+  state: State
   isAnswered: boolean
   readonly key: string
   readonly group: string
@@ -43,9 +46,9 @@ export class PendingSockets {
   readonly #options: PendingSocketsOptions
   readonly #pending = new Map<string, Pending>()
   readonly #tally = new Tally()
-  /** The sockets that have not proven anything, by what their address counts under, oldest first. */
-  readonly #unproven = new Map<string, Set<Pending>>()
-  #proven = 0
+  /** The waiting sockets, oldest first, by the key their address counts under. */
+  readonly #waiting = new Map<string, Set<Pending>>()
+  readonly #counts: Record<State, number> = { waiting: 0, proven: 0, displaced: 0 }
 
   constructor(options: PendingSocketsOptions) {
     this.#options = options
@@ -72,9 +75,9 @@ export class PendingSockets {
     this.#pending.get(key)?.onClose()
     const group = groupOf(normalizeAddress(socket.remoteAddress) ?? '')
     if (this.#tally.of(group) >= perAddressMax) return false
-    if (this.#pending.size - this.#proven >= inAllMax && !this.#displaceFor(group)) return false
+    if (this.#counts.waiting >= inAllMax && !this.#displaceFor(group)) return false
     const pending: Pending = {
-      isProven: false,
+      state: 'waiting',
       isAnswered: false,
       key,
       group,
@@ -88,7 +91,8 @@ export class PendingSockets {
     }
     this.#pending.set(key, pending)
     this.#tally.add(group)
-    this.#unproven.set(group, (this.#unproven.get(group) ?? new Set()).add(pending))
+    this.#waiting.set(group, (this.#waiting.get(group) ?? new Set()).add(pending))
+    this.#counts.waiting += 1
     socket.on('close', pending.onClose)
     return true
   }
@@ -111,10 +115,7 @@ export class PendingSockets {
    */
   prove(socket: Socket): void {
     const pending = this.#pending.get(keyOf(socket))
-    if (pending === undefined || pending.isProven) return
-    pending.isProven = true
-    this.#proven += 1
-    this.#forgetUnproven(pending)
+    if (pending?.state === 'waiting') this.#leaveWaiting(pending, 'proven')
   }
 
   /** The peer was admitted: its socket is no longer pending. */
@@ -125,37 +126,51 @@ export class PendingSockets {
 
   /** As if every pending socket timed out. */
   endAll(): void {
-    for (const { onEnd } of this.#pending.values()) onEnd('timeout')
+    for (const { state, onEnd } of this.#pending.values()) {
+      if (state !== 'displaced') onEnd('timeout')
+    }
   }
 
   destroyAll(): void {
     for (const { socket } of this.#pending.values()) socket.destroy()
   }
 
-  /** Only an address that stays below the other one displaces: two of them cannot do it in turn. */
+  /**
+   * Displaces only for an address that stays below the other one: otherwise two addresses could
+   * displace each other in turn. A displaced socket counts for its address until it is closed, and
+   * no more of them may be on their way out than there are places.
+   */
   #displaceFor(group: string): boolean {
     let most: ReadonlySet<Pending> = new Set()
-    for (const sockets of this.#unproven.values()) if (sockets.size > most.size) most = sockets
+    for (const sockets of this.#waiting.values()) if (sockets.size > most.size) most = sockets
     const [oldest] = most
-    if (oldest === undefined || (this.#unproven.get(group)?.size ?? 0) + 1 >= most.size)
-      return false
-    this.#remove(oldest)
+    const isBelow = (this.#waiting.get(group)?.size ?? 0) + 1 < most.size
+    const isExitFull = this.#counts.displaced >= this.#options.inAllMax
+    if (oldest === undefined || !isBelow || isExitFull) return false
+    this.#leaveWaiting(oldest, 'displaced')
+    oldest.cancel()
     oldest.onEnd('displaced')
     return true
   }
 
-  #forgetUnproven(pending: Pending): void {
-    const sockets = this.#unproven.get(pending.group)
+  #leaveWaiting(pending: Pending, state: 'proven' | 'displaced'): void {
+    this.#uncount(pending)
+    pending.state = state
+    this.#counts[state] += 1
+  }
+
+  #uncount(pending: Pending): void {
+    this.#counts[pending.state] -= 1
+    const sockets = this.#waiting.get(pending.group)
     sockets?.delete(pending)
-    if (sockets?.size === 0) this.#unproven.delete(pending.group)
+    if (sockets?.size === 0) this.#waiting.delete(pending.group)
   }
 
   #remove(pending: Pending): void {
     // The same ends may already belong to a newer socket.
     if (this.#pending.get(pending.key) !== pending) return
     this.#pending.delete(pending.key)
-    if (pending.isProven) this.#proven -= 1
-    this.#forgetUnproven(pending)
+    this.#uncount(pending)
     pending.cancel()
     // As a listener of its socket it would stay in memory, with all it references.
     pending.socket.off('close', pending.onClose)

@@ -5,6 +5,7 @@ import { Transform, type TransformCallback } from 'node:stream'
 /** What a file writes is kept until its result comes, to be shown if it failed: at most this much. */
 const KEPT_CHARS_MAX = 1_000_000
 const RESULT = /^(not )?ok \d+ - (.*?)(?: # time=([\d.]+)ms)?(?: \{)?$/
+const TOTALS = /^(?:# \{|# time=|Bail out!)/
 const FAILED = /^ *not ok /
 
 /**
@@ -15,6 +16,8 @@ export class FileReporter extends Transform {
   #line = ''
   #kept: string[] = []
   #keptChars = 0
+  /** The last file failed: what tap says of its process comes behind its result. */
+  #isBehindFailure = false
 
   override _transform(chunk: Buffer | string, _: BufferEncoding, done: TransformCallback): void {
     const lines = (this.#line + chunk.toString()).split('\n')
@@ -31,7 +34,8 @@ export class FileReporter extends Transform {
   #take(line: string): void {
     const [, failed, name = '', ms = ''] = RESULT.exec(line) ?? []
     if (name !== '') return this.#report(name, Number(ms), failed !== undefined)
-    if (/^(?:# \{|# time=|Bail out!)/.test(line)) this.push(`${line}\n`)
+    if (/^\S/.test(line)) this.#isBehindFailure = false
+    if (this.#isBehindFailure || TOTALS.test(line)) this.push(`${line}\n`)
     if (this.#keptChars > KEPT_CHARS_MAX) return
     this.#kept.push(line)
     this.#keptChars += line.length
@@ -40,6 +44,7 @@ export class FileReporter extends Transform {
   #report(name: string, ms: number, isFailed: boolean): void {
     this.push(`${isFailed ? 'FAIL' : 'PASS'}  ${name}  ${(ms / 1000).toFixed(1)} s\n`)
     if (isFailed) this.push(`${failuresIn(this.#kept).join('\n')}\n`)
+    this.#isBehindFailure = isFailed
     this.#kept = []
     this.#keptChars = 0
   }

@@ -66,6 +66,9 @@ FAIL  test/unit/b.test.ts  0.1 s
       at:
         lineNumber: 7
       ...
+  ---
+  exitCode: 1
+  ...
 # { total: 4, pass: 3, fail: 1 }
 # time=1400ms
 `,

@@ -63,7 +63,7 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     clock,
   })
   const tokens = composeTokens({ live, runtime, cluster, metrics }, watch)
-  // A verdict must be gone before its streams are, or their workers would be back on it.
+  // Forget the verdicts before the streams end: their workers come back at once.
   watch.subscribe(tokens.authenticator)
   watch.subscribe(revocation)
   live.subscribe({ policyChanged: () => watch.watch(scopesOf(live.config.k8sTrust)) })

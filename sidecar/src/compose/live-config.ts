@@ -27,7 +27,7 @@ export const RELOADED = [
   'onApiOutage',
 ] as const satisfies readonly (keyof Config['k8sTrust'])[]
 
-/** Who has to know that the policy in force is another. */
+/** Told that a new policy is in force. */
 export type PolicyListener = { readonly policyChanged: () => void }
 
 export class LiveConfig {

@@ -54,7 +54,7 @@ const BACKLOG = 4096
 const TLS_DEFAULTS = {
   minVersion: 'TLSv1.2',
   ALPNProtocols: ['http/1.1'],
-  // Each renegotiation of TLS 1.2 is a handshake of ours, and no WebSocket needs one.
+  // A renegotiation of TLS 1.2 costs us a handshake, no limit counts it, and WebSockets need none.
   secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
 } as const
 

@@ -196,6 +196,5 @@ export class KubeClient {
 }
 
 function describe(request: KubeRequest, error: unknown): string {
-  const reason = messageOf(error)
-  return `${request.method} ${request.path} to the API server failed: ${reason}`
+  return `${request.method} ${request.path} to the API server failed: ${messageOf(error)}`
 }

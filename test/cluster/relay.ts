@@ -9,6 +9,9 @@ import { waitForProcess } from '../kit/wait.ts'
 
 type Watch = { readonly path: string; readonly response: ServerResponse; isMuted: boolean }
 
+/** What was seen of one resource: its lists, and its watches that were refused as too old. */
+type Seen = { lists: number; gone: number }
+
 export type Relay = Awaited<ReturnType<typeof startRelay>>
 
 const SEEN_WITHIN_MS = 10_000
@@ -19,10 +22,17 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
   const agent = new Agent({ ca: targetCa, keepAlive: true })
   const sockets = new Set<Socket>()
   const watches = new Set<Watch>()
-  const held = new Set<() => void>()
-  const counts = { lists: 0, gone: 0 }
+  const held = new Map<() => void, string>()
+  const seen = new Map<string, Seen>()
   let isHolding = false
   let isForgetful = false
+
+  const seenOf = (path: string): Seen => {
+    const resource = path.slice(path.lastIndexOf('/'))
+    const found = seen.get(resource) ?? { lists: 0, gone: 0 }
+    seen.set(resource, found)
+    return found
+  }
 
   const pass = (incoming: IncomingMessage, response: ServerResponse): void => {
     const url = new URL(incoming.url ?? '/', target)
@@ -37,9 +47,9 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
       (answer) => {
         response.writeHead(answer.statusCode ?? 502, answer.headers)
         response.flushHeaders()
-        if (answer.statusCode === 410) counts.gone += 1
+        if (answer.statusCode === 410) seenOf(url.pathname).gone += 1
         answer.on('data', (chunk: Buffer) => {
-          if (isWatch && chunk.includes('"code":410')) counts.gone += 1
+          if (isWatch && chunk.includes('"code":410')) seenOf(url.pathname).gone += 1
           if (!watch.isMuted) response.write(chunk)
         })
         answer.on('error', () => response.destroy())
@@ -59,12 +69,12 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
   const server = createServer(
     await authority.issue({ commonName: 'relay', hosts: ['127.0.0.1'], usage: 'server' }),
     (incoming, response) => {
-      const url = incoming.url ?? ''
-      const isWatch = url.includes('watch=')
-      if (!isWatch && /\/(pods|serviceaccounts)\?/.test(url)) counts.lists += 1
+      const { pathname, searchParams } = new URL(incoming.url ?? '/', target)
+      const isWatch = searchParams.has('watch')
+      if (!isWatch) seenOf(pathname).lists += 1
       if (!isWatch || !isHolding) return pass(incoming, response)
       const go = () => pass(incoming, response)
-      held.add(go)
+      held.set(go, pathname)
       response.on('close', () => held.delete(go))
     },
   )
@@ -79,7 +89,8 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
   return {
     url: `https://127.0.0.1:${port}`,
     ca: authority.cert,
-    counts: counts as Readonly<typeof counts>,
+    /** What was seen of a resource (`/pods`) up to now. */
+    seen: (resource: string): Readonly<Seen> => ({ ...seenOf(resource) }),
     /** Drops the connections of the open watches on a resource, as a dying load balancer would. */
     cut(resource: string): void {
       for (const { path, response } of watches) if (path.endsWith(resource)) response.destroy()
@@ -92,11 +103,14 @@ export const startRelay = async ({ server: target, ca: targetCa }: Kubeconfig) =
     hold(): void {
       isHolding = true
     },
-    /** Resolves when a watch has been requested and held. */
-    heldOne: () => waitForProcess('a held watch', SEEN_WITHIN_MS, () => held.size > 0),
+    /** Resolves when a watch on the resource has been requested and held. */
+    heldOne: (resource: string) =>
+      waitForProcess(`a held watch on ${resource}`, SEEN_WITHIN_MS, () =>
+        [...held.values()].some((path) => path.endsWith(resource)),
+      ),
     release(): void {
       isHolding = false
-      for (const go of held) go()
+      for (const go of held.keys()) go()
       held.clear()
     },
     /** From now on watches ask for a history that is long forgotten. */

@@ -68,7 +68,7 @@ describe('watch', () => {
       const end = endOf(victim.stream)
       relay.hold()
       relay.cut('/pods')
-      await relay.heldOne()
+      await relay.heldOne('/pods')
       await cluster.deletePod(victim.pod)
       assert.equal(await attempt(victim), 'pod_not_found', 'the API server is asked')
       assert.equal(await attempt(keeper), 'ok', 'a pod that lives gets in')
@@ -120,17 +120,21 @@ describe('watch', () => {
   test('a version too old for the API server (410) is followed by a list that finds the deletion', async () => {
     const victim = await join()
     const end = endOf(victim.stream)
-    const { gone, lists } = relay.counts
+    const earlier = relay.seen('/pods')
     relay.hold()
     relay.cut('/pods')
-    await relay.heldOne()
+    await relay.heldOne('/pods')
     await cluster.deletePod(victim.pod)
     relay.forget()
     relay.release()
-    await waitForProcess('a 410 of the API server', 10_000, () => relay.counts.gone > gone)
+    await waitForProcess(
+      'a 410 of the API server',
+      10_000,
+      () => relay.seen('/pods').gone > earlier.gone,
+    )
     relay.remember()
     assert.match((await end).ended, GONE)
-    assert.ok(relay.counts.lists > lists, 'listed again')
+    assert.ok(relay.seen('/pods').lists > earlier.lists, 'listed again')
     await assertKept()
   })
 

@@ -7,7 +7,8 @@ import type { TestResult } from './features.ts'
 import { raisePods } from './namespace.ts'
 import { readRun } from './suite-plan.ts'
 
-const FAILURE_SHOWN = 4000
+/** Of a failure's text, in characters: what was wrong stands first, what the processes said last of all. */
+const FAILURE_SHOWN = { first: 2000, last: 4000 }
 
 const [only] = process.argv.slice(2)
 const { mode, gateway, node } = readRun()
@@ -37,7 +38,7 @@ for await (const { type, data } of events) {
     report({ name: data.name, outcome: 'failed' })
     say(`FAIL ${mode}: ${titleOf(data)}`)
     const { error } = data.details
-    say(textOf(error.cause ?? error).slice(0, FAILURE_SHOWN))
+    say(shorten(textOf(error.cause ?? error)))
   }
   if (type === 'test:diagnostic' && data.nesting > 0) say(`     ${data.message}`)
 }
@@ -62,6 +63,12 @@ function titleOf(data: { name: string; details: { duration_ms: number } }): stri
 
 function textOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : inspect(error)
+}
+
+function shorten(text: string): string {
+  const { first, last } = FAILURE_SHOWN
+  if (text.length <= first + last) return text
+  return `${text.slice(0, first)}\n[…]\n${text.slice(-last)}`
 }
 
 function failureType(error: Error): unknown {

@@ -138,7 +138,11 @@ export const CODES = {
   origin_not_allowed: denial(403, 1008, 'Browsers cannot connect to this port.'),
   source_address_local: denial(403, 1008, 'Workers cannot connect from a loopback address.'),
   connect_malformed: denial(400, 1008, 'The first message is not a valid connect request.'),
-  protocol_mismatch: denial(400, 1008, 'Only version 4 of the gateway protocol is supported.'),
+  protocol_mismatch: denial(
+    400,
+    1002,
+    'The gateway does not support this version of the protocol.',
+  ),
   client_not_allowed: denial(403, 1008, 'Only node hosts can connect to this port.'),
   scopes_not_allowed: denial(403, 1008, 'Nodes must not request scopes.'),
   device_id_mismatch: denial(401, 1008, "The device ID does not match the device's public key."),

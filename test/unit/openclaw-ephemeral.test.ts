@@ -13,12 +13,13 @@ import type { DeviceRecord } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/d
 import {
   Enrolment,
   type EnrolmentOptions,
-  type Entrant,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
 import {
   EphemeralSessions,
   type EphemeralSessionsOptions,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/ephemeral-sessions.ts'
+import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-entry.ts'
+import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
@@ -49,7 +50,14 @@ const settle = async () => {
 /** Options of an enrolment whose gateway knows every device; the dial and the clock are still to be chosen. */
 const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
   handshakes: new Semaphore(1),
-  ephemeral: { keep: async () => {} },
+  ephemeral: { keep: async () => {}, discard: () => {} },
+  requests: {
+    find: async () => 'request',
+    approve: async () => {},
+    approveSurface: async () => true,
+    confirm: async () => {},
+  },
+  traits: new GatewayTraits(),
   devices: {
     isEnrolled: async () => true,
     list: async () => [],
@@ -68,6 +76,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
   const removed: string[] = []
+  const rejected: string[] = []
   const faults: unknown[] = []
   const state = { records: [] as DeviceRecord[], live: undefined as PodName[] | undefined }
   const ephemeral = new EphemeralSessions({
@@ -75,6 +84,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
       list: async () => state.records,
       remove: async (deviceId) => void removed.push(deviceId),
     },
+    requests: { reject: async (deviceId) => void rejected.push(deviceId) },
     sessions,
     deviceKeys,
     pods: {
@@ -87,7 +97,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
     onFault: (error) => faults.push(error),
     ...options,
   })
-  return { clock, sessions, removed, faults, state, ephemeral }
+  return { clock, sessions, removed, rejected, faults, state, ephemeral }
 }
 
 test('the record of a pod is removed with the pod, once its last session is over', async (t) => {
@@ -253,7 +263,7 @@ test('a device is not looked up while its record may be about to be removed', as
   const enrolment = new Enrolment({
     ...enrolmentOptions,
     dial: () => Promise.reject(new Fault('gateway_unreachable', 'no gateway here')),
-    ephemeral: { keep: () => promise },
+    ephemeral: { keep: () => promise, discard: () => {} },
     devices: {
       ...devices,
       async isEnrolled(deviceId) {

@@ -1,6 +1,7 @@
 /** How a node is refused: which codes make it exit for a fresh token, and which make it retry. */
 
 import { CODES, isFault, type Code } from '../../denial.ts'
+import { PROTOCOL, PROTOCOL_MISMATCH } from './frames.ts'
 
 /**
  * The gateway's own codes control what a node does. `exit`: it ends, and its supervisor restarts it
@@ -10,6 +11,14 @@ import { CODES, isFault, type Code } from '../../denial.ts'
  * are never sent.
  */
 type Reaction = 'exit' | 'retry' | 'bare'
+
+/** What a refused node offered, and what it may offer instead. */
+export type ProtocolOffer = {
+  readonly minProtocol: number
+  readonly maxProtocol: number
+  /** The oldest protocol that the gateway takes from a node. */
+  readonly protocolMin: number
+}
 
 const EXIT_DETAILS = 'AUTH_TOKEN_MISMATCH'
 const RETRY_DETAILS = 'AUTH_UNAUTHORIZED'
@@ -55,7 +64,12 @@ export function reactionTo(code: Code): Reaction {
 }
 
 /** The answer to a refused `connect`; the close frame follows it. */
-export function refusalFrame(code: Code, requestId: string): string | undefined {
+export function refusalFrame(
+  code: Code,
+  requestId: string,
+  offer: ProtocolOffer,
+): string | undefined {
+  if (code === 'protocol_mismatch') return mismatchFrame(requestId, offer)
   const reaction = reactionTo(code)
   if (reaction === 'bare') return undefined
   const isExit = reaction === 'exit'
@@ -67,5 +81,18 @@ export function refusalFrame(code: Code, requestId: string): string | undefined 
     recommendedNextStep: isExit ? 'update_auth_credentials' : 'wait_then_retry',
   }
   const error = { code: 'INVALID_REQUEST', message: CODES[code].message, details }
+  return JSON.stringify({ type: 'res', id: requestId, ok: false, error })
+}
+
+/** Word for word the gateway's own: a node of several protocols finds the next one to try in it. */
+function mismatchFrame(requestId: string, offer: ProtocolOffer): string {
+  const details = {
+    code: PROTOCOL_MISMATCH,
+    clientMinProtocol: offer.minProtocol,
+    clientMaxProtocol: offer.maxProtocol,
+    expectedProtocol: PROTOCOL,
+    minimumProbeProtocol: offer.protocolMin,
+  }
+  const error = { code: 'INVALID_REQUEST', message: 'protocol mismatch', details }
   return JSON.stringify({ type: 'res', id: requestId, ok: false, error })
 }

@@ -1,6 +1,6 @@
 /** Enrolment: brings a pod's device into the gateway, in the way that the gateway offers. */
 
-import { pause } from '../../lib/deadline.ts'
+import { pause, raceAbort } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Semaphore } from '../../lib/semaphore.ts'
 import type { Devices } from './devices.ts'
@@ -106,8 +106,8 @@ export class Enrolment {
   }
 
   /**
-   * The gateway holds a request for pairing, which it made from our refused `connect`. Whatever
-   * goes wrong from here on, neither the request nor a record stays.
+   * The gateway holds a request for pairing, which it made of our refused `connect`. If anything
+   * fails from here on, neither the request nor a record stays.
    */
   async #enrolByApproval(entrant: Entrant): Promise<Welcome> {
     const { ephemeral } = this.#options
@@ -125,11 +125,12 @@ export class Enrolment {
     const { requests } = this.#options
     const { caller, context, device, request } = entrant
     const { address } = caller
-    const requestId = await requests.find({ device, address })
-    // The last thing before the approval: whoever is approved must be allowed at this moment.
+    const requestId = await raceAbort(requests.find({ device, address }), context.signal)
+    // The last thing before the approval: the worker must be allowed in at this very moment.
     const objection = context.findObjection()
     if (objection !== undefined) endAdmission(context, objection)
     context.signal.throwIfAborted()
+    // Awaited even if the admission ends: what comes later must find it done.
     await requests.approve(requestId)
     context.signal.throwIfAborted()
     const { client } = request.params
@@ -143,8 +144,7 @@ export class Enrolment {
     const { context, device } = entrant
     const welcome = await this.#greetApproved(entrant, readAuth())
     try {
-      await requests.confirm(device)
-      context.signal.throwIfAborted()
+      await raceAbort(requests.confirm(device), context.signal)
     } catch (error) {
       await destroySocket(welcome.gateway.socket)
       throw error

@@ -182,7 +182,7 @@ export const PROTOCOL_MISMATCH = 'PROTOCOL_MISMATCH'
 
 /** The most specific code of a refusal; for our log, never for a worker. */
 export const refusalCodeOf = ({ error }: ResponseFrame): string => {
-  // Gateways before 2026.6 give this refusal no code of its own.
+  // Gateways before 2026.6 say it in words and numbers only.
   if (error?.details?.expectedProtocol !== undefined) return PROTOCOL_MISMATCH
   return error?.details?.code || error?.code || 'UNKNOWN'
 }

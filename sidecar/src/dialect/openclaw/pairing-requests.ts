@@ -54,7 +54,7 @@ const RECORD = z.object({
 })
 
 /** Only entries of our own device are read further: a foreign one must not stop the enrolment. */
-const ENTRIES = z.array(z.looseObject({ deviceId: z.unknown() }))
+const ENTRIES = z.array(z.looseObject({ deviceId: z.string().optional() }).catch({}))
 const LIST = z.object({ pending: ENTRIES, paired: ENTRIES })
 const SURFACE_REQUEST = z.object({
   request: z.object({
@@ -161,7 +161,8 @@ export class PairingRequests {
   async #list(deviceId: string) {
     const list = LIST.safeParse(await this.#call('device.pair.list', {}))
     if (!list.success) throw unreadable('device list')
-    const isOurs = (entry: { readonly deviceId?: unknown }) => entry.deviceId === deviceId
+    const isOurs = (entry: { readonly deviceId?: string | undefined }) =>
+      entry.deviceId === deviceId
     return { pending: list.data.pending.filter(isOurs), paired: list.data.paired.filter(isOurs) }
   }
 

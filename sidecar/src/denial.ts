@@ -149,6 +149,11 @@ export const CODES = {
   device_nonce_mismatch: denial(401, 1008, 'The device signed a different challenge nonce.'),
   device_clock_skew: denial(401, 1008, 'The device signature is too old or dated in the future.'),
   device_signature_invalid: denial(401, 1008, 'The device signature is not valid.'),
+  too_many_enrolments: fault(
+    503,
+    1013,
+    'Too many new workers share this address. Try again later.',
+  ),
   operator_unavailable: fault(
     503,
     1013,

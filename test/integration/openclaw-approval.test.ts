@@ -301,3 +301,18 @@ test('where no surface can be requested, the first one is approved once its node
   t.equal(devices.surfaces.size, 2)
   t.equal(devices.listCalls('node.pair.request').length, 1, 'asked once a connection')
 })
+
+test('a gateway that counts new nodes is shown nine of an address in a minute, and no more', async (t) => {
+  const devices = createPairedDevices(SECRET)
+  const rig = await startOpenClawRig({ devices, set: ['k8sTrust.sourceAddress=report'] })
+  t.teardown(rig.stop)
+  const enrol = async (n: number) => {
+    const pod = rig.createPod(`worker-${n}`, `127.0.1.${n + 1}`)
+    const node = await rig.openNode({ auth: { token: rig.mint({ pod }) } })
+    return (await node.connect())?.ok === true ? 'in' : (await node.closed).reason
+  }
+  const outcomes: string[] = []
+  for (let n = 0; n < 10; n += 1) outcomes.push(await enrol(n))
+  t.strictSame(outcomes, [...Array.from({ length: 9 }, () => 'in'), 'too_many_enrolments'])
+  t.equal(devices.listCalls('device.pair.setupCode').length, 9)
+})

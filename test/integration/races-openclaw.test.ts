@@ -53,6 +53,7 @@ const inOpenClaw =
       requests,
       ephemeral: probe.watch('ephemeral', { keep: async () => {}, discard: () => {} }),
       traits,
+      firstSurfaces: { take: () => true },
       surfaces: { check: () => {} },
       readAuth: () => ({}),
       handshakeTimeoutMs: 5000,

@@ -56,7 +56,7 @@ export type PairingOptions = {
 
 export type PairedDevices = ReturnType<typeof createPairedDevices>
 
-/** The most first surfaces of one address that a gateway takes in a minute, before it locks it out. */
+/** The gateway locks an address out at this many first surfaces in a minute. */
 const FIRST_SURFACES_MAX = 10
 
 /** Answers as the real gateway does; everything it was asked is in `calls`. */
@@ -184,7 +184,7 @@ export const createPairedDevices = (secret: string, options: PairingOptions = {}
       const approved = surfaces.get(deviceId)
       if (approved === undefined) {
         const counted = (firstSurfaces.get(remoteIp) ?? 0) + 1
-        if (counted > FIRST_SURFACES_MAX) {
+        if (counted >= FIRST_SURFACES_MAX) {
           return { code: 'AUTH_RATE_LIMITED', message: 'too many failed attempts' }
         }
         firstSurfaces.set(remoteIp, counted)

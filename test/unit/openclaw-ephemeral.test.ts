@@ -58,6 +58,7 @@ const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
     confirm: async () => {},
   },
   traits: new GatewayTraits(),
+  firstSurfaces: { take: () => true },
   devices: {
     isEnrolled: async () => true,
     list: async () => [],

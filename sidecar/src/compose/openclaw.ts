@@ -6,6 +6,7 @@ import { createDeviceKeys, type DeviceKeys } from '../dialect/openclaw/device-ke
 import { Devices } from '../dialect/openclaw/devices.ts'
 import { Enrolment } from '../dialect/openclaw/enrolment.ts'
 import { EphemeralSessions } from '../dialect/openclaw/ephemeral-sessions.ts'
+import { FirstSurfaces } from '../dialect/openclaw/first-surfaces.ts'
 import type { GatewayAuth } from '../dialect/openclaw/gateway-connect.ts'
 import { GatewayTraits } from '../dialect/openclaw/gateway-traits.ts'
 import { GatewaySecret } from '../dialect/openclaw/gateway-secret.ts'
@@ -56,6 +57,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
     requests,
     ephemeral,
     surfaces,
+    firstSurfaces: new FirstSurfaces(clock),
     traits,
     readAuth: () => secret.asWorker(),
     handshakeTimeoutMs: gateway.connectTimeout,

@@ -14,6 +14,7 @@ import {
   type GatewayEntryOptions,
 } from './gateway-entry.ts'
 import { ConnectRefused, type Welcome } from './gateway-handshake.ts'
+import type { FirstSurfaces } from './first-surfaces.ts'
 import type { PairingRequests } from './pairing-requests.ts'
 import type { Surfaces } from './surfaces.ts'
 
@@ -27,6 +28,7 @@ export type EnrolmentOptions = GatewayEntryOptions & {
   readonly requests: Pick<PairingRequests, 'find' | 'approve' | 'approveSurface' | 'confirm'>
   readonly ephemeral: Pick<EphemeralSessions, 'keep' | 'discard'>
   readonly surfaces: Pick<Surfaces, 'check'>
+  readonly firstSurfaces: Pick<FirstSurfaces, 'take'>
   /** The credential for a device the gateway knows. Throws a `Fault` when it cannot be read. */
   readonly readAuth: () => GatewayAuth
   readonly onEnrolled: (deviceId: string, podName: string) => void
@@ -73,7 +75,7 @@ export class Enrolment {
     const { device, context } = entrant
     await ephemeral.keep(device.id)
     const isKnown = await devices.isEnrolled(device.id)
-    const bootstrapToken = isKnown ? undefined : await devices.mintBootstrapToken()
+    const bootstrapToken = isKnown ? undefined : await this.#mintBootstrapToken(entrant)
     if (bootstrapToken !== undefined) return this.#enrol(entrant, bootstrapToken)
     try {
       const welcome = await this.#greet(entrant, readAuth())
@@ -90,13 +92,26 @@ export class Enrolment {
   /** Its record is gone, or older than its image, or there was none. The device is ours. */
   async #enrolAnew(entrant: Entrant): Promise<Welcome> {
     const { devices } = this.#options
-    const bootstrapToken = await devices.mintBootstrapToken()
+    const bootstrapToken = await this.#mintBootstrapToken(entrant)
     if (bootstrapToken === undefined) return this.#enrolByApproval(entrant)
     const records = await devices.list()
     if (records.some(({ deviceId }) => deviceId === entrant.device.id)) {
       await devices.remove(entrant.device.id)
     }
     return this.#enrol(entrant, bootstrapToken)
+  }
+
+  async #mintBootstrapToken(entrant: Entrant): Promise<string | undefined> {
+    const { devices, traits } = this.#options
+    if (!traits.hasBootstrap) return undefined
+    this.#takeFirstSurface(entrant)
+    return devices.mintBootstrapToken()
+  }
+
+  #takeFirstSurface({ caller }: Entrant): void {
+    if (this.#options.firstSurfaces.take(caller.address)) return
+    const message = `the gateway would lock ${caller.address} out: too many new nodes of one address`
+    throw new Fault('too_many_enrolments', message)
   }
 
   async #enrol(entrant: Entrant, bootstrapToken: string): Promise<Welcome> {
@@ -136,7 +151,8 @@ export class Enrolment {
     const { client } = request.params
     const surface = filterSurface(request.params, context.allowedCommands())
     const { podName: displayName } = context.identity
-    await requests.approveSurface({ nodeId: device.id, displayName, client, address, surface })
+    const named = { nodeId: device.id, displayName, client, address, surface }
+    if (!(await requests.approveSurface(named))) this.#takeFirstSurface(entrant)
   }
 
   async #enterApproved(entrant: Entrant): Promise<Welcome> {

@@ -6,11 +6,13 @@ import { PROTOCOL, PROTOCOL_MISMATCH } from './frames.ts'
 /**
  * The gateway's own codes control what a node does. `exit`: it ends, and its supervisor restarts it
  * with the token of that moment. `retry`: it comes back by itself, with the same token. `bare`: no
- * frame, only the close code; it comes back too. Codes that make a node pause forever
+ * frame, only the close code; it comes back too. `negotiate`: it tries another protocol; a current
+ * node that has none pauses until it is restarted, as it does before the gateway itself, since only
+ * another version can help. Other codes that make a node pause forever
  * (`PAIRING_REQUIRED`, `AUTH_RATE_LIMITED`, `AUTH_DEVICE_TOKEN_MISMATCH`, `AUTH_SCOPE_MISMATCH`)
  * are never sent.
  */
-type Reaction = 'exit' | 'retry' | 'bare'
+type Reaction = 'exit' | 'retry' | 'bare' | 'negotiate'
 
 /** What a refused node offered, and what it may offer instead. */
 export type ProtocolOffer = {
@@ -60,6 +62,7 @@ const DEVICE_DETAILS: Readonly<Partial<Record<Code, string>>> = {
  */
 export function reactionTo(code: Code): Reaction {
   if (isFault(code)) return 'bare'
+  if (code === 'protocol_mismatch') return 'negotiate'
   return EXIT.has(code) ? 'exit' : 'retry'
 }
 
@@ -69,8 +72,8 @@ export function refusalFrame(
   requestId: string,
   offer: ProtocolOffer,
 ): string | undefined {
-  if (code === 'protocol_mismatch') return mismatchFrame(requestId, offer)
   const reaction = reactionTo(code)
+  if (reaction === 'negotiate') return mismatchFrame(requestId, offer)
   if (reaction === 'bare') return undefined
   const isExit = reaction === 'exit'
   const details = {

@@ -257,6 +257,47 @@ test('a session is cleared when all earlier sessions of the device are gone, in 
   t.equal(sessions.find('device'), undefined, 'and is forgotten with its end')
 })
 
+test('what a failed enrolment left is rejected and removed, with or without ephemeral sessions', async (t) => {
+  const { ephemeral, removed, rejected, faults, clock } = rig({ isEnabled: () => false })
+  const { id } = deviceKeys(podNamed('a'))
+  ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  await settle()
+  t.strictSame([rejected, removed], [[id], [id]])
+
+  let failures = 1
+  const flaky = rig({
+    requests: {
+      async reject(deviceId) {
+        failures -= 1
+        if (failures === 0) throw new Fault('operator_unavailable', 'no answer')
+        rejected.push(deviceId)
+      },
+    },
+  })
+  flaky.ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  await settle()
+  t.strictSame([flaky.removed, flaky.faults.length], [[], 1], 'neither before the other')
+  await flaky.clock.advanceAsync(2000)
+  await settle()
+  t.strictSame([rejected, flaky.removed], [[id, id], [id]], 'but both in the end')
+  for (const each of [ephemeral, flaky.ephemeral]) each.stop()
+  t.strictSame([faults, clock.pending], [[], 0])
+})
+
+test('the next session of a device keeps what a failed enrolment would have removed', async (t) => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const { ephemeral, removed } = rig({ requests: { reject: () => promise } })
+  const { id } = deviceKeys(podNamed('a'))
+  ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  let isKept = false
+  const kept = ephemeral.keep(id).then(() => (isKept = true))
+  await settle()
+  t.notOk(isKept, 'a removal that has begun is waited for')
+  resolve()
+  await kept
+  t.strictSame(removed, [id])
+})
+
 test('a device is not looked up while its record may be about to be removed', async (t) => {
   const asked: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()

@@ -82,7 +82,12 @@ test('the runbook has one heading for each code and each alert, and for no other
 })
 
 test('the runbook says of each code what the code says', async (t) => {
-  const does = { exit: 'exits', retry: 'retries', bare: 'retries' }
+  const does = {
+    exit: 'exits',
+    retry: 'retries',
+    bare: 'retries',
+    negotiate: 'tries another protocol, or pauses',
+  }
   for (const [code, { kind, status, close }] of Object.entries(CODES)) {
     const line = `*${kind} · HTTP ${status} · close ${close} · a node ${does[reactionTo(code as Code)]}*`
     t.equal(RUNBOOK.find(({ text }) => text === `\`${code}\``)?.next, line, code)

@@ -1,6 +1,6 @@
 /** A stand-in gateway: it records handshakes, answers in a mode, and misbehaves on request. */
 
-import type { AuthMode } from './openclaw-connect.ts'
+import type { AuthMode, Protocols } from './openclaw-connect.ts'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { IncomingMessage } from 'node:http'
@@ -44,6 +44,13 @@ export type GatewayStubOptions = {
   readonly methods?: Readonly<Record<string, Method>>
   /** Has the last word on a valid `connect` (openclaw mode), as a pairing would. */
   readonly pair?: Pair
+  /**
+   * Members of a `connect` that it does not know, as `workerRuns` or `client.buildId`: it refuses
+   * the whole frame for one of them, as an older gateway does. Default none.
+   */
+  readonly unknownFields?: readonly string[]
+  /** Default 4, and nodes from 3. */
+  readonly protocols?: Protocols
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
   readonly clock?: StubClock
@@ -241,29 +248,18 @@ class Stub {
   }
 
   #openDialogue(connection: StubConnection, onReady: () => void) {
-    const {
-      mode = 'echo',
-      token,
-      authMode,
-      bootstrapTokens,
-      methods,
-      pair,
-      randomId,
-      messageBytesMax,
-    } = this.#options
-    if (mode === 'echo') {
+    if ((this.#options.mode ?? 'echo') === 'echo') {
       onReady()
       return openEcho(connection)
     }
     const session = new OpenClawSession(connection, {
-      token,
-      authMode,
-      bootstrapTokens: bootstrapTokens ?? new Set(),
-      methods: methods ?? {},
-      pair,
-      messageBytesMax: messageBytesMax ?? MESSAGE_BYTES_MAX,
+      bootstrapTokens: new Set(),
+      methods: {},
+      unknownFields: [],
+      messageBytesMax: MESSAGE_BYTES_MAX,
+      randomId: randomUUID,
+      ...this.#options,
       clock: this.#clock,
-      randomId: randomId ?? randomUUID,
       onReady,
     })
     this.#sessions.set(connection, session)

@@ -17,19 +17,27 @@ export type ConnectTerms = {
   readonly authMode?: AuthMode | undefined
   /** Accepted in place of the shared secret, each once. */
   readonly bootstrapTokens: Set<string>
+  readonly protocols?: Protocols | undefined
 }
+
+/** What the gateway speaks, and the oldest it takes from a node. */
+export type Protocols = { readonly spoken: number; readonly nodeMin: number }
 
 export type ConnectRefusal = {
   readonly message: string
   /** `error.details.code`: it steers what a node does next. */
   readonly code: string
+  /** Further members of `error.details`. */
+  readonly details?: Readonly<Record<string, unknown>>
+  /** Default 1008. */
+  readonly closeCode?: number
 }
 
 export type ConnectVerdict =
   | { readonly ok: true; readonly method: 'none' | 'bootstrap-token' | AuthMode }
   | { readonly ok: false; readonly refusal: ConnectRefusal }
 
-export const PROTOCOL = 4
+export const PROTOCOLS: Protocols = { spoken: 4, nodeMin: 3 }
 const CLOCK_SKEW_MS_MAX = 120_000
 
 const refuse = (code: string, message: string): ConnectVerdict => ({
@@ -38,8 +46,12 @@ const refuse = (code: string, message: string): ConnectVerdict => ({
 })
 
 export function judgeConnect(connect: Connect, terms: ConnectTerms): ConnectVerdict {
-  if (connect.minProtocol > PROTOCOL || connect.maxProtocol < PROTOCOL) {
-    return refuse('PROTOCOL_MISMATCH', 'protocol mismatch')
+  const { spoken, nodeMin } = terms.protocols ?? PROTOCOLS
+  const oldest = connect.role === 'node' ? nodeMin : spoken
+  if (connect.minProtocol > spoken || connect.maxProtocol < oldest) {
+    const details = { expectedProtocol: spoken, minimumProbeProtocol: nodeMin }
+    const refusal = { code: 'PROTOCOL_MISMATCH', message: 'protocol mismatch' }
+    return { ok: false, refusal: { ...refusal, details, closeCode: 1002 } }
   }
   // The proof comes first, so that a forged one cannot use up a bootstrap token.
   return judgeDevice(connect, terms) ?? judgeSecret(connect, terms)

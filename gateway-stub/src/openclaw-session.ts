@@ -3,23 +3,29 @@
 import type { StubClock } from './clock.ts'
 import type { StubConnection } from './connection.ts'
 import type { Dialogue } from './dialogue.ts'
-import { type AuthMode, judgeConnect, PROTOCOL } from './openclaw-connect.ts'
-import type { ConnectRefusal } from './openclaw-connect.ts'
+import { type AuthMode, judgeConnect, PROTOCOLS } from './openclaw-connect.ts'
+import type { ConnectRefusal, Protocols } from './openclaw-connect.ts'
 import { parseJson, readConnect, readRequest } from './openclaw-frames.ts'
 import type { Connect, Fields, RequestFrame } from './openclaw-frames.ts'
 
-/** Answers a request of a connected peer with a payload; a throw becomes an error answer. */
+/** Answers a request of a connected peer with a payload, or its promise; a throw becomes an error answer. */
 export type Method = (params: Fields, connection: StubConnection) => unknown
 
 /** Why a `connect` with a valid proof and secret is still refused; `undefined` lets it in. */
-export type Pair = (connect: Connect, params: Fields) => ConnectRefusal | undefined
+export type Pair = (
+  connect: Connect,
+  params: Fields,
+  connection: StubConnection,
+) => ConnectRefusal | undefined
 
 export type SessionTerms = {
-  readonly token: string | undefined
-  readonly authMode: AuthMode | undefined
+  readonly token?: string
+  readonly authMode?: AuthMode
   readonly bootstrapTokens: Set<string>
   readonly methods: Readonly<Record<string, Method>>
-  readonly pair: Pair | undefined
+  readonly pair?: Pair
+  readonly unknownFields: readonly string[]
+  readonly protocols?: Protocols
   readonly messageBytesMax: number
   readonly clock: StubClock
   readonly randomId: () => string
@@ -43,6 +49,7 @@ type Invocation = {
 const HANDSHAKE_MS_MAX = 15_000
 const HANDSHAKE_BYTES_MAX = 65_536
 const INVOCATIONS_MAX = 10_000
+const CLOSE_REASON_MAX = 120
 
 /** What a node may call; the rest is the operators'. */
 const NODE_METHODS: Readonly<Record<string, Method>> = {
@@ -143,12 +150,18 @@ export class OpenClawSession implements Dialogue {
       const message = 'invalid connect params'
       return this.#refuse(request.id, { code: 'INVALID_HANDSHAKE', message })
     }
-    const { clock, token, authMode, bootstrapTokens } = this.#terms
+    const unexpected = findUnexpected(request.params, this.#terms.unknownFields)
+    if (unexpected !== undefined) {
+      const message = `invalid connect params: ${unexpected}`
+      this.#fail(request.id, message)
+      return this.#leave(1008, message.slice(0, CLOSE_REASON_MAX))
+    }
+    const { clock, token, authMode, bootstrapTokens, protocols } = this.#terms
     const now = clock.now()
-    const terms = { nonce: this.#nonce, now, token, authMode, bootstrapTokens }
+    const terms = { nonce: this.#nonce, now, token, authMode, bootstrapTokens, protocols }
     const verdict = judgeConnect(connect, terms)
     if (!verdict.ok) return this.#refuse(request.id, verdict.refusal)
-    const objection = this.#terms.pair?.(connect, request.params)
+    const objection = this.#terms.pair?.(connect, request.params, this.#connection)
     if (objection !== undefined) return this.#refuse(request.id, objection)
     this.#stopHandshakeTimer()
     this.#connect = connect
@@ -164,7 +177,7 @@ export class OpenClawSession implements Dialogue {
     const deviceToken = randomId()
     return {
       type: 'hello-ok',
-      protocol: PROTOCOL,
+      protocol: (this.#terms.protocols ?? PROTOCOLS).spoken,
       server: { version: 'gateway-stub', connId: randomId() },
       features: { methods: [], events: ['tick', 'node.invoke.request'], capabilities: [] },
       snapshot: {},
@@ -199,7 +212,17 @@ export class OpenClawSession implements Dialogue {
       return this.#fail(id, isForbidden ? `unauthorized role: ${role}` : 'unknown method')
     }
     try {
-      this.#succeed(id, methods[method]?.(params, this.#connection))
+      const payload = methods[method]?.(params, this.#connection)
+      if (payload instanceof Promise) void this.#answerLater(id, payload)
+      else this.#succeed(id, payload)
+    } catch (cause) {
+      this.#fail(id, cause instanceof Error ? cause.message : 'failed')
+    }
+  }
+
+  async #answerLater(id: string, payload: Promise<unknown>): Promise<void> {
+    try {
+      this.#succeed(id, await payload)
     } catch (cause) {
       this.#fail(id, cause instanceof Error ? cause.message : 'failed')
     }
@@ -216,10 +239,11 @@ export class OpenClawSession implements Dialogue {
     invocation.resolve({ ok: params['ok'] === true, payload, error })
   }
 
-  #refuse(id: string, { code, message }: ConnectRefusal): void {
-    const details = { code, canRetryWithDeviceToken: false }
+  #refuse(id: string, refusal: ConnectRefusal): void {
+    const { code, message, closeCode = 1008 } = refusal
+    const details = { code, canRetryWithDeviceToken: false, ...refusal.details }
     this.#fail(id, message, details)
-    this.#leave(1008, message)
+    this.#leave(closeCode, message)
   }
 
   #leave(code: number, reason: string): void {
@@ -243,4 +267,18 @@ export class OpenClawSession implements Dialogue {
   #send(frame: Fields): void {
     this.#connection.send(JSON.stringify(frame))
   }
+}
+
+/** In the words of the gateway, which names one field of each object at a time. */
+function findUnexpected(params: Fields, unknown: readonly string[]): string | undefined {
+  const client = params['client'] as Fields | undefined
+  const places = [
+    { at: 'root', members: params, prefix: '' },
+    { at: '/client', members: client ?? {}, prefix: 'client.' },
+  ]
+  const found = places.flatMap(({ at, members, prefix }) => {
+    const name = Object.keys(members).find((member) => unknown.includes(`${prefix}${member}`))
+    return name === undefined ? [] : [`at ${at}: unexpected property '${name}'`]
+  })
+  return found.length === 0 ? undefined : found.join('; ')
 }

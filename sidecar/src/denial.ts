@@ -138,13 +138,22 @@ export const CODES = {
   origin_not_allowed: denial(403, 1008, 'Browsers cannot connect to this port.'),
   source_address_local: denial(403, 1008, 'Workers cannot connect from a loopback address.'),
   connect_malformed: denial(400, 1008, 'The first message is not a valid connect request.'),
-  protocol_mismatch: denial(400, 1008, 'Only version 4 of the gateway protocol is supported.'),
+  protocol_mismatch: denial(
+    400,
+    1002,
+    'The gateway does not support this version of the protocol.',
+  ),
   client_not_allowed: denial(403, 1008, 'Only node hosts can connect to this port.'),
   scopes_not_allowed: denial(403, 1008, 'Nodes must not request scopes.'),
   device_id_mismatch: denial(401, 1008, "The device ID does not match the device's public key."),
   device_nonce_mismatch: denial(401, 1008, 'The device signed a different challenge nonce.'),
   device_clock_skew: denial(401, 1008, 'The device signature is too old or dated in the future.'),
   device_signature_invalid: denial(401, 1008, 'The device signature is not valid.'),
+  too_many_enrolments: fault(
+    503,
+    1013,
+    'Too many new workers share this address. Try again later.',
+  ),
   operator_unavailable: fault(
     503,
     1013,

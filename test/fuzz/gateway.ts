@@ -257,10 +257,10 @@ const openOpenClaw = async () => {
           Object.hasOwn(says.answers, method) ? says.answers[method] : run(params, connection),
       ]),
     ),
-    pair: (connect, params) =>
+    pair: (connect, params, connection) =>
       connect.role === 'node' && says.refusal !== undefined
         ? { code: says.refusal, message: GATEWAY_SECRET }
-        : pair?.(connect, params),
+        : pair?.(connect, params, connection),
   })
   const mangler = await startMangler(stub.port)
   const rig = await startOpenClawRig({ set: [...NO_LIMITS, `gateway.url=${mangler.url}`] })

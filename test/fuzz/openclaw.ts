@@ -254,7 +254,8 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
         const request = readConnect(worker)
         if (!request.ok) return
         const { params } = request.value
-        const verdict = judgeConnect(params, { challenge: CHALLENGE, shownToken, nowMs: NOW_MS })
+        const terms = { challenge: CHALLENGE, shownToken, nowMs: NOW_MS, protocolMin: 3 }
+        const verdict = judgeConnect(params, terms)
         if (!verdict.ok) return
         deepStrictEqual(verdict.value, { token: shownToken ?? params.auth?.token, role: 'node' })
         deepStrictEqual([params.role, params.scopes], ['node', []])

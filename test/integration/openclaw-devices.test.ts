@@ -123,10 +123,10 @@ test('a device that the gateway takes for another machine’s is enrolled again,
   const rig = await startOpenClawRig({
     devices,
     gateway: {
-      pair(connect, params) {
+      pair(connect, params, connection) {
         const isKnown = devices.paired.has(connect.device?.id ?? '')
         if (isPinned && isKnown) return { code: 'PAIRING_REQUIRED', message: 'metadata-upgrade' }
-        return devices.gateway.pair?.(connect, params)
+        return devices.gateway.pair?.(connect, params, connection)
       },
     },
   })

@@ -5,6 +5,7 @@ import tap, { test } from 'tap'
 import { WebSocket, type RawData } from 'ws'
 import { createDeviceKeys } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/device-key.ts'
 import { Enrolment } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
+import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/openclaw.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
@@ -38,11 +39,21 @@ const inOpenClaw =
       remove: async () => {},
       mintBootstrapToken: async () => 'bootstrap',
     })
+    const traits = new GatewayTraits()
+    const requests = probe.watch('requests', {
+      find: async () => 'request',
+      approve: async () => {},
+      approveSurface: async () => true,
+      confirm: async () => {},
+    })
     const enrolment = new Enrolment({
       dial,
       handshakes: probe.watch('handshakes', new Semaphore(1)),
       devices,
-      ephemeral: probe.watch('ephemeral', { keep: async () => {} }),
+      requests,
+      ephemeral: probe.watch('ephemeral', { keep: async () => {}, discard: () => {} }),
+      traits,
+      firstSurfaces: { take: () => true },
       surfaces: { check: () => {} },
       readAuth: () => ({}),
       handshakeTimeoutMs: 5000,
@@ -56,6 +67,7 @@ const inOpenClaw =
       deviceKeys: createDeviceKeys('a-seed-of-more-than-sixteen-bytes'),
       sessions,
       enrolment: probe.watch('enrolment', enrolment),
+      traits,
       clock,
       randomId: () => crypto.randomUUID(),
     })

@@ -44,6 +44,10 @@ export type ConnectParams = {
   /** Shown in place of the device's own id. */
   readonly deviceId?: string
   readonly displayName?: string
+  /** Further members of `client`. */
+  readonly client?: Readonly<Record<string, unknown>>
+  /** The oldest and the newest protocol it offers. Default 4 and 4. */
+  readonly protocols?: readonly [number, number]
   /** Shown in place of a fresh proof. */
   readonly proof?: Proof
 }
@@ -76,6 +80,7 @@ export const createDevice = (): Device => {
 /** The `connect` request that answers a challenge. */
 export const connectFrame = (nonce: string, ts: number, params: ConnectParams) => {
   const { device, auth = {}, role = 'node', scopes = [], version = 'v3' } = params
+  const [minProtocol, maxProtocol] = params.protocols ?? [4, 4]
   const clientId = params.clientId ?? 'node-host'
   const mode = params.mode ?? 'node'
   const token = auth['token'] ?? auth['deviceToken'] ?? auth['bootstrapToken'] ?? ''
@@ -92,8 +97,8 @@ export const connectFrame = (nonce: string, ts: number, params: ConnectParams) =
     id: `1:${randomUUID()}`,
     method: 'connect',
     params: {
-      minProtocol: 4,
-      maxProtocol: 4,
+      minProtocol,
+      maxProtocol,
       client: {
         id: clientId,
         displayName: params.displayName ?? 'a-name-of-its-own-choice',
@@ -102,6 +107,7 @@ export const connectFrame = (nonce: string, ts: number, params: ConnectParams) =
         deviceFamily: 'Linux',
         mode,
         instanceId: randomUUID(),
+        ...params.client,
       },
       caps: ['system'],
       commands: params.commands ?? COMMANDS,

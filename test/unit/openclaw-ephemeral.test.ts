@@ -13,12 +13,13 @@ import type { DeviceRecord } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/d
 import {
   Enrolment,
   type EnrolmentOptions,
-  type Entrant,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/enrolment.ts'
 import {
   EphemeralSessions,
   type EphemeralSessionsOptions,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/ephemeral-sessions.ts'
+import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-entry.ts'
+import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
@@ -49,7 +50,15 @@ const settle = async () => {
 /** Options of an enrolment whose gateway knows every device; the dial and the clock are still to be chosen. */
 const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
   handshakes: new Semaphore(1),
-  ephemeral: { keep: async () => {} },
+  ephemeral: { keep: async () => {}, discard: () => {} },
+  requests: {
+    find: async () => 'request',
+    approve: async () => {},
+    approveSurface: async () => true,
+    confirm: async () => {},
+  },
+  traits: new GatewayTraits(),
+  firstSurfaces: { take: () => true },
   devices: {
     isEnrolled: async () => true,
     list: async () => [],
@@ -68,6 +77,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
   const removed: string[] = []
+  const rejected: string[] = []
   const faults: unknown[] = []
   const state = { records: [] as DeviceRecord[], live: undefined as PodName[] | undefined }
   const ephemeral = new EphemeralSessions({
@@ -75,6 +85,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
       list: async () => state.records,
       remove: async (deviceId) => void removed.push(deviceId),
     },
+    requests: { reject: async (deviceId) => void rejected.push(deviceId) },
     sessions,
     deviceKeys,
     pods: {
@@ -87,7 +98,7 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
     onFault: (error) => faults.push(error),
     ...options,
   })
-  return { clock, sessions, removed, faults, state, ephemeral }
+  return { clock, sessions, removed, rejected, faults, state, ephemeral }
 }
 
 test('the record of a pod is removed with the pod, once its last session is over', async (t) => {
@@ -246,6 +257,47 @@ test('a session is cleared when all earlier sessions of the device are gone, in 
   t.equal(sessions.find('device'), undefined, 'and is forgotten with its end')
 })
 
+test('what a failed enrolment left is rejected and removed, with or without ephemeral sessions', async (t) => {
+  const { ephemeral, removed, rejected, faults, clock } = rig({ isEnabled: () => false })
+  const { id } = deviceKeys(podNamed('a'))
+  ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  await settle()
+  t.strictSame([rejected, removed], [[id], [id]])
+
+  let failures = 1
+  const flaky = rig({
+    requests: {
+      async reject(deviceId) {
+        failures -= 1
+        if (failures === 0) throw new Fault('operator_unavailable', 'no answer')
+        rejected.push(deviceId)
+      },
+    },
+  })
+  flaky.ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  await settle()
+  t.strictSame([flaky.removed, flaky.faults.length], [[], 1], 'neither before the other')
+  await flaky.clock.advanceAsync(2000)
+  await settle()
+  t.strictSame([rejected, flaky.removed], [[id, id], [id]], 'but both in the end')
+  for (const each of [ephemeral, flaky.ephemeral]) each.stop()
+  t.strictSame([faults, clock.pending], [[], 0])
+})
+
+test('the next session of a device keeps what a failed enrolment would have removed', async (t) => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const { ephemeral, removed } = rig({ requests: { reject: () => promise } })
+  const { id } = deviceKeys(podNamed('a'))
+  ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  let isKept = false
+  const kept = ephemeral.keep(id).then(() => (isKept = true))
+  await settle()
+  t.notOk(isKept, 'a removal that has begun is waited for')
+  resolve()
+  await kept
+  t.strictSame(removed, [id])
+})
+
 test('a device is not looked up while its record may be about to be removed', async (t) => {
   const asked: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -253,7 +305,7 @@ test('a device is not looked up while its record may be about to be removed', as
   const enrolment = new Enrolment({
     ...enrolmentOptions,
     dial: () => Promise.reject(new Fault('gateway_unreachable', 'no gateway here')),
-    ephemeral: { keep: () => promise },
+    ephemeral: { keep: () => promise, discard: () => {} },
     devices: {
       ...devices,
       async isEnrolled(deviceId) {

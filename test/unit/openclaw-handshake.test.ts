@@ -48,7 +48,8 @@ const connectOf = (params: Partial<Parameters<typeof connectFrame>[2]> = {}) =>
   )
 
 const judge = (params: ConnectParams, shownToken?: string) => {
-  const verdict = judgeConnect(params, { challenge: CHALLENGE, shownToken, nowMs: CHALLENGE.ts })
+  const terms = { challenge: CHALLENGE, shownToken, nowMs: CHALLENGE.ts, protocolMin: 3 }
+  const verdict = judgeConnect(params, terms)
   return verdict.ok ? verdict.value : verdict.code
 }
 
@@ -129,7 +130,7 @@ test('a proof holds for its own key, nonce, and time only', async (t) => {
   t.strictSame(judge(read(edge).params), { token: 'the-token', role: 'node' }, 'just in time')
 })
 
-test('only a scopeless node host of protocol 4 may introduce itself', async (t) => {
+test('only a scopeless node host of a protocol that the gateway takes may introduce itself', async (t) => {
   t.equal(judge(connectOf({ role: 'operator' }).params), 'role_not_allowed')
   t.equal(judge(connectOf({ scopes: ['operator.admin'] }).params), 'scopes_not_allowed')
   t.equal(judge(connectOf({ clientId: 'cli' }).params), 'client_not_allowed')
@@ -140,11 +141,32 @@ test('only a scopeless node host of protocol 4 may introduce itself', async (t) 
   const { scopes: _scopes, ...unscoped } = params
   t.equal(judge(unscoped), 'scopes_not_allowed', 'without a list the gateway fills one in')
   t.equal(judge({ ...params, minProtocol: 5, maxProtocol: 6 }), 'protocol_mismatch')
-  t.equal(judge({ ...params, minProtocol: 1, maxProtocol: 3 }), 'protocol_mismatch')
-  t.strictSame(judge({ ...params, minProtocol: 3, maxProtocol: 9 }), {
-    token: 'the-token',
-    role: 'node',
-  })
+  t.equal(judge({ ...params, minProtocol: 1, maxProtocol: 2 }), 'protocol_mismatch')
+  t.equal(judge({ ...params, minProtocol: 4, maxProtocol: 3 }), 'protocol_mismatch')
+  for (const [minProtocol, maxProtocol] of [
+    [3, 9],
+    [3, 3],
+    [1, 3],
+    [4, 5],
+  ] as const) {
+    const verdict = judge({ ...params, minProtocol, maxProtocol })
+    t.strictSame(verdict, { token: 'the-token', role: 'node' }, `${minProtocol} to ${maxProtocol}`)
+  }
+  const terms = { challenge: CHALLENGE, shownToken: undefined, nowMs: CHALLENGE.ts }
+  const older = { ...params, minProtocol: 3, maxProtocol: 3 }
+  t.match(judgeConnect(older, { ...terms, protocolMin: 4 }), { code: 'protocol_mismatch' })
+})
+
+test('a node of an older protocol has to prove its key over our nonce as well', async (t) => {
+  const { params } = connectOf({ version: 'v2' })
+  const older = { ...params, minProtocol: 3, maxProtocol: 3 }
+  t.strictSame(judge(older), { token: 'the-token', role: 'node' })
+  const device = params.device ?? { id: '', publicKey: '', signature: '', signedAt: 0, nonce: '' }
+  t.equal(judge({ ...older, device: { ...device, nonce: 'nonce-0' } }), 'device_nonce_mismatch')
+  const frame = connectFrame(CHALLENGE.nonce, CHALLENGE.ts, { device: createDevice() })
+  const { nonce: _, ...nonceless } = frame.params.device
+  const without = { ...frame, params: { ...frame.params, device: nonceless } }
+  t.match(readConnect(JSON.stringify(without)), { ok: false, code: 'connect_malformed' })
 })
 
 test('the credential is the token of the upgrade or of the frame, never both', async (t) => {
@@ -349,13 +371,26 @@ test('stale tokens make a node exit, faults and policy make it retry, nothing ma
     t.equal(reactionTo(code), 'retry', code)
   }
   for (const code of Object.keys(CODES) as Code[]) {
-    const text = refusalFrame(code, 'request-1')
+    const offer = { minProtocol: 5, maxProtocol: 6, protocolMin: 3 }
+    const text = refusalFrame(code, 'request-1', offer)
     t.notMatch(text ?? '', /PAIRING_REQUIRED|RATE_LIMITED|DEVICE_TOKEN_MISMATCH|SCOPE_MISMATCH/)
     if (CODES[code].kind === 'fault') {
       t.equal(text, undefined, `${code} is not a verdict: only the close code tells it`)
       continue
     }
     const frame = JSON.parse(text ?? '{}') as { error: { details: { code: string } } }
+    if (code === 'protocol_mismatch') {
+      const details = {
+        code: 'PROTOCOL_MISMATCH',
+        clientMinProtocol: 5,
+        clientMaxProtocol: 6,
+        expectedProtocol: 4,
+        minimumProbeProtocol: 3,
+      }
+      t.strictSame(frame.error.details, details, 'word for word as the gateway')
+      t.equal(CODES[code].close, 1002)
+      continue
+    }
     t.match(frame, {
       type: 'res',
       id: 'request-1',

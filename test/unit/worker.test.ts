@@ -9,6 +9,7 @@ import { inspect } from 'node:util'
 import { test, type Test } from 'tap'
 import { denied, granted } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import type { WorkerSide } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
+import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { createOpenClawDialect } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/openclaw.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
@@ -114,6 +115,7 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
         gateway: { socket, head: Buffer.alloc(0), subprotocol: undefined },
       }),
     },
+    traits: new GatewayTraits(),
     clock,
     randomId: () => 'nonce',
   })
@@ -125,6 +127,7 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
     role: 'node',
     allowedCommands: () => [],
     signal: new AbortController().signal,
+    findObjection: () => undefined,
     revoke() {},
   })
   handshake.release(gateway)

@@ -6,11 +6,14 @@ import { createDeviceKeys, type DeviceKeys } from '../dialect/openclaw/device-ke
 import { Devices } from '../dialect/openclaw/devices.ts'
 import { Enrolment } from '../dialect/openclaw/enrolment.ts'
 import { EphemeralSessions } from '../dialect/openclaw/ephemeral-sessions.ts'
+import { FirstSurfaces } from '../dialect/openclaw/first-surfaces.ts'
 import type { GatewayAuth } from '../dialect/openclaw/gateway-connect.ts'
+import { GatewayTraits } from '../dialect/openclaw/gateway-traits.ts'
 import { GatewaySecret } from '../dialect/openclaw/gateway-secret.ts'
 import { KnownPods } from '../dialect/openclaw/known-pods.ts'
 import { createOpenClawDialect } from '../dialect/openclaw/openclaw.ts'
 import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
+import { PairingRequests } from '../dialect/openclaw/pairing-requests.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
@@ -44,15 +47,18 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   const secret = new GatewaySecret({ ...gateway.auth, readFile })
   const deviceKeys = createDeviceKeys(readFile(gateway.deviceSeedFile))
   const operator = composeOperator(parts, deviceKeys, () => secret.asOperator())
-  const { channel, devices, ephemeral, sessions, surfaces } = operator
+  const { channel, devices, ephemeral, requests, sessions, surfaces, traits } = operator
   watch.subscribe(ephemeral)
   live.subscribe(sessions)
   const enrolment = new Enrolment({
     dial,
     handshakes,
     devices,
+    requests,
     ephemeral,
     surfaces,
+    firstSurfaces: new FirstSurfaces(clock),
+    traits,
     readAuth: () => secret.asWorker(),
     handshakeTimeoutMs: gateway.connectTimeout,
     messageBytesMax: limits.messageBytes,
@@ -66,6 +72,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
       deviceKeys,
       sessions,
       enrolment,
+      traits,
       clock,
       randomId: randomUUID,
     }),
@@ -88,6 +95,7 @@ function composeOperator(
   const { gateway, k8sTrust, limits } = live.config
   const { clock, log, random, version } = runtime
   const sessions = new Sessions()
+  const traits = new GatewayTraits()
   const channel = new OperatorChannel({
     url: new URL(gateway.url),
     readAuth,
@@ -95,8 +103,9 @@ function composeOperator(
     clock,
     random,
     messageBytesMax: limits.messageBytes,
-    onReady() {
+    onReady(capabilities) {
       log.info('the operator channel is up')
+      traits.reset(capabilities)
       // Whatever changed at the gateway meanwhile went unseen.
       devices.forget()
       void ephemeral.reconcile()
@@ -107,10 +116,12 @@ function composeOperator(
       if (event === 'node.pair.requested') surfaces.check()
     },
   })
-  const devices = new Devices(channel)
+  const devices = new Devices(channel, traits)
+  const requests = new PairingRequests(channel, traits)
   const onFault = (err: unknown) => log.warn({ err }, 'a call on the operator channel failed')
   const ephemeral = new EphemeralSessions({
     devices,
+    requests,
     sessions,
     deviceKeys,
     pods: new KnownPods({
@@ -129,5 +140,5 @@ function composeOperator(
     onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
     onFault,
   })
-  return { channel, devices, ephemeral, sessions, surfaces }
+  return { channel, devices, ephemeral, requests, sessions, surfaces, traits }
 }

@@ -29,6 +29,10 @@ export type PresentedCredential = {
 export type GrantedDialContext = DialContext & {
   /** The commands that the current policy allows. Called each time, since it may be reloaded. */
   readonly allowedCommands: () => readonly string[]
+  /** Whether the policy lets this worker host sessions. Called each time. Default false. */
+  readonly isHostingAllowed?: () => boolean
+  /** Why the worker must not be let in any more: its pod, its token or the policy. Synchronous. */
+  readonly findObjection: () => Code | undefined
   /** Ends this admission, or the stream it became. */
   readonly revoke: (code: Code) => void
 }

@@ -100,16 +100,18 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
       const grant = authorized.value
       attempt.role = grant.role
 
+      const proven = { claims, identity, source, grant }
       const gateway = await handshake.connectGateway({
         identity,
         role: grant.role,
         allowedCommands: commandsInForce(stages, identity, grant.role),
         signal,
+        findObjection: () => findLateObjection(request, proven),
         revoke: (code) => admission.revoke(code),
       })
 
       // No `await` is allowed between these last checks and the release.
-      const objection = findLateObjection(request, { claims, identity, source, grant })
+      const objection = findLateObjection(request, proven) ?? handshake.findObjection()
       if (objection !== undefined || !admission.admit(grant.role)) {
         gateway.socket.destroy()
         return denied(objection ?? admission.code)
@@ -193,7 +195,7 @@ type Proven = {
 
 /** What may have changed while the gateway was being dialed: the rules, the pod, the policy. */
 function findLateObjection(
-  { worker, stages, handshake }: AdmitRequest,
+  { worker, stages }: AdmitRequest,
   { claims, identity, source, grant }: Proven,
 ): Code | undefined {
   const judged = stages.precheck.judge(claims)
@@ -202,5 +204,5 @@ function findLateObjection(
   const bound = stages.binding.check({ claims, address: worker.address })
   if (!bound.ok) return bound.code
   const renewed = stages.policy().authorize(identity, grant.role)
-  return renewed.ok ? handshake.findObjection() : renewed.code
+  return renewed.ok ? undefined : renewed.code
 }

@@ -2,6 +2,7 @@
 
 import * as z from 'zod'
 import { Fault } from '../../fault.ts'
+import type { GatewayTraits } from './gateway-traits.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 
 /** A paired device, as far as it matters here. */
@@ -26,18 +27,20 @@ const SETUP_CODE = z.object({ bootstrapToken: z.string().min(1) })
 /** Goes into the setup code, which only we read; the gateway requires a URL it knows. */
 const PUBLIC_URL = 'ws://127.0.0.1:18789'
 const NODE_HOST = 'node-host'
-/** The gateway's error message for a device it does not have. */
-const UNKNOWN_DEVICE = 'unknown deviceId'
+/** The gateway's error messages for a device or a surface it does not have. */
+const UNKNOWN = ['unknown deviceId', 'unknown nodeId', 'unknown method']
 
 /** Every method throws a `Fault` when the gateway gives no answer. */
 export class Devices {
   readonly #channel: Pick<OperatorChannel, 'call'>
+  readonly #traits: GatewayTraits
   #enrolled = new Set<string>()
   #refresh: Promise<readonly DeviceRecord[]> | undefined
   #isListed = false
 
-  constructor(channel: Pick<OperatorChannel, 'call'>) {
+  constructor(channel: Pick<OperatorChannel, 'call'>, traits: GatewayTraits) {
     this.#channel = channel
+    this.#traits = traits
   }
 
   /** Whether the gateway has the device. Lists the devices if that was not done yet. */
@@ -64,13 +67,24 @@ export class Devices {
     this.#enrolled.add(deviceId)
   }
 
-  /** A token with which one unknown device can enroll, once, as a node. */
-  async mintBootstrapToken(): Promise<string> {
-    const payload = await this.#call('device.pair.setupCode', {
-      publicUrl: PUBLIC_URL,
-      includeQr: false,
-      bootstrapProfile: 'node',
-    })
+  /**
+   * A token with which one unknown device can enroll, once, as a node; `undefined` if this gateway
+   * has none for nodes.
+   */
+  async mintBootstrapToken(): Promise<string | undefined> {
+    if (!this.#traits.hasBootstrap) return undefined
+    let payload: unknown
+    try {
+      payload = await this.#channel.call('device.pair.setupCode', {
+        publicUrl: PUBLIC_URL,
+        includeQr: false,
+        bootstrapProfile: 'node',
+      })
+    } catch (error) {
+      if (!(error instanceof CallRefused)) throw error
+      if (this.#traits.learnBootstrap(error.message)) return undefined
+      throw refused(error)
+    }
     const code = SETUP.safeParse(payload).data?.setupCode ?? ''
     const setup = SETUP_CODE.safeParse(parseBase64Json(code))
     if (!setup.success)
@@ -78,15 +92,23 @@ export class Devices {
     return setup.data.bootstrapToken
   }
 
-  /** Removes the record. A missing record counts as removed. */
+  /**
+   * Removes the record, and the one of its surface, which gateways before 2026.8 keep apart. A
+   * missing record counts as removed.
+   */
   async remove(deviceId: string): Promise<void> {
+    await this.#remove('device.pair.remove', { deviceId })
+    this.#enrolled.delete(deviceId)
+    await this.#remove('node.pair.remove', { nodeId: deviceId })
+  }
+
+  async #remove(method: string, params: object): Promise<void> {
     try {
-      await this.#channel.call('device.pair.remove', { deviceId })
+      await this.#channel.call(method, params)
     } catch (error) {
       if (!(error instanceof CallRefused)) throw error
-      if (!error.message.includes(UNKNOWN_DEVICE)) throw refused(error)
+      if (!UNKNOWN.some((text) => error.message.includes(text))) throw refused(error)
     }
-    this.#enrolled.delete(deviceId)
   }
 
   async #list(): Promise<readonly DeviceRecord[]> {

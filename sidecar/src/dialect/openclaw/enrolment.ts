@@ -1,53 +1,37 @@
-/** Enrolment: brings a pod's device into the gateway, as a known one or with a bootstrap token. */
+/** Enrolment: brings a pod's device into the gateway, in the way that the gateway offers. */
 
-import type { Socket } from 'node:net'
-import type { Clock } from '../../lib/clock.ts'
-import { DeadlineError, pause, withDeadline } from '../../lib/deadline.ts'
+import { pause, raceAbort } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Semaphore } from '../../lib/semaphore.ts'
-import type { Caller, GatewayDialer } from '../../tunnel/gateway-dialer.ts'
-import type { GrantedDialContext } from '../dialect.ts'
-import type { Device } from './device-key.ts'
 import type { Devices } from './devices.ts'
 import type { EphemeralSessions } from './ephemeral-sessions.ts'
-import type { ConnectRequest } from './frames.ts'
+import { filterSurface, type GatewayAuth } from './gateway-connect.ts'
 import {
-  filterSurface,
-  gatewayConnectFrame,
-  type GatewayAuth,
-  type Surface,
-} from './gateway-connect.ts'
-import { ConnectRefused, greetGateway, type Welcome } from './gateway-handshake.ts'
+  destroySocket,
+  endAdmission,
+  enterGateway,
+  type Entrant,
+  type GatewayEntryOptions,
+} from './gateway-entry.ts'
+import { ConnectRefused, type Welcome } from './gateway-handshake.ts'
+import type { FirstSurfaces } from './first-surfaces.ts'
+import type { PairingRequests } from './pairing-requests.ts'
 import type { Surfaces } from './surfaces.ts'
 
-export type EnrolmentOptions = {
-  readonly dial: GatewayDialer
+export type EnrolmentOptions = GatewayEntryOptions & {
   /** Bounds the handshakes with the gateway at once. */
   readonly handshakes: Pick<Semaphore, 'acquire'>
   readonly devices: Pick<
     Devices,
     'isEnrolled' | 'list' | 'markEnrolled' | 'remove' | 'mintBootstrapToken'
   >
-  readonly ephemeral: Pick<EphemeralSessions, 'keep'>
+  readonly requests: Pick<PairingRequests, 'find' | 'approve' | 'approveSurface' | 'confirm'>
+  readonly ephemeral: Pick<EphemeralSessions, 'keep' | 'discard'>
   readonly surfaces: Pick<Surfaces, 'check'>
+  readonly firstSurfaces: Pick<FirstSurfaces, 'take'>
   /** The credential for a device the gateway knows. Throws a `Fault` when it cannot be read. */
   readonly readAuth: () => GatewayAuth
-  /** For the whole handshake with the gateway, in milliseconds. */
-  readonly handshakeTimeoutMs: number
-  readonly messageBytesMax: number
-  readonly clock: Clock
   readonly onEnrolled: (deviceId: string, podName: string) => void
-}
-
-/** One worker that is entering. */
-export type Entrant = {
-  readonly caller: Caller
-  /** The worker's own `connect`. */
-  readonly request: ConnectRequest
-  readonly context: GrantedDialContext
-  readonly device: Device
-  /** Called with what the gateway is about to be offered. */
-  readonly onOffer: (surface: Surface) => void
 }
 
 /** The gateway does not know the device, or knows it as another kind of machine. */
@@ -58,6 +42,7 @@ const PAIRING_CHANGED = 'NOT_PAIRED'
 const CHANGED_RETRIES_MAX = 4
 const CHANGED_PAUSE_MS = 50
 
+/** The gateway's way to a new node: a bootstrap token, or else a request that is approved. */
 export class Enrolment {
   readonly #options: EnrolmentOptions
 
@@ -71,16 +56,15 @@ export class Enrolment {
    */
   async enter(entrant: Entrant): Promise<Welcome> {
     const release = await this.#options.handshakes.acquire(entrant.context.signal)
-    return this.#enterInTurn(entrant).finally(release)
+    return this.#whileChanging(entrant, () => this.#enterOnce(entrant)).finally(release)
   }
 
-  async #enterInTurn(entrant: Entrant): Promise<Welcome> {
+  async #whileChanging(entrant: Entrant, attempt: () => Promise<Welcome>): Promise<Welcome> {
     for (let again = 1; ; again += 1) {
       try {
-        return await this.#enterOnce(entrant)
+        return await attempt()
       } catch (error) {
-        const isChanged = error instanceof ConnectRefused && error.reason === PAIRING_CHANGED
-        if (!isChanged || again > CHANGED_RETRIES_MAX) throw error
+        if (!isRefusedAs(error, PAIRING_CHANGED) || again > CHANGED_RETRIES_MAX) throw error
         await pause(this.#options.clock, CHANGED_PAUSE_MS * again, entrant.context.signal)
       }
     }
@@ -88,77 +72,124 @@ export class Enrolment {
 
   async #enterOnce(entrant: Entrant): Promise<Welcome> {
     const { devices, ephemeral, readAuth, surfaces } = this.#options
-    const { device } = entrant
+    const { device, context } = entrant
     await ephemeral.keep(device.id)
-    if (!(await devices.isEnrolled(device.id))) return this.#enrol(entrant)
+    const isKnown = await devices.isEnrolled(device.id)
+    const bootstrapToken = isKnown ? undefined : await this.#mintBootstrapToken(entrant)
+    if (bootstrapToken !== undefined) return this.#enrol(entrant, bootstrapToken)
     try {
       const welcome = await this.#greet(entrant, readAuth())
       surfaces.check()
       return welcome
     } catch (error) {
-      if (!(error instanceof ConnectRefused) || error.reason !== PAIRING_REQUIRED) throw error
-      return this.#enrolAnew(entrant)
+      if (isRefusedAs(error, PAIRING_REQUIRED)) return this.#enrolAnew(entrant)
+      // The gateway may have made a request for pairing of the `connect` whose answer is lost.
+      if (!isKnown && context.signal.aborted) ephemeral.discard(device.id, context.identity)
+      throw error
     }
   }
 
-  /** Its record is gone, or older than its image: the device is ours, so it is enrolled again. */
+  /** Its record is gone, or older than its image, or there was none. The device is ours. */
   async #enrolAnew(entrant: Entrant): Promise<Welcome> {
     const { devices } = this.#options
+    const bootstrapToken = await this.#mintBootstrapToken(entrant)
+    if (bootstrapToken === undefined) return this.#enrolByApproval(entrant)
     const records = await devices.list()
     if (records.some(({ deviceId }) => deviceId === entrant.device.id)) {
       await devices.remove(entrant.device.id)
     }
-    return this.#enrol(entrant)
+    return this.#enrol(entrant, bootstrapToken)
   }
 
-  async #enrol(entrant: Entrant): Promise<Welcome> {
-    const { devices, onEnrolled } = this.#options
-    const { device, context } = entrant
-    const bootstrapToken = await devices.mintBootstrapToken()
+  async #mintBootstrapToken(entrant: Entrant): Promise<string | undefined> {
+    const { devices, traits } = this.#options
+    if (!traits.hasBootstrap) return undefined
+    this.#takeFirstSurface(entrant)
+    return devices.mintBootstrapToken()
+  }
+
+  #takeFirstSurface({ caller }: Entrant): void {
+    if (this.#options.firstSurfaces.take(caller.address)) return
+    const message = `the gateway would lock ${caller.address} out: too many new nodes of one address`
+    throw new Fault('too_many_enrolments', message)
+  }
+
+  async #enrol(entrant: Entrant, bootstrapToken: string): Promise<Welcome> {
     const welcome = await this.#greet(entrant, { bootstrapToken })
-    devices.markEnrolled(device.id)
-    onEnrolled(device.id, context.identity.podName)
+    this.#markEnrolled(entrant)
     return welcome
   }
 
-  async #greet(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
-    const { clock, dial, handshakeTimeoutMs, messageBytesMax } = this.#options
-    const { caller, device, onOffer, context, request } = entrant
-    const { identity, signal } = context
-    signal.throwIfAborted()
-    const dialed = await dial(caller, context)
+  /**
+   * The gateway holds a request for pairing, which it made of our refused `connect`. If anything
+   * fails from here on, neither the request nor a record stays.
+   */
+  async #enrolByApproval(entrant: Entrant): Promise<Welcome> {
+    const { ephemeral } = this.#options
+    const { device, context } = entrant
     try {
-      const greeting = greetGateway({
-        dialed,
-        requestId: request.id,
-        messageBytesMax,
-        connectFrame(challenge) {
-          const allowedCommands = context.allowedCommands()
-          onOffer(filterSurface(request.params, allowedCommands))
-          return gatewayConnectFrame({
-            request,
-            identity,
-            allowedCommands,
-            device,
-            challenge,
-            auth,
-          })
-        },
-      })
-      return await withDeadline(clock, handshakeTimeoutMs, () => greeting, signal)
+      await this.#approve(entrant)
+      return await this.#enterApproved(entrant)
     } catch (error) {
-      // Only a closed socket is out of the way of the next session.
-      await destroySocket(dialed.socket)
-      signal.throwIfAborted()
-      if (!(error instanceof DeadlineError)) throw error
-      throw new Fault('gateway_unreachable', 'the gateway did not answer in time', { cause: error })
+      ephemeral.discard(device.id, context.identity)
+      throw error
     }
+  }
+
+  async #approve(entrant: Entrant): Promise<void> {
+    const { requests } = this.#options
+    const { caller, context, device, request } = entrant
+    const { address } = caller
+    const requestId = await raceAbort(requests.find({ device, address }), context.signal)
+    // The last thing before the approval: the worker must be allowed in at this very moment.
+    const objection = context.findObjection()
+    if (objection !== undefined) endAdmission(context, objection)
+    context.signal.throwIfAborted()
+    // Awaited even if the admission ends: what comes later must find it done.
+    await requests.approve(requestId)
+    context.signal.throwIfAborted()
+    const { client } = request.params
+    const surface = filterSurface(request.params, context.allowedCommands())
+    const { podName: displayName } = context.identity
+    const named = { nodeId: device.id, displayName, client, address, surface }
+    if (!(await requests.approveSurface(named))) this.#takeFirstSurface(entrant)
+  }
+
+  async #enterApproved(entrant: Entrant): Promise<Welcome> {
+    const { readAuth, requests, surfaces } = this.#options
+    const { context, device } = entrant
+    const welcome = await this.#greetApproved(entrant, readAuth())
+    try {
+      await raceAbort(requests.confirm(device), context.signal)
+    } catch (error) {
+      await destroySocket(welcome.gateway.socket)
+      throw error
+    }
+    this.#markEnrolled(entrant)
+    surfaces.check()
+    return welcome
+  }
+
+  /** One approval an admission: a gateway that asks for another one is not asked again. */
+  async #greetApproved(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
+    try {
+      return await this.#whileChanging(entrant, () => this.#greet(entrant, auth))
+    } catch (error) {
+      if (!(error instanceof ConnectRefused)) throw error
+      throw new Fault('gateway_refused', `refused after the approval: ${error.message}`)
+    }
+  }
+
+  #markEnrolled({ device, context }: Entrant): void {
+    const { devices, onEnrolled } = this.#options
+    devices.markEnrolled(device.id)
+    onEnrolled(device.id, context.identity.podName)
+  }
+
+  #greet(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
+    return enterGateway(entrant, auth, this.#options)
   }
 }
 
-async function destroySocket(socket: Socket): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<undefined>()
-  socket.once('close', () => resolve(undefined))
-  socket.destroy()
-  if (!socket.closed) await promise
-}
+const isRefusedAs = (error: unknown, reason: string): boolean =>
+  error instanceof ConnectRefused && error.reason === reason

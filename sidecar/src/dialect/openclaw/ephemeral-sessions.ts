@@ -4,13 +4,16 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { Clock } from '../../lib/clock.ts'
 import type { PodListener } from '../../kube/pod-watch.ts'
 import type { WatchedPod } from '../../kube/pod.ts'
+import type { Identity } from '../../identity.ts'
 import type { DeviceKeys } from './device-key.ts'
 import type { DeviceRecord, Devices } from './devices.ts'
 import type { KnownPods } from './known-pods.ts'
+import type { PairingRequests } from './pairing-requests.ts'
 import type { Sessions } from './sessions.ts'
 
 export type EphemeralSessionsOptions = {
   readonly devices: Pick<Devices, 'list' | 'remove'>
+  readonly requests: Pick<PairingRequests, 'reject'>
   readonly sessions: Pick<Sessions, 'find'>
   readonly deviceKeys: DeviceKeys
   readonly pods: Pick<KnownPods, 'livePods' | 'accounts'>
@@ -33,6 +36,8 @@ const DERIVED_AT_ONCE_MAX = 32
 type Removal = {
   readonly podName: string
   readonly podUid: string | undefined
+  /** Whether a request for pairing may wait at the gateway. */
+  readonly hasRequest?: boolean
   /** Set while a request to the gateway is in flight. */
   running: Promise<void> | undefined
 }
@@ -64,6 +69,14 @@ export class EphemeralSessions implements PodListener {
     // A device enrolled in a session's last moment would survive a removal that comes too early.
     const over = session?.podUid === podUid ? session.closed : Promise.resolve()
     void over.then(() => this.#queue(id, { podName: pod.podName, podUid }))
+  }
+
+  /**
+   * An enrolment has failed: whatever the gateway holds of it is removed, with or without ephemeral
+   * sessions.
+   */
+  discard(deviceId: string, { podName, podUid }: Pick<Identity, 'podName' | 'podUid'>): void {
+    this.#queue(deviceId, { podName, podUid, hasRequest: true })
   }
 
   /**
@@ -128,11 +141,11 @@ export class EphemeralSessions implements PodListener {
     }
   }
 
-  #queue(deviceId: string, { podName, podUid }: Pick<Removal, 'podName' | 'podUid'>): void {
+  #queue(deviceId: string, removal: Omit<Removal, 'running'>): void {
     // Beyond the bound the next reconciliation finds it.
     if (this.#isStopped || this.#removals.has(deviceId)) return
     if (this.#removals.size >= REMOVALS_MAX) return
-    this.#removals.set(deviceId, { podName, podUid, running: undefined })
+    this.#removals.set(deviceId, { ...removal, running: undefined })
     this.#advance()
   }
 
@@ -159,8 +172,9 @@ export class EphemeralSessions implements PodListener {
   }
 
   async #remove(deviceId: string, removal: Removal): Promise<void> {
-    const { clock, devices, onFault, onRemoved } = this.#options
+    const { clock, devices, onFault, onRemoved, requests } = this.#options
     try {
+      if (removal.hasRequest === true) await requests.reject(deviceId)
       await devices.remove(deviceId)
       if (this.#removals.get(deviceId) === removal) this.#removals.delete(deviceId)
       onRemoved(deviceId, removal.podName)

@@ -1,10 +1,13 @@
-/** The frames of OpenClaw's gateway protocol, version 4, that the sidecar reads and writes. */
+/** The frames of OpenClaw's gateway protocol, versions 3 and 4, that the sidecar reads and writes. */
 
 import * as z from 'zod'
 import { denied, granted, type Verdict } from '../../denial.ts'
 import { parseFirstJson } from '../first-json.ts'
 
+/** What the sidecar speaks, and what it expects of a gateway. */
 export const PROTOCOL = 4
+/** The oldest protocol of a node. Its frames are those of version 4, with fewer members. */
+export const NODE_PROTOCOL_MIN = 3
 
 const word = (lengthMax: number) => z.string().min(1).max(lengthMax)
 
@@ -89,6 +92,8 @@ const CONNECT = z.object({
     commands: commandList.optional(),
     permissions: permissions.optional(),
     computerUse: z.unknown().refine(isPlain).optional(),
+    modelCatalog: z.unknown().refine(isPlain).optional(),
+    workerRuns: z.unknown().refine(isPlain).optional(),
     pathEnv: z.string().optional(),
     locale: z.string().max(64).optional(),
     userAgent: z.string().max(256).optional(),
@@ -123,16 +128,23 @@ export function readConnect(text: string): Verdict<ConnectRequest> {
 const CHALLENGE = z.object({
   type: z.literal('event'),
   event: z.literal('connect.challenge'),
-  payload: z.object({ nonce: word(256), ts: z.int().nonnegative() }),
+  payload: z.object({
+    nonce: word(256),
+    ts: z.int().nonnegative(),
+    capabilities: wordList({ countMax: 64 }).optional().catch(undefined),
+  }),
 })
 
 export type Challenge = z.output<typeof CHALLENGE>['payload']
 
-export const challengeFrame = (challenge: Challenge): string =>
+/** The capability of a challenge that asks for a `modelCatalog`. */
+export const MODEL_CATALOG = 'model-catalog-snapshot'
+
+export const challengeFrame = ({ nonce, ts, capabilities = [] }: Challenge): string =>
   JSON.stringify({
     type: 'event',
     event: 'connect.challenge',
-    payload: { ...challenge, capabilities: [] },
+    payload: { nonce, ts, capabilities },
   })
 
 export const readChallenge = (text: string): Challenge | undefined =>
@@ -142,10 +154,16 @@ const ERROR = z.object({
   code: z.string().max(128).catch(''),
   message: z.string().max(1024).catch(''),
   details: z
-    .object({ code: z.string().max(128).catch('') })
+    .object({
+      code: z.string().max(128).catch(''),
+      expectedProtocol: z.int().optional().catch(undefined),
+      minimumProbeProtocol: z.int().optional().catch(undefined),
+    })
     .optional()
     .catch(undefined),
 })
+
+export type RefusalError = z.output<typeof ERROR>
 
 const RESPONSE = z.object({
   type: z.literal('res'),
@@ -160,9 +178,14 @@ export type ResponseFrame = z.output<typeof RESPONSE>
 export const readResponse = (text: string): ResponseFrame | undefined =>
   RESPONSE.safeParse(parseJson(text)).data
 
+export const PROTOCOL_MISMATCH = 'PROTOCOL_MISMATCH'
+
 /** The most specific code of a refusal; for our log, never for a worker. */
-export const refusalCodeOf = ({ error }: ResponseFrame): string =>
-  error?.details?.code || error?.code || 'UNKNOWN'
+export const refusalCodeOf = ({ error }: ResponseFrame): string => {
+  // Gateways before 2026.6 say it in words and numbers only.
+  if (error?.details?.expectedProtocol !== undefined) return PROTOCOL_MISMATCH
+  return error?.details?.code || error?.code || 'UNKNOWN'
+}
 
 const EVENT = z.object({
   type: z.literal('event'),

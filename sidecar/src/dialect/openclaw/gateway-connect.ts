@@ -5,7 +5,15 @@ import { globMatcher } from '../../lib/glob.ts'
 import { userNameOf, type Identity } from '../../identity.ts'
 import type { Device } from './device-key.ts'
 import { proofText } from './device-proof.ts'
-import { PROTOCOL, type Challenge, type ConnectParams, type ConnectRequest } from './frames.ts'
+import {
+  MODEL_CATALOG,
+  NODE_PROTOCOL_MIN,
+  PROTOCOL,
+  type Challenge,
+  type ConnectParams,
+  type ConnectRequest,
+} from './frames.ts'
+import type { OptionalField } from './gateway-traits.ts'
 
 /** What authenticates the connection at the gateway; with `{}` its headers do. */
 export type GatewayAuth = {
@@ -22,6 +30,10 @@ export type GatewayConnectOptions = {
   readonly device: Device
   readonly challenge: Challenge
   readonly auth: GatewayAuth
+  /** Fields that this gateway refuses. Default none. */
+  readonly unknownFields?: ReadonlySet<OptionalField>
+  /** Whether the policy lets the worker host sessions. Default false. */
+  readonly isHostingAllowed?: boolean
 }
 
 /** What a node offers: commands, and what belongs to them. */
@@ -43,8 +55,9 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
   const { client, pathEnv, locale, userAgent } = request.params
   const { namespace, serviceAccount, podName } = identity
   const params = {
-    minProtocol: PROTOCOL,
-    maxProtocol: PROTOCOL,
+    // Never more than the worker itself can read, since it gets the gateway's own hello.
+    minProtocol: Math.max(request.params.minProtocol, NODE_PROTOCOL_MIN),
+    maxProtocol: Math.min(request.params.maxProtocol, PROTOCOL),
     client: {
       ...client,
       displayName: podName,
@@ -53,6 +66,7 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
     role: 'node',
     scopes: [],
     ...filterSurface(request.params, options.allowedCommands),
+    ...filterExtras(request.params, options),
     pathEnv,
     locale,
     userAgent,
@@ -66,11 +80,38 @@ export function gatewayConnectFrame(options: GatewayConnectOptions): string {
     id: request.id,
     method: 'connect',
     params: {
-      ...params,
+      ...omitFields(params, options.unknownFields ?? new Set()),
       ...(Object.keys(auth).length === 0 ? {} : { auth }),
       device: { id, publicKey, signature: device.sign(text), signedAt, nonce },
     },
   })
+}
+
+/** What only newer gateways and nodes know, as far as the policy allows it. */
+function filterExtras(
+  { modelCatalog, workerRuns }: ConnectParams,
+  { allowedCommands, challenge, isHostingAllowed = false }: GatewayConnectOptions,
+) {
+  const isCatalogWanted =
+    challenge.capabilities?.includes(MODEL_CATALOG) === true &&
+    allowanceOf(allowedCommands).isEverything
+  return {
+    ...(isCatalogWanted ? { modelCatalog } : {}),
+    ...(isHostingAllowed ? { workerRuns } : {}),
+  }
+}
+
+type Members = Readonly<Record<string, unknown>>
+
+function omitFields(
+  { client, ...params }: Members & { readonly client: Members },
+  fields: ReadonlySet<string>,
+): Members {
+  const isKnownOf = (prefix: string) => (name: string) => !fields.has(`${prefix}${name}`)
+  return {
+    ...pickMembers(params, isKnownOf('')),
+    client: pickMembers(client, isKnownOf('client.')),
+  }
 }
 
 /**

@@ -6,13 +6,20 @@ import type { GatewayConnection } from '../../tunnel/dial.ts'
 import { readChallenge, readResponse, refusalCodeOf, type Challenge } from './frames.ts'
 import { GatewayMessages } from './gateway-messages.ts'
 
-/** The gateway refused a `connect`; `reason` is its own code, for our log and our next step. */
+/** The gateway refused a `connect`. For our log and our next step, never for a worker. */
 export class ConnectRefused extends Fault {
+  /** Its own code. */
   readonly reason: string
+  /** Its own words; at most 1024 characters. */
+  readonly text: string
+  /** The oldest protocol it takes from a node, where it said so. */
+  readonly protocolMin: number | undefined
 
-  constructor(reason: string) {
+  constructor(reason: string, text = '', protocolMin?: number) {
     super('gateway_refused', `the gateway refused the connect: ${reason}`)
     this.reason = reason
+    this.text = text
+    this.protocolMin = protocolMin
   }
 }
 
@@ -43,7 +50,10 @@ export async function greetGateway(options: GatewayHandshakeOptions): Promise<We
     const frame = readResponse(text)
     return frame?.id === options.requestId ? frame : undefined
   })
-  if (!response.ok) throw new ConnectRefused(refusalCodeOf(response))
+  if (!response.ok) {
+    const { message, details } = response.error ?? {}
+    throw new ConnectRefused(refusalCodeOf(response), message, details?.minimumProbeProtocol)
+  }
   return { gateway: messages.rest, hello: helloFrame(options.requestId, response.payload) }
 }
 

@@ -10,6 +10,7 @@ import type { Device, DeviceKeys } from './device-key.ts'
 import type { Enrolment } from './enrolment.ts'
 import { challengeFrame, readConnect, type ConnectRequest } from './frames.ts'
 import type { Welcome } from './gateway-handshake.ts'
+import type { GatewayTraits } from './gateway-traits.ts'
 import { judgeConnect } from './presented-credential.ts'
 import { refusalFrame } from './refusal.ts'
 import type { Session, Sessions } from './sessions.ts'
@@ -22,6 +23,7 @@ export type OpenClawDialectOptions = {
   readonly deviceKeys: DeviceKeys
   readonly sessions: Pick<Sessions, 'open'>
   readonly enrolment: Pick<Enrolment, 'enter'>
+  readonly traits: Pick<GatewayTraits, 'capabilities' | 'protocolMin'>
   readonly clock: Clock
   /** Returns an unguessable id. */
   readonly randomId: () => string
@@ -45,7 +47,8 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
     async readCredential() {
       const objection = findUpgradeObjection(worker, options)
       if (objection !== undefined) return denied(objection)
-      const challenge = { nonce: options.randomId(), ts: options.clock.now() }
+      const { capabilities } = options.traits
+      const challenge = { nonce: options.randomId(), ts: options.clock.now(), capabilities }
       worker.open(undefined)
       worker.send(challengeFrame(challenge))
       const message = await worker.nextMessage()
@@ -57,6 +60,7 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
         challenge,
         shownToken: worker.token,
         nowMs: options.clock.now(),
+        protocolMin: options.traits.protocolMin,
       })
     },
 
@@ -86,7 +90,12 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
       hello = ''
     },
 
-    refusalMessage: (code) => (request === undefined ? undefined : refusalFrame(code, request.id)),
+    refusalMessage(code) {
+      if (request === undefined) return undefined
+      const { minProtocol, maxProtocol } = request.params
+      const { protocolMin } = options.traits
+      return refusalFrame(code, request.id, { minProtocol, maxProtocol, protocolMin })
+    },
   }
 }
 

@@ -6,7 +6,7 @@ import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { readEvent, readResponse, type EventFrame } from './frames.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
-import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
+import { GatewayTooOld, openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
 
 export type OperatorChannelOptions = {
   readonly url: URL
@@ -17,7 +17,8 @@ export type OperatorChannelOptions = {
   /** From 0 to 1. */
   readonly random: () => number
   readonly messageBytesMax: number
-  readonly onReady: () => void
+  /** Called with the capabilities of the gateway's challenge. */
+  readonly onReady: (capabilities: readonly string[]) => void
   /** The channel is down, or could not be opened. Called once for each change of the reason. */
   readonly onDown: (error: Error) => void
   readonly onEvent: (event: EventFrame) => void
@@ -34,6 +35,7 @@ export class CallRefused extends Error {
   }
 }
 
+const DOWN = 'the operator channel is down'
 const BACKOFF_MS_MIN = 100
 const BACKOFF_MS_MAX = 2000
 const HANDSHAKE_MS_MAX = 5000
@@ -57,6 +59,7 @@ export class OperatorChannel {
   #isStopped = false
   readonly #backoff: Backoff
   #lastReason = ''
+  #objection = DOWN
   #cancelTimer = () => {}
 
   constructor(options: OperatorChannelOptions) {
@@ -74,7 +77,7 @@ export class OperatorChannel {
 
   /** Why workers cannot be admitted now, as a sentence. */
   findObjection(): string | undefined {
-    return this.#isReady ? undefined : 'the operator channel is down'
+    return this.#isReady ? undefined : this.#objection
   }
 
   start(): void {
@@ -138,20 +141,22 @@ export class OperatorChannel {
       auth,
       version,
       messageBytesMax,
-      onHello: () => this.#onHello(),
+      onHello: (capabilities) => this.#onHello(capabilities),
       onMessage: (text) => this.#onMessage(text),
       onDown: (error) => this.#onDown(error),
     })
     this.#socket = socket
   }
 
-  #onHello(): void {
+  #onHello(capabilities: readonly string[]): void {
     this.#isReady = true
+    this.#objection = DOWN
     this.#backoff.reset()
     this.#lastReason = ''
     this.#watchSilence()
+    // First, so that what the gateway answers is not forgotten.
+    this.#options.onReady(capabilities)
     for (const call of this.#calls.values()) this.#send(call)
-    this.#options.onReady()
   }
 
   #onMessage(text: string): void {
@@ -174,6 +179,7 @@ export class OperatorChannel {
     if (this.#isStopped) return
     // A call that was sent may or may not have been executed: the caller decides, not the channel.
     if (this.#isReady) this.#rejectAll(unavailable('the operator channel was disconnected'))
+    this.#objection = error instanceof GatewayTooOld ? error.message : DOWN
     this.#isReady = false
     this.#socket = undefined
     if (error.message !== this.#lastReason) this.#options.onDown(error)

@@ -2,7 +2,13 @@
 
 import type { Socket } from 'node:net'
 import { Agent, WebSocket, buildConnector } from 'undici'
-import { PROTOCOL, readChallenge, readResponse, refusalCodeOf } from './frames.ts'
+import {
+  PROTOCOL,
+  readChallenge,
+  readResponse,
+  refusalCodeOf,
+  type ResponseFrame,
+} from './frames.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
 
 export type OperatorSocketOptions = {
@@ -10,7 +16,8 @@ export type OperatorSocketOptions = {
   readonly auth: GatewayAuth
   readonly version: string
   readonly messageBytesMax: number
-  readonly onHello: () => void
+  /** Called with the capabilities of the gateway's challenge. */
+  readonly onHello: (capabilities: readonly string[]) => void
   /** Every message after the hello. */
   readonly onMessage: (text: string) => void
   /** The connection is over. Called at most once. */
@@ -23,6 +30,18 @@ export type OperatorSocket = {
   readonly destroy: (reason?: Error) => void
 }
 
+/** The gateway speaks an older protocol only, which has no way for the sidecar. */
+export class GatewayTooOld extends Error {
+  constructor(protocol: number) {
+    super(
+      `the gateway speaks protocol ${protocol}: update OpenClaw to ${OLDEST_VERSION} or newer at the gateway`,
+    )
+    this.name = 'GatewayTooOld'
+  }
+}
+
+/** The oldest version that speaks our protocol. */
+const OLDEST_VERSION = '2026.5.12'
 const CONNECT_MS_MAX = 5000
 const CONNECT_ID = 'operator'
 
@@ -40,6 +59,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
   })
   const socket = new WebSocket(url, { dispatcher })
   let stage: 'dialed' | 'asked' | 'ready' | 'over' = 'dialed'
+  let capabilities: readonly string[] = []
   const end = (reason: Error) => {
     if (stage === 'over') return
     stage = 'over'
@@ -48,19 +68,18 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     onDown(reason)
   }
   const greet = (text: string) => {
-    if (stage === 'dialed' && readChallenge(text) !== undefined) {
+    const challenge = stage === 'dialed' ? readChallenge(text) : undefined
+    if (challenge !== undefined) {
       stage = 'asked'
+      capabilities = challenge.capabilities ?? []
       socket.send(connectFrame(auth, version))
       return
     }
     const response = readResponse(text)
     if (response?.id !== CONNECT_ID) return
-    if (!response.ok)
-      return end(
-        new Error(`the gateway refused the operator connection: ${refusalCodeOf(response)}`),
-      )
+    if (!response.ok) return end(errorOf(response))
     stage = 'ready'
-    onHello()
+    onHello(capabilities)
   }
   socket.addEventListener('message', ({ data }) => {
     if (stage === 'over' || typeof data !== 'string') return
@@ -79,6 +98,12 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     },
     destroy: (reason = new Error('stopped')) => end(reason),
   }
+}
+
+function errorOf(response: ResponseFrame): Error {
+  const { expectedProtocol = PROTOCOL } = response.error?.details ?? {}
+  if (expectedProtocol < PROTOCOL) return new GatewayTooOld(expectedProtocol)
+  return new Error(`the gateway refused the operator connection: ${refusalCodeOf(response)}`)
 }
 
 /** The dispatcher no longer controls an upgraded socket. To end it at once, keep a reference. */

@@ -11,12 +11,14 @@ export type IntroductionTerms = {
   /** The token presented at the upgrade, if any. */
   readonly shownToken: string | undefined
   readonly nowMs: number
+  /** The oldest protocol that the gateway takes from a node. */
+  readonly protocolMin: number
 }
 
 /** The only kind of client that is admitted, and the only role it may take. */
-const CLIENT_ID = 'node-host'
-const CLIENT_MODE = 'node'
-const ROLE = 'node'
+export const CLIENT_ID = 'node-host'
+export const CLIENT_MODE = 'node'
+export const ROLE = 'node'
 
 /**
  * Returns the credential and role of a node's `connect`. Every `auth` member but `token` is
@@ -27,7 +29,8 @@ export function judgeConnect(
   terms: IntroductionTerms,
 ): Verdict<PresentedCredential> {
   const objection =
-    findRoleObjection(params) ?? findProofObjection(params, terms.challenge, terms.nowMs)
+    findRoleObjection(params, terms.protocolMin) ??
+    findProofObjection(params, terms.challenge, terms.nowMs)
   if (objection !== undefined) return denied(objection)
   const { shownToken } = terms
   const token = params.auth?.token
@@ -39,9 +42,10 @@ export function judgeConnect(
   return granted({ token: credential, role: ROLE })
 }
 
-function findRoleObjection(params: ConnectParams): Code | undefined {
+function findRoleObjection(params: ConnectParams, protocolMinOfGateway: number): Code | undefined {
   const { minProtocol, maxProtocol, role, scopes, client } = params
-  if (minProtocol > PROTOCOL || maxProtocol < PROTOCOL) return 'protocol_mismatch'
+  if (minProtocol > Math.min(maxProtocol, PROTOCOL)) return 'protocol_mismatch'
+  if (maxProtocol < protocolMinOfGateway) return 'protocol_mismatch'
   if (role === undefined) return 'role_missing'
   if (role !== ROLE) return 'role_not_allowed'
   // To the gateway a missing list is not the same as an empty one.

@@ -4,6 +4,7 @@ import * as z from 'zod'
 import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
+import { UNKNOWN_REQUEST } from './pairing-requests.ts'
 import type { Sessions } from './sessions.ts'
 
 export type SurfacesOptions = {
@@ -34,7 +35,8 @@ const INTERVAL_MS = 1000
 const RETRY_MS = 3000
 
 /**
- * The gateway approves a new device's first surface itself; one that widened later waits for us.
+ * With a bootstrap token the gateway approves a new device's first surface itself; one that widened
+ * later waits for us, and so does the first one of a device that was approved.
  */
 export class Surfaces {
   readonly #options: SurfacesOptions
@@ -91,6 +93,11 @@ export class Surfaces {
     if (!session.allows(surface)) return onWithheld(nodeId)
     // Before the answer: a policy that changes meanwhile has to see it.
     session.approve(surface)
-    await channel.call('node.pair.approve', { requestId })
+    await channel.call('node.pair.approve', { requestId }).catch(forgiveDecided)
   }
+}
+
+/** The enrolment of the same device, or the operator, was first. */
+function forgiveDecided(error: unknown): void {
+  if (!(error instanceof CallRefused && error.message.includes(UNKNOWN_REQUEST))) throw error
 }

@@ -106,8 +106,7 @@ export const testAdmission = (rig: ProductRig): void => {
   })
   testUnless(rig.lacks.protocol3, 'a node of protocol 3 is usable', async () => {
     const pod = rig.createPod('worker-protocol-3')
-    const offer = { minProtocol: 3, maxProtocol: 3 }
-    const node = await rig.connectLightNode(pod, { offer })
+    const node = await rig.connectLightNode(pod, { protocols: [3, 3] })
     assert.ok(await rig.usable(pod.name))
     node.end()
   })

@@ -16,10 +16,10 @@ type Feature = {
 /** A feature without a test stays empty on the page: nothing on it is written by hand. */
 export const FEATURES: readonly Feature[] = [
   {
-    name: 'enrollment',
+    name: 'enrolment',
     tests: [
       'real nodes with only a ServiceAccount token are listed by their pod names, without any approval',
-      '50 new pods behind one address are enrolled without tripping the limiter of the gateway',
+      '50 new pods behind one address do not trip the limiter of the gateway',
       {
         test: 'new devices are enrolled with a bootstrap token, known ones come without',
         says: 'bootstrap token',

@@ -48,7 +48,7 @@ const whyNoProtocol3 = async ({ gatewayUrl, address }: Questioned) => {
   })
   const { nonce, ts } = node.challenge
   const answer = await node.connect({
-    offer: { minProtocol: 3, maxProtocol: 3 },
+    protocols: [3, 3],
     proof: { nonce, signedAt: ts, signature: Buffer.alloc(64).toString('base64url') },
   })
   node.end()

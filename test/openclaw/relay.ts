@@ -80,6 +80,9 @@ export const isLetIn = ({ frames }: RecordedConnection): boolean =>
 export const isAskedToPair = ({ frames }: RecordedConnection): boolean =>
   frames.some(({ from, text }) => from === 'gateway' && text.includes('"PAIRING_REQUIRED"'))
 
+export const isRateLimited = ({ frames }: RecordedConnection): boolean =>
+  frames.some(({ from, text }) => from === 'gateway' && text.includes('"AUTH_RATE_LIMITED"'))
+
 /** Whether the `connect` on this connection showed a bootstrap token. */
 export const hasBootstrapToken = (connection: RecordedConnection): boolean =>
   framesBeforeHello(connection).some(({ text }) => text.includes('"bootstrapToken"'))

@@ -177,7 +177,8 @@ export class EphemeralSessions implements PodListener {
       if (removal.hasRequest === true) await requests.reject(deviceId)
       await devices.remove(deviceId)
       if (this.#removals.get(deviceId) === removal) this.#removals.delete(deviceId)
-      onRemoved(deviceId, removal.podName)
+      // There may have been nothing but a request, of a worker that was never let in.
+      if (removal.hasRequest !== true) onRemoved(deviceId, removal.podName)
     } catch (error) {
       removal.running = undefined
       if (this.#isStopped) return

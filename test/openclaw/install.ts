@@ -71,5 +71,7 @@ const runNpm = async (args: readonly string[], outer: NodeJS.ProcessEnv): Promis
       .filter(([name]) => !/^npm_(?:config_(?:local_)?prefix|package|lifecycle)/u.test(name))
       .flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   )
-  await runProcess({ name: `npm ${args[0]}`, command: 'npm', args, env }, INSTALL_LIMIT_MS)
+  // A caller's `npm run --silent` would be handed down, and hide why npm failed.
+  const loud = [...args, '--loglevel=error']
+  await runProcess({ name: `npm ${args[0]}`, command: 'npm', args: loud, env }, INSTALL_LIMIT_MS)
 }

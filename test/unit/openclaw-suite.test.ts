@@ -65,6 +65,8 @@ test('a version that npm never published is refused, and nothing of it is kept',
   const env = {
     ...process.env,
     OPENCLAW_VERSIONS_DIR: cache,
+    // As `npm run --silent` hands it down.
+    npm_config_loglevel: 'silent',
     npm_config_registry: `http://127.0.0.1:${port}/`,
     npm_config_cache: mkdtempSync(join(cache, '../npm-cache-')),
   }

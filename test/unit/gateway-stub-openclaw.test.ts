@@ -42,43 +42,75 @@ tap.test(
   },
 )
 
-tap.test('a connect that fails a check is refused with its code and closed 1008', async (t) => {
-  const stub = await start(t, openclaw)
-  type Params = ReturnType<typeof nodeConnect>
-  type Case = readonly [string, ConnectOptions, ((params: Params) => unknown)?]
-  const cases: readonly Case[] = [
-    ['AUTH_TOKEN_MISMATCH', { auth: { token: 'other' } }],
-    ['AUTH_TOKEN_MISSING', { auth: {} }],
-    ['AUTH_BOOTSTRAP_TOKEN_INVALID', { auth: { bootstrapToken: 'unknown' } }],
-    [
-      'DEVICE_AUTH_SIGNATURE_INVALID',
-      { auth: { token: 'x' } },
-      (p) => ({ ...p, auth: { token: 'secret' } }),
-    ],
-    ['DEVICE_AUTH_SIGNATURE_INVALID', {}, (p) => ({ ...p, scopes: ['operator.admin'] })],
-    ['DEVICE_AUTH_SIGNATURE_EXPIRED', { skewMs: -130_000 }],
-    ['DEVICE_AUTH_SIGNATURE_EXPIRED', { skewMs: 130_000 }],
-    ['DEVICE_AUTH_NONCE_MISMATCH', {}, (p) => ({ ...p, device: { ...p.device, nonce: 'old' } })],
-    ['DEVICE_AUTH_DEVICE_ID_MISMATCH', {}, (p) => ({ ...p, device: { ...p.device, id: 'ab' } })],
-    [
-      'DEVICE_AUTH_PUBLIC_KEY_INVALID',
-      {},
-      (p) => ({ ...p, device: { ...p.device, publicKey: 'AA' } }),
-    ],
-    ['DEVICE_IDENTITY_REQUIRED', {}, (p) => ({ ...p, device: undefined })],
-    ['PROTOCOL_MISMATCH', {}, (p) => ({ ...p, minProtocol: 5, maxProtocol: 5 })],
-    ['PROTOCOL_MISMATCH', {}, (p) => ({ ...p, minProtocol: 3, maxProtocol: 3 })],
-    ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, client: undefined })],
-    ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, scopes: [1] })],
-    ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, device: { id: 1 } })],
-  ]
-  for (const [code, options, change = (params: Params) => params] of cases) {
-    const node = await openNode(stub)
-    node.ws.send(requestFrame('9', 'connect', change(nodeConnect(node.challenge, options))))
-    t.match(await node.nextFrame(), { id: '9', ok: false, error: { details: { code } } }, code)
-    t.equal((await node.closed).code, 1008)
-  }
-})
+tap.test(
+  'a connect that fails a check is refused with its code, and closed as the gateway does',
+  async (t) => {
+    const stub = await start(t, openclaw)
+    type Params = ReturnType<typeof nodeConnect>
+    type Case = readonly [string, ConnectOptions, ((params: Params) => unknown)?]
+    const cases: readonly Case[] = [
+      ['AUTH_TOKEN_MISMATCH', { auth: { token: 'other' } }],
+      ['AUTH_TOKEN_MISSING', { auth: {} }],
+      ['AUTH_BOOTSTRAP_TOKEN_INVALID', { auth: { bootstrapToken: 'unknown' } }],
+      [
+        'DEVICE_AUTH_SIGNATURE_INVALID',
+        { auth: { token: 'x' } },
+        (p) => ({ ...p, auth: { token: 'secret' } }),
+      ],
+      ['DEVICE_AUTH_SIGNATURE_INVALID', {}, (p) => ({ ...p, scopes: ['operator.admin'] })],
+      ['DEVICE_AUTH_SIGNATURE_EXPIRED', { skewMs: -130_000 }],
+      ['DEVICE_AUTH_SIGNATURE_EXPIRED', { skewMs: 130_000 }],
+      ['DEVICE_AUTH_NONCE_MISMATCH', {}, (p) => ({ ...p, device: { ...p.device, nonce: 'old' } })],
+      ['DEVICE_AUTH_DEVICE_ID_MISMATCH', {}, (p) => ({ ...p, device: { ...p.device, id: 'ab' } })],
+      [
+        'DEVICE_AUTH_PUBLIC_KEY_INVALID',
+        {},
+        (p) => ({ ...p, device: { ...p.device, publicKey: 'AA' } }),
+      ],
+      ['DEVICE_IDENTITY_REQUIRED', {}, (p) => ({ ...p, device: undefined })],
+      ['PROTOCOL_MISMATCH', {}, (p) => ({ ...p, minProtocol: 5, maxProtocol: 5 })],
+      ['PROTOCOL_MISMATCH', {}, (p) => ({ ...p, minProtocol: 2, maxProtocol: 2 })],
+      ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, client: undefined })],
+      ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, scopes: [1] })],
+      ['INVALID_HANDSHAKE', {}, (p) => ({ ...p, device: { id: 1 } })],
+    ]
+    for (const [code, options, change = (params: Params) => params] of cases) {
+      const node = await openNode(stub)
+      node.ws.send(requestFrame('9', 'connect', change(nodeConnect(node.challenge, options))))
+      t.match(await node.nextFrame(), { id: '9', ok: false, error: { details: { code } } }, code)
+      t.equal((await node.closed).code, code === 'PROTOCOL_MISMATCH' ? 1002 : 1008)
+    }
+  },
+)
+
+tap.test(
+  'a gateway of another age refuses what it does not know, and takes no older node',
+  async (t) => {
+    const stub = await start(t, {
+      ...openclaw,
+      unknownFields: ['client.buildId', 'workerRuns'],
+      protocols: { spoken: 4, nodeMin: 4 },
+    })
+    const unknown = await openNode(stub)
+    const params = nodeConnect(unknown.challenge)
+    const newer = { ...params, workerRuns: {}, client: { ...params.client, buildId: 'x' } }
+    unknown.ws.send(requestFrame('1', 'connect', newer))
+    const message =
+      "invalid connect params: at root: unexpected property 'workerRuns'; at /client: unexpected property 'buildId'"
+    t.match(await unknown.nextFrame(), { ok: false, error: { code: 'INVALID_REQUEST', message } })
+    t.equal((await unknown.closed).code, 1008)
+    const older = await openNode(stub)
+    const offer = { ...nodeConnect(older.challenge), minProtocol: 3, maxProtocol: 3 }
+    older.ws.send(requestFrame('1', 'connect', offer))
+    t.match(await older.nextFrame(), {
+      error: { details: { expectedProtocol: 4, minimumProbeProtocol: 4 } },
+    })
+    t.equal((await older.closed).code, 1002)
+    const current = await openNode(stub)
+    current.ws.send(requestFrame('1', 'connect', nodeConnect(current.challenge)))
+    t.match(await current.nextFrame(), { ok: true })
+  },
+)
 
 tap.test('a bootstrap token admits once and only with a sound proof', async (t) => {
   const bootstrapTokens = new Set(['boot'])

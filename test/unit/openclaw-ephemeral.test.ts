@@ -20,6 +20,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/ephemeral-sessions.ts'
 import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-entry.ts'
 import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
+import { CallRefused } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/operator-channel.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
@@ -519,6 +520,32 @@ test('a failed handshake ends with its own bug, fault, deadline or abort reason,
   const reason = new Error('revoked')
   revoking.abort(reason)
   t.strictSame(await revoked, { error: reason, isSocketGone: true })
+})
+
+test('a surface that somebody else decided about meanwhile needs no second look', async (t) => {
+  const sessions = new Sessions()
+  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
+  const faults: unknown[] = []
+  const messages = ['unknown requestId', 'missing scope: operator.admin']
+  for (const message of messages) {
+    const clock = new FakeClock()
+    const surfaces = new Surfaces({
+      sessions,
+      clock,
+      channel: {
+        async call(method) {
+          if (method === 'node.pair.list') return { pending: [{ requestId: 'r', nodeId: 'ours' }] }
+          throw new CallRefused(method, 'INVALID_REQUEST', message)
+        },
+      },
+      onWithheld: () => {},
+      onFault: (error) => faults.push((error as Error).message),
+    })
+    surfaces.check()
+    await settle()
+    surfaces.stop()
+  }
+  t.strictSame(faults, ['node.pair.approve: INVALID_REQUEST missing scope: operator.admin'])
 })
 
 test('a surface whose approval failed is looked at again, after a pause', async (t) => {

@@ -163,8 +163,6 @@ const ERROR = z.object({
     .catch(undefined),
 })
 
-export type RefusalError = z.output<typeof ERROR>
-
 const RESPONSE = z.object({
   type: z.literal('res'),
   id: z.string(),

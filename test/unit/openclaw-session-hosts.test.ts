@@ -147,7 +147,7 @@ test('rows of any other shape are passed over', async (t) => {
   t.strictSame(count(), { free: 2, used: 0, forbidden: 0 })
 })
 
-test('an answer that is no list leaves the slots unknown', async (t) => {
+test('an unreadable answer leaves the slots unknown', async (t) => {
   for (const answer of [
     undefined,
     null,
@@ -214,7 +214,7 @@ test('a gateway that does not know the list is asked once for each connection', 
   await clock.advanceAsync(3_600_000)
   t.equal(seen.calls, 1)
   t.equal(count(), undefined)
-  t.strictSame(seen.faults, [], 'an older gateway is no fault')
+  t.strictSame(seen.faults, [], 'not a fault of an older gateway')
 
   hosts.disconnected()
   await connect(list(row('a', 2, 2)))

@@ -311,11 +311,13 @@ test('a forbidden host counts although its slots cannot be read', async (t) => {
   t.strictSame(count(), { free: 0, used: 0, forbidden: 2 })
 })
 
-test('a long list costs no more than its own workers', async (t) => {
-  const { connect, count } = setUp()
+test('of a long list nothing is kept but our own workers', async (t) => {
+  const { connect, count, open } = setUp()
   const foreign = Array.from({ length: 50_000 }, (_, n) => row(`foreign-${n}`, 1, 1))
   await connect(list(...foreign, row('a', 2, 1)))
   t.strictSame(count(), { free: 1, used: 1, forbidden: 0 })
+  open('foreign-7')
+  t.strictSame(count(), { free: 1, used: 1, forbidden: 0 }, 'the next list shows it')
 })
 
 test('after a stop nothing is asked, waited for or reported', async (t) => {

@@ -90,7 +90,10 @@ export const watchSidecar = async (directory: string) => {
 /** Another sidecar beside it, whose gateway tells of hosted sessions. */
 const startHostingRig = () => {
   const devices = createPairedDevices(SECRET)
-  const methods = { ...devices.gateway.methods, 'environments.list': () => ({ environments: [] }) }
+  const methods = {
+    ...devices.gateway.methods,
+    'environments.list': () => ({ environments: [{ sessionHost: true }] }),
+  }
   return startOpenClawRig({ devices, gateway: { methods } })
 }
 

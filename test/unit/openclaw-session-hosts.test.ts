@@ -28,7 +28,8 @@ const row = (deviceId: string, total: unknown, available: unknown, rest: object 
   ...rest,
 })
 
-const list = (...environments: readonly unknown[]) => ({ environments })
+const GATEWAY = { id: 'gateway', type: 'local', sessionHost: true }
+const list = (...environments: readonly unknown[]) => ({ environments: [GATEWAY, ...environments] })
 
 const settle = async () => {
   for (let turns = 0; turns < 4; turns += 1) await turn()
@@ -219,6 +220,25 @@ test('a gateway that does not know the list is asked once for each connection', 
   hosts.disconnected()
   await connect(list(row('a', 2, 2)))
   t.equal(seen.calls, 2, 'another gateway may know it')
+  t.strictSame(count(), { free: 2, used: 0, forbidden: 0 })
+})
+
+test('a gateway that lists its nodes without saying who hosts is asked no more either', async (t) => {
+  const { clock, connect, count, seen, hosts } = setUp()
+  const { sessionHost: _host, workerSlots: _slots, ...plain } = row('a', 1, 1)
+  await connect({ environments: [{ id: 'gateway', type: 'local' }, plain] })
+  t.equal(count(), undefined, 'unknown is not 0')
+  hosts.check()
+  await clock.advanceAsync(3_600_000)
+  t.equal(seen.calls, 1)
+  t.strictSame(seen.faults, [])
+
+  hosts.disconnected()
+  await connect({ environments: [] })
+  t.equal(count(), undefined)
+  hosts.disconnected()
+  await connect(list(row('a', 2, 2)))
+  await clock.advanceAsync(INTERVAL_MS)
   t.strictSame(count(), { free: 2, used: 0, forbidden: 0 })
 })
 

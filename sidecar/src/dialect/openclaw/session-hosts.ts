@@ -42,6 +42,8 @@ const UNKNOWN_METHOD = 'unknown method'
 const NODE_ID_PREFIX = 'node:'
 
 const LIST = z.object({ environments: z.array(z.unknown()) })
+/** Gateways before 2026.8.1 list their nodes too, but not who hosts sessions. */
+const TELLING = z.object({ sessionHost: z.boolean() })
 const NODE = z.object({ type: z.literal('node'), id: z.string().startsWith(NODE_ID_PREFIX) })
 const COUNT = z.int().min(0).max(SLOTS_MAX)
 const HOST = z.object({
@@ -61,7 +63,7 @@ const NO_SLOTS: Slots = { total: 0, available: 0 }
 
 /**
  * Lists the gateway's nodes when it says that one changed, and once in a while. A gateway that does
- * not know the list is asked once for each connection.
+ * not tell who hosts sessions is asked once for each connection.
  */
 export class SessionHosts {
   readonly #options: SessionHostsOptions
@@ -70,7 +72,7 @@ export class SessionHosts {
   #slotsOf: ReadonlyMap<string, Slots> | undefined
   /** The uids of the pods that were reported. */
   readonly #reported = new LRUCache<string, true>(boundedLru(REPORTED_MAX))
-  #state: 'disconnected' | 'connected' | 'unknown method' = 'disconnected'
+  #state: 'disconnected' | 'connected' | 'not telling' = 'disconnected'
   #isStopped = false
   #isDue = false
   #isResting = false
@@ -152,9 +154,7 @@ export class SessionHosts {
       if (!list.success) {
         throw new Fault('operator_unavailable', "the gateway's environment list cannot be read")
       }
-      // What an earlier connection answered may no longer be true.
-      if (this.#state === 'connected') this.#slotsOf = this.#readHosts(list.data.environments)
-      this.#report()
+      this.#take(list.data.environments)
       this.#retry.reset()
       return INTERVAL_MS
     } catch (error) {
@@ -163,12 +163,28 @@ export class SessionHosts {
     }
   }
 
-  #failed(error: Fault | CallRefused): number {
+  #take(environments: readonly unknown[]): void {
+    // What an earlier connection answered may no longer be true.
+    if (this.#state !== 'connected') return
+    if (!environments.some((environment) => TELLING.safeParse(environment).success)) {
+      return this.#stopAsking()
+    }
+    this.#slotsOf = this.#readHosts(environments)
+    this.#report()
+  }
+
+  /** Until the next connection. */
+  #stopAsking(): void {
     this.#slotsOf = undefined
+    if (this.#state === 'connected') this.#state = 'not telling'
+  }
+
+  #failed(error: Fault | CallRefused): number {
     if (error.message.includes(UNKNOWN_METHOD)) {
-      if (this.#state === 'connected') this.#state = 'unknown method'
+      this.#stopAsking()
       return INTERVAL_MS
     }
+    this.#slotsOf = undefined
     this.#isDue = true
     if (!this.#isStopped) this.#options.onFault(error)
     return this.#retry.next()
@@ -212,5 +228,7 @@ export class SessionHosts {
     if (found.length > 0) this.#options.onForbidden(found)
   }
 
-  #isForbidden = ({ pod }: Session): boolean => !this.#options.isHostingAllowed(pod)
+  #isForbidden({ pod }: Session): boolean {
+    return !this.#options.isHostingAllowed(pod)
+  }
 }

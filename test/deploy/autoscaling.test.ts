@@ -44,7 +44,7 @@ describe('autoscaling on hosted sessions', { skip }, () => {
   const readRules = async () => {
     const objects = await renderWith('prometheus-adapter')
     const { data } = pick(objects, 'ConfigMap', 'openclaw-worker-prometheus-adapter')
-    const config = parse(data?.['config.yaml'] ?? '') as { readonly externalRules: readonly Rule[] }
+    const config = parse(data?.['rules.yaml'] ?? '') as { readonly externalRules: readonly Rule[] }
     return { objects, config, rule: config.externalRules[0]! }
   }
   const readTrigger = async () => {

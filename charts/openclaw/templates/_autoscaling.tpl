@@ -128,7 +128,7 @@ metadata:
   namespace: {{ .Release.Namespace }}
   labels: {{- include "openclaw.labels" (list . "worker") | nindent 4 }}
 data:
-  config.yaml: |
+  rules.yaml: |
     externalRules:
       - seriesQuery: openclaw_k8s_session_slots{state="used"}
         # The series has the namespace of the workers, which is that of the HorizontalPodAutoscaler.

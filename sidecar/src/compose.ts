@@ -106,6 +106,8 @@ async function composeParts(config: Config, runtime: Runtime) {
   const sources: MetricSources = {
     carried: () => totals.with(registry.listCounts()),
     streams: () => registry.size,
+    connectedWorkers: () => registry.countWorkers(),
+    sessionHosting: () => openclaw?.summarizeHosting(),
     pendingSockets: () => workerPort.pendingCount,
     cacheEntries: () => verdicts.size,
     jwksAgeMs: () => jwks.ageMs,

@@ -21,9 +21,18 @@ const SOURCES = [
     sum: 'h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=',
     files: ['deploy/crds/cert-manager.io_certificates.yaml'],
   },
+  {
+    module: 'github.com/kedacore/keda/v2@v2.18.1',
+    sum: 'h1:h6bRt/IOxxtZpJlHSqhdH/lcInH7Z9obxg/JvWOmGAw=',
+    files: ['config/crd/bases/keda.sh_scaledobjects.yaml'],
+  },
 ]
 
-export const CRD_API_VERSIONS = ['monitoring.coreos.com/v1', 'cert-manager.io/v1'] as const
+export const CRD_API_VERSIONS = [
+  'monitoring.coreos.com/v1',
+  'cert-manager.io/v1',
+  'keda.sh/v1alpha1',
+] as const
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
 const SERVED_WITHIN_MS = 30_000

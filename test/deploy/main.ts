@@ -40,6 +40,7 @@ await runSuites({
   suites: [
     'chart',
     'rendered',
+    'autoscaling',
     'install',
     'manifests',
     'pod-security',

@@ -28,14 +28,14 @@ type Rule = {
 const LISTENING = /msg="Listening on" address=(\S+)/
 const READY = /msg="Server is ready to receive web requests."/
 
-/** Scrapes `address` once a second; everything it keeps is in `directory`. */
-export const startPrometheus = async (address: string, directory: string) => {
+/** Scrapes `addresses` once a second; everything it keeps is in `directory`. */
+export const startPrometheus = async (addresses: readonly string[], directory: string) => {
   const configFile = join(directory, 'prometheus.yml')
   // JSON is YAML.
   const scrape = {
     job_name: 'gateways/auth-sidecar',
     honor_labels: true,
-    static_configs: [{ targets: [address], labels: TARGET }],
+    static_configs: [{ targets: addresses, labels: TARGET }],
   }
   const config = {
     global: { scrape_interval: '1s', evaluation_interval: '1s' },

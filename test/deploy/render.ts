@@ -16,7 +16,7 @@ export type Rendering = {
   readonly values?: readonly string[]
   /** `path=value` each; a list or an object as JSON. */
   readonly set?: readonly string[]
-  /** As on a cluster that knows the kinds of the Prometheus operator and of cert-manager. */
+  /** As on a cluster that knows the optional kinds. */
   readonly withCrds?: boolean
 }
 

@@ -2,6 +2,8 @@
 
 import { deepStrictEqual, ok } from 'node:assert/strict'
 import { listQueries } from '../kit/observability-files.ts'
+import { SECRET, startOpenClawRig } from '../kit/openclaw-rig.ts'
+import { createPairedDevices } from '../kit/paired-devices.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
 import { waitForProcess } from '../kit/wait.ts'
 import { openWorker } from '../kit/worker-client.ts'
@@ -14,23 +16,23 @@ const RATE_INTERVAL = '5m'
 export const watchSidecar = async (directory: string) => {
   // A second stream of one pod is then a fault, so that one is shown.
   const rig = await startRig({ set: ['limits.streamsPerPod=1'] })
-  const prometheus = await startPrometheus(new URL(rig.adminUrl).host, directory).catch(
-    async (error: unknown) => {
-      await rig.stop()
-      throw error
-    },
-  )
-  const { query, rules } = prometheus
-  let stopRig = async () => {
-    stopRig = async () => {}
-    await rig.stop()
+  const hosting = await startHostingRig()
+  let stopRigs = async () => {
+    stopRigs = async () => {}
+    await Promise.all([rig.stop(), hosting.stop()])
   }
+  const addresses = [rig, hosting].map(({ adminUrl }) => new URL(adminUrl).host)
+  const prometheus = await startPrometheus(addresses, directory).catch(async (error: unknown) => {
+    await stopRigs()
+    throw error
+  })
+  const { query, rules } = prometheus
 
   return {
     makeHistory: async () => {
       // An increase is visible only after an earlier scrape.
       await waitForProcess('a first scrape', WAIT_MS_MAX, async () => {
-        return (await query('openclaw_k8s_build_info')).length === 1
+        return (await query('openclaw_k8s_build_info')).length === addresses.length
       })
       await makeHistory(rig)
     },
@@ -70,19 +72,29 @@ export const watchSidecar = async (directory: string) => {
       }
     },
     goneIsNoticed: async () => {
-      await stopRig()
+      await stopRigs()
       const pending = 'ALERTS{alertname="OpenClawSidecarDown",alertstate="pending"}'
       await waitForProcess(
         'the alert is pending',
         WAIT_MS_MAX,
-        async () => (await query(pending)).length === 1,
+        async () => (await query(pending)).length === addresses.length,
       )
     },
     stop: async () => {
       await prometheus.stop()
-      await stopRig()
+      await stopRigs()
     },
   }
+}
+
+/** Another sidecar beside it, whose gateway tells of hosted sessions. */
+const startHostingRig = () => {
+  const devices = createPairedDevices(SECRET)
+  const methods = {
+    ...devices.gateway.methods,
+    'environments.list': () => ({ environments: [{ sessionHost: true }] }),
+  }
+  return startOpenClawRig({ devices, gateway: { methods } })
 }
 
 /** Comes, fails and goes in all the ways that a panel shows. */

@@ -113,6 +113,11 @@ const HISTOGRAM = ['_bucket', '_sum', '_count']
 const NOTHING = {
   carried: () => ({ bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }),
   streams: () => 0,
+  connectedWorkers: () => new Map([['any', 0]]),
+  sessionHosting: () => ({
+    slots: new Map([['any', { free: 0, used: 0 }]]),
+    forbidden: new Map([['any', 0]]),
+  }),
   pendingSockets: () => 0,
   cacheEntries: () => 0,
   jwksAgeMs: () => 0,

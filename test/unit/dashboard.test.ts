@@ -4,7 +4,23 @@ import { test } from 'tap'
 import { namesIn, readDashboard, selectorsIn, type Panel } from '../kit/observability-files.ts'
 
 const GRID_COLUMNS = 24
-const ROWS = ['Overview', 'Admission', 'Revocation', 'API server', 'Tunnel', 'Process']
+const ROWS = [
+  'Overview',
+  'Admission',
+  'Revocation',
+  'API server',
+  'Tunnel',
+  'Session hosting',
+  'Process',
+]
+
+/** Metrics whose label `namespace` is that of the workers. */
+const OF_WORKERS = [
+  'sessions_active',
+  'connected_workers',
+  'session_slots',
+  'session_hosting_forbidden',
+].map((name) => `openclaw_k8s_${name}`)
 
 const dashboard = readDashboard()
 const rows = dashboard.panels.filter(({ type }) => type === 'row')
@@ -67,8 +83,8 @@ test('every query keeps to the chosen namespace and pod', async (t) => {
       expr,
     )
     for (const { name, by } of chosen) {
-      // The label `namespace` of this one is the workers'; the join with the build info chooses.
-      const expected = name === 'openclaw_k8s_sessions_active' ? ['pod'] : ['namespace', 'pod']
+      // Where the label `namespace` is the workers', the join with the build info chooses.
+      const expected = OF_WORKERS.includes(name) ? ['pod'] : ['namespace', 'pod']
       t.strictSame(
         by.map(({ label }) => label),
         expected,

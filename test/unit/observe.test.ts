@@ -6,6 +6,7 @@ import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
 import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import type { SessionHosting } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { RelaySum } from '@openclaw-k8s/auth-sidecar/lib/relay-totals.ts'
@@ -52,7 +53,7 @@ const SUBJECT = {
   credentialId: 'jti-1',
 }
 
-const setUp = (isEnabled = () => true, isReported = false) => {
+const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHosting) => {
   const clock = new FakeClock()
   const lines: Record<string, unknown>[] = []
   const warnings: unknown[] = []
@@ -67,6 +68,8 @@ const setUp = (isEnabled = () => true, isReported = false) => {
     sources: () => ({
       carried: () => ({ bytesUp: 10, bytesDown: 20, messagesUp: 1, messagesDown: 2 }),
       streams: () => 3,
+      connectedWorkers: () => new Map([['openclaw', 2]]),
+      sessionHosting: () => hosting,
       pendingSockets: () => 4,
       cacheEntries: () => 5,
       jwksAgeMs: () => 6000,
@@ -293,6 +296,32 @@ test('values read on scrape are the current ones', async (t) => {
   t.equal(values.get('log_lines_dropped_total{output="audit"}'), 9)
   t.equal(values.get('log_lines_dropped_total{output="log"}'), 10)
   t.equal(values.get('build_info{version="test"}'), 1)
+})
+
+test('workers are counted by namespace, and a named namespace without one has 0', async (t) => {
+  const values = await setUp().series()
+  t.equal(values.get('connected_workers{namespace="openclaw"}'), 2)
+})
+
+test('slots are absent while the gateway does not tell, and 0 where it tells of none', async (t) => {
+  const isHosting = (name: string) => name.startsWith('session_')
+  const untold = await setUp().series()
+  t.strictSame([...untold.keys()].filter(isHosting), [])
+
+  const slots = new Map([['other', { free: 3, used: 1 }]])
+  const forbidden = new Map([['other', 2]])
+  const told = await setUp(undefined, false, { slots, forbidden }).series()
+  t.strictSame(
+    [...told].filter(([name]) => isHosting(name)),
+    [
+      ['session_slots{namespace="openclaw",state="free"}', 0],
+      ['session_slots{namespace="openclaw",state="used"}', 0],
+      ['session_slots{namespace="other",state="free"}', 3],
+      ['session_slots{namespace="other",state="used"}', 1],
+      ['session_hosting_forbidden{namespace="openclaw"}', 0],
+      ['session_hosting_forbidden{namespace="other"}', 2],
+    ],
+  )
 })
 
 test('attempts with and without a credential are counted separately', async (t) => {

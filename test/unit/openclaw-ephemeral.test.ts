@@ -39,7 +39,13 @@ const recordOf = (podName: string): DeviceRecord => ({
   deviceId: deviceKeys(podNamed(podName)).id,
   displayName: podName,
 })
-const session = (podUid: string) => ({ podUid, allowedCommands: () => ['*'], revoke: () => {} })
+const POD = { namespace: 'openclaw', serviceAccount: 'openclaw-worker', podName: 'worker-a' }
+const session = (podUid: string) => ({
+  pod: POD,
+  podUid,
+  allowedCommands: () => ['*'],
+  revoke: () => {},
+})
 /** The pod as the watch shows it. */
 const watched = ({ podName: name, ...rest }: PodName, uid: string) =>
   ({ ...rest, name, uid }) as WatchedPod
@@ -329,8 +335,14 @@ test('a device is not looked up while its record may be about to be removed', as
 test('a wider surface is approved as far as the policy allows, and only for our own sessions', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['system.*'], revoke: () => {} })
+  sessions.open('ours', {
+    pod: POD,
+    podUid: 'u',
+    allowedCommands: () => ['system.*'],
+    revoke: () => {},
+  })
   sessions.open('greedy', {
+    pod: POD,
     podUid: 'v',
     allowedCommands: () => ['system.which'],
     revoke: () => {},
@@ -378,7 +390,7 @@ test('surfaces are approved by the current policy, and no list of commands appro
   const clock = new FakeClock()
   const sessions = new Sessions()
   let allowed: readonly string[] = ['system.*', 'camera.*']
-  sessions.open('ours', { podUid: 'u', allowedCommands: () => allowed, revoke: () => {} })
+  sessions.open('ours', { pod: POD, podUid: 'u', allowedCommands: () => allowed, revoke: () => {} })
   let approved: string[] = []
   let withheld = 0
   let pending: readonly object[] = []
@@ -428,6 +440,7 @@ test('a session ends when the policy leaves less than it offers, and for no othe
   const revoked: string[] = []
   const open = (id: string) =>
     sessions.open(id, {
+      pod: POD,
       podUid: id,
       allowedCommands: () => allowed,
       revoke: (code) => revoked.push(`${id} ${code}`),
@@ -551,7 +564,7 @@ test('a surface that somebody else decided about meanwhile needs no second look'
 test('a surface whose approval failed is looked at again, after a pause', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
+  sessions.open('ours', { pod: POD, podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
   const faults: unknown[] = []
   let approvals = 0
   const surfaces = new Surfaces({

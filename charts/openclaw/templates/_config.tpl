@@ -7,6 +7,9 @@
 {{- $_ := set $known "review" (dict "queue" 16384) -}}
 {{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
 {{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
+{{- if include "openclaw.scalesOnSessions" . -}}
+{{- $_ := set $known.k8sTrust "terminationGrace" (printf "%ds" (min 3600 (int .Values.workers.terminationGracePeriodSeconds))) -}}
+{{- end -}}
 {{- if include "openclaw.tlsSecret" . -}}
 {{- $tls := dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key" -}}
 {{- if .Values.tls.verifyClients -}}{{- $_ := set $tls "clientCaFile" "/etc/auth-sidecar-tls/ca.crt" -}}{{- end -}}
@@ -79,6 +82,9 @@
     "command" "/opt/openclaw/cat"
     "args" (list "/var/run/secrets/openclaw/token")
     "jsonOnly" false))) -}}
+{{- if include "openclaw.scalesOnSessions" . -}}
+{{- $_ := set $known "nodeHost" (dict "workerRuns" (dict "capacity" (int .Values.workers.autoscaling.sessions.slotsPerWorker))) -}}
+{{- end -}}
 {{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.workers.config)) -}}
 {{- end -}}
 
@@ -116,7 +122,7 @@
 {{- define "openclaw.needApi" -}}
 {{- $root := index . 0 -}}
 {{- if not (or $root.Values.monitoring.assumeCrds ($root.Capabilities.APIVersions.Has (index . 1))) -}}
-{{- fail (printf "%s: the cluster does not know %s. Install the operator that provides it, set the option to false, or set monitoring.assumeCrds=true to render without a cluster." (index . 2) (index . 1)) -}}
+{{- fail (printf "%s: the cluster does not know %s. Install the operator that provides it, choose another value, or set monitoring.assumeCrds=true to render without a cluster." (index . 2) (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -62,6 +62,18 @@ export class AdmissionRegistry {
     for (const { counts } of this.#admissions) if (counts !== undefined) yield counts
   }
 
+  /** Pods with an admitted worker, by namespace. */
+  countWorkers(): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>()
+    for (const ofPod of this.#admissionsOfPod.values()) {
+      const admitted = [...ofPod].find(({ state }) => state === 'admitted')
+      if (admitted === undefined) continue
+      const { namespace } = admitted.claims
+      counts.set(namespace, (counts.get(namespace) ?? 0) + 1)
+    }
+    return counts
+  }
+
   /**
    * Runs one admission: `work` does the remaining checks and lets the worker in. From here on the
    * admission can be revoked, which aborts its `signal`; if `work` throws because of that, the

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import type { Dialect } from '../dialect/dialect.ts'
-import { createDeviceKeys, type DeviceKeys } from '../dialect/openclaw/device-key.ts'
+import { createDeviceKeys, type DeviceKeys, type PodName } from '../dialect/openclaw/device-key.ts'
 import { Devices } from '../dialect/openclaw/devices.ts'
 import { Enrolment } from '../dialect/openclaw/enrolment.ts'
 import { EphemeralSessions } from '../dialect/openclaw/ephemeral-sessions.ts'
@@ -14,14 +14,19 @@ import { KnownPods } from '../dialect/openclaw/known-pods.ts'
 import { createOpenClawDialect } from '../dialect/openclaw/openclaw.ts'
 import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
 import { PairingRequests } from '../dialect/openclaw/pairing-requests.ts'
+import { SessionHosts } from '../dialect/openclaw/session-hosts.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../lib/address.ts'
+import type { SessionHosting } from '../observe/metric-sources.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
 import type { LiveConfig } from './live-config.ts'
 import type { Runtime } from './runtime.ts'
+
+/** The most pods that one log line names. */
+const NAMED_MAX = 10
 
 export type OpenClawParts = {
   readonly live: LiveConfig
@@ -38,6 +43,8 @@ export type OpenClaw = {
   readonly stop: () => void
   /** Why workers cannot be admitted although the gateway runs; `undefined` if they can. */
   readonly findObjection: () => string | undefined
+  /** What the nodes offer for hosted sessions; `undefined` while the gateway does not tell. */
+  readonly summarizeHosting: () => SessionHosting | undefined
 }
 
 export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
@@ -47,9 +54,10 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   const secret = new GatewaySecret({ ...gateway.auth, readFile })
   const deviceKeys = createDeviceKeys(readFile(gateway.deviceSeedFile))
   const operator = composeOperator(parts, deviceKeys, () => secret.asOperator())
-  const { channel, devices, ephemeral, requests, sessions, surfaces, traits } = operator
+  const { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits } = operator
   watch.subscribe(ephemeral)
   live.subscribe(sessions)
+  live.subscribe(hosts)
   const enrolment = new Enrolment({
     dial,
     handshakes,
@@ -78,13 +86,17 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
     }),
     start: () => channel.start(),
     stop() {
+      hosts.stop()
       surfaces.stop()
       ephemeral.stop()
       channel.stop()
     },
     findObjection: () => channel.findObjection(),
+    summarizeHosting: () => hosts.summarize(),
   }
 }
+
+const nameOf = ({ namespace, podName }: PodName): string => `${namespace}/${podName}`
 
 /** What goes over the operator channel, and what has to be done when it comes up. */
 function composeOperator(
@@ -110,10 +122,15 @@ function composeOperator(
       devices.forget()
       void ephemeral.reconcile()
       surfaces.check()
+      hosts.connected()
     },
-    onDown: (err) => log.warn({ err }, 'the operator channel is down'),
+    onDown(err) {
+      log.warn({ err }, 'the operator channel is down')
+      hosts.disconnected()
+    },
     onEvent({ event }) {
       if (event === 'node.pair.requested') surfaces.check()
+      if (event === 'node.runnerInventory.changed') hosts.check()
     },
   })
   const devices = new Devices(channel, traits)
@@ -140,5 +157,19 @@ function composeOperator(
     onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
     onFault,
   })
-  return { channel, devices, ephemeral, requests, sessions, surfaces, traits }
+  const hosts = new SessionHosts({
+    channel,
+    sessions,
+    // The allow-list cannot allow it yet.
+    isHostingAllowed: () => false,
+    onForbidden: (pods) =>
+      log.warn(
+        { count: pods.length, pods: pods.slice(0, NAMED_MAX).map(nameOf) },
+        'workers offer to host sessions, which the policy forbids: a session placed there fails',
+      ),
+    onFault,
+    clock,
+    random,
+  })
+  return { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits }
 }

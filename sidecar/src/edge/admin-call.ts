@@ -11,12 +11,14 @@ export type AdminCall = {
   readonly path: string
   readonly headers?: Readonly<Record<string, string>>
   readonly deadlineMs: number
+  /** The longest answer, in bytes; a longer one is an error. Default 64 KiB. */
+  readonly bytesMax?: number
   readonly clock: Clock
 }
 
 export type AdminAnswer = { readonly status: number; readonly text: string }
 
-/** The longest answer, in bytes; a longer one is not from the sidecar. */
+/** Whatever is longer is not from the sidecar, apart from its metrics. */
 const ANSWER_BYTES_MAX = 64 * 1024
 
 /**
@@ -24,21 +26,21 @@ const ANSWER_BYTES_MAX = 64 * 1024
  * takes.
  */
 export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
-  const { origin, method, path, headers = {}, deadlineMs, clock } = call
-  return withDeadline(clock, deadlineMs, async (signal) => {
+  const { origin, method, path, headers = {}, deadlineMs, bytesMax = ANSWER_BYTES_MAX } = call
+  return withDeadline(call.clock, deadlineMs, async (signal) => {
     // Not undici: it would cost the container more memory, and its features are not needed here.
     const sent = request(`${origin}${path}`, { method, headers, agent: false, signal })
     const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
-    return { status: response.statusCode ?? 0, text: await readBounded(response) }
+    return { status: response.statusCode ?? 0, text: await readBounded(response, bytesMax) }
   })
 }
 
-async function readBounded(response: IncomingMessage): Promise<string> {
+async function readBounded(response: IncomingMessage, bytesMax: number): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of response as AsyncIterable<Buffer>) {
     bytes += chunk.length
-    if (bytes > ANSWER_BYTES_MAX) throw new Error('the answer is too long')
+    if (bytes > bytesMax) throw new Error('the answer is too long')
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()

@@ -6,10 +6,21 @@ import type { RelayTotals } from '../lib/relay-totals.ts'
 /** Lines that could not be written since the start, by output. */
 export type LinesDropped = { readonly audit: number; readonly log: number }
 
+/** What workers offer for hosted sessions, by the namespace of their pods. */
+export type SessionHosting = {
+  readonly slots: ReadonlyMap<string, { readonly free: number; readonly used: number }>
+  /** Workers that offer to host sessions although the policy forbids it. */
+  readonly forbidden: ReadonlyMap<string, number>
+}
+
 export type MetricSources = {
   /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
   readonly streams: () => number
+  /** Pods with at least one open stream, by namespace. */
+  readonly connectedWorkers: () => ReadonlyMap<string, number>
+  /** `undefined` while the gateway does not tell. */
+  readonly sessionHosting: () => SessionHosting | undefined
   readonly pendingSockets: () => number
   readonly cacheEntries: () => number
   /** `undefined` before the first fetch. */
@@ -20,7 +31,80 @@ export type MetricSources = {
   readonly linesDropped: () => LinesDropped
 }
 
-export function readOnScrape(sources: () => MetricSources, registers: Registry[]): void {
+type ScrapeOptions = {
+  readonly sources: () => MetricSources
+  /** Namespaces with a series even where there is nothing to count. */
+  readonly namespaces: readonly string[]
+  readonly registers: Registry[]
+}
+
+export function readOnScrape(options: ScrapeOptions): void {
+  readTotals(options)
+  readWorkers(options)
+}
+
+/** What is counted by the namespace of the workers. */
+function readWorkers({ sources, namespaces, registers }: ScrapeOptions): void {
+  const gauge = <Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+    read: (gauge: Gauge<Label>) => void,
+  ) =>
+    new Gauge({
+      name: `openclaw_k8s_${name}`,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        this.reset()
+        read(this)
+      },
+    })
+  /** The named namespaces, and those something was counted in. */
+  const withNamed = (counted: ReadonlyMap<string, unknown>) =>
+    new Set([...namespaces, ...counted.keys()])
+
+  gauge(
+    'connected_workers',
+    'Worker pods with an open stream, by namespace.',
+    ['namespace'],
+    (workers) => {
+      const counts = sources().connectedWorkers()
+      for (const namespace of withNamed(counts)) {
+        workers.set({ namespace }, counts.get(namespace) ?? 0)
+      }
+    },
+  )
+  gauge(
+    'session_slots',
+    'Slots for hosted sessions on connected workers, by namespace and state: free, used. Absent while the gateway does not tell.',
+    ['namespace', 'state'],
+    (slots) => {
+      const hosting = sources().sessionHosting()
+      if (hosting === undefined) return
+      for (const namespace of withNamed(hosting.slots)) {
+        const { free, used } = hosting.slots.get(namespace) ?? { free: 0, used: 0 }
+        slots.set({ namespace, state: 'free' }, free)
+        slots.set({ namespace, state: 'used' }, used)
+      }
+    },
+  )
+  gauge(
+    'session_hosting_forbidden',
+    'Connected workers that offer to host sessions against the policy, by namespace. Absent while the gateway does not tell.',
+    ['namespace'],
+    (workers) => {
+      const hosting = sources().sessionHosting()
+      if (hosting === undefined) return
+      for (const namespace of withNamed(hosting.forbidden)) {
+        workers.set({ namespace }, hosting.forbidden.get(namespace) ?? 0)
+      }
+    },
+  )
+}
+
+function readTotals({ sources, registers }: ScrapeOptions): void {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name: `openclaw_k8s_${name}`,

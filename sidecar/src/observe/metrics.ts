@@ -25,7 +25,7 @@ export function createMetrics({ sources, version, namespaces }: MetricsOptions):
   const register = new Registry()
   collectDefaultMetrics({ register })
   const families = createFamilies([register])
-  readOnScrape(sources, [register])
+  readOnScrape({ sources, namespaces, registers: [register] })
   families.buildInfo.set({ version }, 1)
   initialize(families, namespaces)
   return { ...families, register }

@@ -70,8 +70,9 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
       const { allowedCommands, identity, revoke } = context
       const device = options.deviceKeys(identity)
       // Displaces the pod's previous session.
-      const { podUid } = identity
-      session = options.sessions.open(device.id, { podUid, allowedCommands, revoke })
+      const { namespace, serviceAccount, podName, podUid } = identity
+      const pod = { namespace, serviceAccount, podName }
+      session = options.sessions.open(device.id, { pod, podUid, allowedCommands, revoke })
       const welcome = await enterGateway({ worker, request, context, device, session, options })
       hello = welcome.hello
       return welcome.gateway

@@ -3,9 +3,11 @@
 import type { Socket } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import type { Code } from '../../denial.ts'
+import type { PodName } from './device-key.ts'
 import { filterSurface, isSurfaceAllowed, type Surface } from './gateway-connect.ts'
 
 export type SessionOptions = {
+  readonly pod: PodName
   readonly podUid: string
   /** The commands that the current policy allows; never a copy, since it may be reloaded. */
   readonly allowedCommands: () => readonly string[]
@@ -15,6 +17,7 @@ export type SessionOptions = {
 
 /** A device's session, from the moment its pod was bound to the end of its gateway socket. */
 export class Session {
+  readonly pod: PodName
   readonly podUid: string
   readonly allowedCommands: () => readonly string[]
   /** Settles when every earlier session of the device is gone. */
@@ -30,6 +33,7 @@ export class Session {
 
   constructor(options: SessionOptions, predecessorsClosed: Promise<unknown>) {
     const { promise, resolve } = Promise.withResolvers<undefined>()
+    this.pod = options.pod
     this.podUid = options.podUid
     this.allowedCommands = options.allowedCommands
     this.revoke = options.revoke

@@ -3,7 +3,7 @@
 import type { AuthMode } from './openclaw-connect.ts'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import { Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import websocket from '@fastify/websocket'
@@ -46,6 +46,8 @@ export type GatewayStubOptions = {
   readonly pair?: Pair
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
+  /** Answers plain requests below `/__openclaw__/`; without it they get 404. */
+  readonly serve?: RequestListener
   readonly clock?: StubClock
   /** Makes nonces, ids and device tokens. */
   readonly randomId?: () => string
@@ -95,6 +97,7 @@ const ENTRIES_MAX = 10_000
 const RECEIVED_BYTES_MAX = 67_108_864
 const MESSAGE_BYTES_MAX = 26_214_400
 const INVOKE_MS_MAX = 15_000
+const HOSTING_PREFIX = '/__openclaw__/'
 
 export async function startGatewayStub(options: GatewayStubOptions = {}): Promise<GatewayStub> {
   const stub = new Stub(options)
@@ -129,7 +132,18 @@ class Stub {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#plan = new BehaviorPlan(options.behavior ?? 'accept')
-    this.#app = fastify({ logger: false, forceCloseConnections: true })
+    const { serve } = options
+    this.#app = fastify({
+      logger: false,
+      forceCloseConnections: true,
+      // Before the framework reads anything of the request.
+      serverFactory: (handler) =>
+        createServer((request, response) =>
+          serve !== undefined && request.url?.startsWith(HOSTING_PREFIX) === true
+            ? serve(request, response)
+            : handler(request, response),
+        ),
+    })
   }
 
   async listen(host: string, port: number): Promise<void> {
@@ -251,7 +265,8 @@ class Stub {
       randomId,
       messageBytesMax,
     } = this.#options
-    if (mode === 'echo') {
+    // Workers of hosted sessions speak a protocol of their own: here it is an echo.
+    if (mode === 'echo' || connection.handshake.path.startsWith(HOSTING_PREFIX)) {
       onReady()
       return openEcho(connection)
     }

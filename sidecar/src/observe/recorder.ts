@@ -88,7 +88,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const { isSigned, claimed } = attempt
       const podUid = isSigned === true ? claimed?.podUid : undefined
       const who = podUid === undefined ? claimedOf(attempt) : subjectOf(attempt)
-      audit.aggregate({ code, address, podUid }, { ...line, ...who })
+      audit.aggregate({ code, address, podUid, route }, { ...line, ...who })
     },
 
     admitted({ streamId, address, identity, role, route, durationMs }) {

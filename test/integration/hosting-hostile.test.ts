@@ -1,5 +1,6 @@
 /** Session hosting under hostile requests: every odd form is refused before the gateway sees a byte. */
 
+import { hash } from 'node:crypto'
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import { test } from 'tap'
@@ -194,8 +195,8 @@ test('a body passes byte for byte, wherever its chunks are cut and whatever it h
     const [chunk] = (await once(socket, 'data')) as [Buffer]
     t.match(chunk.toString(), /^HTTP\/1\.1 200 /)
     socket.destroy()
-    const { bytes, isWhole } = (await rig.served.at(-1)?.body) ?? {}
-    t.strictSame([bytes, isWhole], [body.length, true])
+    const { sha256, isWhole } = (await rig.served.at(-1)?.body) ?? {}
+    t.strictSame([sha256, isWhole], [hash('sha256', body), true])
   }
 })
 
@@ -287,7 +288,7 @@ test('a gateway that cannot be reached is a 502, once the body is read', async (
   await rig.gateway.close()
   // The node's own stream ends with the gateway, a moment later.
   const { status, code } = await rig.post('x')
-  t.ok(['gateway_unreachable', 'gateway_gone', 'session_hosting_no_stream'].includes(code ?? ''), code)
+  t.ok(['gateway_unreachable', 'gateway_gone', 'session_hosting_no_stream'].includes(code ?? ''))
   t.ok(status >= 502)
 })
 

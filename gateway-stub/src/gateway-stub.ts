@@ -22,6 +22,7 @@ import { readHandshake } from './handshake.ts'
 import type { Handshake } from './handshake.ts'
 import { Journal } from './journal.ts'
 import { isRaw, misbehave } from './misbehave.ts'
+import { createPlainServer, HOSTING_PREFIX } from './plain-server.ts'
 import { OpenClawSession } from './openclaw-session.ts'
 import type { InvokeResult, Method, Pair } from './openclaw-session.ts'
 
@@ -97,7 +98,6 @@ const ENTRIES_MAX = 10_000
 const RECEIVED_BYTES_MAX = 67_108_864
 const MESSAGE_BYTES_MAX = 26_214_400
 const INVOKE_MS_MAX = 15_000
-const HOSTING_PREFIX = '/__openclaw__/'
 
 export async function startGatewayStub(options: GatewayStubOptions = {}): Promise<GatewayStub> {
   const stub = new Stub(options)
@@ -132,17 +132,9 @@ class Stub {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#plan = new BehaviorPlan(options.behavior ?? 'accept')
-    const { serve } = options
     this.#app = fastify({
-      logger: false,
       forceCloseConnections: true,
-      // Before the framework reads anything of the request.
-      serverFactory: (handler) =>
-        createServer((request, response) =>
-          serve !== undefined && request.url?.startsWith(HOSTING_PREFIX) === true
-            ? serve(request, response)
-            : handler(request, response),
-        ),
+      serverFactory: (handler) => createPlainServer(handler, options.serve),
     })
   }
 
@@ -265,7 +257,6 @@ class Stub {
       randomId,
       messageBytesMax,
     } = this.#options
-    // Workers of hosted sessions speak a protocol of their own: here it is an echo.
     if (mode === 'echo' || connection.handshake.path.startsWith(HOSTING_PREFIX)) {
       onReady()
       return openEcho(connection)

@@ -80,7 +80,11 @@ test('a request of another form than its route’s is refused', async (t) => {
 
 test('what Node’s own parser refuses is refused here, too', async (t) => {
   const rig = await hostFor(t)
-  const post = (...extra: readonly string[]) => [`POST ${RECONCILIATION} HTTP/1.1`, 'Host: a', ...extra]
+  const post = (...extra: readonly string[]) => [
+    `POST ${RECONCILIATION} HTTP/1.1`,
+    'Host: a',
+    ...extra,
+  ]
   for (const lines of [
     post('Content-Length: 3', 'Content-Length: 3'),
     post('Content-Length: 3', 'Transfer-Encoding: chunked'),
@@ -135,7 +139,7 @@ test('a body of more than 4 GiB is refused by its length', async (t) => {
   const socket = await rig.open()
   socket.write(postHead(4 * 1024 ** 3 + 1))
   const [chunk] = (await once(socket, 'data')) as [Buffer]
-  t.match(chunk.toString(), /^HTTP\/1\.1 413 /)
+  t.match(chunk.toString(), /^HTTP\/1\.1 413 .*transfer_too_large/s)
   socket.destroy()
   t.ok(untouched(rig))
 })
@@ -176,7 +180,9 @@ test('what follows a request is neither a request nor a part of its body', async
   t.equal(status, 200)
   t.equal(rig.served.length, 1)
   t.equal((await rig.served[0]?.body)?.bytes, 5)
-  const { status: second } = await rig.ask([], { bytes: `${getLines(BUNDLE).join('\r\n')}\r\n\r\n${smuggled}` })
+  const { status: second } = await rig.ask([], {
+    bytes: `${getLines(BUNDLE).join('\r\n')}\r\n\r\n${smuggled}`,
+  })
   t.equal(second, 200)
   t.equal(rig.served.length, 2)
 })
@@ -185,7 +191,13 @@ test('a body passes byte for byte, wherever its chunks are cut and whatever it h
   const rig = await hostFor(t)
   const body = 'a\r\n\r\nGET / HTTP/1.1\r\n\r\nb\n\r\n\0c'
   const text = `${postHead(body.length)}${body}`
-  for (const at of [1, 40, text.length - body.length - 2, text.length - body.length, text.length - 9]) {
+  for (const at of [
+    1,
+    40,
+    text.length - body.length - 2,
+    text.length - body.length,
+    text.length - 9,
+  ]) {
     const socket = await rig.open()
     socket.setNoDelay(true)
     socket.write(text.slice(0, at))
@@ -221,18 +233,22 @@ const BAD_ANSWERS: Readonly<Record<string, (response: ServerResponse) => void>> 
     response.socket?.end('HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc')
   },
   'switching protocols': (response) => {
-    response.socket?.end('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n')
+    response.socket?.end(
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n',
+    )
   },
   'more than 4 GiB': (response) => {
     response.socket?.write('HTTP/1.1 200 OK\r\nContent-Length: 4294967297\r\n\r\n')
   },
   'a huge head': (response) => {
-    response.socket?.write(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(20_000)}\r\nContent-Length: 0\r\n\r\n`)
+    response.socket?.write(
+      `HTTP/1.1 200 OK\r\nX: ${'x'.repeat(20_000)}\r\nContent-Length: 0\r\n\r\n`,
+    )
   },
   'not HTTP': (response) => {
     response.socket?.end('hello\r\n\r\n')
   },
-  'nothing': (response) => {
+  nothing: (response) => {
     response.socket?.destroy()
   },
 }
@@ -293,14 +309,11 @@ test('a gateway that cannot be reached is a 502, once the body is read', async (
 })
 
 test('a connection that is reset at any stage leaves nothing behind', async (t) => {
-  let hold: Promise<unknown> = Promise.resolve()
   const rig = await hostFor(t, {
-    serve: ({ body }, response) => {
-      void body.then(async () => {
-        await hold
-        response.writeHead(200, { 'Content-Length': 1_000_000 })
-        response.write('a'.repeat(500_000))
-      })
+    serve: async ({ body }, response) => {
+      await body
+      response.writeHead(200, { 'Content-Length': 1_000_000 })
+      response.write('a'.repeat(500_000))
     },
   })
   const streams = async () => (await rig.metrics()).get('openclaw_k8s_streams')
@@ -315,7 +328,6 @@ test('a connection that is reset at any stage leaves nothing behind', async (t) 
     socket.resetAndDestroy()
     await waitUntil(async () => (await streams()) === 1)
   }
-  hold = Promise.resolve()
   const reading = await rig.open()
   reading.write(`${getLines(BUNDLE).join('\r\n')}\r\n\r\n`)
   await once(reading, 'data')

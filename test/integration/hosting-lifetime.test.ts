@@ -68,7 +68,7 @@ const reload = (rig: HostingRig, ...set: readonly string[]) =>
   rig.sidecar.reload(() => loadConfig({ env: {}, flags: set, readFile: () => '' }).config)
 
 const ENDS: Readonly<Record<string, (rig: HostingRig) => void>> = {
-  pod_deleted: ({ api }) => void api.deletePod('openclaw', 'worker-a'),
+  pod_deleted: ({ api }) => api.deletePod('openclaw', 'worker-a'),
   service_account_deleted: ({ api }) => api.deleteServiceAccount('openclaw', 'openclaw-worker'),
   pod_not_running: ({ api }) =>
     void api.patchPod('openclaw', 'worker-a', { status: { phase: 'Failed' } }),
@@ -96,14 +96,17 @@ for (const [code, end] of Object.entries(ENDS)) {
     t.equal(await streams(rig), 4)
     end(rig)
     t.equal((await closed(hosted)).reason, code)
-    // Whoever does not answer its close frame is cut off within the second.
+    // A peer that does not answer its close frame is cut off within the second.
     await rig.clock.advanceAsync(900)
     await over
     await waitUntil(() => rig.served.every(({ request }) => request.destroyed))
     const isOwnKept = code === 'session_hosting_not_allowed'
     await waitUntil(async () => (await streams(rig)) === (isOwnKept ? 1 : 0))
     const ends = rig.audit.filter(({ event, route }) => event === 'k8s-session-closed' && route)
-    t.strictSame(ends.map((line) => line['code']), [code, code, code])
+    t.strictSame(
+      ends.map((line) => line['code']),
+      [code, code, code],
+    )
     t.equal(rig.clock.monotonic() <= 1000, true)
   })
 }
@@ -202,10 +205,10 @@ test('a worker that stalls in a body is cut after its idle time, a gateway that 
   let respond = () => {}
   const rig = await hostFor(t, {
     set: ['limits.idlePing=20s'],
-    serve: ({ body }, response) =>
-      void body.then(({ isWhole }) => {
-        if (isWhole) respond = () => answer(response, 200, '{}')
-      }),
+    serve: async ({ body }, response) => {
+      const { isWhole } = await body
+      if (isWhole) respond = () => answer(response, 200, '{}')
+    },
   })
   const slow = await rig.open()
   slow.write(`${postHead(100)}abc`)
@@ -250,7 +253,9 @@ test('a body that is read before its refusal has to keep coming', async (t) => {
 })
 
 test('hosted streams of one pod are few, and keep neither the node nor another pod out', async (t) => {
-  const rig = await hostFor(t, { set: ['limits.hostedStreamsPerPod=2', 'limits.pendingPerAddress=2'] })
+  const rig = await hostFor(t, {
+    set: ['limits.hostedStreamsPerPod=2', 'limits.pendingPerAddress=2'],
+  })
   const hosted = [await openHosted(rig), await openHosted(rig)]
   const { status, code } = await rig.get()
   t.strictSame([status, code], [503, 'too_many_streams_of_pod'])

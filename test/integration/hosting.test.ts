@@ -81,12 +81,17 @@ test('the gateway gets the headers of the list, each once, and no word of the po
   const own = ['accept-encoding', 'content-length', 'content-type']
   t.strictSame([...namesOf(posted)].sort(), [...own, ...common, ...rest].sort())
 
-  const { socket } = await rig.upgrade([...forged, `Authorization: Bearer ${GATEWAY_TOKEN}`].filter(
-    (line) => !line.startsWith('Connection'),
-  ))
+  const { socket } = await rig.upgrade(
+    [...forged, `Authorization: Bearer ${GATEWAY_TOKEN}`].filter(
+      (line) => !line.startsWith('Connection'),
+    ),
+  )
   const [hosted] = rig.hosted()
   const ws = ['sec-websocket-key', 'sec-websocket-version', 'upgrade']
-  t.strictSame([...namesOf(hosted?.handshake.rawHeaders ?? [])].sort(), [...common, ...ws, ...rest].sort())
+  t.strictSame(
+    [...namesOf(hosted?.handshake.rawHeaders ?? [])].sort(),
+    [...common, ...ws, ...rest].sort(),
+  )
   t.strictSame(valuesOf(hosted?.handshake.rawHeaders ?? [], 'x-forwarded-for'), ['127.0.0.11'])
   socket.destroy()
   t.notMatch(JSON.stringify([rig.log, rig.audit]), token)
@@ -131,7 +136,9 @@ test('a worker of a hosted session exchanges frames with the gateway', async (t)
   worker.socket.send('x'.repeat(1_000_000))
   t.equal((await echoed).length, 1_000_000)
   worker.socket.close(1000, 'worker stopped')
-  await waitUntil(() => rig.audit.some(({ route, code }) => route === 'worker' && code === 'completed'))
+  await waitUntil(() =>
+    rig.audit.some(({ route, code }) => route === 'worker' && code === 'completed'),
+  )
 })
 
 test('without a live stream of the pod nothing reaches the gateway', async (t) => {
@@ -194,10 +201,13 @@ test('the stream protocol knows no hosting: its paths mean nothing, its requests
   t.equal(upgraded.status, 101)
   t.equal(rig.gateway.handshakes.at(-1)?.path, '/')
   upgraded.socket.destroy()
-  t.equal((await rawUpgrade({ ...common, lines: [`GET ${BUNDLE} HTTP/1.1`, 'Host: a'] })).status, 426)
+  t.equal(
+    (await rawUpgrade({ ...common, lines: [`GET ${BUNDLE} HTTP/1.1`, 'Host: a'] })).status,
+    426,
+  )
 })
 
-test('an address proves a pod only where it is enforced, is no loopback, and belongs to one pod', async (t) => {
+test('an address proves a pod only where it is enforced, not local, and belongs to one pod', async (t) => {
   const reporting = await rigFor(t, { set: ['k8sTrust.sourceAddress=report'] })
   const node = await reporting.startNode()
   t.equal((await reporting.get()).code, 'session_hosting_unproven')

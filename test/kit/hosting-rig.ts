@@ -23,7 +23,11 @@ export type Served = {
   readonly rawHeaders: readonly string[]
   readonly request: IncomingMessage
   /** Settles when the body has ended, with what there was of it. */
-  readonly body: Promise<{ readonly sha256: string; readonly bytes: number; readonly isWhole: boolean }>
+  readonly body: Promise<{
+    readonly sha256: string
+    readonly bytes: number
+    readonly isWhole: boolean
+  }>
 }
 
 export type HostingRigOptions = OpenClawRigOptions & {
@@ -37,7 +41,11 @@ export type HostingRig = Awaited<ReturnType<typeof startHostingRig>>
 export const allowList = (isHostingAllowed: boolean): string =>
   `k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker, allowSessionHosting: ${isHostingAllowed}}]`
 
-export const startHostingRig = async ({ serve, allow = true, ...options }: HostingRigOptions = {}) => {
+export const startHostingRig = async ({
+  serve,
+  allow = true,
+  ...options
+}: HostingRigOptions = {}) => {
   const served: Served[] = []
   const listener: RequestListener = (request, response) => {
     // Resets are part of the tests.

@@ -71,6 +71,6 @@ export const shellCommandOf = ({ entry }: Product): string => `'${process.execPa
 export const hasText = ({ entry }: Product, text: string): boolean => {
   const code = join(dirname(entry), 'dist')
   return readdirSync(code)
-    .filter((name) => name.endsWith('.js'))
+    .filter((name) => /\.m?js$/u.test(name))
     .some((name) => readFileSync(join(code, name)).includes(text))
 }

@@ -141,8 +141,7 @@ export class AdmissionRegistry {
     if (this.#admissions.size >= streamsMax) return 'too_many_streams'
     const ofPod = [...(this.#admissionsOfPod.get(podUid) ?? [])]
     const own = ofPod.filter((admission) => admission.kind === 'own').length
-    const isFull =
-      kind === 'own' ? own >= streamsPerPodMax : ofPod.length - own >= hostedPerPodMax
+    const isFull = kind === 'own' ? own >= streamsPerPodMax : ofPod.length - own >= hostedPerPodMax
     return isFull ? 'too_many_streams_of_pod' : undefined
   }
 

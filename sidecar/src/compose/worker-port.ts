@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { createStreamDialect } from '../dialect/stream.ts'
 import { createAddressProof } from '../authz/address-proof.ts'
+import type { Config } from '../config/schema.ts'
 import type { Dialect } from '../dialect/dialect.ts'
 import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import type { Stages } from '../edge/admit.ts'
@@ -56,7 +57,7 @@ export function composeDialect(
   const dial = createGatewayDialer({
     url: new URL(gateway.url),
     connectTimeoutMs: gateway.connectTimeout,
-    workerProto: listen.tls === undefined ? 'http' : 'https',
+    workerProto: protoOf(listen),
     signer,
     clock: runtime.clock,
     watchPeer,
@@ -79,6 +80,8 @@ type Parts = Pick<Line, 'precheck' | 'authenticator' | 'binding' | 'registry'> &
   readonly watch: Pick<Line['watch'], 'hasAddress' | 'listAt'>
 }
 
+const protoOf = ({ tls }: Config['listen']) => (tls === undefined ? 'http' : 'https')
+
 /** What session hosting needs; only OpenClaw's protocol knows it. */
 function composeHosting(
   live: LiveConfig,
@@ -99,7 +102,7 @@ function composeHosting(
     gateway: new HostedGateway({
       url: new URL(gateway.url),
       connectTimeoutMs: gateway.connectTimeout,
-      workerProto: listen.tls === undefined ? 'http' : 'https',
+      workerProto: protoOf(listen),
       clock: runtime.clock,
       handshakes: new Semaphore(GATEWAY_HANDSHAKES_MAX.stream),
       watchPeer,

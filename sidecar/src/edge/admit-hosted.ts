@@ -58,8 +58,7 @@ export async function admitHosted<G>(
   attempt.hasCredential = true
   try {
     if (stages.isLocalAddress(address)) return denied('source_address_local')
-    const proof =
-      worker.token === undefined ? proveByAddress(request) : await proveByToken(request)
+    const proof = worker.token === undefined ? proveByAddress(request) : await proveByToken(request)
     if (!proof.ok) return proof
     const { claims, signature } = proof.value
     // From here on a revocation aborts any of these waits.
@@ -107,19 +106,15 @@ async function decide<G>(
   const gone = begin(admission, signature, request)
   if (gone !== undefined) return denied(gone)
 
-  const authenticated =
-    token === undefined
-      ? granted({ identity: identityOf(claims), source: undefined })
-      : await raceAbort(stages.authenticator.authenticate(token, claims, signature), signal)
+  const authenticated = await authenticate(request, { claims, signature, token }, signal)
   if (!authenticated.ok) return authenticated
   const { identity, source } = authenticated.value
   attempt.identity = identity
   const unproven = signature === 'verified' ? undefined : confirm(admission, request)
   if (unproven !== undefined) return denied(unproven)
 
-  const isOutageTolerated = source !== undefined && OUTAGE_TOLERATED.has(source)
   const caller = { claims, address: worker.address }
-  const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated), signal)
+  const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated(source)), signal)
   if (!bound.ok) return bound
   const proven = { claims, identity, source }
   const objection = findHostingObjection(request, proven)
@@ -139,6 +134,16 @@ async function decide<G>(
   return granted(admitted)
 }
 
+/** What a TokenReview has said of the pod's own stream holds for a proof by its address. */
+async function authenticate<G>(
+  { stages }: AdmitHostedRequest<G>,
+  { claims, signature, token }: Proof,
+  signal: AbortSignal,
+): Promise<Verdict<Omit<Proven, 'claims'>>> {
+  if (token === undefined) return granted({ identity: identityOf(claims), source: undefined })
+  return raceAbort(stages.authenticator.authenticate(token, claims, signature), signal)
+}
+
 /** The pod is proven, so the request may be read to its end. */
 async function refuse<G>(
   request: AdmitHostedRequest<G>,
@@ -148,6 +153,10 @@ async function refuse<G>(
   await request.beforeRefusal(admission)
   return denied(code)
 }
+
+/** The address alone proves nothing while the API server cannot be asked about a silent watch. */
+const isOutageTolerated = (source: Source | undefined): boolean =>
+  source !== undefined && OUTAGE_TOLERATED.has(source)
 
 type Proven = {
   readonly claims: Claims

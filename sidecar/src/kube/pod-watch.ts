@@ -316,5 +316,4 @@ const isRebound = (before: WatchedPod, after: WatchedPod): boolean =>
 const hasEnded = ({ phase }: WatchedPod): boolean => phase === 'Succeeded' || phase === 'Failed'
 
 /** Whether the pod is terminating or has ended. */
-const isEnding = (pod: WatchedPod): boolean =>
-  pod.terminationSeconds !== undefined || hasEnded(pod)
+const isEnding = (pod: WatchedPod): boolean => pod.terminationSeconds !== undefined || hasEnded(pod)

@@ -33,18 +33,28 @@ const NO_CONTENT = 204
  */
 export function readTransferAnswer(incoming: IncomingMessage): TransferAnswer | undefined {
   const { statusCode: status = 0, headersDistinct } = incoming
-  const isFinal = (status >= 200 && status < 300) || (status >= 400 && status < 600)
-  if (!isFinal || headersDistinct['transfer-encoding'] !== undefined) return undefined
-  if (status !== NO_CONTENT && !isLength(headersDistinct['content-length'])) return undefined
+  const hasBody = status !== NO_CONTENT
+  const isFit =
+    isFinal(status) &&
+    headersDistinct['transfer-encoding'] === undefined &&
+    (!hasBody || isLength(headersDistinct['content-length']))
+  const headers = isFit ? readHeaders(headersDistinct) : undefined
+  return headers === undefined ? undefined : { incoming, status, headers }
+}
+
+const isFinal = (status: number): boolean =>
+  (status >= 200 && status < 300) || (status >= 400 && status < 600)
+
+function readHeaders(fields: IncomingMessage['headersDistinct']): readonly string[] | undefined {
   const headers: string[] = []
   for (const name of PASSED) {
-    const values = headersDistinct[name.toLowerCase()]
+    const values = fields[name.toLowerCase()]
     if (values === undefined) continue
     const value = values.join(', ')
     if ((values.length > 1 && !LISTS.has(name)) || !VALUE.test(value)) return undefined
     headers.push(name, value)
   }
-  return { incoming, status, headers }
+  return headers
 }
 
 const isLength = (values: readonly string[] | undefined): boolean =>

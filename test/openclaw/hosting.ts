@@ -4,8 +4,9 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod } from 'node:fs/promises'
+import { chmod, stat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
 import { waitForProcess } from '../kit/wait.ts'
 import { testUnless } from './bounded-test.ts'
 import { turnMessage } from './model.ts'
@@ -19,6 +20,8 @@ const HASH = '0'.repeat(64)
 const PREFIX = '/__openclaw__/'
 /** A node that hosts sessions must not be root. */
 const UID = 1000
+/** Others may go through a directory. */
+const SEARCHABLE = 0o011
 const READY_LIMIT_MS = 120_000
 const TURN_LIMIT_MS = 150_000
 const END_LIMIT_MS = 1000
@@ -161,8 +164,9 @@ type Host = {
 const startHost = async (rig: ProductRig, port: number): Promise<Host> => {
   const pod = rig.createPod('worker-host')
   // The node's user has to reach its home.
-  for (const directory of [process.env['TMPDIR'] ?? '', rig.directory]) {
-    await chmod(directory, 0o711)
+  for (const directory of [tmpdir(), rig.directory]) {
+    const { mode } = await stat(directory)
+    await chmod(directory, mode | SEARCHABLE)
   }
   const node = await rig.startRealNode(pod, { port, uid: UID, extraArgs: ['--session-host'] })
   const { nodeId } = (await rig.connected(pod.name)) ?? { nodeId: '' }

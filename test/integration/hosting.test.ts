@@ -1,6 +1,11 @@
 /** Session hosting: which requests of which pods reach the gateway, and as what. */
 
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { writeFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
+import { join } from 'node:path'
 import { test } from 'tap'
+import { createAuthority } from '../kit/authority.ts'
 import {
   allowList,
   BUNDLE,
@@ -267,4 +272,67 @@ test('the pod’s token in Authorization is not taken for one, and is not passed
   const { status, code } = await rig.ask(lines)
   t.strictSame([status, code], [400, 'session_hosting_malformed'])
   t.equal(rig.served.length, 0)
+})
+
+test('over TLS the routes work as well, and the gateway is told so', async (t) => {
+  const rig = await rigFor(t, { isTls: true })
+  await rig.startNode()
+  const tls = { ca: rig.ca, servername: 'sidecar' }
+  const body = 'x'.repeat(100_000)
+  t.equal((await rig.get(BUNDLE, [], { tls })).status, 200)
+  t.equal((await rig.post(body, [], { tls })).status, 200)
+  t.equal((await rig.served[1]?.body)?.bytes, body.length)
+  t.strictSame(valuesOf(rig.served[1]?.rawHeaders ?? [], 'x-forwarded-proto'), ['https'])
+  const { status, socket } = await rig.upgrade([], { tls })
+  t.equal(status, 101)
+  socket.destroy()
+})
+
+test('mutual TLS holds for the routes too', async (t) => {
+  const authority = await createAuthority('workers')
+  const directory = t.testdir()
+  const file = async (name: string, text: string) => {
+    await writeFile(join(directory, name), text)
+    return join(directory, name)
+  }
+  const own = await authority.issue({ commonName: 'sidecar', hosts: ['localhost'] })
+  const [certFile, keyFile, clientCaFile] = await Promise.all([
+    file('tls.crt', own.cert),
+    file('tls.key', own.key),
+    file('ca.crt', authority.cert),
+  ])
+  const listen = `listen.tls={certFile: ${certFile}, keyFile: ${keyFile}, clientCaFile: ${clientCaFile}}`
+  const rig = await rigFor(t, { set: [listen] })
+  const pod = rig.createPod()
+  const shown = [`X-OpenClaw-SA-Token: ${rig.mint({ pod })}`]
+  const { cert, key } = await authority.issue({ commonName: 'worker', usage: 'client' })
+  const known = { ca: authority.cert, cert, key }
+  t.equal((await rig.get(BUNDLE, shown, { tls: known })).code, 'session_hosting_no_stream')
+  const stranger = await rig
+    .get(BUNDLE, shown, { tls: { ca: authority.cert } })
+    .catch(() => undefined)
+  t.not(stranger?.status, 200)
+  t.equal(stranger?.code, undefined)
+  t.equal(rig.served.length, 0)
+})
+
+test('a transfer keeps no token of its pod', async (t) => {
+  const requests: IncomingMessage[] = []
+  const rig = await rigFor(t, { serve: () => {} })
+  const { token } = await rig.startNode()
+  const onRequest = (message: unknown) =>
+    void requests.push((message as { readonly request: IncomingMessage }).request)
+  subscribe('http.server.request.start', onRequest)
+  t.teardown(() => unsubscribe('http.server.request.start', onRequest))
+  const asked = rig.get(BUNDLE, [`X-OpenClaw-SA-Token: ${token}`])
+  await waitUntil(() => rig.served.length === 1)
+  const transfers = requests.filter(
+    ({ url, socket }) => url === BUNDLE && socket.localPort === rig.port,
+  )
+  t.equal(transfers.length, 1)
+  for (const { rawHeaders, headers, headersDistinct } of transfers) {
+    t.strictSame([rawHeaders, headers, headersDistinct], [[], {}, {}])
+  }
+  rig.api.deletePod('openclaw', 'worker-a')
+  t.equal((await asked).code, 'pod_deleted')
 })

@@ -17,7 +17,7 @@ export const GATEWAY_TOKEN = 'a-token-of-the-gateway-with-43-characters-xx'
 export const POD_ADDRESS = '127.0.0.11'
 
 /** What the gateway got of a plain request. */
-export type Served = {
+type Served = {
   readonly method: string
   readonly path: string
   readonly rawHeaders: readonly string[]

@@ -1,5 +1,6 @@
 /** Session hosting at the worker port: leads its requests through their line, and relays them. */
 
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { denied, type Code, type Verdict } from '../denial.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
@@ -122,6 +123,7 @@ export class HostingPort {
     const { socket } = request
     const { clock } = this.#port
     for (const stream of [request, response]) stream.on('error', ignoreError)
+    forgetHeaders(request)
     if (hosted.contentLength !== undefined) {
       passBody(hosted.contentLength)
       socket.pause()
@@ -212,6 +214,13 @@ export class HostingPort {
     )
     recorder.admitted(session)
   }
+}
+
+/** A request lives as long as its transfer, and must not keep a token alive. */
+function forgetHeaders(request: IncomingMessage): void {
+  request.rawHeaders = []
+  request.headers = {}
+  request.headersDistinct = {}
 }
 
 /** The sender of a plain request, while its admission is under way. */

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { chmod, stat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -217,8 +218,7 @@ const findFile = (directory: string, name: string): string | undefined =>
     .split('\n')
     .find((path) => path !== '')
 
-const sha256Of = (path: string): string =>
-  execFileSync('sha256sum', [path]).toString().split(' ')[0] ?? ''
+const sha256Of = (path: string): string => hash('sha256', readFileSync(path))
 
 const closedLines = (sidecar: Sidecar) =>
   sidecar

@@ -10,6 +10,7 @@ import {
   type AdmitHostedRequest,
   type HostedStages,
 } from '@openclaw-k8s/auth-sidecar/edge/admit-hosted.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import { identityOf, type Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -196,11 +197,16 @@ test('without a disaster a request is released once, by either proof', async (t)
   }
 })
 
-test('a worker that leaves is given up, and a bug is not taken for a fault', async (t) => {
+test('a worker that leaves is given up, a fault has its code, and a bug is neither', async (t) => {
   const line = createLine('a token', (step) => {
     if (step === 'bind') line.worker.onGone('worker_gone')
   })
   t.strictSame(await admitHosted(line.request), denied('worker_gone'))
+  const unanswered = createLine('a token', (step) => {
+    if (step === 'authenticate') throw new Fault('review_unavailable', 'no answer')
+  })
+  t.strictSame(await admitHosted(unanswered.request), denied('review_unavailable'))
+  t.equal(unanswered.request.attempt.fault?.code, 'review_unavailable')
   const broken = createLine('a token', (step) => {
     if (step === 'bind') throw new TypeError('a bug')
   })

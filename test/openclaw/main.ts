@@ -10,7 +10,7 @@ import { titleOfRun, writeRun, type SuiteRun } from './suite-plan.ts'
 
 type Totals = { readonly passed: number; readonly failed: number; readonly skipped: number }
 
-const SUITE_LIMIT_MS = 8 * 60_000
+const SUITE_LIMIT_MS = 12 * 60_000
 const PAGE = new URL('../../docs/compatibility.md', import.meta.url)
 const WRONG_USAGE = 64
 const NOTHING: Totals = { passed: 0, failed: 0, skipped: 0 }

@@ -3,17 +3,15 @@
 import type { AuthMode, Protocols } from './openclaw-connect.ts'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import { Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import websocket from '@fastify/websocket'
 import type { WebSocket } from '@fastify/websocket'
 import fastify from 'fastify'
 import type { FastifyInstance } from 'fastify'
-import { BehaviorPlan } from './behavior.ts'
-import type { Behavior, BehaviorName } from './behavior.ts'
-import { systemClock } from './clock.ts'
-import type { StubClock } from './clock.ts'
+import { BehaviorPlan, type Behavior, type BehaviorName } from './behavior.ts'
+import { systemClock, type StubClock } from './clock.ts'
 import { handleRawSocket, handleWebSocket } from './connection.ts'
 import type { Arrival, StubConnection } from './connection.ts'
 import { openEcho } from './dialogue.ts'
@@ -22,6 +20,7 @@ import { readHandshake } from './handshake.ts'
 import type { Handshake } from './handshake.ts'
 import { Journal } from './journal.ts'
 import { isRaw, misbehave } from './misbehave.ts'
+import { createPlainServer, HOSTING_PREFIX } from './plain-server.ts'
 import { OpenClawSession } from './openclaw-session.ts'
 import type { InvokeResult, Method, Pair } from './openclaw-session.ts'
 
@@ -53,6 +52,8 @@ export type GatewayStubOptions = {
   readonly protocols?: Protocols
   /** The largest message, reassembled. Default 26,214,400. */
   readonly messageBytesMax?: number
+  /** Answers plain requests below `/__openclaw__/`; without it they get 404. */
+  readonly serve?: RequestListener
   readonly clock?: StubClock
   /** Makes nonces, ids and device tokens. */
   readonly randomId?: () => string
@@ -136,7 +137,10 @@ class Stub {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#plan = new BehaviorPlan(options.behavior ?? 'accept')
-    this.#app = fastify({ logger: false, forceCloseConnections: true })
+    this.#app = fastify({
+      forceCloseConnections: true,
+      serverFactory: (handler) => createPlainServer(handler, options.serve),
+    })
   }
 
   async listen(host: string, port: number): Promise<void> {
@@ -248,7 +252,8 @@ class Stub {
   }
 
   #openDialogue(connection: StubConnection, onReady: () => void) {
-    if ((this.#options.mode ?? 'echo') === 'echo') {
+    const { path } = connection.handshake
+    if ((this.#options.mode ?? 'echo') === 'echo' || path.startsWith(HOSTING_PREFIX)) {
       onReady()
       return openEcho(connection)
     }

@@ -165,6 +165,31 @@ export const CODES = {
     'A newer connection from the same pod replaced this one. Reconnect.',
   ),
 
+  // Session hosting.
+  session_hosting_disabled: denial(403, 1008, 'Session hosting is disabled on this gateway.'),
+  session_hosting_not_allowed: denial(
+    403,
+    1008,
+    'The ServiceAccount is not allowed to host sessions.',
+  ),
+  session_hosting_unproven: denial(
+    403,
+    1008,
+    "The request shows no pod. Send the pod's token in the credential header.",
+  ),
+  session_hosting_malformed: denial(
+    400,
+    1002,
+    'The request does not have the form that its session-hosting route needs.',
+  ),
+  session_hosting_no_stream: callerFault(
+    503,
+    1013,
+    'The pod has no open stream. Connect its node first.',
+  ),
+  transfer_too_large: denial(413, 1009, 'The transfer exceeds 4 GiB.'),
+  transfer_timeout: fault(408, 1001, 'The transfer took longer than 10 minutes.'),
+
   // Limits. The first two cost us almost nothing and are not charged: a penalty must be able to end,
   // and workers behind one address must not pay for those that found no room.
   rate_limited: fault(429, 1013, 'Too many failed attempts from this address. Try again later.'),

@@ -209,7 +209,7 @@ export const startAdmissionStepper = async (
     recorder: probe.watch('recorder', recorder),
     dialect: (worker) => probe.watch('handshake', dialect(worker)),
     watchPeer: () => {},
-    watch: { hasAddress: () => false },
+    watch: { hasAddress: () => false, listAt: () => [] },
   })
   let pods = 0
   /** A new pod each time, since a deleted pod does not come back. */

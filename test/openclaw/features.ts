@@ -76,6 +76,14 @@ export const FEATURES: readonly Feature[] = [
       'a gateway restart: valid tokens come back by themselves, stale ones by their supervisor',
     ],
   },
-  { name: 'session hosting', tests: [] },
+  {
+    name: 'session hosting',
+    tests: [
+      'a session on a pod named by its device runs a command there and brings 30 MiB back',
+      'a sidecar that restarts in the middle of a turn lets it end well',
+      'a pod that is deleted in the middle of a turn loses its hosted streams within a second',
+      'the routes are refused without a live stream, with a foreign token, and where hosting is off',
+    ],
+  },
   { name: 'protocol-3 node', tests: ['a node of protocol 3 is usable'] },
 ]

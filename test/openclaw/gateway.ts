@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import { waitForProcess } from '../kit/wait.ts'
 import { readConfigSchema, type ConfigSchema } from './config-schema.ts'
+import { modelsAt } from './model.ts'
 import { connectOperator } from './operator.ts'
 import { callProduct, PINNED, productEnv, startProduct, type Product } from './product.ts'
 
@@ -18,6 +19,8 @@ export type GatewayOptions = {
   readonly home: string
   /** Users the trusted proxy may name. */
   readonly users: readonly string[]
+  /** Where its models are; default: it has none. */
+  readonly modelUrl?: string | undefined
 }
 
 export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
@@ -62,7 +65,7 @@ export const startGateway = async (options: GatewayOptions) => {
     product,
     env,
     tell: () => running.tell(),
-    connectOperator: () => connectOperator(url, secret),
+    connectOperator: (limitMs?: number) => connectOperator(url, secret, limitMs),
     /** `openclaw …` as the owner types it on the gateway's machine. */
     cli: (...args: readonly string[]) =>
       callProduct({ product, args: [...args, ...cliSecret], env: cliEnv }),
@@ -74,7 +77,7 @@ export const startGateway = async (options: GatewayOptions) => {
   }
 }
 
-const configOf = ({ mode, port, users }: GatewayOptions, schema: ConfigSchema) => ({
+const configOf = ({ mode, port, users, modelUrl }: GatewayOptions, schema: ConfigSchema) => ({
   gateway: {
     mode: 'local',
     bind: 'loopback',
@@ -85,6 +88,7 @@ const configOf = ({ mode, port, users }: GatewayOptions, schema: ConfigSchema) =
   },
   discovery: { mdns: { mode: 'off' } },
   update: { checkOnStart: false },
+  ...(modelUrl === undefined ? {} : modelsAt(modelUrl)),
 })
 
 /** Optional hardening, where the version knows it: a gateway ends over a key that it does not know. */

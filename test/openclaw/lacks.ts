@@ -1,5 +1,6 @@
 /** What the versions of a run lack: asked of the products themselves, not guessed from a number. */
 
+import { readFileSync } from 'node:fs'
 import { createDevice, openLightNode } from '../kit/light-node.ts'
 import type { Operator } from './operator.ts'
 import { hasText, type Product } from './product.ts'
@@ -12,6 +13,8 @@ export type Lacks = {
   readonly protocol3: string | undefined
   /** The node sends `CF_ACCESS_CLIENT_ID` and its secret as headers. */
   readonly accessHeaders: string | undefined
+  /** The gateway places sessions on nodes, the node hosts them, and the suite has a user for it. */
+  readonly sessionHosting: string | undefined
 }
 
 export type Questioned = {
@@ -19,6 +22,7 @@ export type Questioned = {
   readonly operator: Operator
   /** Shown to the gateway as the address of a node; no pod has it. */
   readonly address: string
+  readonly gateway: Product
   readonly node: Product
 }
 
@@ -26,7 +30,20 @@ export const findLacks = async (questioned: Questioned): Promise<Lacks> => ({
   bootstrapToken: await whyNoBootstrapToken(questioned),
   protocol3: await whyNoProtocol3(questioned),
   accessHeaders: whyNoAccessHeaders(questioned.node),
+  sessionHosting: whyNoSessionHosting(questioned),
 })
+
+/** Whether a version has the routes that hosted sessions use. */
+export const hasSessionHosting = (product: Product): boolean =>
+  hasText(product, '/__openclaw__/worker-transfer')
+
+const whyNoSessionHosting = ({ gateway, node }: Questioned) => {
+  const without = [gateway, node].find((product) => !hasSessionHosting(product))
+  if (without !== undefined) return `${without.version} has no session hosting`
+  // A user namespace has one user, and a hosting node must not be root.
+  const isAlone = readFileSync('/proc/self/uid_map', 'utf8').trim().endsWith(' 1')
+  return isAlone ? 'a hosting node needs another user: run the suite as root' : undefined
+}
 
 const whyNoBootstrapToken = async ({ operator, gatewayUrl }: Questioned) => {
   const wanted = { publicUrl: gatewayUrl, includeQr: false, bootstrapProfile: 'node' }

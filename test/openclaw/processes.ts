@@ -10,6 +10,8 @@ export type ProcessOptions = {
   readonly args: readonly string[]
   /** The whole environment besides PATH: nothing else is inherited. */
   readonly env?: Readonly<Record<string, string>>
+  /** User and group to run as; default: the suite's own. */
+  readonly uid?: number | undefined
 }
 
 export type Exit = { readonly code: number | null; readonly signal: NodeJS.Signals | null }
@@ -20,12 +22,13 @@ const LINES_MAX = 4000
 const LINES_SHOWN = 30
 const END_GRACE_MS = 15_000
 
-export const startProcess = ({ name, command, args, env = {} }: ProcessOptions) => {
+export const startProcess = ({ name, command, args, env = {}, uid }: ProcessOptions) => {
   const child = spawn(command, args, {
     env: { PATH: process.env['PATH'] ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A separate process group: the product starts others, which end with it.
     detached: true,
+    ...(uid === undefined ? {} : { uid, gid: uid }),
   })
   const killGroup = (): void => {
     if (child.pid === undefined) return

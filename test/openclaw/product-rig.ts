@@ -8,7 +8,8 @@ import { waitForProcess } from '../kit/wait.ts'
 import { GATEWAY_SECRET, startGateway } from './gateway.ts'
 import { connectLightNode, createDevice, openLightNode } from '../kit/light-node.ts'
 import type { LightNodeOptions } from '../kit/light-node.ts'
-import { findLacks } from './lacks.ts'
+import { findLacks, hasSessionHosting } from './lacks.ts'
+import { startModel } from './model.ts'
 import { podAddress, PODS_MAX } from './namespace.ts'
 import type { Operator } from './operator.ts'
 import { startRealNode, type RealNode, type RealNodeOptions } from './real-node.ts'
@@ -21,7 +22,7 @@ export const WORKER = 'openclaw-worker'
 /** A ServiceAccount whose workers may offer `system.which` and nothing else. */
 export const RESTRICTED = 'openclaw-restricted'
 
-const PORTS = { gateway: 18_789, relay: 28_789, workers: 18_443, admin: 9_464 }
+const PORTS = { gateway: 18_789, relay: 28_789, model: 38_789, workers: 18_443, admin: 9_464 }
 const AUDIENCE = 'openclaw-gateway'
 const TOKEN_LIFE_S = 3600
 /** A real node takes five seconds to start on an idle machine, and many times that on a busy one. */
@@ -65,8 +66,11 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
   const api = await startKubeApi()
   started.push(api.stop)
   const kubernetes = { apiServer: api.url, ...(await api.files(join(directory, 'kube'))) }
+  const model = await startModel(PORTS.model)
+  started.push(model.stop)
   const gateway = await startGateway({
     product: run.gateway,
+    modelUrl: hasSessionHosting(run.gateway) ? model.url : undefined,
     mode,
     port: PORTS.gateway,
     home: join(directory, 'gateway'),
@@ -98,6 +102,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
     gatewayUrl: gateway.url,
     operator,
     address: podAddress(PODS_MAX),
+    gateway: run.gateway,
     node: run.node,
   })
   const realNodes: RealNode[] = []
@@ -167,6 +172,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
     api,
     gateway,
     relay,
+    model,
     sidecar,
     ports: PORTS,
     /** From the start of a real node to its first use, the slowest so far, in milliseconds. */

@@ -1,5 +1,6 @@
 /** Real nodes: `openclaw node run` as shipped, supervised as a kubelet does. */
 
+import { execFileSync } from 'node:child_process'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startProcess, type Exit, type Running } from './processes.ts'
@@ -19,6 +20,10 @@ export type RealNodeOptions = {
   readonly recipe: Recipe
   readonly token: string
   readonly tlsFingerprint?: string
+  /** Added to those of `node run`. */
+  readonly extraArgs?: readonly string[]
+  /** User and group to run as; its home is given to it. */
+  readonly uid?: number
 }
 
 export type RealNode = Awaited<ReturnType<typeof startRealNode>>
@@ -42,9 +47,10 @@ export const startRealNode = async (options: RealNodeOptions) => {
   await writeToken(options.token)
   await writeFile(env['OPENCLAW_CONFIG_PATH'] ?? '', JSON.stringify(configOf(recipe, tokenFile)))
 
-  const { address, port, tlsFingerprint } = options
+  const { address, port, tlsFingerprint, extraArgs = [], uid } = options
+  if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${uid}`, home])
   const tls = tlsFingerprint === undefined ? [] : ['--tls', '--tls-fingerprint', tlsFingerprint]
-  const args = ['node', 'run', '--host', address, '--port', String(port), ...tls]
+  const args = ['node', 'run', '--host', address, '--port', String(port), ...tls, ...extraArgs]
   const startedAtMs = performance.now()
   const exits: Exit[] = []
   const runs: Running[] = []
@@ -54,7 +60,10 @@ export const startRealNode = async (options: RealNodeOptions) => {
   const exitWaiters = new Set<() => void>()
 
   const launch = (): Running => {
-    const started = startProcess(commandOf({ product, name, recipe, args, env, tokenFile }))
+    const started = startProcess({
+      ...commandOf({ product, name, recipe, args, env, tokenFile }),
+      uid,
+    })
     runs.push(started)
     return started
   }

@@ -107,14 +107,17 @@ const createRecord = (onHead: (connection: RecordedConnection) => void) => {
     gateway: Buffer.alloc(0),
   }
   const hasHead = { sidecar: false, gateway: false }
+  let isPlain = false
   return (from: 'sidecar' | 'gateway', chunk: Buffer): void => {
-    if (frames.length >= FRAMES_KEPT) return
+    if (isPlain || frames.length >= FRAMES_KEPT) return
     pending[from] = Buffer.concat([pending[from], chunk])
     if (!hasHead[from]) {
       const end = pending[from].indexOf(HEAD_END)
       if (end === -1) return
       const head = pending[from].toString('latin1', 0, end).split('\r\n')
       if (from === 'sidecar') onHead({ head, frames, headAtMs: performance.now() })
+      // No frames follow, but megabytes.
+      if (from === 'sidecar') isPlain = !head.some((line) => /^upgrade:/iu.test(line))
       hasHead[from] = true
       pending[from] = pending[from].subarray(end + HEAD_END.length)
     }

@@ -21,6 +21,8 @@ export type SidecarOptions = {
   readonly ports: { readonly workers: number; readonly admin: number }
   /** The `k8sTrust` section, in addition to what the suite always sets. */
   readonly trust: Readonly<Record<string, unknown>>
+  /** Default false. */
+  readonly sessionHosting?: boolean
   readonly tls?: { readonly certFile: string; readonly keyFile: string }
 }
 
@@ -101,6 +103,7 @@ const configOf = (
     deviceSeedFile: files.deviceSeedFile,
     // Two gateways and many nodes share the machine of the suite.
     connectTimeout: '15s',
+    sessionHosting: options.sessionHosting ?? false,
   },
   kubernetes: options.kubernetes,
   k8sTrust: options.trust,

@@ -3,6 +3,7 @@
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'
 import { testForwarding } from './forwarding.ts'
+import { testHosting } from './hosting.ts'
 import { testRecovery } from './recovery.ts'
 import { testRefusals } from './refusals.ts'
 import { testSessions } from './sessions.ts'
@@ -17,6 +18,7 @@ describe(titleOfRun(run), async () => {
   testAdmission(rig)
   testRefusals(rig)
   testSessions(rig)
+  testHosting(rig)
   testRecovery(rig)
   testForwarding(rig)
 })

@@ -50,7 +50,13 @@ test('every denial is charged, and of the faults those the caller brings about',
   const charged = Object.entries(CODES).filter(([, { kind }]) => kind === 'fault')
   t.strictSame(
     charged.filter(([, { isCharged }]) => isCharged).map(([code]) => code),
-    ['displaced', 'too_many_streams_of_pod', 'keys_cooldown', 'worker_gone'],
+    [
+      'displaced',
+      'session_hosting_no_stream',
+      'too_many_streams_of_pod',
+      'keys_cooldown',
+      'worker_gone',
+    ],
   )
   for (const [code, { isCharged, kind }] of Object.entries(CODES) as [
     Code,

@@ -3,7 +3,7 @@
 import { test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
-import { documentOf, load, problemsOf, valueAt } from '../kit/config-sources.ts'
+import { documentOf, load, problemsOf, valueAt, WORKERS } from '../kit/config-sources.ts'
 
 test('everything has the published default', async (t) => {
   const { config, warnings } = load({})
@@ -19,6 +19,7 @@ test('everything has the published default', async (t) => {
       auth: { mode: 'token', secretFile: '/etc/openclaw-gateway/token' },
       deviceSeedFile: '/etc/auth-sidecar/device-seed',
       connectTimeout: 5_000,
+      sessionHosting: false,
       allowRemoteGateway: false,
     },
     kubernetes: {},
@@ -31,6 +32,7 @@ test('everything has the published default', async (t) => {
           serviceAccount: 'worker',
           allowedRoles: ['node'],
           allowedCommands: ['*'],
+          allowSessionHosting: false,
         },
       ],
       ephemeralSessions: true,
@@ -62,6 +64,7 @@ test('everything has the published default', async (t) => {
       preAuthFrameBytes: 65_536,
       streams: 10_000,
       streamsPerPod: 8,
+      hostedStreamsPerPod: 64,
       pendingPerAddress: 32,
       pending: 2_000,
       failuresPerAddress: 20,
@@ -298,4 +301,17 @@ test('a remote gateway needs an explicit option', async (t) => {
   )
   const free = ['listen.workers=127.0.0.1:0', 'listen.admin=127.0.0.1:0']
   t.strictSame(problemsOf({ flags: free }), [], 'two free ports never meet')
+})
+
+test('session hosting needs the protocol that has it, and is allowed only where it is on', async (t) => {
+  const entry = '{ namespace: a, serviceAccount: b, allowSessionHosting: true }'
+  const trust = `k8sTrust:\n  allowedIdentities: [${entry}]\n`
+  const find = (file: string) => problemsOf({ file }).map(({ path, reason }) => [path, reason])
+  t.strictSame(find(`${trust}gateway: { sessionHosting: true }\n`), [])
+  t.match(find(trust), [[/allowSessionHosting/, /gateway.sessionHosting is false/]])
+  t.match(find(`${WORKERS}gateway: { sessionHosting: true, protocol: stream }\n`), [
+    [/gateway.sessionHosting/, /gateway.protocol is not openclaw/],
+  ])
+  const header = 'k8sTrust: { credentialHeader: Authorization }'
+  t.match(find(header), [[/credentialHeader/, /already has another meaning/]])
 })

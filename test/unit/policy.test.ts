@@ -61,7 +61,10 @@ test('the role is the one asked for, or the only one there is', async (t) => {
   const one = createPolicy([entry('ns', 'sa')])
   const two = createPolicy([entry('ns', 'sa', ['node', 'browser'])])
   const who = identity('ns', 'sa')
-  const node = { ok: true, value: { role: 'node', allowedCommands: ['*'] } }
+  const node = {
+    ok: true,
+    value: { role: 'node', allowedCommands: ['*'], isHostingAllowed: false },
+  }
   t.strictSame(one.authorize(who, undefined), node)
   t.strictSame(one.authorize(who, 'node'), node)
   t.strictSame(one.authorize(who, 'operator'), { ok: false, code: 'role_not_allowed' })

@@ -6,6 +6,13 @@
 {{- /* When a gateway restarts, all its workers come back at once: each keeps its place. */ -}}
 {{- $_ := set $known "review" (dict "queue" 16384) -}}
 {{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
+{{- if .Values.workers.sessionHosting.enabled -}}
+{{- if ne (include "openclaw.protocol" .) "openclaw" -}}
+{{- fail "workers.sessionHosting.enabled: only OpenClaw nodes host sessions. Set it to false, or sidecar.config.gateway.protocol to openclaw." -}}
+{{- end -}}
+{{- $_ := set $worker "allowSessionHosting" true -}}
+{{- $_ := set $known "gateway" (dict "sessionHosting" true) -}}
+{{- end -}}
 {{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
 {{- if include "openclaw.scalesOnSessions" . -}}
 {{- $_ := set $known.k8sTrust "terminationGrace" (printf "%ds" (min 3600 (int .Values.workers.terminationGracePeriodSeconds))) -}}

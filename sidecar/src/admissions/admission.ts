@@ -14,25 +14,38 @@ export type LiveStream = {
   readonly ping: () => void
 }
 
-export type AdmissionOptions = Pick<Admission, 'number' | 'claims' | 'address'> & {
+/**
+ * `own`: the stream of a pod's worker. `hosted`: a stream of a session that the pod hosts, beside
+ * its own. `transfer`: one request and its answer for such a session.
+ */
+export type AdmissionKind = 'own' | 'hosted' | 'transfer'
+
+export type AdmissionOptions = Pick<Admission, 'number' | 'kind' | 'claims' | 'address'> & {
   readonly clock: Clock
+}
+
+export type AdmissionListener = {
+  /** The stream was revoked while it was open. */
+  readonly onRevoked: () => void
+  readonly onGone: () => void
 }
 
 /** How long a stream may outlive a denial, such as a deleted pod, in milliseconds. */
 const DENIED_MS_MAX = 900
 
 /** Whether `DENIED_MS_MAX` applies: to a denial, or a policy that no longer allows the stream. */
-const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
+export const isVerdict = (code: Code): boolean => !isFault(code) || code === 'policy_changed'
 
 /** Times are from the monotonic clock. */
 export class Admission {
   readonly number: number
+  readonly kind: AdmissionKind
   readonly claims: Claims
   /** Where the worker connected from. */
   readonly address: string
   readonly #clock: Clock
   #controller: AbortController | undefined
-  readonly #forget: () => void
+  readonly #listener: AdmissionListener
   #state: State = 'pending'
   #code: Code = 'draining'
   #admittedAt: number | undefined
@@ -41,12 +54,14 @@ export class Admission {
   #stream: LiveStream | undefined
   #cancelDestroy: (() => void) | undefined
 
-  constructor({ number, claims, address, clock }: AdmissionOptions, forget: () => void) {
+  constructor(options: AdmissionOptions, listener: AdmissionListener) {
+    const { number, kind, claims, address, clock } = options
     this.number = number
+    this.kind = kind
     this.claims = claims
     this.address = address
     this.#clock = clock
-    this.#forget = forget
+    this.#listener = listener
   }
 
   /** The role the worker was admitted with; `undefined` before. */
@@ -118,12 +133,13 @@ export class Admission {
     // The current frame may finish, and a slow reader may read its close frame, but not for long.
     if (isVerdict(code))
       this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
+    this.#listener.onRevoked()
   }
 
   /** The sockets are gone, or the admission was abandoned. */
   finish(): void {
     this.#cancelDestroy?.()
-    if (this.#take('finish') === 'forget') this.#forget()
+    if (this.#take('finish') === 'forget') this.#listener.onGone()
   }
 
   /** What its stream has carried so far; `undefined` before there is one. */

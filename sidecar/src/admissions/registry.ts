@@ -6,7 +6,8 @@ import { Fault } from '../fault.ts'
 import type { SignatureState } from '../authn/signature.ts'
 import type { Claims } from '../identity.ts'
 import type { RelayTotals } from '../lib/relay-totals.ts'
-import { Admission } from './admission.ts'
+import { Admission, type AdmissionKind } from './admission.ts'
+import { HostedGrace } from './hosted-grace.ts'
 import { UnverifiedAdmissions } from './unverified-admissions.ts'
 
 /** A request for admission: the claims of a token, and the address that presented it. */
@@ -15,6 +16,8 @@ export type AdmissionRequest = {
   readonly address: string
   /** An admission whose signature could not be checked waits in a separate pool. */
   readonly signature: SignatureState
+  /** Default `own`. */
+  readonly kind?: AdmissionKind
 }
 
 export type AdmissionRegistryOptions = {
@@ -22,6 +25,8 @@ export type AdmissionRegistryOptions = {
   readonly streamsMax: number
   /** The same for one pod. */
   readonly streamsPerPodMax: number
+  /** The most hosted streams and transfers of one pod, besides those. Default 0. */
+  readonly hostedPerPodMax?: number
   readonly clock: Clock
 }
 
@@ -44,12 +49,17 @@ export class AdmissionRegistry {
   readonly #admissions = new Set<Admission>()
   readonly #admissionsOfPod = new Map<string, Set<Admission>>()
   readonly #unverified = new UnverifiedAdmissions()
+  readonly #hostedGrace: HostedGrace
   #begun = 0
   #draining: Promise<Drained> | undefined
   #onEmpty: (() => void) | undefined
 
   constructor(options: AdmissionRegistryOptions) {
     this.#options = options
+    this.#hostedGrace = new HostedGrace({
+      listOf: (podUid) => this.#admissionsOfPod.get(podUid) ?? [],
+      clock: options.clock,
+    })
   }
 
   /** Pending admissions and live streams, without the unverified admissions. */
@@ -80,11 +90,13 @@ export class AdmissionRegistry {
    * result is the revocation's code. The admission ends at once unless `work` let the worker in.
    */
   async run<T>(
-    { claims, address, signature }: AdmissionRequest,
+    { claims, address, signature, kind = 'own' }: AdmissionRequest,
     work: (admission: Admission) => Promise<Verdict<T>>,
   ): Promise<Verdict<T>> {
     const begun =
-      signature === 'verified' ? this.begin(claims, address) : this.beginUnverified(claims, address)
+      signature === 'verified'
+        ? this.begin(claims, address, kind)
+        : this.beginUnverified(claims, address, kind)
     if (!begun.ok) return begun
     const admission = begun.value
     let outcome: Verdict<T> | undefined
@@ -101,10 +113,10 @@ export class AdmissionRegistry {
   }
 
   /** Registers an admission whose signature is valid. */
-  begin(claims: Claims, address: string): Verdict<Admission> {
-    const full = this.#findFull(claims)
+  begin(claims: Claims, address: string, kind: AdmissionKind = 'own'): Verdict<Admission> {
+    const full = this.#findFull(claims, kind)
     if (full !== undefined) return denied(full)
-    return granted(this.#count(this.#create(claims, address)))
+    return granted(this.#count(this.#create(claims, address, kind)))
   }
 
   /**
@@ -112,10 +124,14 @@ export class AdmissionRegistry {
    * but does not count against the limits on streams, in all and of the pod it names: anybody can
    * name a pod.
    */
-  beginUnverified(claims: Claims, address: string): Verdict<Admission> {
+  beginUnverified(
+    claims: Claims,
+    address: string,
+    kind: AdmissionKind = 'own',
+  ): Verdict<Admission> {
     if (this.#draining !== undefined) return denied('draining')
     if (!this.#unverified.hasRoom(address)) return denied('keys_unavailable')
-    const admission = this.#create(claims, address)
+    const admission = this.#create(claims, address, kind)
     this.#unverified.add(admission)
     return granted(admission)
   }
@@ -124,26 +140,32 @@ export class AdmissionRegistry {
    * The cluster has proven the claims of an unverified admission: now it counts against the limits.
    */
   confirm(admission: Admission): Verdict<Admission> {
-    const full = this.#findFull(admission.claims)
+    const full = this.#findFull(admission.claims, admission.kind)
     if (full !== undefined) return denied(full)
     this.#unverified.delete(admission)
     return granted(this.#count(admission))
   }
 
-  #findFull({ podUid }: Claims): Code | undefined {
-    const { streamsMax, streamsPerPodMax } = this.#options
+  /** Hosted streams count apart: they must not keep their pod's own stream from coming back. */
+  #findFull({ podUid }: Claims, kind: AdmissionKind): Code | undefined {
+    const { streamsMax, streamsPerPodMax, hostedPerPodMax = 0 } = this.#options
     if (this.#draining !== undefined) return 'draining'
     if (this.#admissions.size >= streamsMax) return 'too_many_streams'
-    const ofPod = this.#admissionsOfPod.get(podUid)?.size ?? 0
-    return ofPod >= streamsPerPodMax ? 'too_many_streams_of_pod' : undefined
+    const ofPod = [...(this.#admissionsOfPod.get(podUid) ?? [])]
+    const own = ofPod.filter((admission) => admission.kind === 'own').length
+    const isFull = kind === 'own' ? own >= streamsPerPodMax : ofPod.length - own >= hostedPerPodMax
+    return isFull ? 'too_many_streams_of_pod' : undefined
   }
 
-  #create(claims: Claims, address: string): Admission {
+  #create(claims: Claims, address: string, kind: AdmissionKind): Admission {
     this.#begun += 1
     const { clock } = this.#options
     const admission: Admission = new Admission(
-      { number: this.#begun, claims, address, clock },
-      () => this.#forget(admission),
+      { number: this.#begun, kind, claims, address, clock },
+      {
+        onRevoked: () => this.#hostedGrace.revoked(admission),
+        onGone: () => this.#forget(admission),
+      },
     )
     return admission
   }
@@ -162,6 +184,11 @@ export class AdmissionRegistry {
     for (const admission of this.#unverified) {
       if (podUid === undefined || admission.claims.podUid === podUid) yield admission
     }
+  }
+
+  /** The pod's own open stream, without which no hosted stream may begin. */
+  findOwn(podUid: string): Admission | undefined {
+    return this.#hostedGrace.findOwn(podUid)
   }
 
   revokePod(podUid: string, code: Code): void {
@@ -206,9 +233,11 @@ export class AdmissionRegistry {
     const { clock } = this.#options
     const admissions = [...this.#list()]
     const spreadMs = Math.max(windowMs, admissions.length * DRAINED_MS_MIN)
-    const cancels = admissions.map((admission, index) =>
-      clock.after((spreadMs * index) / admissions.length, () => admission.revoke('draining')),
-    )
+    const cancels = admissions.map((admission, index) => {
+      // A transfer that is cut off is lost, so it has the whole window to end by itself.
+      const share = admission.kind === 'transfer' ? 1 : index / admissions.length
+      return clock.after(spreadMs * share, () => admission.revoke('draining'))
+    })
     cancels.push(clock.after(spreadMs + graceMs, () => this.destroyAll()))
     await new Promise<void>((resolve) => {
       this.#onEmpty = resolve
@@ -252,6 +281,7 @@ export class AdmissionRegistry {
     const ofPod = this.#admissionsOfPod.get(podUid)
     if (this.#admissions.delete(admission)) ofPod?.delete(admission)
     if (ofPod?.size === 0) this.#admissionsOfPod.delete(podUid)
+    this.#hostedGrace.gone(admission)
     if (this.#isEmpty) this.#onEmpty?.()
   }
 }

@@ -34,6 +34,19 @@ export function findCredential(
   return readToken(only)
 }
 
+/** Like `findCredential`, but only the configured header counts. */
+export function findHeaderCredential(
+  rawHeaders: readonly string[],
+  credentialHeader: string,
+): Verdict<Credential | undefined> {
+  const presented = listPresented(rawHeaders, credentialHeader.toLowerCase()).filter(
+    ({ carrier }) => carrier === 'header',
+  )
+  if (presented.length > 1) return denied('credential_repeated')
+  const [only] = presented
+  return only === undefined ? granted(undefined) : readToken(only)
+}
+
 /** Checks the size and the alphabet of a token from any carrier. */
 export function acceptToken(token: string | undefined): Verdict<string> {
   if (token === undefined) return denied('credential_malformed')

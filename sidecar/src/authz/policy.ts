@@ -10,13 +10,19 @@ export type AllowedIdentity = {
   readonly serviceAccount: string
   readonly allowedRoles: readonly string[]
   readonly allowedCommands: readonly string[]
+  /** Default false. */
+  readonly allowSessionHosting?: boolean
 }
 
 /** The identity the list is asked about. */
 type Subject = Pick<Identity, 'namespace' | 'serviceAccount'>
 
 /** What an admitted worker may do. */
-export type Grant = { readonly role: string; readonly allowedCommands: readonly string[] }
+export type Grant = {
+  readonly role: string
+  readonly allowedCommands: readonly string[]
+  readonly isHostingAllowed: boolean
+}
 
 export type Policy = {
   /** Whether anybody may be admitted. */
@@ -28,7 +34,8 @@ export type Policy = {
 
 /**
  * An empty list allows nobody, and neither does any list while trust is disabled. If several
- * entries match, a role is allowed if one of them allows it, with the commands of that entry.
+ * entries match, a role is allowed if one of them allows it, with the commands of that entry, and
+ * with session hosting if that entry allows it.
  */
 export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = true): Policy {
   const rules = entries.map((entry) => ({
@@ -55,7 +62,8 @@ export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = tr
       if (role === undefined) return denied('role_missing')
       const entry = matching.find(({ allowedRoles }) => allowedRoles.includes(role))
       if (entry === undefined) return denied('role_not_allowed')
-      return granted({ role, allowedCommands: entry.allowedCommands })
+      const { allowedCommands, allowSessionHosting: isHostingAllowed = false } = entry
+      return granted({ role, allowedCommands, isHostingAllowed })
     },
   }
 }

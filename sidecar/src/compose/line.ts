@@ -39,6 +39,7 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
     streamsPerPodMax:
       gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
+    hostedPerPodMax: gateway.sessionHosting ? limits.hostedStreamsPerPod : 0,
     clock,
   })
   const watch = new PodWatch({

@@ -2,11 +2,16 @@
 
 import { randomBytes } from 'node:crypto'
 import { createStreamDialect } from '../dialect/stream.ts'
+import { createAddressProof } from '../authz/address-proof.ts'
+import type { Config } from '../config/schema.ts'
 import type { Dialect } from '../dialect/dialect.ts'
 import { createAcceptErrorLog } from '../edge/accept-errors.ts'
+import type { Stages } from '../edge/admit.ts'
 import { Attempts } from '../edge/attempts.ts'
+import type { HostingOptions } from '../edge/hosting-port.ts'
 import { readTls } from '../edge/tls.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
+import { isLoopback } from '../lib/address.ts'
 import { groupStrangers } from '../lib/address-group.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
 import { Semaphore } from '../lib/semaphore.ts'
@@ -14,6 +19,7 @@ import { TokenBuckets, type BucketLimit } from '../lib/token-buckets.ts'
 import type { Recorder } from '../observe/recorder.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
+import { HostedGateway } from '../tunnel/hosted-gateway.ts'
 import type { Line } from './line.ts'
 import type { LiveConfig } from './live-config.ts'
 import { composeOpenClaw, type OpenClaw } from './openclaw.ts'
@@ -51,7 +57,7 @@ export function composeDialect(
   const dial = createGatewayDialer({
     url: new URL(gateway.url),
     connectTimeoutMs: gateway.connectTimeout,
-    workerProto: listen.tls === undefined ? 'http' : 'https',
+    workerProto: protoOf(listen),
     signer,
     clock: runtime.clock,
     watchPeer,
@@ -71,7 +77,37 @@ type Parts = Pick<Line, 'precheck' | 'authenticator' | 'binding' | 'registry'> &
   readonly recorder: Recorder
   readonly dialect: Dialect
   readonly watchPeer: PeerErrors['watch']
-  readonly watch: Pick<Line['watch'], 'hasAddress'>
+  readonly watch: Pick<Line['watch'], 'hasAddress' | 'listAt'>
+}
+
+const protoOf = ({ tls }: Config['listen']) => (tls === undefined ? 'http' : 'https')
+
+/** What session hosting needs; only OpenClaw's protocol knows it. */
+function composeHosting(
+  live: LiveConfig,
+  runtime: Runtime,
+  parts: Parts & { readonly stages: Stages },
+): HostingOptions | undefined {
+  const { gateway, listen } = live.config
+  if (gateway.protocol !== 'openclaw') return undefined
+  const { registry, stages, watch, watchPeer } = parts
+  return {
+    isEnabled: gateway.sessionHosting,
+    stages: {
+      ...stages,
+      registry,
+      proveAddress: createAddressProof({ pods: watch, rules: () => live.config.k8sTrust }),
+      isLocalAddress: runtime.isLocalAddress ?? isLoopback,
+    },
+    gateway: new HostedGateway({
+      url: new URL(gateway.url),
+      connectTimeoutMs: gateway.connectTimeout,
+      workerProto: protoOf(listen),
+      clock: runtime.clock,
+      handshakes: new Semaphore(GATEWAY_HANDSHAKES_MAX.stream),
+      watchPeer,
+    }),
+  }
 }
 
 export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Parts): WorkerPort {
@@ -82,9 +118,11 @@ export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Par
   const buckets = (limit: BucketLimit) => new TokenBuckets({ ...limit, clock })
   const rate = limits.failuresPerAddress
   const failures = { ratePerSecond: rate, burst: rate * FAILURE_BURST_FACTOR }
+  const stages = { precheck, registry, authenticator, binding, policy: () => live.policy }
   return new WorkerPort({
-    stages: { precheck, registry, authenticator, binding, policy: () => live.policy },
+    stages,
     dialect,
+    hosting: composeHosting(live, runtime, { ...parts, stages }),
     recorder,
     clock,
     random,

@@ -7,7 +7,15 @@ import type { Address } from './addresses.ts'
 
 type CheckedConfig = {
   readonly listen: { readonly workers: Address; readonly admin: Address }
-  readonly gateway: { readonly url: string; readonly allowRemoteGateway: boolean }
+  readonly gateway: {
+    readonly url: string
+    readonly allowRemoteGateway: boolean
+    readonly protocol: string
+    readonly sessionHosting: boolean
+  }
+  readonly k8sTrust: {
+    readonly allowedIdentities: readonly { readonly allowSessionHosting: boolean }[]
+  }
   readonly jwks: { readonly refresh: number; readonly staleAfter: number }
 }
 
@@ -18,6 +26,7 @@ export function addCrossFieldRules(config: CheckedConfig, context: RefinementCtx
   const refuse: Refuse = (path, message, hint) =>
     context.addIssue({ code: 'custom', path, message, params: { hint } })
   checkGateway(config, refuse)
+  checkSessionHosting(config, refuse)
   if (areSame(config.listen.workers, config.listen.admin)) {
     refuse(
       ['listen', 'admin'],
@@ -53,6 +62,25 @@ function checkGateway({ gateway, listen }: CheckedConfig, refuse: Refuse): void 
       ['gateway', 'url'],
       `The gateway has the same port as listen.${name}: the sidecar would connect to itself.`,
       'Set different ports for the gateway and the sidecar.',
+    )
+  }
+}
+
+/** An option without effect would look like one that works. */
+function checkSessionHosting({ gateway, k8sTrust }: CheckedConfig, refuse: Refuse): void {
+  if (gateway.sessionHosting && gateway.protocol !== 'openclaw') {
+    refuse(
+      ['gateway', 'sessionHosting'],
+      'Only OpenClaw nodes host sessions, and gateway.protocol is not openclaw.',
+      'Set gateway.sessionHosting to false, or gateway.protocol to openclaw.',
+    )
+  }
+  const at = k8sTrust.allowedIdentities.findIndex((entry) => entry.allowSessionHosting)
+  if (at >= 0 && !gateway.sessionHosting) {
+    refuse(
+      ['k8sTrust', 'allowedIdentities', String(at), 'allowSessionHosting'],
+      'The entry allows session hosting, but gateway.sessionHosting is false.',
+      'Set gateway.sessionHosting to true, or remove allowSessionHosting.',
     )
   }
 }

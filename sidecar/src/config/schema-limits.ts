@@ -59,6 +59,11 @@ export const limits = z.strictObject({
   streamsPerPod: count(1, 1_024)
     .default(8)
     .describe('Open streams of one pod (protocol stream only), 1 to 1024. Default 8.'),
+  hostedStreamsPerPod: count(1, 1_024)
+    .default(64)
+    .describe(
+      'Hosted streams and transfers of one pod, besides its own stream (gateway.sessionHosting only), 1 to 1024. Default 64.',
+    ),
   pendingPerAddress: count(1, 65_536)
     .default(32)
     .describe(

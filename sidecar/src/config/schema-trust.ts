@@ -20,6 +20,12 @@ const identity = z.strictObject({
   allowedCommands: stringList(256, 128)
     .default(['*'])
     .describe('Commands these workers can offer, 1 to 256, globs allowed. Default ["*"].'),
+  allowSessionHosting: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Whether these workers can host agent sessions; needs gateway.sessionHosting. Default false.',
+    ),
 })
 
 /** The list can be omitted (`enabled: false` needs none); an explicit empty list is an error. */

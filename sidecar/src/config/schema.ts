@@ -65,6 +65,12 @@ const gateway = z.strictObject({
     .describe(
       'Longest wait for the gateway to accept a connection and upgrade it, 10ms to 1m. Default 5s.',
     ),
+  sessionHosting: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Relay the routes of session hosting for workers whose entry has allowSessionHosting (protocol openclaw only). Default false.',
+    ),
   allowRemoteGateway: z
     .boolean()
     .default(false)

@@ -34,6 +34,17 @@ export type Admitted = {
   readonly gateway: GatewayConnection
 }
 
+/** A worker as far as the line needs it. */
+export type Entrant = Pick<Worker, 'address' | 'token' | 'abortCode' | 'onGone'>
+
+/** What the stages before the TokenReview need of a request for admission. */
+type EntryRequest = Pick<AdmitRequest, 'attempt' | 'mayContinue' | 'onProven'> & {
+  readonly worker: Entrant
+  readonly stages: Pick<Stages, 'precheck' | 'binding'> & {
+    readonly registry: Pick<AdmissionRegistry, 'confirm'>
+  }
+}
+
 /** One worker at the start of the line. */
 export type AdmitRequest = {
   readonly worker: Worker
@@ -128,14 +139,14 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
 }
 
 /** Verdicts that are enough while the API server cannot be asked about the pod. */
-const OUTAGE_TOLERATED: ReadonlySet<Source> = new Set(['cache', 'local'])
+export const OUTAGE_TOLERATED: ReadonlySet<Source> = new Set(['cache', 'local'])
 
 type Prechecked = { readonly claims: Claims; readonly signature: SignatureState }
 
 /** Shape, claims, signature: every check that costs the API server nothing. */
-async function precheck(
+export async function precheck(
   token: string,
-  { worker, stages, attempt, mayContinue }: AdmitRequest,
+  { worker, stages, attempt, mayContinue }: Omit<EntryRequest, 'onProven'>,
 ): Promise<Verdict<Prechecked>> {
   attempt.hasCredential = true
   const claims = stages.precheck.read(token)
@@ -155,10 +166,10 @@ async function precheck(
  * Ties the worker to its admission; returns a code if its pod or ServiceAccount is known to be
  * gone.
  */
-function begin(
+export function begin(
   admission: Admission,
   signature: SignatureState,
-  { worker, stages, onProven }: AdmitRequest,
+  { worker, stages, onProven }: EntryRequest,
 ): Code | undefined {
   if (signature === 'verified') onProven()
   worker.onGone = (code) => admission.revoke(code)
@@ -166,9 +177,9 @@ function begin(
 }
 
 /** The cluster has confirmed what our keys could not: from here on the token counts as verified. */
-function confirm(
+export function confirm(
   admission: Admission,
-  { stages, attempt, mayContinue, onProven }: AdmitRequest,
+  { stages, attempt, mayContinue, onProven }: EntryRequest,
 ): Code | undefined {
   attempt.isSigned = true
   if (!mayContinue(admission.claims)) return 'rate_limited'

@@ -1,4 +1,4 @@
-/** The HTTP server under the worker port: refuses everything that is not an upgrade. */
+/** The HTTP server under the worker port: refuses what is neither an upgrade nor session hosting. */
 
 import { constants } from 'node:crypto'
 import {
@@ -6,6 +6,7 @@ import {
   type IncomingMessage,
   type RequestListener,
   type Server,
+  type ServerResponse,
 } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
@@ -16,7 +17,7 @@ import type { Clock } from '../lib/clock.ts'
 import { CODES, type Code } from '../denial.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 import { listenOn, NO_SCHEMAS, onServerError } from './fastify.ts'
-import { stopParserAfter } from './one-at-a-time.ts'
+import { stopParserAfter, type ParserStop } from './one-at-a-time.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
 import { HEADERS_MAX, findObjection } from './upgrade.ts'
 
@@ -34,8 +35,18 @@ export type HttpServerOptions = {
   readonly onAcceptError: (error: Error) => void
 }
 
+/** A plain request, the answer to it, and what lets its body be read. */
+export type PlainRequest = {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  /** At most once, in the turn in which the request is passed on; `length` is in bytes. */
+  readonly passBody: (length: number) => void
+}
+
 export type HttpServer = {
   readonly server: Server
+  /** Offers each plain request to `take`; one that it does not take is refused. */
+  readonly onRequest: (take: (request: PlainRequest) => boolean) => void
   /**
    * Passes on each upgrade request with the bytes after its head. Its socket is `request.socket`.
    */
@@ -64,16 +75,24 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     watchPeer(stream)
     stream.on('error', ignoreError)
   }
-  const app = createApp(options)
+  // The first request of a connection is upgraded, taken or refused: no other is read, and no body
+  // that nobody asked for.
+  const parsers = new WeakMap<Socket, ParserStop>()
+  let take = (_request: PlainRequest): boolean => false
+  const app = createApp(options, (request, response) =>
+    take({
+      request,
+      response,
+      passBody: (length) => parsers.get(request.socket)?.passBody(length),
+    }),
+  )
   onServerError(app.server, onAcceptError)
 
   // Before any other listener: a socket must not emit an error without a listener.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
-  // The first request of a connection is upgraded or refused: no other is read, and no body.
-  const readOn = new WeakMap<Socket, () => void>()
   app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
-    readOn.set(socket, stopParserAfter(socket, 1)),
+    parsers.set(socket, stopParserAfter(socket, 1)),
   )
   // If a request announces a body that has not arrived, Node passes its own `Duplex` instead of the
   // socket, and forwards the socket's errors to it. Such a request is always refused.
@@ -97,9 +116,12 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.requestTimeout = headTimeoutMs
 
   return {
+    onRequest(taker) {
+      take = taker
+    },
     onUpgrade(receive) {
       app.server.on('upgrade', (request, stream, head) => {
-        readOn.get(request.socket)?.()
+        parsers.get(request.socket)?.lift()
         if (stream !== request.socket) discard(stream)
         receive(request, head)
       })
@@ -115,7 +137,12 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 }
 
-function createApp({ tls, clock, random, onRefused }: HttpServerOptions): FastifyInstance {
+type Taker = (request: IncomingMessage, response: ServerResponse) => boolean
+
+function createApp(
+  { tls, clock, random, onRefused }: HttpServerOptions,
+  take: Taker,
+): FastifyInstance {
   const answered = new WeakSet<Duplex>()
   const limits = {
     maxHeaderSize: HEAD_BYTES_MAX,
@@ -135,7 +162,9 @@ function createApp({ tls, clock, random, onRefused }: HttpServerOptions): Fastif
     return503OnClosing: false,
     schemaController: NO_SCHEMAS,
     serverFactory: (handler) => {
-      const handleFirst = firstOfEach(handler, answered)
+      const handleFirst = firstOfEach((request, response) => {
+        if (!take(request, response)) handler(request, response)
+      }, answered)
       return tls === undefined
         ? createPlainServer(limits, handleFirst)
         : createTlsServer({ ...limits, ...TLS_DEFAULTS, ...tls }, handleFirst)

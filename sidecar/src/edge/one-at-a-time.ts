@@ -49,30 +49,45 @@ export function oneAtATime(
   }
 }
 
+export type ParserStop = {
+  /** Ends this; the chunk that is being parsed is restored, since it is not HTTP. */
+  readonly lift: () => void
+  /** Lets the parser read a body of `length` bytes, and nothing behind it. */
+  readonly passBody: (length: number) => void
+}
+
 /**
  * A chunk may hold two thousand requests. Node would parse them all, and create an error for each
  * that is cut off: 50 ms of CPU. Everything after the first `requestsMax` is made unreadable, so
  * that the parser stops there. The server's own listener must already be attached: this one runs
- * before it. The returned function ends this and, while the chunk is being parsed, restores it: the
- * bytes after an upgrade are not HTTP.
+ * before it. Both functions can be called while the head's chunk is being parsed.
  */
-export function stopParserAfter(socket: Socket, requestsMax: number): () => void {
-  let restore = () => {}
+export function stopParserAfter(socket: Socket, requestsMax: number): ParserStop {
+  let show = (_length: number): number => 0
+  /** What is left of the body; `undefined` where none was announced. */
+  let bodyLeft: number | undefined
   const hide = (chunk: Buffer) => {
-    const end = endOfHeads(chunk, requestsMax)
+    const end =
+      bodyLeft === undefined ? endOfHeads(chunk, requestsMax) : Math.min(bodyLeft, chunk.length)
+    if (bodyLeft !== undefined) bodyLeft -= end
     if (end === chunk.length) return
     const rest = Buffer.from(chunk.subarray(end))
     chunk.fill(0, end)
-    restore = () => void rest.copy(chunk, end)
+    show = (length) => rest.copy(chunk, end, 0, Math.min(length, rest.length))
   }
   // Node's listener has parsed the chunk by now. Do not keep the copy until the next one.
   const forget = () => {
-    restore = () => {}
+    show = () => 0
   }
   socket.prependListener('data', hide).on('data', forget)
-  return () => {
-    socket.off('data', hide).off('data', forget)
-    restore()
+  return {
+    lift() {
+      socket.off('data', hide).off('data', forget)
+      show(Infinity)
+    },
+    passBody(length) {
+      bodyLeft = length - show(length)
+    },
   }
 }
 

@@ -9,20 +9,23 @@ import { findCredential } from '../authn/credential.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Code, Verdict } from '../denial.ts'
 import type { Dialect, Handshake } from '../dialect/dialect.ts'
-import type { Recorder } from '../observe/recorder.ts'
+import type { AuthAttempt, Recorder } from '../observe/recorder.ts'
 import { localHostOf } from '../lib/address.ts'
-import { splice } from '../tunnel/splice.ts'
 import { admit, type Admitted, type Stages } from './admit.ts'
 import { connectionOf, type Attempts, type Connection } from './attempts.ts'
-import { createHttpServer, type HttpServer } from './http-server.ts'
+import { HostingPort, type Arrival, type HostingOptions } from './hosting-port.ts'
+import { createHttpServer, type HttpServer, type PlainRequest } from './http-server.ts'
+import { openStream, type StreamOptions } from './open-stream.ts'
 import { PendingSockets, type PendingEnd } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
-import { validateUpgrade, type UpgradeRequest } from './upgrade.ts'
-import { Worker, type WorkerOptions } from './worker.ts'
+import { validateUpgrade } from './upgrade.ts'
+import { Worker } from './worker.ts'
 
 export type WorkerPortOptions = {
   readonly stages: Stages
   readonly dialect: Dialect
+  /** Session hosting, allowed or not; `undefined` where the protocol knows none. */
+  readonly hosting?: HostingOptions | undefined
   readonly recorder: Recorder
   readonly clock: Clock
   readonly random: () => number
@@ -53,19 +56,12 @@ export type WorkerPortOptions = {
   }
 }
 
-/** The workers of a gateway that is gone are told within this time, in milliseconds. */
-const GATEWAY_GONE_SPREAD_MS = 2000
-const KEEP_ALIVE_MS = 30_000
-
-type AcceptedUpgrade = Pick<
-  WorkerOptions,
-  'socket' | 'head' | 'address' | 'host' | 'upgrade' | 'credential'
->
-
 export class WorkerPort {
   readonly #options: WorkerPortOptions
   readonly #http: HttpServer
   readonly #pending: PendingSockets
+  readonly #streams: StreamOptions
+  readonly #hosting: HostingPort | undefined
   #isDraining = false
 
   constructor(options: WorkerPortOptions) {
@@ -78,6 +74,8 @@ export class WorkerPort {
       clock,
       groupOf,
     })
+    this.#streams = { ...options, isTls: tls !== undefined }
+    this.#hosting = options.hosting && this.#createHosting(options.hosting)
     this.#http = createHttpServer({
       tls,
       clock,
@@ -92,6 +90,19 @@ export class WorkerPort {
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
     this.#http.onUpgrade((request, head) => this.#receive(request, request.socket, head))
+    this.#http.onRequest((plain) => this.#take(plain))
+  }
+
+  #createHosting(hosting: HostingOptions): HostingPort {
+    const { attempts, credentialHeader, limits } = this.#options
+    return new HostingPort(hosting, {
+      ...this.#streams,
+      attempts,
+      pending: this.#pending,
+      credentialHeader,
+      preAuthFrameBytesMax: limits.preAuthFrameBytes,
+      codeOf: (why, isOurs) => this.#codeOf(why, isOurs),
+    })
   }
 
   get server(): Server {
@@ -153,32 +164,69 @@ export class WorkerPort {
 
   /** Keeps no reference to `request`: its headers would be held during the whole admission. */
   #receive(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    const { clock, credentialHeader, publicHost = localHostOf(socket) } = this.#options
-    const connection = connectionOf(socket, clock)
-    this.#pending.answer(socket)
-    // Without an address nothing could be attributed, and the gateway would treat us as its owner.
-    if (connection.address === '' || publicHost === undefined) return void socket.destroy()
-    const upgrade = this.#gate(request, connection.address)
+    const arrival = this.#arrive(socket)
+    if (arrival === undefined) return
+    const { connection, host } = arrival
+    const { address, attempt } = connection
+    const upgrade = this.#gate(address, () => validateUpgrade(request))
     if (!upgrade.ok) return this.#turnAway(socket, upgrade.code, connection)
-    const credential = findCredential(request.rawHeaders, credentialHeader())
+    const hosted = this.#hosting?.find(request, true, attempt)
+    if (hosted !== undefined) {
+      if (!hosted.ok) return this.#turnAway(socket, hosted.code, connection)
+      const { value } = upgrade
+      return void this.#hosting?.upgrade(hosted.value, arrival, { socket, head, upgrade: value })
+    }
+    const credential = findCredential(request.rawHeaders, this.#options.credentialHeader())
     if (!credential.ok) return this.#turnAway(socket, credential.code, connection)
 
-    const { address } = connection
-    const worker = this.#createWorker({
+    const { clock, random, limits } = this.#options
+    const worker = new Worker({
       socket,
       head,
       address,
-      host: publicHost,
+      host,
       upgrade: upgrade.value,
       credential: credential.value,
+      clock,
+      random,
+      preAuthFrameBytesMax: limits.preAuthFrameBytes,
     })
     void this.#lead(worker, connection)
+  }
+
+  /** Whether a plain request is session hosting's; it is answered then. */
+  #take(plain: PlainRequest): boolean {
+    const { request } = plain
+    const { socket } = request
+    const attempt: AuthAttempt = {}
+    const found = this.#hosting?.find(request, false, attempt)
+    if (found === undefined) return false
+    const arrival = this.#arrive(socket)
+    if (arrival === undefined) return true
+    const connection = { ...arrival.connection, attempt }
+    const hosted = this.#gate(connection.address, () => found)
+    if (!hosted.ok) this.#turnAway(socket, hosted.code, connection)
+    else void this.#hosting?.request(hosted.value, { ...arrival, connection }, plain)
+    return true
+  }
+
+  /** Someone answers this socket from here on. Cuts a peer without an address. */
+  #arrive(socket: Socket): Arrival | undefined {
+    const { clock, publicHost: host = localHostOf(socket) } = this.#options
+    const connection = connectionOf(socket, clock)
+    this.#pending.answer(socket)
+    if (connection.address !== '' && host !== undefined) return { connection, host }
+    // Nothing could be attributed, and the gateway would treat us as its owner.
+    socket.destroy()
+    return undefined
   }
 
   async #lead(worker: Worker, connection: Connection): Promise<void> {
     const { attempts } = this.#options
     const { socket, address } = worker
-    this.#pending.onEnd(socket, (why) => worker.abort(this.#codeOf(why, { worker, connection })))
+    // Once a worker has shown its credential the time is ours, unless we wait for the worker.
+    const isOurs = () => connection.attempt.hasCredential === true && !worker.isReading
+    this.#pending.onEnd(socket, (why) => worker.abort(this.#codeOf(why, isOurs())))
     const handshake = this.#options.dialect(worker)
     const verdict = await admit({
       worker,
@@ -194,22 +242,17 @@ export class WorkerPort {
     worker.refuse(verdict.code, handshake.refusalMessage(verdict.code))
   }
 
-  /** Once a worker has shown its credential the time is ours, unless we wait for the worker. */
-  #codeOf(
-    why: PendingEnd,
-    admission?: { readonly worker: Worker; readonly connection: Connection },
-  ): Code {
+  /** `isOurs`: whether the socket waits for us, not for its worker. */
+  #codeOf(why: PendingEnd, isOurs = false): Code {
     if (this.#isDraining) return 'draining'
     if (why === 'displaced') return 'too_many_pending'
-    const isOurs =
-      admission?.connection.attempt.hasCredential === true && !admission.worker.isReading
     return isOurs ? 'admission_timeout' : 'handshake_timeout'
   }
 
   /** Checks a request without looking at its credential. */
-  #gate(request: IncomingMessage, address: string): Verdict<UpgradeRequest> {
+  #gate<T>(address: string, check: () => Verdict<T>): Verdict<T> {
     const objection = this.#findPortObjection(address)
-    return objection === undefined ? validateUpgrade(request) : { ok: false, code: objection }
+    return objection === undefined ? check() : { ok: false, code: objection }
   }
 
   /** Why no request from this address is accepted now. */
@@ -220,57 +263,16 @@ export class WorkerPort {
     return attempts.mayStart(address) ? undefined : 'rate_limited'
   }
 
-  #createWorker(accepted: AcceptedUpgrade): Worker {
-    const { clock, random, limits } = this.#options
-    return new Worker({
-      ...accepted,
-      clock,
-      random,
-      preAuthFrameBytesMax: limits.preAuthFrameBytes,
-    })
-  }
-
   /** Synchronous from the last check of the line to the first relayed byte. */
   #release(worker: Worker, handshake: Handshake, admitted: Admitted, connection: Connection): void {
-    const { attempts, clock, limits, random, recorder, streamIdPrefix } = this.#options
     const { admission, identity, grant, gateway } = admitted
     const { socket } = worker
-    const openedAt = clock.monotonic()
-    const session = {
-      streamId: `${streamIdPrefix}-${admission.number}`,
-      address: connection.address,
-      identity,
-      role: grant.role,
-      durationMs: openedAt - connection.arrivedAt,
-    }
     this.#pending.settle(socket)
     const workerHead = worker.release()
-    socket.setNoDelay(true)
-    socket.setKeepAlive(true, KEEP_ALIVE_MS)
     handshake.release(gateway)
-    const stream = splice({
-      worker: socket,
-      workerHead,
-      gateway: gateway.socket,
-      // A TLS socket needs an event-loop turn for every write: it would hold the reader's memory.
-      gatewayReader: this.#options.tls === undefined ? gateway.reader : undefined,
-      gatewayHead: gateway.head,
-      messageBytesMax: limits.messageBytes,
-      emptyFragmentsMax: limits.emptyFragments,
-      gatewayGoneDelayMs: () => random() * GATEWAY_GONE_SPREAD_MS,
-      clock,
-      onClose: ({ code, counts }) => {
-        admission.finish()
-        if (admission.revokedAt !== undefined) {
-          recorder.revoked(clock.monotonic() - admission.revokedAt)
-        }
-        const durationMs = clock.monotonic() - openedAt
-        attempts.ended(code, durationMs, admission.claims)
-        recorder.closed({ ...session, code, counts, durationMs })
-      },
-    })
-    admission.attach(stream)
-    recorder.admitted(session)
+    const { role } = grant
+    const entry = { admission, identity, role, connection }
+    openStream({ ...entry, socket, workerHead, gateway }, this.#streams)
   }
 
   #turnAway(socket: Socket, code: Code, connection: Connection): void {

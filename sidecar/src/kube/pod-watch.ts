@@ -129,6 +129,13 @@ export class PodWatch {
     return this.#addresses.has(address)
   }
 
+  /** The watched pods that have this address and have not ended. */
+  listAt(address: string): readonly WatchedPod[] {
+    // Strangers must not cost a walk over all pods.
+    if (!this.hasAddress(address)) return []
+    return [...this.#pods.values()].filter((pod) => pod.ips.includes(address) && !hasEnded(pod))
+  }
+
   findAccount(namespace: string, name: string): WatchedAccount | undefined {
     return this.#accounts.get(`${namespace}/${name}`)
   }
@@ -305,6 +312,8 @@ const isRebound = (before: WatchedPod, after: WatchedPod): boolean =>
   before.isHostNetwork !== after.isHostNetwork ||
   before.ips.some((ip) => !after.ips.includes(ip))
 
+/** Whether no container of the pod runs any more: another pod can have its address. */
+const hasEnded = ({ phase }: WatchedPod): boolean => phase === 'Succeeded' || phase === 'Failed'
+
 /** Whether the pod is terminating or has ended. */
-const isEnding = ({ phase, terminationSeconds }: WatchedPod): boolean =>
-  terminationSeconds !== undefined || phase === 'Succeeded' || phase === 'Failed'
+const isEnding = (pod: WatchedPod): boolean => pod.terminationSeconds !== undefined || hasEnded(pod)

@@ -20,6 +20,8 @@ export type AuditGroup = {
   readonly code: string
   readonly address: string
   readonly podUid: string | undefined
+  /** The route of session hosting that was asked for. */
+  readonly route?: string | undefined
 }
 
 /** The most groups of refusals a second, by code, address and pod. */
@@ -54,9 +56,9 @@ export class Audit {
    * Counts a refusal. Refusals of one group within a second become one line with their `count`, so
    * that a flood cannot fill the disk. The first refusal provides the line.
    */
-  aggregate({ code, address, podUid }: AuditGroup, line: AuditLine): void {
+  aggregate({ code, address, podUid, route }: AuditGroup, line: AuditLine): void {
     if (!this.#options.isEnabled()) return
-    const own = `${code} ${addressGroup(address)} ${podUid ?? ''}`
+    const own = `${code} ${addressGroup(address)} ${podUid ?? ''} ${route ?? ''}`
     // Beyond the bound a line covers many addresses, and names none.
     const isFull = !this.#groups.has(own) && this.#groups.size >= GROUPS_MAX
     const key = isFull ? code : own

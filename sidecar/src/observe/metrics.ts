@@ -77,6 +77,11 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
     sessionsActive: gauge('sessions_active', 'Open streams of admitted workers, by namespace.', [
       'namespace',
     ]),
+    hostedStreamsActive: gauge(
+      'hosted_streams_active',
+      'Open streams and transfers of hosted sessions, besides the streams of their workers.',
+      [],
+    ),
     streamCloses: counter(
       'stream_closes_total',
       'Ended streams, by code; completed if a peer closed the stream.',

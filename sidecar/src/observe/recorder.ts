@@ -18,6 +18,8 @@ export type AuthAttempt = {
   isSigned?: true
   identity?: Identity
   role?: string
+  /** The route of session hosting that was asked for. */
+  route?: string
   fault?: Fault
 }
 
@@ -33,6 +35,8 @@ type Admitted = {
   readonly address: string
   readonly identity: Identity
   readonly role: string
+  /** The route of session hosting; `undefined` for a worker's own stream. */
+  readonly route?: string | undefined
   readonly durationMs: number
 }
 
@@ -79,29 +83,33 @@ export function createRecorder(options: RecorderOptions): Recorder {
       if (attempt.fault !== undefined && faultLogs.take(code)) {
         log.warn({ code, address, err: attempt.fault }, 'admission fault')
       }
-      const line = { event: 'k8s-auth-failed', code, ...sourceOf(address) } as const
+      const { route } = attempt
+      const line = { event: 'k8s-auth-failed', code, ...sourceOf(address), route } as const
       const { isSigned, claimed } = attempt
       const podUid = isSigned === true ? claimed?.podUid : undefined
       const who = podUid === undefined ? claimedOf(attempt) : subjectOf(attempt)
-      audit.aggregate({ code, address, podUid }, { ...line, ...who })
+      audit.aggregate({ code, address, podUid, route }, { ...line, ...who })
     },
 
-    admitted({ streamId, address, identity, role, durationMs }) {
+    admitted({ streamId, address, identity, role, route, durationMs }) {
       metrics.authAttempts.inc({ result: 'success' })
       metrics.admissionSeconds.observe({ result: 'success' }, durationMs / 1000)
-      metrics.sessionsActive.inc({ namespace: identity.namespace })
+      if (route === undefined) metrics.sessionsActive.inc({ namespace: identity.namespace })
+      else metrics.hostedStreamsActive.inc()
       audit.write({
         event: 'k8s-auth-success',
         ...subjectOf({ identity, role }),
         ...sourceOf(address),
+        route,
         streamId,
       })
     },
 
     revoked: (latencyMs) => metrics.revocationSeconds.observe(latencyMs / 1000),
 
-    closed({ streamId, address, identity, role, code, counts, durationMs }) {
-      metrics.sessionsActive.dec({ namespace: identity.namespace })
+    closed({ streamId, address, identity, role, route, code, counts, durationMs }) {
+      if (route === undefined) metrics.sessionsActive.dec({ namespace: identity.namespace })
+      else metrics.hostedStreamsActive.dec()
       metrics.streamCloses.inc({ code })
       options.totals.add(counts)
       metrics.streamSeconds.observe(durationMs / 1000)
@@ -109,6 +117,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
         event: 'k8s-session-closed',
         ...subjectOf({ identity, role }),
         ...sourceOf(address),
+        route,
         code,
         streamId,
         durationSeconds: durationMs / 1000,

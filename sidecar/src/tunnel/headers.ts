@@ -1,11 +1,11 @@
-/** Builds the upgrade request to the gateway: from an allow-list, never by copying headers. */
+/** Builds the requests to the gateway: from an allow-list, never by copying headers. */
 
 import { isBearerSubprotocol } from '../websocket/bearer-subprotocol.ts'
 import { userNameOf, type Identity } from '../identity.ts'
 import { normalizeAddress } from '../lib/address.ts'
 
 /** Only this module can set it, so no dial can happen without the headers built here. */
-const built = Symbol('built by buildUpstreamRequest')
+const built = Symbol('built by tunnel/headers.ts')
 
 /**
  * A gateway treats a request without `X-Forwarded-For` as its local owner. This type proves that
@@ -19,13 +19,45 @@ export type UpstreamRequest = {
   readonly key: string
 }
 
-export type UpstreamRequestOptions = {
+/** The same proof for a request that Node's client sends. */
+export type UpstreamTransfer = {
+  readonly [built]: true
+  readonly method: string
+  readonly target: string
+  /** Names and values in turn. */
+  readonly headers: readonly string[]
+}
+
+/** What the gateway is told about where a request came from. */
+type ForwardedOptions = {
   readonly gatewayUrl: URL
   /** The peer address of the worker's socket, never one from a header. */
   readonly workerAddress: string
   readonly workerProto: 'http' | 'https'
   /** Our host name for workers, as `host` or `host:port`, never from a header. */
   readonly forwardedHost: string
+}
+
+export type HostedUpgradeOptions = ForwardedOptions & {
+  /** The path of a session-hosting route. */
+  readonly target: string
+  /** The gateway's own credential, checked for its grammar. */
+  readonly authorization: string | undefined
+  /** 16 random bytes in base64 (RFC 6455 §4.1). */
+  readonly key: string
+}
+
+export type TransferOptions = ForwardedOptions & {
+  readonly method: string
+  readonly target: string
+  readonly authorization: string | undefined
+  readonly contentType: string | undefined
+  /** In bytes; `undefined` without a body. */
+  readonly contentLength: number | undefined
+  readonly acceptEncoding: string | undefined
+}
+
+export type UpstreamRequestOptions = ForwardedOptions & {
   /** At most 256 printable characters; otherwise omitted. */
   readonly userAgent?: string | undefined
   /** W3C Trace Context, version 00; otherwise omitted. */
@@ -63,7 +95,48 @@ export function buildUpstreamRequest(options: UpstreamRequestOptions): UpstreamR
 
 type Field = readonly [name: string, value: string | undefined]
 
-const upgradeFields = ({ gatewayUrl, key }: UpstreamRequestOptions): readonly Field[] => [
+/** An upgrade of session hosting: the gateway has given the worker a credential, so no identity. */
+export function buildHostedUpgrade(options: HostedUpgradeOptions): UpstreamRequest {
+  const { key, target, authorization } = options
+  if (!KEY.test(key)) throw new Error('the Sec-WebSocket-Key is not 16 bytes in base64')
+  const fields: readonly Field[] = [
+    ...upgradeFields(options),
+    ['Authorization', authorization],
+    ...forwardedFields(options),
+    NO_SCOPES,
+  ]
+  return { [built]: true, text: `GET ${target} HTTP/1.1\r\n${linesOf(fields)}\r\n`, key }
+}
+
+/**
+ * A request of session hosting. It asks to keep the connection: a gateway that refuses a body
+ * early then still reads it, where it would otherwise reset the connection and lose its answer.
+ */
+export function buildTransferRequest(options: TransferOptions): UpstreamTransfer {
+  const { gatewayUrl, method, target, contentLength } = options
+  const fields: readonly Field[] = [
+    ['Host', gatewayUrl.host],
+    ['Connection', 'keep-alive'],
+    ['Authorization', options.authorization],
+    ['Content-Type', options.contentType],
+    ['Content-Length', contentLength === undefined ? undefined : String(contentLength)],
+    ['Accept-Encoding', options.acceptEncoding],
+    ...forwardedFields(options),
+    NO_SCOPES,
+  ]
+  // Throws for what cannot be sent.
+  linesOf(fields)
+  const headers = fields.flatMap(([name, value]) => (value === undefined ? [] : [name, value]))
+  return { [built]: true, method, target, headers }
+}
+
+/** Always present and always empty: to the gateway an absent one means every scope. */
+const NO_SCOPES: Field = ['X-OpenClaw-Scopes', '']
+
+const upgradeFields = ({
+  gatewayUrl,
+  key,
+}: Pick<UpstreamRequestOptions, 'gatewayUrl' | 'key'>): readonly Field[] => [
   ['Host', gatewayUrl.host],
   ['Connection', 'Upgrade'],
   ['Upgrade', 'websocket'],
@@ -81,13 +154,10 @@ function clientFields(options: UpstreamRequestOptions): readonly Field[] {
 }
 
 function identityFields(options: UpstreamRequestOptions): readonly Field[] {
-  const { identity, role, assertion, workerAddress, workerProto, forwardedHost } = options
+  const { identity, role, assertion } = options
   const { namespace, serviceAccount } = identity
-  if (!HOST.test(forwardedHost)) throw new Error('the X-Forwarded-Host is not a host and port')
   return [
-    ['X-Forwarded-For', canonicalAddress(workerAddress)],
-    ['X-Forwarded-Host', forwardedHost],
-    ['X-Forwarded-Proto', workerProto],
+    ...forwardedFields(options),
     ['X-Forwarded-User', userNameOf({ namespace, serviceAccount })],
     ['X-OpenClaw-K8s-Namespace', namespace],
     ['X-OpenClaw-K8s-Service-Account', serviceAccount],
@@ -96,9 +166,18 @@ function identityFields(options: UpstreamRequestOptions): readonly Field[] {
     ['X-OpenClaw-K8s-Node-Name', identity.nodeName],
     ['X-OpenClaw-K8s-Role', role],
     ['X-OpenClaw-K8s-Credential-Id', identity.credentialId],
-    // Always present and always empty: to the gateway an absent one means every scope.
-    ['X-OpenClaw-Scopes', ''],
+    NO_SCOPES,
     ['X-OpenClaw-K8s-Assertion', assertion],
+  ]
+}
+
+function forwardedFields(options: ForwardedOptions): readonly Field[] {
+  const { workerAddress, workerProto, forwardedHost } = options
+  if (!HOST.test(forwardedHost)) throw new Error('the X-Forwarded-Host is not a host and port')
+  return [
+    ['X-Forwarded-For', canonicalAddress(workerAddress)],
+    ['X-Forwarded-Host', forwardedHost],
+    ['X-Forwarded-Proto', workerProto],
   ]
 }
 

@@ -1,7 +1,7 @@
 /** What the commands share: their context, exit codes, and the flags that name a configuration. */
 
 import { parseArgs } from 'node:util'
-import { ConfigError } from '../config/problems.ts'
+import { ConfigError } from '../config/config-error.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { LoadOptions } from '../config/load.ts'

@@ -2,7 +2,7 @@
 
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import type { Problem } from './problems.ts'
+import type { Problem } from './config-error.ts'
 import type { Config } from './schema.ts'
 
 /** Reads a whole file as UTF-8, or throws. */

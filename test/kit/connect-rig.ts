@@ -1,0 +1,155 @@
+/** `connect` in this process, between a test's sockets and a server that stands for the gateway's sidecar. */
+
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import {
+  createServer as createPlainServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+} from 'node:http'
+import { createServer as createTlsServer, type ServerOptions } from 'node:https'
+import { connect as connectTcp, type AddressInfo, type Socket } from 'node:net'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { readFileBounded } from '@openclaw-k8s/auth-sidecar/config/files.ts'
+import { ConnectPort, type ConnectPortOptions } from '@openclaw-k8s/auth-sidecar/connect/connect-port.ts'
+import { DEFAULT_CREDENTIAL_HEADER } from '@openclaw-k8s/auth-sidecar/config/credential-header.ts'
+import type { TargetOptions } from '@openclaw-k8s/auth-sidecar/connect/target.ts'
+import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
+import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { acceptKeyOf } from '@openclaw-k8s/auth-sidecar/websocket/accept-key.ts'
+import { rawUpgrade, upgradeLines } from './raw-upgrade.ts'
+
+export type Scope = { teardown: (stop: () => unknown) => unknown; testdir: () => string }
+type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void
+
+export type ConnectRigOptions = Partial<Pick<ConnectPortOptions, 'sessionHosting' | 'role'>> & {
+  readonly clock?: Clock
+  /** What the sidecar does with an upgrade; unless said otherwise it echoes bytes. */
+  readonly onUpgrade?: OnUpgrade
+  readonly onRequest?: RequestListener
+  /** TLS of the sidecar. */
+  readonly tls?: ServerOptions
+  readonly target?: Partial<TargetOptions>
+  /** Where `connect` listens; unless said otherwise a free port. */
+  readonly unixPath?: string
+}
+
+type LogRecord = Readonly<Record<string, unknown>> & { readonly msg: string }
+
+export const TOKEN = 'the.current.token'
+
+/** The head of a sidecar's 101 to this request. */
+export const openingTo = (request: IncomingMessage, extra: readonly string[] = []): string =>
+  [
+    'HTTP/1.1 101 Switching Protocols',
+    'Upgrade: websocket',
+    'Connection: Upgrade',
+    `Sec-WebSocket-Accept: ${acceptKeyOf(request.headers['sec-websocket-key'] ?? '')}`,
+    ...extra,
+    '\r\n',
+  ].join('\r\n')
+
+const echo: OnUpgrade = (request, socket, head) => {
+  socket.write(openingTo(request))
+  socket.write(head)
+  socket.pipe(socket)
+}
+
+export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {}) => {
+  const { clock = systemClock, sessionHosting = false } = options
+  const directory = t.testdir()
+  const tokenFile = join(directory, 'token')
+  writeFileSync(tokenFile, `${TOKEN}\n`)
+
+  const requests: IncomingMessage[] = []
+  const sockets = new Set<Socket>()
+  const onRequest: RequestListener = (request, response) => {
+    requests.push(request)
+    if (options.onRequest !== undefined) return options.onRequest(request, response)
+    response.writeHead(404, { 'Content-Length': '0' }).end()
+  }
+  const upstream: Server =
+    options.tls === undefined
+      ? createPlainServer(onRequest)
+      : createTlsServer(options.tls, onRequest)
+  upstream.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {}).once('close', () => sockets.delete(socket))
+  })
+  upstream.on('upgrade', (request, socket, head) => {
+    requests.push(request)
+    socket.on('error', () => {})
+    ;(options.onUpgrade ?? echo)(request, socket, head)
+  })
+  await once(upstream.listen(0, '127.0.0.1'), 'listening')
+  const upstreamPort = (upstream.address() as AddressInfo).port
+
+  const lines: LogRecord[] = []
+  const scheme = options.tls === undefined ? 'ws' : 'wss'
+  const port = new ConnectPort({
+    listen:
+      options.unixPath === undefined
+        ? { kind: 'tcp', host: '127.0.0.1', port: 0 }
+        : { kind: 'unix', path: options.unixPath },
+    sessionHosting,
+    role: options.role,
+    clock,
+    log: createLog('trace', { write: (line) => void lines.push(JSON.parse(line) as LogRecord) }),
+    target: {
+      url: new URL(`${scheme}://127.0.0.1:${upstreamPort}`),
+      tokenFile,
+      credentialHeader: DEFAULT_CREDENTIAL_HEADER,
+      serverName: undefined,
+      caFile: undefined,
+      certFile: undefined,
+      keyFile: undefined,
+      readFile: readFileBounded,
+      clock,
+      ...options.target,
+    },
+  })
+  const address = await port.listen()
+  const local = Number(address.split(':').at(-1))
+
+  const stopUpstream = async () => {
+    const closed = once(upstream, 'close')
+    upstream.close()
+    for (const socket of sockets) socket.destroy()
+    await closed
+  }
+  t.teardown(async () => {
+    await port.close()
+    if (upstream.listening) await stopUpstream()
+  })
+
+  return {
+    directory,
+    tokenFile,
+    writeToken: (token: string) => writeFileSync(tokenFile, token),
+    port: local,
+    url: `ws://127.0.0.1:${local}`,
+    address,
+    connect: port,
+    upstream,
+    upstreamPort,
+    stopUpstream,
+    /** Every request that reached the sidecar. */
+    requests: requests as readonly IncomingMessage[],
+    /** The connections of `connect` to the sidecar that are open. */
+    upstreamSockets: sockets as ReadonlySet<Socket>,
+    lines: lines as readonly LogRecord[],
+    upgrade: (extra: readonly string[] = [], path = '/') =>
+      rawUpgrade({ port: local, lines: upgradeLines(path, extra) }),
+    /** A bare connection that has sent nothing yet. */
+    dial: async (): Promise<Socket> => {
+      const socket = connectTcp({ port: local, host: '127.0.0.1', allowHalfOpen: true })
+      socket.on('error', () => {})
+      await once(socket, 'connect')
+      return socket
+    },
+  }
+}
+
+export type ConnectRig = Awaited<ReturnType<typeof startConnectRig>>

@@ -85,6 +85,13 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
   })
   await once(upstream.listen(0, '127.0.0.1'), 'listening')
   const upstreamPort = (upstream.address() as AddressInfo).port
+  const stopUpstream = async () => {
+    const closed = once(upstream, 'close')
+    upstream.close()
+    for (const socket of sockets) socket.destroy()
+    await closed
+  }
+  t.teardown(() => (upstream.listening ? stopUpstream() : undefined))
 
   const lines: LogRecord[] = []
   const scheme = options.tls === undefined ? 'ws' : 'wss'
@@ -111,18 +118,8 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
     },
   })
   const address = await port.listen()
+  t.teardown(() => port.close())
   const local = Number(address.split(':').at(-1))
-
-  const stopUpstream = async () => {
-    const closed = once(upstream, 'close')
-    upstream.close()
-    for (const socket of sockets) socket.destroy()
-    await closed
-  }
-  t.teardown(async () => {
-    await port.close()
-    if (upstream.listening) await stopUpstream()
-  })
 
   return {
     directory,
@@ -144,7 +141,7 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
       rawUpgrade({ port: local, lines: upgradeLines(path, extra) }),
     /** A bare connection that has sent nothing yet. */
     dial: async (): Promise<Socket> => {
-      const socket = connectTcp({ port: local, host: '127.0.0.1', allowHalfOpen: true })
+      const socket = connectTcp({ port: local, host: '127.0.0.1' })
       socket.on('error', () => {})
       await once(socket, 'connect')
       return socket

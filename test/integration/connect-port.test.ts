@@ -227,7 +227,15 @@ test('the token is read for each connection, so a new one has the rotated token'
 test('without a usable token the worker is told, the sidecar is not asked, and the log has one line', async (t) => {
   const clock = new FakeClock()
   const rig = await startConnectRig(t, { clock })
-  const bad = ['', '  \n', 'two tokens', 'a\r\nX-Injected: yes', 'a'.repeat(8193), 'ü', '='.repeat(3)]
+  const bad = [
+    '',
+    '  \n',
+    'two tokens',
+    'a\r\nX-Injected: yes',
+    'a'.repeat(8193),
+    'ü',
+    '='.repeat(3),
+  ]
   for (const text of [...bad, 'a'.repeat(17_000)]) {
     rig.writeToken(text)
     const { status, body, headers } = await rig.upgrade()
@@ -237,7 +245,11 @@ test('without a usable token the worker is told, the sidecar is not asked, and t
   }
   t.equal(rig.requests.length, 0)
   t.equal(rig.lines.length, 1)
-  t.match(rig.lines[0], { level: 'error', code: 'token_unavailable', msg: 'workers cannot connect' })
+  t.match(rig.lines[0], {
+    level: 'error',
+    code: 'token_unavailable',
+    msg: 'workers cannot connect',
+  })
   t.notMatch(JSON.stringify(rig.lines), /Injected/)
   rig.writeToken(TOKEN)
   const { socket } = await rig.upgrade()

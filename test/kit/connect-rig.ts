@@ -1,7 +1,7 @@
 /** `connect` in this process, between a test's sockets and a server that stands for the gateway's sidecar. */
 
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import {
   createServer as createPlainServer,
   type IncomingMessage,
@@ -10,10 +10,14 @@ import {
 } from 'node:http'
 import { createServer as createTlsServer, type ServerOptions } from 'node:https'
 import { connect as connectTcp, type AddressInfo, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { readFileBounded } from '@openclaw-k8s/auth-sidecar/config/files.ts'
-import { ConnectPort, type ConnectPortOptions } from '@openclaw-k8s/auth-sidecar/connect/connect-port.ts'
+import {
+  ConnectPort,
+  type ConnectPortOptions,
+} from '@openclaw-k8s/auth-sidecar/connect/connect-port.ts'
 import { DEFAULT_CREDENTIAL_HEADER } from '@openclaw-k8s/auth-sidecar/config/credential-header.ts'
 import type { TargetOptions } from '@openclaw-k8s/auth-sidecar/connect/target.ts'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
@@ -21,7 +25,7 @@ import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { acceptKeyOf } from '@openclaw-k8s/auth-sidecar/websocket/accept-key.ts'
 import { rawUpgrade, upgradeLines } from './raw-upgrade.ts'
 
-export type Scope = { teardown: (stop: () => unknown) => unknown; testdir: () => string }
+export type Scope = { teardown: (stop: () => unknown) => unknown }
 type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void
 
 export type ConnectRigOptions = Partial<Pick<ConnectPortOptions, 'sessionHosting' | 'role'>> & {
@@ -59,7 +63,8 @@ const echo: OnUpgrade = (request, socket, head) => {
 
 export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {}) => {
   const { clock = systemClock, sessionHosting = false } = options
-  const directory = t.testdir()
+  const directory = mkdtempSync(join(tmpdir(), 'connect-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
   const tokenFile = join(directory, 'token')
   writeFileSync(tokenFile, `${TOKEN}\n`)
 
@@ -139,6 +144,16 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
     lines: lines as readonly LogRecord[],
     upgrade: (extra: readonly string[] = [], path = '/') =>
       rawUpgrade({ port: local, lines: upgradeLines(path, extra) }),
+    /** An open stream whose ends come one by one, as on the wire. */
+    open: async (): Promise<Socket> => {
+      const target = { port: local, host: '127.0.0.1', allowHalfOpen: true }
+      const socket = connectTcp(target).on('error', () => {})
+      socket.write(`${upgradeLines().join('\r\n')}\r\n\r\n`)
+      await once(socket, 'readable')
+      const head = String(socket.read())
+      if (!/^HTTP\/1\.1 101 .*\r\n\r\n$/s.test(head)) throw new Error(head)
+      return socket
+    },
     /** A bare connection that has sent nothing yet. */
     dial: async (): Promise<Socket> => {
       const socket = connectTcp({ port: local, host: '127.0.0.1' })

@@ -1,7 +1,7 @@
 /** Leads a worker's upgrade to the gateway's sidecar, and joins the two sockets. */
 
 import type { IncomingMessage } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
 import { EarlyBytes } from '../edge/early-bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
@@ -22,14 +22,14 @@ export type StreamOptions = {
 
 export type Upgrade = {
   readonly request: IncomingMessage
-  readonly socket: Duplex
+  readonly socket: Socket
   /** What the worker sent behind its request. */
   readonly head: Buffer
   readonly accepted: StreamRequest
 }
 
 type Opened = {
-  readonly socket: Duplex
+  readonly socket: Socket
   readonly head: Buffer
   readonly subprotocol: string | undefined
 }
@@ -141,7 +141,7 @@ const openingOf = (key: string, subprotocol: string | undefined): string =>
 
 function judgeOpening(
   response: IncomingMessage,
-  { socket, head }: { readonly socket: Duplex; readonly head: Buffer },
+  { socket, head }: { readonly socket: Socket; readonly head: Buffer },
   { upgrade }: StreamRequest,
 ): Opened | Unavailable {
   const lines = [`HTTP/1.1 ${response.statusCode}`]

@@ -42,6 +42,7 @@ const TOKEN_FILE_BYTES_MAX = 16 * 1024
 const TLS_FILE_BYTES_MAX = 256 * 1024
 /** A peer that has vanished is noticed on a silent stream, too. */
 const KEEP_ALIVE_MS = 30_000
+const PEM = '-----BEGIN '
 const TOKEN = /^[A-Za-z0-9._~+/-]{1,8192}={0,2}$/
 
 export type SidecarCall = {
@@ -131,11 +132,15 @@ function secure({ url, serverName, readFile, ...files }: TargetOptions): TlsSett
 }
 
 function readNamed(file: string, readFile: ReadFile): string {
+  let text: string
   try {
-    return readFile(file, TLS_FILE_BYTES_MAX)
+    text = readFile(file, TLS_FILE_BYTES_MAX)
   } catch (error) {
     throw new Unavailable('certificates_unavailable', `${file}: ${readProblem(error)}`)
   }
+  // Node takes text without PEM for no certificate, or no key, and goes on without.
+  if (text.includes(PEM)) return text
+  throw new Unavailable('certificates_unavailable', `${file}: This is not a PEM file.`)
 }
 
 type Bounds = { readonly answerMsMax: number; readonly isOpen: () => boolean }

@@ -79,8 +79,6 @@ async function pass(
     await pipeline(answer, response)
   } catch (error) {
     call.request.destroy()
-    request.unpipe()
-    request.resume()
     await received
     throw error
   }
@@ -106,10 +104,17 @@ async function answerOf(
   request: IncomingMessage,
 ): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+  /** Reads the rest of the body, for nobody. */
+  const readOn = () => void request.unpipe(upstream).resume()
   upstream.on('error', (error) => reject(explain(asError(error))))
-  upstream.once('close', () => reject(explain(new Error('the connection was closed'))))
+  upstream.once('close', () => {
+    readOn()
+    reject(explain(new Error('the connection was closed without an answer')))
+  })
   upstream.once('response', (answer) => {
     answer.on('error', ignoreError)
+    // Whoever answers early needs no more of the body.
+    readOn()
     const objection = findObjection(answer)
     if (objection === undefined) resolve(answer)
     else reject(new Unavailable('sidecar_answer_invalid', objection))
@@ -119,7 +124,7 @@ async function answerOf(
     socket.on('error', ignoreError).destroy()
     reject(new Unavailable('sidecar_answer_invalid', 'a request was answered 101'))
   })
-  // `pipe`, not `pipeline`: when the other side breaks, the rest is read all the same.
+  // Not `pipeline`, which would destroy the request when the other side breaks.
   request.pipe(upstream)
   return promise
 }

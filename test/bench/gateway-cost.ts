@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { GATEWAY_SECRET, startGateway } from '../openclaw/gateway.ts'
 import { connectLightNode, createDevice } from '../kit/light-node.ts'
-import { isInstalled } from '../openclaw/product.ts'
+import { isInstalled, PINNED } from '../openclaw/product.ts'
 
 const HANDSHAKES = 100
 const CALLS = 400
@@ -100,5 +100,5 @@ const measure = async (): Promise<void> => {
   await rm(home, { recursive: true })
 }
 
-if (isInstalled()) await measure()
+if (isInstalled(PINNED)) await measure()
 else process.stdout.write('The product is not installed: run npm run test:openclaw once.\n')

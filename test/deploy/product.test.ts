@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test'
 import { waitForProcess } from '../kit/wait.ts'
 import { podAddress } from '../openclaw/namespace.ts'
 import { connectOperator, type Operator } from '../openclaw/operator.ts'
-import { PRODUCT } from '../openclaw/product.ts'
+import { PINNED } from '../openclaw/product.ts'
 import { runProcess, type Running } from '../openclaw/processes.ts'
 import { isMatch } from './label-selector.ts'
 import { adoptPod, type Image, type PodProcesses } from './kubelet.ts'
@@ -24,7 +24,7 @@ const GATEWAY_URL = 'ws://127.0.0.1:18789'
 
 /** The image of OpenClaw, as far as it counts here. */
 const OPENCLAW: Image = {
-  words: { node: process.execPath, '/app/openclaw.mjs': PRODUCT },
+  words: { node: process.execPath, '/app/openclaw.mjs': PINNED.entry },
   entrypoint: [],
 }
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { waitForProcess } from '../kit/wait.ts'
-import { test } from './bounded-test.ts'
+import { test, testUnless } from './bounded-test.ts'
 import type { ListedNode } from './operator.ts'
 import { RESTRICTED, type ProductRig } from './product-rig.ts'
 
@@ -103,5 +103,12 @@ export const testAdmission = (rig: ProductRig): void => {
       const node = await rig.connectLightNode(rig.createPod(`worker-${version}`), { version })
       node.end()
     }
+  })
+  testUnless(rig.lacks.protocol3, 'a node of protocol 3 is usable', async () => {
+    const pod = rig.createPod('worker-protocol-3')
+    const offer = { minProtocol: 3, maxProtocol: 3 }
+    const node = await rig.connectLightNode(pod, { offer })
+    assert.ok(await rig.usable(pod.name))
+    node.end()
   })
 }

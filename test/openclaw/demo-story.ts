@@ -4,6 +4,7 @@ import { waitForProcess } from '../kit/wait.ts'
 import { raisePods } from './namespace.ts'
 import type { ListedNode } from './operator.ts'
 import { startProductRig, type ProductRig, type RigPod } from './product-rig.ts'
+import { PINNED_RUN } from './suite-plan.ts'
 
 const FIRST = ['openclaw-worker-0', 'openclaw-worker-1']
 const MORE = ['openclaw-worker-2', 'openclaw-worker-3']
@@ -77,7 +78,7 @@ const tell = async (rig: ProductRig): Promise<void> => {
 const isOnce = process.argv.includes('--once')
 raisePods()
 say('A cluster API, a real OpenClaw gateway and the sidecar come up …')
-const rig = await startProductRig('token')
+const rig = await startProductRig(PINNED_RUN)
 await tell(rig)
 if (!isOnce) {
   say('\nEverything stays up until Ctrl-C.')

@@ -1,12 +1,55 @@
 /** What every connection of the whole suite looked like to the gateway. */
 
 import assert from 'node:assert/strict'
-import { test } from './bounded-test.ts'
+import { test, testUnless } from './bounded-test.ts'
 import { GATEWAY_SECRET } from './gateway.ts'
-import { framesBeforeHello, headerValues, roleOf } from './relay.ts'
+import {
+  framesBeforeHello,
+  hasBootstrapToken,
+  headerValues,
+  isAskedToPair,
+  isLetIn,
+  roleOf,
+} from './relay.ts'
 import type { ProductRig } from './product-rig.ts'
 
+const LASTING = 'worker-exec'
+
 export const testForwarding = (rig: ProductRig): void => {
+  /** Of a real node that enrolled in the first test and came back after every restart. */
+  const connectionsOfLasting = () => {
+    const address = rig.realNodes.find(({ name }) => name === LASTING)?.address ?? ''
+    return rig.relay.connections.filter((connection) =>
+      headerValues(connection, 'x-forwarded-for').includes(address),
+    )
+  }
+
+  const { bootstrapToken } = rig.lacks
+  testUnless(
+    bootstrapToken,
+    'new devices are enrolled with a bootstrap token, known ones come without',
+    () => {
+      const [first, ...later] = connectionsOfLasting().filter(isLetIn)
+      assert.ok(first !== undefined && hasBootstrapToken(first))
+      assert.ok(later.length > 0)
+      assert.ok(!later.some(hasBootstrapToken))
+    },
+  )
+
+  const whyNoApproval =
+    bootstrapToken === undefined ? 'the gateway mints bootstrap tokens' : undefined
+  testUnless(
+    whyNoApproval,
+    'new devices are enrolled by an approval of their request, known ones come without',
+    () => {
+      const [first, ...later] = connectionsOfLasting()
+      assert.ok(first !== undefined && isAskedToPair(first))
+      assert.ok(later.filter(isLetIn).length > 1)
+      assert.ok(!later.some(isAskedToPair))
+      assert.ok(![first, ...later].some(hasBootstrapToken))
+    },
+  )
+
   test('the gateway sees exactly one X-Forwarded-For on every worker connection, a pod address', () => {
     const workers = rig.relay.connections.filter((connection) => roleOf(connection) === 'node')
     assert.ok(workers.length > 0)

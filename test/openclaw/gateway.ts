@@ -3,12 +3,15 @@
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import { waitForProcess } from '../kit/wait.ts'
+import { readConfigSchema, type ConfigSchema } from './config-schema.ts'
 import { connectOperator } from './operator.ts'
-import { callProduct, productEnv, startProduct } from './product.ts'
+import { callProduct, PINNED, productEnv, startProduct, type Product } from './product.ts'
 
 export type GatewayMode = 'token' | 'trusted-proxy'
 
 export type GatewayOptions = {
+  /** Default: the pinned version. */
+  readonly product?: Product
   readonly mode: GatewayMode
   readonly port: number
   /** Holds its state over restarts. */
@@ -23,11 +26,18 @@ const READY_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 30_000
 
 export const startGateway = async (options: GatewayOptions) => {
-  const { mode, port, home } = options
+  const { product = PINNED, mode, port, home } = options
+  const schema = await readConfigSchema(product, home)
   const env = await productEnv(home)
-  await writeFile(`${home}/openclaw.json`, JSON.stringify(configOf(options)))
+  await writeFile(`${home}/openclaw.json`, JSON.stringify(configOf(options, schema)))
   const url = `ws://127.0.0.1:${port}`
-  const launch = () => startProduct('gateway', ['gateway', 'run', '--port', String(port)], env)
+  const launch = () =>
+    startProduct({
+      name: 'gateway',
+      product,
+      args: ['gateway', 'run', '--port', String(port)],
+      env,
+    })
   let running = launch()
 
   const ready = () =>
@@ -49,11 +59,13 @@ export const startGateway = async (options: GatewayOptions) => {
     url,
     port,
     mode,
+    product,
     env,
     tell: () => running.tell(),
     connectOperator: () => connectOperator(url, secret),
     /** `openclaw …` as the owner types it on the gateway's machine. */
-    cli: (...args: readonly string[]) => callProduct([...args, ...cliSecret], cliEnv),
+    cli: (...args: readonly string[]) =>
+      callProduct({ product, args: [...args, ...cliSecret], env: cliEnv }),
     stop: (signal: NodeJS.Signals = 'SIGTERM') => running.end(signal, STOP_LIMIT_MS),
     start: async (): Promise<void> => {
       running = launch()
@@ -62,21 +74,26 @@ export const startGateway = async (options: GatewayOptions) => {
   }
 }
 
-const configOf = ({ mode, port, users }: GatewayOptions) => ({
+const configOf = ({ mode, port, users }: GatewayOptions, schema: ConfigSchema) => ({
   gateway: {
     mode: 'local',
     bind: 'loopback',
     port,
     auth: mode === 'token' ? { mode, token: GATEWAY_SECRET } : trustedProxyAuth(users),
     trustedProxies: ['127.0.0.1', '::1'],
-    // In trusted-proxy mode `autoApproveLocal: false` would stop the owner's own CLI as well.
-    nodes: {
-      pairing: { sshVerify: false, ...(mode === 'token' ? { autoApproveLocal: false } : {}) },
-    },
+    ...pairingOf(mode, schema),
   },
   discovery: { mdns: { mode: 'off' } },
   update: { checkOnStart: false },
 })
+
+/** Optional hardening, where the version knows it: a gateway ends over a key that it does not know. */
+const pairingOf = (mode: GatewayMode, { knows }: ConfigSchema) => {
+  // In trusted-proxy mode `autoApproveLocal: false` would stop the owner's own CLI as well.
+  const wanted = { sshVerify: false, ...(mode === 'token' ? { autoApproveLocal: false } : {}) }
+  const known = Object.entries(wanted).filter(([key]) => knows(`gateway.nodes.pairing.${key}`))
+  return known.length === 0 ? {} : { nodes: { pairing: Object.fromEntries(known) } }
+}
 
 const trustedProxyAuth = (users: readonly string[]) => ({
   mode: 'trusted-proxy',

@@ -2,16 +2,23 @@
 
 import { run } from 'node:test'
 import { inspect } from 'node:util'
+import { absenceOf } from './bounded-test.ts'
+import type { TestResult } from './features.ts'
 import { raisePods } from './namespace.ts'
+import { readRun } from './suite-plan.ts'
 
 const FAILURE_SHOWN = 4000
 
-const [mode = 'token', only] = process.argv.slice(2)
-process.env['OPENCLAW_SUITE_MODE'] = mode
-raisePods()
+const [only] = process.argv.slice(2)
+const { mode, gateway, node } = readRun()
+raisePods([gateway.entry, node.entry])
 
 const totals = { passed: 0, failed: 0, skipped: 0 }
 const say = (text: string) => process.stdout.write(`${text}\n`)
+const report = (test: TestResult): void => {
+  if (test.outcome !== 'absent') totals[test.outcome] += 1
+  process.send?.({ test })
+}
 
 const events = run({
   files: [new URL('suite.test.ts', import.meta.url).pathname],
@@ -22,12 +29,12 @@ const events = run({
 for await (const { type, data } of events) {
   // The suite around the tests counts only when it fails by itself: the rig could not be built.
   if (type === 'test:pass' && data.details.type !== 'suite') {
-    const isSkipped = data.skip !== undefined && data.skip !== false
-    totals[isSkipped ? 'skipped' : 'passed'] += 1
-    say(`${isSkipped ? 'skip' : 'ok  '} ${mode}: ${titleOf(data)}`)
+    const result = resultOf(data)
+    report(result)
+    say(lineOf(result, titleOf(data)))
   }
   if (type === 'test:fail' && failureType(data.details.error) !== 'subtestsFailed') {
-    totals.failed += 1
+    report({ name: data.name, outcome: 'failed' })
     say(`FAIL ${mode}: ${titleOf(data)}`)
     const { error } = data.details
     say(textOf(error.cause ?? error).slice(0, FAILURE_SHOWN))
@@ -37,6 +44,17 @@ for await (const { type, data } of events) {
 await new Promise((resolve) => process.send?.(totals, resolve))
 // What a test left open must not keep the namespace: its end is the end of everything in it.
 process.exit(totals.failed === 0 ? 0 : 1)
+
+function resultOf({ name, skip }: { name: string; skip?: string | boolean }): TestResult {
+  const reason = absenceOf(skip)
+  if (reason !== undefined) return { name, outcome: 'absent', reason }
+  return { name, outcome: skip === undefined || skip === false ? 'passed' : 'skipped' }
+}
+
+function lineOf({ name, outcome, reason }: TestResult, title: string): string {
+  if (outcome === 'absent') return `     ${mode}: not in this version: ${name} (${reason})`
+  return `${outcome === 'skipped' ? 'skip' : 'ok  '} ${mode}: ${title}`
+}
 
 function titleOf(data: { name: string; details: { duration_ms: number } }): string {
   return `${data.name} (${(data.details.duration_ms / 1000).toFixed(1)} s)`

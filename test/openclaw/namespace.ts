@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 /** Addresses 10.244.1.1 to 10.244.1.N stand for pods. */
-const PODS_MAX = 250
+export const PODS_MAX = 250
 export const podAddress = (number: number): string => {
   if (number > PODS_MAX) throw new Error(`there are ${PODS_MAX} pod addresses only`)
   return `10.244.1.${number}`
@@ -85,16 +85,16 @@ export const runInside = (
 }
 
 /** The product writes to /tmp/openclaw whatever TMPDIR says: give it a /tmp that ends with it. */
-const hideTmp = (): void => {
-  const isCheckoutThere = import.meta.dirname.startsWith('/tmp/')
-  if (process.env[OWN_MOUNTS] !== 'yes' || isCheckoutThere) return
+const hideTmp = (needed: readonly string[]): void => {
+  const isNeeded = [import.meta.dirname, ...needed].some((path) => path.startsWith('/tmp/'))
+  if (process.env[OWN_MOUNTS] !== 'yes' || isNeeded) return
   const { status } = spawnSync(MOUNT, ['-t', 'tmpfs', '-o', 'mode=1777', 'tmpfs', '/tmp'])
   if (status === 0) process.env['TMPDIR'] = '/tmp'
 }
 
-/** Inside: brings loopback up and gives it the pods' addresses. */
-export const raisePods = (): void => {
-  hideTmp()
+/** Inside: brings loopback up and gives it the pods' addresses. Needed files stay visible also under /tmp. */
+export const raisePods = (needed: readonly string[] = []): void => {
+  hideTmp(needed)
   execFileSync(IP, ['link', 'set', 'lo', 'up'])
   const pods = Array.from(
     { length: PODS_MAX },

@@ -9,6 +9,7 @@ export type PairedDevice = {
   readonly displayName?: string
   readonly clientId?: string
 }
+export type PendingDevice = { readonly requestId: string; readonly deviceId: string }
 export type ListedNode = {
   readonly nodeId: string
   readonly displayName?: string
@@ -79,7 +80,7 @@ export const connectOperator = async (
     devices: async () =>
       (await call<{ paired: readonly PairedDevice[] }>('device.pair.list')).paired,
     pendingDevices: async () =>
-      (await call<{ pending: readonly unknown[] }>('device.pair.list')).pending,
+      (await call<{ pending: readonly PendingDevice[] }>('device.pair.list')).pending,
     nodes: async () => (await call<{ nodes: readonly ListedNode[] }>('node.list')).nodes,
     invoke: (nodeId: string, command: string, params: object) =>
       call<{ readonly payload?: unknown; readonly payloadJSON?: string }>('node.invoke', {

@@ -5,17 +5,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { waitForProcess } from '../kit/wait.ts'
-import { GATEWAY_SECRET, startGateway, type GatewayMode } from './gateway.ts'
+import { GATEWAY_SECRET, startGateway } from './gateway.ts'
 import { connectLightNode, createDevice, openLightNode } from '../kit/light-node.ts'
 import type { LightNodeOptions } from '../kit/light-node.ts'
-import { podAddress } from './namespace.ts'
+import { findLacks } from './lacks.ts'
+import { podAddress, PODS_MAX } from './namespace.ts'
 import type { Operator } from './operator.ts'
 import { startRealNode, type RealNode, type RealNodeOptions } from './real-node.ts'
 import { startRelay } from './relay.ts'
 import { startSidecar } from './sidecar.ts'
+import type { SuiteRun } from './suite-plan.ts'
 
 export const NAMESPACE = 'openclaw'
-const WORKER = 'openclaw-worker'
+export const WORKER = 'openclaw-worker'
 /** A ServiceAccount whose workers may offer `system.which` and nothing else. */
 export const RESTRICTED = 'openclaw-restricted'
 
@@ -42,27 +44,29 @@ export type RigPod = {
 }
 export type ProductRig = Awaited<ReturnType<typeof startProductRig>>
 
-export const startProductRig = async (mode: GatewayMode) => {
+export const startProductRig = async (run: SuiteRun) => {
   const started: (() => Promise<unknown>)[] = []
   /** Newest first; also when the rig could not be built in full. */
   const stop = async (): Promise<void> => {
     for (const end of started.toReversed()) await end()
   }
   try {
-    return { ...(await buildRig(mode, started)), stop }
+    return { ...(await buildRig(run, started)), stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) => {
+const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
+  const { mode } = run
   const directory = await mkdtemp(join(tmpdir(), 'product-rig-'))
   started.push(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }))
   const api = await startKubeApi()
   started.push(api.stop)
   const kubernetes = { apiServer: api.url, ...(await api.files(join(directory, 'kube'))) }
   const gateway = await startGateway({
+    product: run.gateway,
     mode,
     port: PORTS.gateway,
     home: join(directory, 'gateway'),
@@ -90,6 +94,12 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
   started.push(sidecar.stop)
   let operator: Operator = await gateway.connectOperator()
   started.push(() => operator.close())
+  const lacks = await findLacks({
+    gatewayUrl: gateway.url,
+    operator,
+    address: podAddress(PODS_MAX),
+    node: run.node,
+  })
   const realNodes: RealNode[] = []
   started.push(() => Promise.all(realNodes.map((node) => node.stop())))
   const minted: string[] = []
@@ -97,10 +107,16 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
   let slowestStartMs = 0
   let podsMade = 0
 
-  /** A running pod at an address that was not used before, while there are any. */
-  const createPod = (name: string, serviceAccount = WORKER): RigPod => {
+  /** An address that was not used before, while there are any. */
+  const takeAddress = (): string => {
     podsMade += 1
-    const address = podAddress(podsMade)
+    return podAddress(podsMade)
+  }
+  const createPod = (
+    name: string,
+    serviceAccount = WORKER,
+    address: string = takeAddress(),
+  ): RigPod => {
     api.createPod({
       namespace: NAMESPACE,
       name,
@@ -146,6 +162,7 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
 
   return {
     mode,
+    run,
     directory,
     api,
     gateway,
@@ -159,7 +176,11 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
     realNodes: realNodes as readonly RealNode[],
     /** A user the gateway's trusted proxy may name. */
     user: USERS[0] ?? '',
+    /** What these versions do not have, for `testUnless`. */
+    lacks,
+    /** A running pod, at an address of its own unless one is given. */
     createPod,
+    takeAddress,
     /** The pod that has this name and address now: another uid, other tokens. */
     podOf: ({ name, address }: RigPod): RigPod => describePod(name, address),
     deletePod: (pod: RigPod, gracePeriodSeconds = 0): void =>
@@ -171,6 +192,7 @@ const buildRig = async (mode: GatewayMode, started: (() => Promise<unknown>)[]) 
     },
     startRealNode: async (pod: RigPod, options: Partial<RealNodeOptions> = {}) => {
       const node = await startRealNode({
+        product: run.node,
         name: pod.name,
         home: join(directory, 'nodes', pod.name),
         address: pod.address,

@@ -1,29 +1,34 @@
-/** The real product as shipped: where it is, how it is installed, and the environment it runs in. */
+/** The real product as shipped: where a version of it is, its command line, and its environment. */
 
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { runProcess, startProcess, type ProcessOptions } from './processes.ts'
 
+/** One published version, installed. */
+export type Product = {
+  readonly version: string
+  /** The program that `openclaw` on the command line is. */
+  readonly entry: string
+}
+
 const HERE = import.meta.dirname
-export const PRODUCT = join(HERE, 'node_modules/openclaw/openclaw.mjs')
-const INSTALL_LIMIT_MS = 10 * 60_000
 const CLI_LIMIT_MS = 60_000
 
-export const isInstalled = (): boolean => existsSync(PRODUCT)
+export const entryIn = (directory: string): string =>
+  join(directory, 'node_modules/openclaw/openclaw.mjs')
 
-/** Installs exactly what the lockfile says. Throws when the registry cannot be reached. */
-export const install = async (): Promise<void> => {
-  const { npm_config_cache: cache, ...rest } = process.env
-  const env = Object.fromEntries(
-    Object.entries({ ...rest, ...(cache === undefined ? {} : { npm_config_cache: cache }) })
-      // npm hands its own settings down to scripts; the inner npm has to find its own prefix.
-      .filter(([name]) => !/^npm_(?:config_(?:local_)?prefix|package|lifecycle)/u.test(name))
-      .flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
-  )
-  const command = { name: 'npm ci', command: 'npm', args: ['ci', '--prefix', HERE], env }
-  await runProcess(command, INSTALL_LIMIT_MS)
+const readPinnedVersion = (): string => {
+  const manifest = JSON.parse(readFileSync(join(HERE, 'package.json'), 'utf8')) as {
+    readonly dependencies: { readonly openclaw: string }
+  }
+  return manifest.dependencies.openclaw
 }
+
+/** The version that `package.json` pins and the lockfile locks. */
+export const PINNED: Product = { version: readPinnedVersion(), entry: entryIn(HERE) }
+
+export const isInstalled = ({ entry }: Product): boolean => existsSync(entry)
 
 /** An environment that shares nothing with any other OpenClaw on this machine. */
 export const productEnv = async (home: string): Promise<Record<string, string>> => {
@@ -39,18 +44,33 @@ export const productEnv = async (home: string): Promise<Record<string, string>> 
   }
 }
 
-export const productCommand = (
-  name: string,
-  args: readonly string[],
-  env: Readonly<Record<string, string>>,
-): ProcessOptions => ({ name, command: process.execPath, args: [PRODUCT, ...args], env })
+type Call = {
+  readonly product: Product
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  /** What the process is called in messages; the first two arguments by default. */
+  readonly name?: string
+}
 
-export const startProduct = (...command: Parameters<typeof productCommand>) =>
-  startProcess(productCommand(...command))
+export const productCommand = ({ product, args, env, name }: Call): ProcessOptions => ({
+  name: name ?? `openclaw ${args.slice(0, 2).join(' ')}`,
+  command: process.execPath,
+  args: [product.entry, ...args],
+  env,
+})
+
+export const startProduct = (call: Call) => startProcess(productCommand(call))
 
 /** One call of the `openclaw` command line; gives what it printed. */
-export const callProduct = (args: readonly string[], env: Readonly<Record<string, string>>) =>
-  runProcess(productCommand(`openclaw ${args.slice(0, 2).join(' ')}`, args, env), CLI_LIMIT_MS)
+export const callProduct = (call: Call) => runProcess(productCommand(call), CLI_LIMIT_MS)
 
 /** The shell command line of the product, for recipes that go through a shell. */
-export const SHELL_PRODUCT = `'${process.execPath}' '${PRODUCT}'`
+export const shellCommandOf = ({ entry }: Product): string => `'${process.execPath}' '${entry}'`
+
+/** Whether the program's own code has this text: the one way to ask for what no command lists. */
+export const hasText = ({ entry }: Product, text: string): boolean => {
+  const code = join(dirname(entry), 'dist')
+  return readdirSync(code)
+    .filter((name) => name.endsWith('.js'))
+    .some((name) => readFileSync(join(code, name)).includes(text))
+}

@@ -3,12 +3,14 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startProcess, type Exit, type Running } from './processes.ts'
-import { productCommand, productEnv, SHELL_PRODUCT } from './product.ts'
+import { PINNED, productCommand, productEnv, shellCommandOf, type Product } from './product.ts'
 
 /** How the worker hands its token over; both are in the documentation as they stand here. */
 export type Recipe = 'exec-secret-ref' | 'env-wrapper' | 'cf-header'
 
 export type RealNodeOptions = {
+  /** Default: the pinned version. */
+  readonly product?: Product
   readonly name: string
   readonly home: string
   /** The pod's own address, which the node dials and has as its source. */
@@ -33,7 +35,7 @@ const RESTART_DELAY_MS = 500
 const RESTARTS_MAX = 20
 
 export const startRealNode = async (options: RealNodeOptions) => {
-  const { name, home, recipe } = options
+  const { product = PINNED, name, home, recipe } = options
   const env = await productEnv(home)
   const tokenFile = join(home, 'token')
   const writeToken = (token: string) => writeFile(tokenFile, token, { mode: 0o644 })
@@ -52,7 +54,7 @@ export const startRealNode = async (options: RealNodeOptions) => {
   const exitWaiters = new Set<() => void>()
 
   const launch = (): Running => {
-    const started = startProcess(commandOf({ name, recipe, args, env, tokenFile }))
+    const started = startProcess(commandOf({ product, name, recipe, args, env, tokenFile }))
     runs.push(started)
     return started
   }
@@ -117,6 +119,7 @@ const configOf = (recipe: Recipe, tokenFile: string) =>
     : {}
 
 type Launch = {
+  readonly product: Product
   readonly name: string
   readonly recipe: Recipe
   readonly args: readonly string[]
@@ -129,11 +132,11 @@ const VARIABLES = {
   'cf-header': 'CF_ACCESS_CLIENT_SECRET',
 }
 
-const commandOf = ({ name, recipe, args, env, tokenFile }: Launch) => {
+const commandOf = ({ product, name, recipe, args, env, tokenFile }: Launch) => {
   const allowed = { ...env, OPENCLAW_ALLOW_INSECURE_PRIVATE_WS: '1' }
-  if (recipe === 'exec-secret-ref') return productCommand(name, args, allowed)
+  if (recipe === 'exec-secret-ref') return productCommand({ product, name, args, env: allowed })
   // The shell reads the token at each start, so that a restart has the rotated one.
-  const line = `${VARIABLES[recipe]}="$(cat '${tokenFile}')" exec ${SHELL_PRODUCT} "$@"`
+  const line = `${VARIABLES[recipe]}="$(cat '${tokenFile}')" exec ${shellCommandOf(product)} "$@"`
   const id = recipe === 'cf-header' ? { CF_ACCESS_CLIENT_ID: name } : {}
   return { name, command: '/bin/sh', args: ['-c', line, name, ...args], env: { ...allowed, ...id } }
 }

@@ -5,7 +5,7 @@ import { X509Certificate } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { waitForProcess } from '../kit/wait.ts'
-import { test } from './bounded-test.ts'
+import { test, testUnless } from './bounded-test.ts'
 import { createAuthority } from '../kit/authority.ts'
 import { PAUSING_CODES, type RealNode } from './real-node.ts'
 import { TRUST, type ProductRig, type RigPod } from './product-rig.ts'
@@ -55,7 +55,8 @@ export const testRecovery = (rig: ProductRig): void => {
     stale = { pod, node, expiresAtMs }
   })
 
-  test('a real node shows its token in CF_ACCESS_CLIENT_SECRET over the TLS port', async () => {
+  const cfTest = 'a real node shows its token in CF_ACCESS_CLIENT_SECRET over the TLS port'
+  testUnless(rig.lacks.accessHeaders, cfTest, async () => {
     const pod = rig.createPod('worker-cf')
     const authority = await createAuthority('sidecar')
     const request = { commonName: 'openclaw-gateway', hosts: [pod.address] }

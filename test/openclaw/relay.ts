@@ -20,6 +20,7 @@ export type RecordedConnection = {
 }
 
 const FRAMES_KEPT = 12
+const HELLO = '"type":"hello-ok"'
 const HEAD_END = '\r\n\r\n'
 
 export const startRelay = async (port: number, gatewayPort: number) => {
@@ -72,6 +73,17 @@ export const roleOf = ({ frames }: RecordedConnection): string | undefined => {
   return (JSON.parse(first.text) as { params?: { role?: string } }).params?.role
 }
 
+export const isLetIn = ({ frames }: RecordedConnection): boolean =>
+  frames.some(({ text }) => text.includes(HELLO))
+
+/** Whether the gateway answered that the device has to be approved. */
+export const isAskedToPair = ({ frames }: RecordedConnection): boolean =>
+  frames.some(({ from, text }) => from === 'gateway' && text.includes('"PAIRING_REQUIRED"'))
+
+/** Whether the `connect` on this connection showed a bootstrap token. */
+export const hasBootstrapToken = (connection: RecordedConnection): boolean =>
+  framesBeforeHello(connection).some(({ text }) => text.includes('"bootstrapToken"'))
+
 /** The share of the gateway in a handshake: its challenge to the dial, its answer to the connect. */
 export const gatewayShareMs = ({ headAtMs, frames }: RecordedConnection): number => {
   const [challenge, connected, hello] = frames
@@ -81,7 +93,7 @@ export const gatewayShareMs = ({ headAtMs, frames }: RecordedConnection): number
 
 /** What the sidecar sent before the gateway's `hello-ok`. */
 export const framesBeforeHello = ({ frames }: RecordedConnection): readonly RecordedFrame[] => {
-  const hello = frames.findIndex(({ text }) => text.includes('"type":"hello-ok"'))
+  const hello = frames.findIndex(({ text }) => text.includes(HELLO))
   return frames.slice(0, hello === -1 ? frames.length : hello).filter((f) => f.from === 'sidecar')
 }
 

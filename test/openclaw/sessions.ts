@@ -3,11 +3,20 @@
 import assert from 'node:assert/strict'
 import { waitForProcess } from '../kit/wait.ts'
 import { test } from './bounded-test.ts'
-import { connectLightNode, createDevice, type Device, type LightNode } from '../kit/light-node.ts'
+import {
+  connectLightNode,
+  createDevice,
+  openLightNode,
+  type Device,
+  type LightNode,
+} from '../kit/light-node.ts'
+import { GATEWAY_SECRET } from './gateway.ts'
 import { gatewayShareMs, headerValues } from './relay.ts'
-import { NAMESPACE, type ProductRig, type RigPod } from './product-rig.ts'
+import { NAMESPACE, WORKER, type ProductRig, type RigPod } from './product-rig.ts'
 
 const AT_ONCE = 20
+/** Five times what the gateway's limiter lets one address get wrong in a minute. */
+const BEHIND_ONE_ADDRESS = 50
 const CHURN = 100
 const CHURN_AT_ONCE = 10
 /** The promise is one second from the watch event; the gateway takes its own time on top. */
@@ -68,6 +77,23 @@ export const testSessions = (rig: ProductRig): void => {
     }
     t.diagnostic(describe('one after another, known devices', oneByOne))
     for (const { name } of pods) assert.equal((await rig.devicesNamed(name)).length, 1, name)
+  })
+
+  const oneAddressTest = `${BEHIND_ONE_ADDRESS} new pods behind one address are enrolled without tripping the limiter of the gateway`
+  test(oneAddressTest, async () => {
+    const address = rig.takeAddress()
+    const pods = Array.from({ length: BEHIND_ONE_ADDRESS }, (_, i) =>
+      rig.createPod(`neighbor-${i}`, WORKER, address),
+    )
+    const nodes: LightNode[] = []
+    for (const pod of pods) nodes.push(await rig.connectLightNode(pod))
+    for (const { name } of pods) assert.equal((await rig.devicesNamed(name)).length, 1, name)
+    const late = rig.createPod('neighbor-late', WORKER, address)
+    nodes.push(await rig.connectLightNode(late))
+    await rig.usable(late.name)
+    for (const node of nodes) node.end()
+    for (const pod of [...pods, late]) rig.deletePod(pod)
+    for (const { name } of [...pods, late]) await gone(name)
   })
 
   test('a pod that is deleted loses its stream at once and its device record', async () => {
@@ -131,30 +157,31 @@ export const testSessions = (rig: ProductRig): void => {
     second.end()
   })
 
-  /** Enrols a device as an operator would by hand, past the sidecar. */
-  const enrolForeign = async (pod: RigPod): Promise<Device> => {
-    const { url } = rig.gateway
-    const setup = await rig.operator().call<{ setupCode: string }>('device.pair.setupCode', {
-      publicUrl: url,
-      includeQr: false,
-      bootstrapProfile: 'node',
-    })
-    const decoded = Buffer.from(setup.setupCode, 'base64url').toString()
-    const { bootstrapToken } = JSON.parse(decoded) as { bootstrapToken: string }
+  /** Enrolls a device as an operator would by hand, past the sidecar, the way every version has. */
+  const enrollForeign = async (pod: RigPod): Promise<Device> => {
     const device = createDevice()
-    const foreign = await connectLightNode({
-      url,
+    const secret = { [rig.mode === 'token' ? 'token' : 'password']: GATEWAY_SECRET }
+    const options = {
+      url: rig.gateway.url,
       localAddress: '127.0.0.1',
       device,
-      auth: { bootstrapToken },
+      auth: secret,
       headers: {
         'x-forwarded-for': pod.address,
         'x-forwarded-proto': 'http',
         'x-forwarded-user': rig.user,
       },
       displayName: pod.name,
-    })
-    foreign.end()
+    }
+    const asking = await openLightNode(options)
+    const refusal = await asking.connect()
+    assert.equal(refusal?.error?.details?.['code'], 'PAIRING_REQUIRED')
+    await asking.closed
+    const pending = await rig.operator().pendingDevices()
+    const requestId = pending.find(({ deviceId }) => deviceId === device.id)?.requestId
+    await rig.operator().call('device.pair.approve', { requestId })
+    const enrolled = await connectLightNode(options)
+    enrolled.end()
     return device
   }
 
@@ -165,7 +192,7 @@ export const testSessions = (rig: ProductRig): void => {
     assert.ok(before !== undefined && after !== undefined)
     const namesake = rig.createPod('namesake')
     await rig.connectLightNode(before)
-    const { id } = await enrolForeign(namesake)
+    const { id } = await enrollForeign(namesake)
     await rig.connectLightNode(namesake)
     await rig.connectLightNode(after)
     assert.equal((await rig.devicesNamed(namesake.name)).length, 2)

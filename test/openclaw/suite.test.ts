@@ -3,17 +3,16 @@
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'
 import { testForwarding } from './forwarding.ts'
-import type { GatewayMode } from './gateway.ts'
 import { testRecovery } from './recovery.ts'
 import { testRefusals } from './refusals.ts'
 import { testSessions } from './sessions.ts'
 import { startProductRig } from './product-rig.ts'
+import { readRun, titleOfRun } from './suite-plan.ts'
 
-const mode: GatewayMode =
-  process.env['OPENCLAW_SUITE_MODE'] === 'trusted-proxy' ? 'trusted-proxy' : 'token'
+const run = readRun()
 
-describe(`OpenClaw in ${mode} mode`, async () => {
-  const rig = await startProductRig(mode)
+describe(titleOfRun(run), async () => {
+  const rig = await startProductRig(run)
   after(() => rig.stop())
   testAdmission(rig)
   testRefusals(rig)

@@ -1,0 +1,67 @@
+/** What the versions of a run lack: asked of the products themselves, not guessed from a number. */
+
+import { createDevice, openLightNode } from '../kit/light-node.ts'
+import type { Operator } from './operator.ts'
+import { hasText, type Product } from './product.ts'
+
+/** A reason where something is missing, in the product's own words where it has some. */
+export type Lacks = {
+  /** The gateway mints bootstrap tokens that let a node in. */
+  readonly bootstrapToken: string | undefined
+  /** The gateway takes nodes of protocol 3. */
+  readonly protocol3: string | undefined
+  /** The node sends `CF_ACCESS_CLIENT_ID` and its secret as headers. */
+  readonly accessHeaders: string | undefined
+}
+
+export type Questioned = {
+  readonly gatewayUrl: string
+  readonly operator: Operator
+  /** Shown to the gateway as the address of a node; no pod has it. */
+  readonly address: string
+  readonly node: Product
+}
+
+export const findLacks = async (questioned: Questioned): Promise<Lacks> => ({
+  bootstrapToken: await whyNoBootstrapToken(questioned),
+  protocol3: await whyNoProtocol3(questioned),
+  accessHeaders: whyNoAccessHeaders(questioned.node),
+})
+
+const whyNoBootstrapToken = async ({ operator, gatewayUrl }: Questioned) => {
+  const wanted = { publicUrl: gatewayUrl, includeQr: false, bootstrapProfile: 'node' }
+  try {
+    await operator.call('device.pair.setupCode', wanted)
+    return undefined
+  } catch (error) {
+    return `the gateway mints no bootstrap token for nodes (${messageOf(error)})`
+  }
+}
+
+/** A proof that cannot hold: whatever the gateway thinks of the protocol, no request to pair stays behind. */
+const whyNoProtocol3 = async ({ gatewayUrl, address }: Questioned) => {
+  const node = await openLightNode({
+    url: gatewayUrl,
+    localAddress: '127.0.0.1',
+    headers: { 'x-forwarded-for': address, 'x-forwarded-proto': 'http' },
+    device: createDevice(),
+  })
+  const { nonce, ts } = node.challenge
+  const answer = await node.connect({
+    offer: { minProtocol: 3, maxProtocol: 3 },
+    proof: { nonce, signedAt: ts, signature: Buffer.alloc(64).toString('base64url') },
+  })
+  node.end()
+  const { message = '', details } = answer?.error ?? {}
+  const isMismatch =
+    details?.['code'] === 'PROTOCOL_MISMATCH' || /protocol mismatch/iu.test(message)
+  return isMismatch ? `the gateway takes no node of protocol 3 (${message})` : undefined
+}
+
+const whyNoAccessHeaders = (node: Product) =>
+  hasText(node, 'CF_ACCESS_CLIENT_ID')
+    ? undefined
+    : `a node of ${node.version} does not know CF_ACCESS_CLIENT_ID`
+
+const messageOf = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).trim()

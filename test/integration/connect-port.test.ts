@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { tmpdir } from 'node:os'
 import { test } from 'tap'
 import { FakeClock } from '../kit/fake-clock.ts'
-import { openingTo, startConnectRig, TOKEN, type Scope } from '../kit/connect-rig.ts'
+import { fieldsOf, openingTo, startConnectRig, TOKEN, type Scope } from '../kit/connect-rig.ts'
 import { rawUpgrade, upgradeLines } from '../kit/raw-upgrade.ts'
 import { waitUntil } from '../kit/wait.ts'
 
@@ -54,13 +54,17 @@ test('the request to the sidecar is built: no credential and no identity of the 
     'traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
   ]
   const { socket } = await rig.upgrade(sent)
-  t.strictSame(rig.requests[0]?.rawHeaders, [
-    ...['Host', `127.0.0.1:${rig.upstreamPort}`],
-    ...['Connection', 'Upgrade', 'Upgrade', 'websocket', 'Sec-WebSocket-Version', '13'],
-    ...['Sec-WebSocket-Key', 'dGhlIHNhbXBsZSBub25jZQ==', 'Sec-WebSocket-Protocol', 'chat'],
-    ...['User-Agent', 'a worker'],
-    ...['traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'],
-    ...['X-OpenClaw-Role', 'node', 'X-OpenClaw-SA-Token', TOKEN],
+  t.strictSame(fieldsOf(rig.requests[0]), [
+    `Host: 127.0.0.1:${rig.upstreamPort}`,
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    'Sec-WebSocket-Protocol: chat',
+    'User-Agent: a worker',
+    'traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+    'X-OpenClaw-Role: node',
+    `X-OpenClaw-SA-Token: ${TOKEN}`,
   ])
   socket.destroy()
 })

@@ -55,6 +55,12 @@ export const openingTo = (request: IncomingMessage, extra: readonly string[] = [
     '\r\n',
   ].join('\r\n')
 
+/** The headers of a request as they came, each as a line. */
+export const fieldsOf = ({ rawHeaders }: IncomingMessage = { rawHeaders: [] } as never) =>
+  Array.from({ length: rawHeaders.length / 2 }, (_, n) =>
+    rawHeaders.slice(2 * n, 2 * n + 2).join(': '),
+  )
+
 const echo: OnUpgrade = (request, socket, head) => {
   socket.write(openingTo(request))
   socket.write(head)

@@ -25,7 +25,7 @@ const UPGRADE = {
 
 const requestOf = (url: string, headers: Headers, method = 'GET'): GuardedRequest => {
   const pairs = Object.entries(headers).flatMap(([name, value]) =>
-    [value].flat().map((each) => [name, each as string] as const),
+    [value].flat().map((each) => [name, each] as const),
   )
   const distinct: Record<string, string[]> = {}
   for (const [name, value] of pairs) (distinct[name.toLowerCase()] ??= []).push(value)

@@ -15,7 +15,7 @@ const faultsOf = (given: Given): readonly string[] => {
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     for (const { reason, hint } of error.problems) {
-      if (!/^[A-Zw].+\.$/.test(reason) || !hint) throw new Error(`${reason} ${hint}`)
+      if (!/^[A-Zw].+\.$/.test(reason) || !hint) return [`${reason} ${hint}`]
     }
     return error.problems.map(({ path }) => path)
   }

@@ -24,5 +24,8 @@ export function checkConnect(listen: Listen, clock: Clock): Promise<void> {
     else reject(new Error(`it answered ${response.statusCode}`))
   })
   call.end()
-  return promise.finally(cancel)
+  return promise.finally(() => {
+    cancel()
+    call.destroy()
+  })
 }

@@ -292,7 +292,7 @@ test('states that change quickly are one line a second, and the last one is the 
   )
 })
 
-test('a Unix socket serves the same, for whoever can open its directory', async (t) => {
+test('a Unix socket serves the same, for every process that can open its directory', async (t) => {
   const unixPath = join(shortDirectory(t), 'connect.sock')
   const rig = await startConnectRig(t, { unixPath })
   t.equal(rig.address, `unix:${unixPath}`)

@@ -452,7 +452,7 @@ test('a client certificate of a stranger is refused by the sidecar, and said to 
   }
 })
 
-test('TLS files that are missing or are no certificates are a 503 that the log explains', async (t) => {
+test('TLS files that are missing or useless are a 503 that the log explains', async (t) => {
   const authority = await createAuthority()
   const files = t.testdir({ 'ca.pem': 'not a certificate', 'ok.pem': authority.cert, empty: '' })
   const tls = await authority.issue({ commonName: 'sidecar', hosts: ['127.0.0.1'] })

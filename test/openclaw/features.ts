@@ -76,6 +76,14 @@ export const FEATURES: readonly Feature[] = [
       'a gateway restart: valid tokens come back by themselves, stale ones by their supervisor',
     ],
   },
+  {
+    name: 'a node behind `connect`',
+    tests: [
+      'a real node behind connect has no token and no configuration, and is usable',
+      'a gateway restart after the token expired restarts no node behind connect',
+      'a sidecar that is stopped, killed and started again restarts no node behind connect',
+    ],
+  },
   { name: 'session hosting', tests: [] },
   { name: 'protocol-3 node', tests: ['a node of protocol 3 is usable'] },
 ]

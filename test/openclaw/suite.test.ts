@@ -2,6 +2,7 @@
 
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'
+import { testConnect } from './connect.ts'
 import { testForwarding } from './forwarding.ts'
 import { testRecovery } from './recovery.ts'
 import { testRefusals } from './refusals.ts'
@@ -18,5 +19,6 @@ describe(titleOfRun(run), async () => {
   testRefusals(rig)
   testSessions(rig)
   testRecovery(rig)
+  testConnect(rig)
   testForwarding(rig)
 })

@@ -98,7 +98,7 @@ test('a request with an Origin is refused, whatever it is and wherever it goes',
   t.equal(codeOf(requestOf('/', { ...UPGRADE, Origin: ['a', 'b'] })), 'origin_not_allowed')
 })
 
-test('what a page can send without an Origin gets nothing: it is no upgrade, and has no token', async (t) => {
+test('what a page can send without an Origin gets nothing: neither an upgrade nor a credential', async (t) => {
   t.equal(codeOf(requestOf('/', HOST)), 'upgrade_required')
   t.equal(codeOf(requestOf('/', HOST, 'HEAD')), 'method_not_allowed')
   t.equal(codeOf(requestOf(WORKER, HOST)), 'path_not_served')

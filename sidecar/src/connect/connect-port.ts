@@ -36,7 +36,7 @@ const HEAD_MS_MAX = 5000
 const CLOSE_MS_MAX = 1000
 /** The longest head of a request (line and headers together), in bytes. */
 const HEAD_BYTES_MAX = 16 * 1024
-/** Whoever can open the directory of a Unix socket may use it: its mount is the guard. */
+/** Every process that can open the directory of a Unix socket may use it: the mount is the guard. */
 const SOCKET_MODE = 0o666
 
 export class ConnectPort {

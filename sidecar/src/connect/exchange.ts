@@ -113,7 +113,7 @@ async function answerOf(
   })
   upstream.once('response', (answer) => {
     answer.on('error', ignoreError)
-    // Whoever answers early needs no more of the body.
+    // A sidecar that answers early needs no more of the body.
     readOn()
     const objection = findObjection(answer)
     if (objection === undefined) resolve(answer)

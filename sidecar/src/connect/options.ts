@@ -195,7 +195,11 @@ function readListen(text: string, refuse: Refuse): Listen {
   if (address === undefined || Number(port) > 65_535) {
     refuse('listen', 'This is not an address to listen on.', LISTEN_HINT)
   } else if (!isLoopback(address)) {
-    refuse('listen', 'Whoever reaches this port uses the identity of this pod.', LISTEN_HINT)
+    refuse(
+      'listen',
+      'Other pods could reach this port, and use the identity of this pod.',
+      LISTEN_HINT,
+    )
   }
   return { kind: 'tcp', host, port: Number(port) }
 }

@@ -18,7 +18,7 @@ type Option = {
   readonly description: string
 }
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
 
 /** In the order of the help. */
 export const CONNECT_OPTIONS = {
@@ -87,7 +87,7 @@ export const CONNECT_OPTIONS = {
   help: { type: 'boolean', description: 'Print these options.' },
 } as const satisfies Record<string, Option>
 
-export type OptionName = keyof typeof CONNECT_OPTIONS
+type OptionName = keyof typeof CONNECT_OPTIONS
 /** The values as given. */
 export type Given = Readonly<Partial<Record<OptionName, string | boolean>>>
 

@@ -266,6 +266,23 @@ test('an exchange has ten minutes in all', async (t) => {
   t.equal(clock.pending, 0)
 })
 
+test('of requests that come at once only the first goes on, and none behind a body', async (t) => {
+  const rig = await startConnectRig(t, {
+    sessionHosting: true,
+    onRequest: (request, response) => {
+      request.resume().on('end', () => response.writeHead(200, { 'Content-Length': '0' }).end())
+    },
+  })
+  const head = `Host: localhost\r\nAuthorization: ${AUTHORIZATION}\r\n`
+  const get = `GET ${BUNDLE} HTTP/1.1\r\n${head}\r\n`
+  const post = `POST ${UPLOAD} HTTP/1.1\r\n${head}Content-Length: 1\r\n\r\na`
+  for (const [n, bytes] of [get.repeat(3), post + get].entries()) {
+    const { socket } = await rawUpgrade({ port: rig.port, bytes })
+    if (!socket.closed) await once(socket.resume(), 'close')
+    t.ok(rig.requests.length <= n + 1, bytes.slice(0, 4))
+  }
+})
+
 test("the worker's WebSocket goes to its own path, with the token and no other credential", async (t) => {
   const rig = await startConnectRig(t, { sessionHosting: true })
   const { status, socket } = await rig.upgrade([], '/__openclaw__/worker')

@@ -271,6 +271,12 @@ test('a token file that does not exist is named in the log', async (t) => {
   t.notMatch(body, /nowhere/)
 })
 
+test('a token file is read up to its limit, however large it is', async (t) => {
+  const rig = await startConnectRig(t, { target: { tokenFile: '/dev/zero' } })
+  t.equal((await rig.upgrade()).status, 503)
+  t.equal(rig.lines[0]?.['reason'], '/dev/zero: The file is larger than 16 KiB.')
+})
+
 test('states that change quickly are one line a second, and the last one is the one shown', async (t) => {
   const clock = new FakeClock()
   const rig = await startConnectRig(t, { clock })

@@ -125,27 +125,29 @@ test('a side that does not read stops the other: connect holds a bounded part of
 })
 
 test('what a worker sends before the answer follows it, and what the gateway sends with its 101 precedes', async (t) => {
-  const { promise: asked, resolve: ask } = Promise.withResolvers<() => void>()
-  const received: Buffer[] = []
-  const rig = await startConnectRig(t, {
-    onUpgrade(request, socket) {
-      socket.on('data', (chunk) => received.push(chunk))
-      ask(() => socket.write(`${openingTo(request)}first of the gateway`))
-    },
-  })
-  const socket = await rig.dial()
-  socket.write(`${upgradeLines().join('\r\n')}\r\n\r\nbehind the head, `)
-  const answer = await asked
-  const early = randomBytes(300_000)
-  socket.write(early)
-  let text = ''
-  socket.on('data', (chunk) => (text += String(chunk)))
-  answer()
-  await waitUntil(() => text.endsWith('first of the gateway'))
-  const expected = Buffer.concat([Buffer.from('behind the head, '), early])
-  await waitUntil(() => Buffer.concat(received).length >= expected.length)
-  t.ok(Buffer.concat(received).equals(expected))
-  socket.destroy()
+  for (const size of [1, 300_000]) {
+    const { promise: asked, resolve: ask } = Promise.withResolvers<() => void>()
+    const received: Buffer[] = []
+    const rig = await startConnectRig(t, {
+      onUpgrade(request, socket) {
+        socket.on('data', (chunk) => received.push(chunk))
+        ask(() => socket.write(`${openingTo(request)}first of the gateway`))
+      },
+    })
+    const socket = await rig.dial()
+    socket.write(`${upgradeLines().join('\r\n')}\r\n\r\nbehind the head, `)
+    const answer = await asked
+    const early = randomBytes(size)
+    socket.write(early)
+    let text = ''
+    socket.on('data', (chunk) => (text += String(chunk)))
+    answer()
+    await waitUntil(() => text.endsWith('first of the gateway'))
+    const expected = Buffer.concat([Buffer.from('behind the head, '), early])
+    await waitUntil(() => Buffer.concat(received).length >= expected.length)
+    t.ok(Buffer.concat(received).equals(expected))
+    socket.destroy()
+  }
 })
 
 test('each side may end first, and the other can still send', async (t) => {

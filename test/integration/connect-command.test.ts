@@ -6,6 +6,8 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { run } from '@openclaw-k8s/auth-sidecar/commands/connect.ts'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import type { WebSocket } from 'ws'
 import { startConnectRig } from '../kit/connect-rig.ts'
 import { createDevice, openLightNode } from '../kit/light-node.ts'
 import { startOpenClawRig } from '../kit/openclaw-rig.ts'
@@ -141,6 +143,46 @@ test('SIGTERM ends it with 0, and its streams in order', async (t) => {
   const messages = connect.stderr.records.map(({ msg }) => msg)
   t.strictSame(messages, ['listening', 'stopping'])
   t.equal(connect.stdout.text, '')
+})
+
+test('when descriptors run out open streams go on, and workers enter again later', async (t) => {
+  const gateway = await startGatewayStub()
+  const directory = t.testdir({ token: 'the.current.token' })
+  const args = ['--gateway', gateway.url, '--listen', '127.0.0.1:0']
+  const connect = startSidecarProcess(
+    ['connect', ...args, '--token-file', join(directory, 'token')],
+    { openFilesMax: 64 },
+  )
+  t.teardown(async () => {
+    connect.signal('SIGKILL')
+    await connect.exited
+    await gateway.close()
+  })
+  const { listen } = await connect.stderr.wait(({ msg }) => msg === 'listening')
+  const worker = { url: `ws://${String(listen)}`, carrier: 'none' } as const
+  const streams: WebSocket[] = []
+  const answers: number[] = []
+  // Each stream takes two.
+  for (let n = 0; n < 40; n += 1) {
+    const outcome = await connectWorker(worker).catch(() => undefined)
+    if (outcome?.ok === true) streams.push(outcome.socket)
+    else if (outcome !== undefined) answers.push(outcome.status)
+  }
+  t.ok(streams.length > 10 && streams.length < 40, `${streams.length} streams`)
+  t.strictSame(
+    answers.filter((status) => status !== 503),
+    [],
+  )
+  streams[0]?.send('hello')
+  t.equal((await nextMessage(streams[0]!)).text, 'hello')
+  for (const socket of streams) socket.terminate()
+  await waitUntil(async () => {
+    const outcome = await connectWorker(worker).catch(() => undefined)
+    if (outcome?.ok === true) outcome.socket.terminate()
+    return outcome?.ok === true
+  })
+  t.ok(connect.stderr.records.length < 20, connect.stderr.text)
+  t.notMatch(connect.stderr.text, /a bug/)
 })
 
 test('mistakes on the command line are explained', async (t) => {

@@ -3,6 +3,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { connect, type ListenOptions, type Socket } from 'node:net'
+import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import { HEADERS_MAX } from '../edge/upgrade.ts'
 import type { Clock } from '../lib/clock.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
@@ -72,9 +73,10 @@ export class ConnectPort {
       server.on(event, (request, response) => this.#serve(request, response))
     }
     server.on('upgrade', (request, socket: Socket, head) => void this.#open(request, socket, head))
-    server.on('error', (err) => {
+    const onAcceptError = createAcceptErrorLog('workers', { clock, log })
+    server.on('error', (error) => {
       // An error of `listen` rejects its promise.
-      if (server.listening) log.error({ err }, 'a connection could not be accepted')
+      if (server.listening) onAcceptError(error)
     })
   }
 

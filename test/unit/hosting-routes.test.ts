@@ -94,7 +94,7 @@ test('a hash is 64 hexadecimal digits in lower case', async (t) => {
   }
 })
 
-test('routes of the gateway that are no part of hosting are not listed', async (t) => {
+test('routes of the gateway that are not part of hosting are not listed', async (t) => {
   const others = [
     '/',
     '/tools/invoke',

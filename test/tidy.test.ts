@@ -169,7 +169,7 @@ test('each source file opens with one sentence that says what it answers for', a
 const TIERS = [
   ['main'],
   ['commands'],
-  ['compose', 'doctor'],
+  ['compose', 'doctor', 'connect'],
   ['config', 'edge'],
   ['admissions'],
   ['authn'],

@@ -16,6 +16,7 @@ type Run = (context: CommandContext) => number | undefined | Promise<number | un
  */
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> = {
   serve: () => import('./commands/serve.ts'),
+  connect: () => import('./commands/connect.ts'),
   drain: () => import('./commands/drain.ts'),
   doctor: () => import('./commands/doctor.ts'),
   'check-config': () => import('./commands/check-config.ts'),
@@ -26,12 +27,13 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> =
 
 /** How long the process may live on after its command has ended, in milliseconds. */
 const LINGER_MS = 500
-/** How long a `serve` that could not start waits for its output to be read, in milliseconds. */
-const SERVE_OUTPUT_MS_MAX = 4000
+/** How long a command that could not start waits for its output to be read, in milliseconds. */
+const START_OUTPUT_MS_MAX = 4000
 
 const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
 
   serve         run the sidecar
+  connect       run beside a worker in its pod, and show the sidecar the pod's current token
   drain         disconnect the workers of the running sidecar, and wait until they are gone
   doctor        check everything the running sidecar needs, and print remedies
   check-config  check the configuration, and print every problem
@@ -45,8 +47,8 @@ void main()
 
 async function main(): Promise<void> {
   const [name = '', ...argv] = process.argv.slice(2)
-  const isServe = name === 'serve'
-  const signals = isServe ? catchSignals(process) : undefined
+  const isLasting = name === 'serve' || (name === 'connect' && !argv.includes('--check'))
+  const signals = isLasting ? catchSignals(process) : undefined
   const stdout = new StandardStream(() => openStandard(1))
   const stderr = new StandardStream(() => openStandard(2))
   const code = await runNamed(name, {
@@ -61,7 +63,7 @@ async function main(): Promise<void> {
   if (code === undefined) return giveBackStart()
   process.exitCode = code
   // The process must end, even if nobody reads its output.
-  if (isServe) exitIn(SERVE_OUTPUT_MS_MAX)
+  if (isLasting) exitIn(START_OUTPUT_MS_MAX)
   const failure = await stdout.finish()
   if (failure !== undefined) {
     stderr.write(`Standard output could not be written: ${failure.message}\n`)

@@ -10,7 +10,7 @@ import {
   type LoadOptions,
 } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { OPTION_PATHS, VARIABLES } from '@openclaw-k8s/auth-sidecar/config/options.ts'
-import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/problems.ts'
+import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/config-error.ts'
 import { toDocument } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 import { mutate, mutation } from './bytes.ts'
 import { promiseOf, pureTarget, type Target } from './target.ts'

@@ -76,6 +76,27 @@ test('the bundle asks the API server, lets a worker in and serves its metrics', 
   socket.terminate()
 })
 
+test('the bundle connects a worker from its own pod, and answers its probe', async (t) => {
+  const gateway = await startGatewayStub()
+  const tokenFile = join(directory, 'worker-token')
+  writeFileSync(tokenFile, 'the.current.token')
+  const args = ['--gateway', gateway.url, '--listen', '127.0.0.1:0', '--token-file', tokenFile]
+  const connect = startSidecarProcess(['connect', ...args], { main })
+  t.teardown(async () => {
+    connect.signal('SIGKILL')
+    await connect.exited
+    await gateway.close()
+  })
+  const { listen } = await connect.stderr.wait(({ msg }) => msg === 'listening')
+  const check = ['connect', '--check', '--listen', String(listen)]
+  t.strictSame(await startSidecarProcess(check, { main }).exited, { code: 0, signal: null })
+  const socket = await openWorker({ url: `ws://${String(listen)}`, carrier: 'none' })
+  socket.send('hello')
+  t.equal((await nextMessage(socket)).text, 'hello')
+  t.equal(gateway.handshakes[0]?.headers['x-openclaw-sa-token'], 'the.current.token')
+  socket.terminate()
+})
+
 test('the bundle speaks to the gateway as its operator', async (t) => {
   writeFileSync(join(directory, 'secret'), SECRET)
   writeFileSync(join(directory, 'seed'), 'a-seed-of-more-than-sixteen-bytes')

@@ -1,8 +1,8 @@
 /** Configurations for tests, from a document, variables and flags. */
 
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
-import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/problems.ts'
-import type { Problem } from '@openclaw-k8s/auth-sidecar/config/problems.ts'
+import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/config-error.ts'
+import type { Problem } from '@openclaw-k8s/auth-sidecar/config/config-error.ts'
 import type { Config } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 
 export type Sources = {

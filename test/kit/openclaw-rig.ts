@@ -19,6 +19,8 @@ export type OpenClawRigOptions = {
   readonly clock?: Clock
   readonly prepare?: RigOptions['prepare']
   readonly gateway?: RigOptions['gateway']
+  /** Unless said otherwise, only `LOCAL_ADDRESS` is. */
+  readonly isLocalAddress?: RigOptions['isLocalAddress']
   /** Serves the worker port over TLS, under `ca`. */
   readonly isTls?: boolean
   /** Taken over from another rig, as a restarted sidecar finds them. */
@@ -39,7 +41,7 @@ export const startOpenClawRig = async (options: OpenClawRigOptions = {}) => {
     gateway: { ...devices.gateway, ...options.gateway },
     ...(clock === undefined ? {} : { clock }),
     ...(options.prepare === undefined ? {} : { prepare: options.prepare }),
-    isLocalAddress: (address) => address === LOCAL_ADDRESS,
+    isLocalAddress: options.isLocalAddress ?? ((address) => address === LOCAL_ADDRESS),
     set: [
       'gateway.protocol=openclaw',
       `gateway.auth.secretFile=${secretFile}`,

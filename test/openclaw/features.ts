@@ -85,5 +85,12 @@ export const FEATURES: readonly Feature[] = [
       'the routes are refused without a live stream, with a foreign token, and where hosting is off',
     ],
   },
+    name: 'a node behind `connect`',
+    tests: [
+      'a real node behind connect has no token and no configuration, and is usable',
+      'a gateway restart after the token expired restarts no node behind connect',
+      'a sidecar that is stopped, killed and started again restarts no node behind connect',
+    ],
+  },
   { name: 'protocol-3 node', tests: ['a node of protocol 3 is usable'] },
 ]

@@ -13,6 +13,7 @@ import { startModel } from './model.ts'
 import { podAddress, PODS_MAX } from './namespace.ts'
 import type { Operator } from './operator.ts'
 import { startRealNode, type RealNode, type RealNodeOptions } from './real-node.ts'
+import { startConnect } from './connect-process.ts'
 import { startRelay } from './relay.ts'
 import { startSidecar } from './sidecar.ts'
 import type { SuiteRun } from './suite-plan.ts'
@@ -22,7 +23,14 @@ export const WORKER = 'openclaw-worker'
 /** A ServiceAccount whose workers may offer `system.which` and nothing else. */
 export const RESTRICTED = 'openclaw-restricted'
 
-const PORTS = { gateway: 18_789, relay: 28_789, model: 38_789, workers: 18_443, admin: 9_464 }
+const PORTS = {
+  gateway: 18_789,
+  relay: 28_789,
+  model: 38_789,
+  workers: 18_443,
+  admin: 9_464,
+  connect: 38_000,
+}
 const AUDIENCE = 'openclaw-gateway'
 const TOKEN_LIFE_S = 3600
 /** A real node takes five seconds to start on an idle machine, and many times that on a busy one. */
@@ -111,6 +119,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
   const reached = new Set<RealNode>()
   let slowestStartMs = 0
   let podsMade = 0
+  let connects = 0
 
   /** An address that was not used before, while there are any. */
   const takeAddress = (): string => {
@@ -209,6 +218,30 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
       })
       realNodes.push(node)
       return node
+    },
+    /** `connect` in a pod, which dials from the pod's address, and a real node behind it. */
+    startConnectedNode: async (pod: RigPod, lifeS?: number) => {
+      connects += 1
+      const listen = { host: '127.0.0.1', port: PORTS.connect + connects }
+      const connect = await startConnect({
+        directory: join(directory, 'connect', pod.name),
+        gatewayUrl: pod.url,
+        listen,
+        token: pod.mint(lifeS),
+      })
+      started.push(connect.stop)
+      const node = await startRealNode({
+        product: run.node,
+        name: pod.name,
+        home: join(directory, 'nodes', pod.name),
+        address: listen.host,
+        port: listen.port,
+        recipe: 'connect',
+        // Nobody reads it.
+        token: '',
+      })
+      realNodes.push(node)
+      return { connect, node }
     },
     openLightNode: (pod: RigPod, options: Partial<LightNodeOptions> = {}) =>
       openLightNode({ ...lightOptions(pod), ...options }),

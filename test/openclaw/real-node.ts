@@ -6,15 +6,17 @@ import { join } from 'node:path'
 import { startProcess, type Exit, type Running } from './processes.ts'
 import { PINNED, productCommand, productEnv, shellCommandOf, type Product } from './product.ts'
 
-/** How the worker hands its token over; both are in the documentation as they stand here. */
-export type Recipe = 'exec-secret-ref' | 'env-wrapper' | 'cf-header'
+/**
+ * How the worker hands its token over, as in the documentation; with `connect` it has none.
+ */
+export type Recipe = 'exec-secret-ref' | 'env-wrapper' | 'cf-header' | 'connect'
 
 export type RealNodeOptions = {
   /** Default: the pinned version. */
   readonly product?: Product
   readonly name: string
   readonly home: string
-  /** The pod's own address, which the node dials and has as its source. */
+  /** What the node dials: the pod's own address, which is then its source, or `connect`. */
   readonly address: string
   readonly port: number
   readonly recipe: Recipe
@@ -112,8 +114,9 @@ export const startRealNode = async (options: RealNodeOptions) => {
   }
 }
 
-const configOf = (recipe: Recipe, tokenFile: string) =>
-  recipe === 'exec-secret-ref'
+const configOf = (recipe: Recipe, tokenFile: string) => {
+  if (recipe === 'connect') return { gateway: { mode: 'local' } }
+  return recipe === 'exec-secret-ref'
     ? {
         gateway: {
           mode: 'local',
@@ -126,6 +129,7 @@ const configOf = (recipe: Recipe, tokenFile: string) =>
         },
       }
     : {}
+}
 
 type Launch = {
   readonly product: Product
@@ -142,6 +146,7 @@ const VARIABLES = {
 }
 
 const commandOf = ({ product, name, recipe, args, env, tokenFile }: Launch) => {
+  if (recipe === 'connect') return productCommand({ product, name, args, env })
   const allowed = { ...env, OPENCLAW_ALLOW_INSECURE_PRIVATE_WS: '1' }
   if (recipe === 'exec-secret-ref') return productCommand({ product, name, args, env: allowed })
   // The shell reads the token at each start, so that a restart has the rotated one.

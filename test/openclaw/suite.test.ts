@@ -2,6 +2,7 @@
 
 import { after, describe } from 'node:test'
 import { testAdmission } from './admission.ts'
+import { testConnect } from './connect.ts'
 import { testForwarding } from './forwarding.ts'
 import { testHosting } from './hosting.ts'
 import { testRecovery } from './recovery.ts'
@@ -20,5 +21,6 @@ describe(titleOfRun(run), async () => {
   testSessions(rig)
   testHosting(rig)
   testRecovery(rig)
+  testConnect(rig)
   testForwarding(rig)
 })

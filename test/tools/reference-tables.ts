@@ -3,6 +3,8 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { RELOADED } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { CONNECT_CODES } from '@openclaw-k8s/auth-sidecar/connect/codes.ts'
+import { CONNECT_OPTIONS } from '@openclaw-k8s/auth-sidecar/connect/options.ts'
 import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
 
@@ -73,7 +75,31 @@ const metrics = (): string =>
     listMetrics().map(({ name, labels, help }) => row(`\`${name}\``, labels.join(', '), help)),
   )
 
-const TABLES = { options, codes, metrics }
+const connectOptions = (): string =>
+  table(
+    ['option', 'what it is', 'default'],
+    Object.entries(CONNECT_OPTIONS).map(([name, option]) => {
+      const value = 'value' in option ? ` ${option.value}` : ''
+      const fallback = 'default' in option ? `\`${option.default}\`` : ''
+      return row(`\`--${name}${value}\``, option.description, fallback)
+    }),
+  )
+
+const connectCodes = (): string =>
+  table(
+    ['code', 'HTTP', 'what the worker is told'],
+    Object.entries(CONNECT_CODES).map(([code, { status, message }]) =>
+      row(`\`${code}\``, String(status), message),
+    ),
+  )
+
+const TABLES = {
+  options,
+  codes,
+  metrics,
+  'connect options': connectOptions,
+  'connect codes': connectCodes,
+}
 
 /** The page with each table between its markers as the code has it now. */
 export const fillTables = (page: string): string => {

@@ -2,7 +2,7 @@
 
 import { test } from 'tap'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
-import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/problems.ts'
+import { ConfigError } from '@openclaw-k8s/auth-sidecar/config/config-error.ts'
 import { FILE, load, ORIGINAL, problemsOf, WORKERS } from '../kit/config-sources.ts'
 
 test('unknown keys are problems with place and the nearest known name', async (t) => {

@@ -78,9 +78,11 @@
 {{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.gateway.config)) -}}
 {{- end -}}
 
-{{/* openclaw.json of the workers: the node reads the token from its file at each start. */}}
+{{/* openclaw.json of the workers: the node reads the token from its file at each start, or needs none. */}}
 {{- define "openclaw.workerConfig" -}}
-{{- $known := dict
+{{- $known := dict "gateway" (dict "mode" "local") -}}
+{{- if not .Values.workers.connect.enabled -}}
+{{- $known = dict
   "gateway" (dict
     "mode" "local"
     "auth" (dict "mode" "token" "token" (dict "source" "exec" "provider" "sa" "id" "token")))
@@ -89,6 +91,7 @@
     "command" "/opt/openclaw/cat"
     "args" (list "/var/run/secrets/openclaw/token")
     "jsonOnly" false))) -}}
+{{- end -}}
 {{- if include "openclaw.scalesOnSessions" . -}}
 {{- $_ := set $known "nodeHost" (dict "workerRuns" (dict "capacity" (int .Values.workers.autoscaling.sessions.slotsPerWorker))) -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 
 import { checkFiles } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
-import { ConfigError } from '../config/problems.ts'
+import { ConfigError } from '../config/config-error.ts'
 import { EXIT, parseConfigArguments, runCommand } from './command.ts'
 import type { CommandContext } from './command.ts'
 

@@ -1,7 +1,7 @@
 /** What the commands share: their context, exit codes, and the flags that name a configuration. */
 
 import { parseArgs } from 'node:util'
-import { ConfigError } from '../config/problems.ts'
+import { ConfigError } from '../config/config-error.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
 import type { LoadOptions } from '../config/load.ts'
@@ -28,7 +28,7 @@ export type CommandContext = {
   readonly stderr: Output
   readonly readFile: ReadFile
   readonly clock: Clock
-  /** Caught for `serve` only; the other commands keep the system's default. */
+  /** Caught for `serve` and `connect`; the other commands keep the system's default. */
   readonly signals?: Signals | undefined
 }
 
@@ -78,14 +78,39 @@ function explainMistake(context: CommandContext, usage: string, error: unknown):
   throw error
 }
 
-function parseStrictly(argv: readonly string[]) {
+type OptionTypes = Readonly<Record<string, { readonly type: 'string' | 'boolean' }>>
+
+/** The options of a command that has its own; anything else on its command line is a mistake. */
+export const parseOptions = (
+  argv: readonly string[],
+  options: OptionTypes,
+): Record<string, string | boolean | undefined> =>
+  orMistake(
+    () =>
+      parseArgs({
+        args: [...argv],
+        options: Object.fromEntries(
+          Object.entries(options).map(([name, { type }]) => [name, { type }] as const),
+        ),
+        strict: true,
+        allowPositionals: false,
+      }).values,
+  )
+
+const parseStrictly = (argv: readonly string[]) =>
+  orMistake(
+    () =>
+      parseArgs({
+        args: [...argv],
+        options: { config: { type: 'string' }, set: { type: 'string', multiple: true } },
+        strict: true,
+        allowPositionals: false,
+      }).values,
+  )
+
+function orMistake<T>(parse: () => T): T {
   try {
-    return parseArgs({
-      args: [...argv],
-      options: { config: { type: 'string' }, set: { type: 'string', multiple: true } },
-      strict: true,
-      allowPositionals: false,
-    }).values
+    return parse()
   } catch (error) {
     // parseArgs throws a TypeError when the arguments are wrong.
     if (!(error instanceof TypeError)) throw error

@@ -2,7 +2,8 @@
 
 import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import type { Document, Node, Pair, YAMLError } from 'yaml'
-import type { Path, Problem } from './problems.ts'
+import type { Problem } from './config-error.ts'
+import type { Path } from './problems.ts'
 
 export type Located = {
   readonly value: unknown

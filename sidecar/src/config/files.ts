@@ -2,11 +2,11 @@
 
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import type { Problem } from './problems.ts'
+import type { Problem } from './config-error.ts'
 import type { Config } from './schema.ts'
 
-/** Reads a whole file as UTF-8, or throws. */
-export type ReadFile = (path: string) => string
+/** Reads a whole file of at most `bytesMax` (default 1 MiB) as UTF-8, or throws. */
+export type ReadFile = (path: string, bytesMax?: number) => string
 
 const FILE_BYTES_MAX = 1_048_576
 const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
@@ -14,25 +14,30 @@ const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICAT
 /** Reading a pipe means waiting for its writer, which would block the event loop. */
 class NotAFileError extends Error {}
 
-/** The `ReadFile` of a real process: never more than 1 MiB, even of an endless device. */
-export function readFileBounded(path: string): string {
+/** The `ReadFile` of a real process: never more than `bytesMax`, even of an endless device. */
+export function readFileBounded(path: string, bytesMax = FILE_BYTES_MAX): string {
   // Without O_NONBLOCK it would block to open a pipe that nobody writes to.
   const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     if (fstatSync(descriptor).isFIFO()) throw new NotAFileError('This is a pipe, not a file.')
-    const buffer = Buffer.alloc(FILE_BYTES_MAX + 1)
+    const buffer = Buffer.alloc(bytesMax + 1)
     let length = 0
     while (length < buffer.length) {
       const count = readSync(descriptor, buffer, length, buffer.length - length, null)
       if (count === 0) break
       length += count
     }
-    if (length > FILE_BYTES_MAX) throw new RangeError('The file is larger than 1 MiB.')
+    if (length > bytesMax) {
+      throw new RangeError(`The file is larger than ${describeSize(bytesMax)}.`)
+    }
     return buffer.toString('utf8', 0, length)
   } finally {
     closeSync(descriptor)
   }
 }
+
+const describeSize = (bytes: number): string =>
+  bytes < FILE_BYTES_MAX ? `${bytes / 1024} KiB` : `${bytes / FILE_BYTES_MAX} MiB`
 
 /** Why a file could not be read, in words. */
 export function readProblem(error: unknown): string {

@@ -1,6 +1,7 @@
 /** Text options of the configuration: names and globs, header names, file paths, lists of strings. */
 
 import * as z from 'zod'
+import { DEFAULT_CREDENTIAL_HEADER, HEADER_PATTERN, RESERVED_HEADER } from './credential-header.ts'
 
 /**
  * DNS-1123 with `*` and `?` as wildcards. The repeats are bounded and no lookaround is used: the
@@ -12,13 +13,6 @@ const SUBDOMAIN_PATTERN =
 
 const NAME_REASON =
   'This is not a Kubernetes name or a glob: use a-z, 0-9 and -, with * and ? as wildcards.'
-
-/** RFC 9110 §5.6.2. */
-const HEADER_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-
-/** Headers that already have a meaning in an upgrade or for the gateway. */
-const RESERVED_HEADER =
-  /^(authorization|cookie|host|connection|upgrade|content-length|transfer-encoding|te|trailer|origin|user-agent|traceparent|forwarded|x-real-ip|x-forwarded-.*|sec-.*|proxy-.*|x-openclaw-k8s-.*|x-openclaw-role|x-openclaw-scopes)$/i
 
 /** The name of a namespace or ServiceAccount, exact or as a glob. */
 export const namePattern = (kind: 'namespace' | 'serviceAccount') =>
@@ -53,5 +47,5 @@ export const credentialHeader = () =>
     .regex(HEADER_PATTERN, { error: 'This is not a header name.' })
     .refine((name) => !RESERVED_HEADER.test(name), {
       error: 'This header already has another meaning in the handshake.',
-      params: { hint: 'Choose another name, such as X-OpenClaw-SA-Token.' },
+      params: { hint: `Choose another name, such as ${DEFAULT_CREDENTIAL_HEADER}.` },
     })

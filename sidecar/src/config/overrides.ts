@@ -4,8 +4,8 @@ import { parseText } from './document.ts'
 import { nearest } from './nearest.ts'
 import { OPTION_PATHS, optionAt, optionOf, VARIABLE_PREFIX, VARIABLES } from './options.ts'
 import type { Option } from './options.ts'
+import type { Problem } from './config-error.ts'
 import { printable } from './problems.ts'
-import type { Problem } from './problems.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

@@ -1,19 +1,10 @@
-/** The problems of a configuration, in words for its author. */
+/** What is wrong with a configuration file, in words for its author. */
 
 import type * as z from 'zod'
 import { nearest } from './nearest.ts'
 import { knownKeys, OPTION_PATHS } from './options.ts'
 
 export type Path = readonly (string | number)[]
-
-/** One thing to fix. `path` is as the user wrote it; '' means the document itself. */
-export type Problem = {
-  readonly path: string
-  /** `file:line:column`, or the variable or flag the value came from. */
-  readonly where?: string
-  readonly reason: string
-  readonly hint?: string
-}
 
 /** A problem in the merged tree, before its source is known. */
 export type Finding = {
@@ -23,23 +14,7 @@ export type Finding = {
   readonly hint?: string | undefined
 }
 
-const SHOWN_PROBLEMS_MAX = 20
 const KEY_LENGTH_MAX = 64
-
-/** The configuration cannot be used. `toString` returns the complete message for the user. */
-export class ConfigError extends Error {
-  readonly problems: readonly Problem[]
-
-  constructor(problems: readonly Problem[]) {
-    super(describeProblems(problems))
-    this.name = 'ConfigError'
-    this.problems = problems
-  }
-
-  override toString(): string {
-    return this.message
-  }
-}
 
 /** Texts for zod's issues; a schema's own error text takes precedence. */
 export function explainIssue(issue: z.core.$ZodRawIssue): string | undefined {
@@ -132,18 +107,4 @@ function typeOf(value: unknown): string {
 function withArticle(type: string): string {
   const name = { string: 'text', array: 'a list', object: 'a section' }[type]
   return name ?? `a ${type}`
-}
-
-function describeProblems(problems: readonly Problem[]): string {
-  const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
-  const lines = problems.slice(0, SHOWN_PROBLEMS_MAX).flatMap(describeProblem)
-  const left = problems.length - SHOWN_PROBLEMS_MAX
-  if (left > 0) lines.push(`  … and ${left} more`)
-  return [`The configuration has ${count}:`, ...lines].join('\n')
-}
-
-function describeProblem({ path, where, reason, hint }: Problem): string[] {
-  const place = [path, where === undefined ? '' : `(${where})`].filter((part) => part !== '')
-  const head = place.length === 0 ? reason : `${place.join(' ')}: ${reason}`
-  return hint === undefined ? [`  ${head}`] : [`  ${head}`, `    Hint: ${hint}`]
 }

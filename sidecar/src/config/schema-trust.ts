@@ -2,6 +2,7 @@
 
 import * as z from 'zod'
 import { duration, hours, seconds } from './units.ts'
+import { DEFAULT_CREDENTIAL_HEADER } from './credential-header.ts'
 import { credentialHeader, namePattern, stringList } from './names.ts'
 
 /** The longest wait a Node timer can hold is 2^31-1 ms; an option that becomes a timer is shorter. */
@@ -61,7 +62,7 @@ export const k8sTrust = z
       .default(true)
       .describe('Write an audit line for each decision. Default true.'),
     credentialHeader: credentialHeader()
-      .default('X-OpenClaw-SA-Token')
+      .default(DEFAULT_CREDENTIAL_HEADER)
       .describe(
         'Header that can carry the token instead of Authorization. Default X-OpenClaw-SA-Token.',
       ),

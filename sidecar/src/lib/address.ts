@@ -28,8 +28,11 @@ LOOPBACK.addAddress('::1', 'ipv6')
 export const isLoopback = (address: string): boolean =>
   LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
 
-/** Host and port of a `ws:` URL, as a socket takes them: an IPv6 host without its brackets. */
+const DEFAULT_PORTS = { 'ws:': 80, 'wss:': 443 } as const
+
+/** Host and port of a `ws:` or `wss:` URL, as a socket takes them: an IPv6 host without its brackets. */
 export const endpointOf = (url: URL): { readonly host: string; readonly port: number } => ({
   host: url.hostname.replace(/^\[|\]$/g, ''),
-  port: url.port === '' ? 80 : Number(url.port),
+  port:
+    url.port === '' ? DEFAULT_PORTS[url.protocol === 'wss:' ? 'wss:' : 'ws:'] : Number(url.port),
 })

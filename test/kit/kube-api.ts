@@ -37,6 +37,8 @@ export type KubeApiOptions = {
   readonly successCacheMs?: number
   readonly sidecar?: { readonly namespace: string; readonly serviceAccount: string }
   readonly gitVersion?: string
+  /** The path under which a proxy serves this cluster; anything beside it is another cluster's. */
+  readonly prefix?: string
   /** Routes with a limited rate; the others answer as fast as they can. */
   readonly paces?: Partial<Record<Route, PaceOptions>>
 }
@@ -96,9 +98,10 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return token
   }
 
-  const traffic = createTraffic({ backend, store, clock, paces: options.paces ?? {} })
+  const { paces = {}, prefix = '' } = options
+  const traffic = createTraffic({ backend, store, clock, paces, prefix })
   const server = await createTlsServer(options, traffic.handle)
-  const url = `https://127.0.0.1:${server.port}`
+  const url = `https://127.0.0.1:${server.port}${prefix}`
 
   return {
     url,
@@ -142,10 +145,11 @@ type TrafficOptions = {
   readonly store: KubeStore
   readonly clock: Clock
   readonly paces: NonNullable<KubeApiOptions['paces']>
+  readonly prefix: string
 }
 
 /** Everything between a request's arrival and its answer: counts, pace, gates, faults. */
-const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
+const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions) => {
   const faults = new Faults()
   const watches = new Watches(store, clock)
   const pace = new Map(
@@ -185,7 +189,7 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
 
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'https://localhost')
-    const target = targetOf(url)
+    const target = targetUnder(prefix, url)
     record(request, target)
     const fault = faults.take(target.route)
     response.setHeader('date', new Date(clock.now()).toUTCString())
@@ -242,6 +246,12 @@ const TOO_LARGE: Answer = failure({
   message: `Request entity too large: limit is ${BODY_BYTES_MAX}`,
   reason: 'RequestEntityTooLarge',
 })
+
+const targetUnder = (prefix: string, url: URL): Target => {
+  if (!url.pathname.startsWith(`${prefix}/`)) return { route: 'unknown' }
+  url.pathname = url.pathname.slice(prefix.length)
+  return targetOf(url)
+}
 
 /** What a faulty watch would have begun with, for the faults that need bytes to spoil. */
 const WATCH_PLACEHOLDER = json(200, { type: 'BOOKMARK', object: { kind: 'Pod', apiVersion: 'v1' } })

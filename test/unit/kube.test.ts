@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
+import { nameOf, targetOf } from '@openclaw-k8s/auth-sidecar/kube/api-server.ts'
 import { Breaker } from '@openclaw-k8s/auth-sidecar/kube/breaker.ts'
 import { KubeClient, type KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { locateApiServer } from '@openclaw-k8s/auth-sidecar/kube/in-cluster.ts'
@@ -304,6 +305,18 @@ test("the API server's address comes from the configuration or the pod", async (
   t.match(locateApiServer(named, inCluster), { caFile: '/ca', tokenFile: '/token' })
   t.equal(locateApiServer(named, inCluster).apiServer.host, 'api:1')
   t.throws(() => locateApiServer({}, {}), /KUBERNETES_SERVICE_HOST is missing/)
+})
+
+test('a path in the URL of the API server comes before the path of a request, once', async (t) => {
+  const served = (url: string) => {
+    const apiServer = new URL(url)
+    return [targetOf(apiServer, '/version'), nameOf(apiServer)]
+  }
+  const origin = 'https://proxy:8443'
+  for (const url of [`${origin}/k8s/c-1`, `${origin}/k8s/c-1/`, `${origin}/k8s/c-1//`]) {
+    t.strictSame(served(url), [{ origin, path: '/k8s/c-1/version' }, `${origin}/k8s/c-1`])
+  }
+  t.strictSame(served(origin), [{ origin, path: '/version' }, origin])
 })
 
 const ISSUER = 'https://issuer.example'

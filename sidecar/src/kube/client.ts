@@ -9,6 +9,7 @@ import { withDeadline } from '../lib/deadline.ts'
 import { messageOf } from '../lib/errors.ts'
 import { Semaphore, type Release } from '../lib/semaphore.ts'
 import { ClusterAgent } from './agents.ts'
+import { targetOf } from './api-server.ts'
 import { Breaker } from './breaker.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
@@ -154,8 +155,7 @@ export class KubeClient {
     const { apiServer, credentials } = this.#options
     const token = credentials.token
     const answer = await dispatcher.request({
-      origin: apiServer.origin,
-      path: request.path,
+      ...targetOf(apiServer, request.path),
       method: request.method,
       headers: {
         accept: ACCEPTED,

@@ -52,7 +52,8 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     watches,
     clock,
     random,
-    onFault() {},
+    onDown() {},
+    onUp() {},
   })
   const { k8sTrust } = config
   const policy = createPolicy(k8sTrust.allowedIdentities)
@@ -79,7 +80,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
       onApiOutage: 'verify-locally',
       maxWatchStalenessMs: k8sTrust.maxWatchStaleness,
     }),
-    watchStaleMs: () => watch.staleForMs,
+    watchStaleMs: (claims) => watch.scopes.staleForMs(claims),
     entriesMax: 1,
   })
   const binding = new PodBinding({
@@ -91,7 +92,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
 
   await jwks.start()
   watch.watch(accounts.map((serviceAccount) => ({ namespace: cluster.namespace, serviceAccount })))
-  await waitForProcess('the first lists', 10_000, () => watch.isSynced)
+  await waitForProcess('the first lists', 10_000, () => watch.scopes.isReady)
 
   return {
     watch,

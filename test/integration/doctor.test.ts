@@ -405,6 +405,26 @@ test('a token of another kind is accepted as it is', async (t) => {
   )
 })
 
+test('a namespace that the running sidecar cannot watch is a warning that names it', async (t) => {
+  const { rig, clock } = await ready(t, {
+    set: [
+      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}, {namespace: opneclaw, serviceAccount: "*"}]',
+    ],
+    prepare: (api) => api.setRbac({ namespaces: ['openclaw'] }),
+  })
+  // Its watch has to last for a moment before it counts.
+  await clock.advanceAsync(1000)
+  const { of, exitCode } = await examine(rig, clock)
+  t.match(of('sidecar').split('\n'), [
+    /^\[ok\] sidecar: ready, 3 checks passed$/,
+    /^\[warn\] sidecar: pods: namespace opneclaw: pods have not been listed yet\. Its workers cannot be admitted; all others can\. The log has the cause\.$/,
+  ])
+  t.equal(exitCode, 0)
+  const told = rig.log.filter((line) => line.includes('a watch was interrupted'))
+  t.equal(told.length, 2, 'once for each of its watches')
+  t.ok(told.every((line) => line.includes('"scope":"namespace opneclaw"')))
+})
+
 test('a gateway that is away fails, and so does a sidecar that is not ready or not there', async (t) => {
   const { rig, clock } = await ready(t)
   await rig.gateway.close()

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { deliver, Faults, Gate, ROUTES } from './kube-faults.ts'
-import type { ApiFault, Route } from './kube-faults.ts'
+import type { ApiFault, FaultLimit, Route } from './kube-faults.ts'
 import { Pace, tooManyRequests } from './kube-pace.ts'
 import type { PaceOptions } from './kube-pace.ts'
 import { answerCall, targetOf } from './kube-routes.ts'
@@ -191,7 +191,7 @@ const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions)
     const url = new URL(request.url ?? '/', 'https://localhost')
     const target = targetUnder(prefix, url)
     record(request, target)
-    const fault = faults.take(target.route)
+    const fault = faults.take(target.route, target.namespace)
     response.setHeader('date', new Date(clock.now()).toUTCString())
     const body = await readBody(request)
     if ((await pace.get(target.route)?.pass()) === false) {
@@ -216,12 +216,9 @@ const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions)
       if (counts[route] >= atLeast) return
       await new Promise<void>((resolve) => waiting.add({ route, atLeast, resolve }))
     },
-    setFault: (
-      route: Route | '*',
-      fault: ApiFault,
-      limit: { readonly times?: number } = {},
-    ): void => faults.set(route, fault, limit),
-    clearFaults: (route?: Route | '*'): void => faults.clear(route),
+    setFault: (route: Route | '*', fault: ApiFault, limit: FaultLimit = {}): void =>
+      faults.set(route, fault, limit),
+    clearFaults: (route?: Route | '*', namespace?: string): void => faults.clear(route, namespace),
     /** Holds the answers of a route, which are decided already, until `release`. */
     pause: (route: Route): void => gate(route).pause(),
     release: (route: Route): void => gate(route).release(),

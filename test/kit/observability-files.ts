@@ -118,6 +118,7 @@ const NOTHING = {
   jwksAgeMs: () => 0,
   watchedPods: () => 0,
   watchStaleMs: () => 0,
+  scopes: () => [],
   linesDropped: () => ({ audit: 0, log: 0 }),
 }
 

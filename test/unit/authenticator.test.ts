@@ -192,11 +192,21 @@ test('only a token that the cluster has authenticated is remembered', async (t) 
 
 test('a local verdict stands only as long as the rules in force would give it', async (t) => {
   for (const by of ['review', 'cache', 'memory'] as const) {
-    t.equal(setUp().authenticator.isStanding(by), true, `${by} needs no outage rule`)
+    const { authenticator: any, claims } = setUp()
+    t.equal(any.isStanding(by, claims), true, `${by} needs no outage rule`)
   }
-  t.equal(setUp().authenticator.isStanding('local'), false, 'a reload has switched it off')
-  const { authenticator, world } = setUp({ onApiOutage: 'verify-locally' })
-  t.equal(authenticator.isStanding('local'), true)
+  const strict = setUp()
+  t.equal(
+    strict.authenticator.isStanding('local', strict.claims),
+    false,
+    'a reload has switched it off',
+  )
+  const { authenticator, claims, world } = setUp({ onApiOutage: 'verify-locally' })
+  t.equal(authenticator.isStanding('local', claims), true)
   world.staleMs = 300_001
-  t.equal(authenticator.isStanding('local'), false, 'the watch was lost for too long meanwhile')
+  t.equal(
+    authenticator.isStanding('local', claims),
+    false,
+    'the watch was lost for too long meanwhile',
+  )
 })

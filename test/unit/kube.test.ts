@@ -19,7 +19,7 @@ import type { ApiFault } from '../kit/kube-faults.ts'
 const DEADLINE_MS = 3000
 const VERSION: KubeRequest = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS }
 
-type Limits = { concurrency?: number; queue?: number; queueMs?: number }
+type Limits = { concurrency?: number; queue?: number; queueMs?: number; turnMs?: number }
 
 const startClient = async (t: Test, limits: Limits = {}) => {
   const clock = new FakeClock()
@@ -116,6 +116,33 @@ test('a connection that died in the meantime does not cost the request', async (
   await client.request(VERSION)
   api.dropConnections()
   t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('an answer that is too long is refused without a second try, and opens no circuit', async (t) => {
+  const { api, client } = await startClient(t)
+  const body = { padding: 'x'.repeat(17 * 1024 * 1024) }
+  api.setFault('version', { kind: 'status', status: 200, body })
+  for (let n = 1; n <= 6; n += 1) {
+    await t.rejects(client.request(VERSION), { name: 'Fault', message: /exceeds 16777216 bytes/ })
+    t.equal(api.counts.version, n)
+  }
+  api.clearFaults()
+  t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('where requests have a turn, slow ones hold up no other, and open no circuit', async (t) => {
+  const { api, client, clock } = await startClient(t, { concurrency: 2, queue: 99, turnMs: 500 })
+  api.setFault('discovery', { kind: 'hang' })
+  const slow = Array.from({ length: 8 }, () =>
+    client.request({ ...VERSION, path: '/.well-known/openid-configuration' }).catch(() => 'late'),
+  )
+  await api.requested('discovery', 2)
+  const { value, ms } = await settle(clock, client.request(VERSION))
+  t.match(value, { status: 200 })
+  t.ok(ms <= 4 * 500 + 100, 'after the turns of those before it')
+  const all = await settle(clock, Promise.all(slow))
+  t.ok((all.value as string[]).every((each) => each === 'late'))
+  t.match((await settle(clock, client.request(VERSION))).value, { status: 200 })
 })
 
 test('a 404 is an answer', async (t) => {

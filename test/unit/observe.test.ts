@@ -72,6 +72,11 @@ const setUp = (isEnabled = () => true, isReported = false) => {
       jwksAgeMs: () => 6000,
       watchedPods: () => 7,
       watchStaleMs: () => 8000,
+      scopes: () => [
+        { kind: 'namespace', state: 'synced' },
+        { kind: 'namespace', state: 'stale' },
+        { kind: 'namespace', state: 'stale' },
+      ],
       linesDropped: () => ({ audit: 9, log: 10 }),
     }),
   })

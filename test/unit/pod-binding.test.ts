@@ -68,8 +68,7 @@ const setUp = (world: World = {}) => {
         if (known.has(uid) || gone.includes(uid)) return Promise.resolve()
         return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
       },
-      silentForMs: () => silentMs,
-      accountsSilentForMs: () => accountsSilentMs,
+      scopes: { silentForMs: () => silentMs, accountsSilentForMs: () => accountsSilentMs },
     },
     rules: () => ({ sourceAddress: 'enforce', allowHostNetwork: false, ...rules }),
     getPod: (namespace, name) => {

@@ -5,6 +5,7 @@ import { denied, granted, type Code, type Denied, type Verdict } from '../denial
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
+import type { WatchedScopes } from '../kube/watched-scopes.ts'
 import { normalizeAddress } from '../lib/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
@@ -16,13 +17,7 @@ type PodSource = {
   readonly isGone: (uid: string) => boolean
   /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number) => Promise<void>
-  /**
-   * Milliseconds since the namespace's pod watch last proved that it works; `Infinity` while it is
-   * down.
-   */
-  readonly silentForMs: (namespace: string) => number
-  /** The same for the watch of its ServiceAccounts. */
-  readonly accountsSilentForMs: (namespace: string) => number
+  readonly scopes: Pick<WatchedScopes, 'silentForMs' | 'accountsSilentForMs'>
 }
 
 export type BindingRules = {
@@ -133,7 +128,7 @@ export class PodBinding {
     return {
       answers: this.#livePods,
       key: podUid,
-      silentMs: pods.silentForMs(namespace),
+      silentMs: pods.scopes.silentForMs(caller.claims),
       get: () => getPod(namespace, podName),
       judge: (pod) => this.#judge(pod, caller),
     }
@@ -146,7 +141,7 @@ export class PodBinding {
     return {
       answers: this.#liveAccounts,
       key: `${namespace}/${serviceAccount}`,
-      silentMs: pods.accountsSilentForMs(namespace),
+      silentMs: pods.scopes.accountsSilentForMs(claims),
       get: () => getAccount(namespace, serviceAccount),
       judge: (account) =>
         account?.uid === serviceAccountUid ? granted(undefined) : denied('service_account_deleted'),

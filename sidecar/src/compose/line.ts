@@ -8,6 +8,7 @@ import { createTokenReview } from '../authn/token-review.ts'
 import { VerdictCache, verdictTtl } from '../authn/verdict-cache.ts'
 import { PodBinding } from '../authz/pod-binding.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
+import type { Account } from '../identity.ts'
 import { Jwks } from '../kube/jwks.ts'
 import { createLookups } from '../kube/lookups.ts'
 import { PodWatch } from '../kube/pod-watch.ts'
@@ -46,7 +47,8 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     watches: cluster.watches,
     clock,
     random,
-    onFault: (err) => log.warn({ err }, 'a watch was interrupted'),
+    onDown: (watched, err) => log.warn({ ...watched, err }, 'a watch was interrupted'),
+    onUp: (watched, downMs) => log.info({ ...watched, downMs }, 'the watch works again'),
   })
   const binding = new PodBinding({
     pods: watch,
@@ -75,7 +77,7 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
 function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWatch) {
   const { clock, log } = runtime
   const { review, jwks: keys, k8sTrust } = live.config
-  const watchStaleMs = () => watch.staleForMs
+  const watchStaleMs = (account: Account) => watch.scopes.staleForMs(account)
   const jwks = new Jwks({
     client: cluster.keys,
     clock,
@@ -100,7 +102,7 @@ function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWat
   })
   const verdicts = new VerdictCache({
     audiences: k8sTrust.audiences,
-    ttlMs: () => verdictTtl(review.cacheTtl, watchStaleMs()),
+    ttlMs: (account) => verdictTtl(review.cacheTtl, watchStaleMs(account)),
     negativeTtlMs: review.negativeTtl,
     entriesMax: review.cacheEntries,
     review: createTokenReview({

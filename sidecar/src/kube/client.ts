@@ -1,7 +1,7 @@
 /** The API client: bounded requests with deadlines to the API server, under our own credential. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Dispatcher } from 'undici'
+import { errors, type Dispatcher } from 'undici'
 import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -26,6 +26,12 @@ export type KubeClientOptions = {
    * queue. Without `queueMs` the deadline includes the time in the queue.
    */
   readonly queueMs?: number
+  /**
+   * For callers that pace themselves and must not wait for one another: a request gives up its turn
+   * after this time, in milliseconds, and goes on; failures open no circuit. The number of callers
+   * then bounds the connections.
+   */
+  readonly turnMs?: number
   /** The code of this client's faults. */
   readonly faultCode: Code
   /** Called for each 401 and 403 that the API server gave us. */
@@ -58,6 +64,9 @@ const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
 
+/** The answer is longer than `ANSWER_BYTES_MAX`: the same request would get the same answer. */
+export class AnswerTooLarge extends Fault {}
+
 /** The API server answered, but with a status that is worth a second try. */
 class UnexpectedStatus extends Error {}
 
@@ -72,18 +81,18 @@ export class KubeClient {
 
   constructor(options: KubeClientOptions) {
     this.#options = options
-    const { concurrency, credentials, faultCode, queue } = options
+    const { concurrency, credentials, faultCode, queue, turnMs } = options
     const common = { maxResponseSize: ANSWER_BYTES_MAX }
     this.#semaphore = new Semaphore(concurrency, queue)
     this.#pool = new ClusterAgent({
       credentials,
       faultCode,
-      agent: { ...common, connections: concurrency, pipelining: 1 },
+      agent: { ...common, connections: turnMs === undefined ? concurrency : null, pipelining: 1 },
     })
     this.#single = new ClusterAgent({ credentials, faultCode, agent: { ...common, pipelining: 0 } })
     this.#breaker = new Breaker({
       clock: options.clock,
-      failuresMax: BREAKER_FAILURES,
+      failuresMax: turnMs === undefined ? BREAKER_FAILURES : Infinity,
       openMs: BREAKER_OPEN_MS,
       isFailure: (error) => !(error instanceof Fault),
     })
@@ -95,12 +104,13 @@ export class KubeClient {
    * waits its turn, and each request still has its full time.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
-    const { clock, faultCode, queueMs } = this.#options
+    const { clock, faultCode, queueMs, turnMs } = this.#options
     const { deadlineMs } = request
     const lateAfter = clock.monotonic() + deadlineMs * (1 - FIRST_TRY_SHARE)
     const run = async (release: Release, signal: AbortSignal) => {
       // A request that spent its deadline queueing proves nothing about the API server.
       const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
+      const cancelTurn = turnMs === undefined ? () => {} : clock.after(turnMs, release)
       try {
         return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
       } catch (error) {
@@ -108,6 +118,7 @@ export class KubeClient {
         await nextTurn()
         throw error
       } finally {
+        cancelTurn()
         release()
       }
     }
@@ -169,11 +180,21 @@ export class KubeClient {
     const { statusCode: status } = answer
     if ((status >= 200 && status < 300) || status === 404) {
       const { date } = answer.headers
-      return { status, body: await answer.body.json(), date: date?.toString() }
+      return { status, body: await this.#readBody(request, answer), date: date?.toString() }
     }
     await answer.body.dump({ limit: 65_536, signal })
     if (status === 401 || status === 403) return this.#onRefused(request, status, token, signal)
     throw new UnexpectedStatus(`HTTP ${status}`)
+  }
+
+  async #readBody(request: KubeRequest, { body }: Dispatcher.ResponseData): Promise<unknown> {
+    try {
+      return await body.json()
+    } catch (error) {
+      if (!(error instanceof errors.ResponseExceededMaxSizeError)) throw error
+      const what = `The answer to ${request.method} ${request.path} exceeds ${ANSWER_BYTES_MAX} bytes.`
+      throw new AnswerTooLarge(this.#options.faultCode, what, { cause: error })
+    }
   }
 
   /** The API server rejected our credential; our token may have been rotated a moment ago. */

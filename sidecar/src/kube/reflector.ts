@@ -4,7 +4,7 @@ import { Backoff } from '../lib/backoff.ts'
 import type { Clock } from '../lib/clock.ts'
 import { pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
-import type { KubeClient } from './client.ts'
+import { AnswerTooLarge, type KubeClient } from './client.ts'
 import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
 
 export type Collection = {
@@ -24,12 +24,14 @@ export type ReflectorOptions<T> = {
   readonly onChanged: (item: T) => void
   readonly onDeleted: (item: T) => void
   readonly onFault: (error: unknown) => void
+  /** The watch has been open for a second: it works. */
+  readonly onLive: () => void
   readonly clock: Clock
   readonly random: () => number
 }
 
-/** Objects per page of a list: parsing a page must not stall the event loop. */
-const PAGE_SIZE = 100
+/** The most objects per page of a list: parsing a page must not stall the event loop. */
+const PAGE_SIZE_MAX = 100
 /** The longest list, in pages; a longer one is a fault. */
 const PAGES_MAX = 10_000
 const LIST_DEADLINE_MS = 15_000
@@ -48,6 +50,9 @@ export class Reflector<T> {
   readonly #stopped = new AbortController()
   #version: string | undefined
   #isSynced = false
+  #isTried = false
+  /** Objects per page: fewer after a page that was too large, and up again with each list. */
+  #pageSize = PAGE_SIZE_MAX
   readonly #backoff: Backoff
   /** The last proof that everything up to then is known. */
   #heardAt = -Infinity
@@ -69,6 +74,11 @@ export class Reflector<T> {
   /** Whether the first list has been read. */
   get isSynced(): boolean {
     return this.#isSynced
+  }
+
+  /** Whether the first list was read, or failed. */
+  get isTried(): boolean {
+    return this.#isTried
   }
 
   /**
@@ -94,10 +104,12 @@ export class Reflector<T> {
     while (!signal.aborted) {
       try {
         this.#version ??= await this.#list()
+        this.#isTried = true
         await this.#watch(this.#version)
       } catch (error) {
         this.#lose()
         if (signal.aborted) return
+        this.#isTried = true
         if (error instanceof RelistNeeded) this.#version = undefined
         this.#options.onFault(error)
         await this.#backOff()
@@ -115,7 +127,7 @@ export class Reflector<T> {
     const items: T[] = []
     let next: string | undefined
     for (let page = 0; page < PAGES_MAX; page += 1) {
-      const list = await this.#page(next)
+      const list = await this.#pageThatFits(next)
       // Nobody needs the list any more, and a newer reflector may already know better.
       this.#stopped.signal.throwIfAborted()
       for (const object of list.items) items.push(this.#options.read(object))
@@ -125,14 +137,31 @@ export class Reflector<T> {
         onReplaced(items)
         this.#isSynced = true
         this.#heardAt = startedAt
+        this.#pageSize = Math.min(PAGE_SIZE_MAX, this.#pageSize * 2)
         return list.metadata.resourceVersion
       }
     }
     throw new Error(`the list has more than ${PAGES_MAX} pages`)
   }
 
+  /** A pod may have 256 KiB of annotations, so that a page of many is longer than an answer may be. */
+  async #pageThatFits(next: string | undefined): Promise<ListPage> {
+    for (;;) {
+      try {
+        return await this.#page(next)
+      } catch (error) {
+        if (!(error instanceof AnswerTooLarge) || this.#pageSize === 1) throw error
+        this.#pageSize = Math.ceil(this.#pageSize / 2)
+        this.#stopped.signal.throwIfAborted()
+      }
+    }
+  }
+
   async #page(next: string | undefined): Promise<ListPage> {
-    const query = this.#query({ limit: String(PAGE_SIZE), ...(next ? { continue: next } : {}) })
+    const query = this.#query({
+      limit: String(this.#pageSize),
+      ...(next ? { continue: next } : {}),
+    })
     const path = `${this.#options.collection.path}?${query}`
     const answer = await this.#options.lists.request({
       method: 'GET',
@@ -160,9 +189,11 @@ export class Reflector<T> {
     )
     const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
     const startedAt = clock.monotonic()
+    let cancelLive = () => {}
     const onOpen = () => {
       this.#openedAt = clock.monotonic()
       this.#aliveUntil = this.#openedAt + lifeMs
+      cancelLive = clock.after(WATCH_MS_MIN, this.#options.onLive)
     }
     try {
       const path = `${collection.path}?${query}`
@@ -172,6 +203,7 @@ export class Reflector<T> {
       }
     } finally {
       cancel()
+      cancelLive()
     }
     if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
       throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended immediately.`)

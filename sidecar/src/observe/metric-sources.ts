@@ -6,6 +6,15 @@ import type { RelayTotals } from '../lib/relay-totals.ts'
 /** Lines that could not be written since the start, by output. */
 export type LinesDropped = { readonly audit: number; readonly log: number }
 
+const SCOPE_KINDS = ['cluster', 'namespace', 'serviceaccount'] as const
+const SCOPE_STATES = ['synced', 'stale', 'unsynced'] as const
+
+/** A scope under watch: how wide it is, and whether it can be trusted. */
+type ScopeSeen = {
+  readonly kind: (typeof SCOPE_KINDS)[number]
+  readonly state: (typeof SCOPE_STATES)[number]
+}
+
 export type MetricSources = {
   /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
@@ -17,6 +26,8 @@ export type MetricSources = {
   readonly watchedPods: () => number
   /** How long the pod watch has been stale, in milliseconds; 0 while it is current. */
   readonly watchStaleMs: () => number
+  /** The scopes under watch. */
+  readonly scopes: () => Iterable<ScopeSeen>
   readonly linesDropped: () => LinesDropped
 }
 
@@ -61,9 +72,10 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
   gauge('watched_pods', 'Pods in the watch.', () => sources().watchedPods())
   gauge(
     'watch_stale_seconds',
-    'How long the pod watch has been stale; 0 while it is current.',
+    'How long the pod watch of a scope has been stale; 0 while all are current.',
     () => sources().watchStaleMs() / 1000,
   )
+  watchScopes(() => sources().scopes(), registers)
   counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
@@ -89,3 +101,15 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     () => sources().linesDropped(),
   )
 }
+
+const watchScopes = (read: () => Iterable<ScopeSeen>, registers: Registry[]) =>
+  new Gauge({
+    name: 'openclaw_k8s_watch_scopes',
+    help: 'Scopes under watch, by kind and state: synced, stale (no watch to trust), unsynced (not listed yet).',
+    labelNames: ['kind', 'state'],
+    registers,
+    collect() {
+      for (const kind of SCOPE_KINDS) for (const state of SCOPE_STATES) this.set({ kind, state }, 0)
+      for (const { kind, state } of read()) this.inc({ kind, state })
+    },
+  })

@@ -5,6 +5,7 @@ import {
   TokenAuthenticator,
   type AuthenticationRules,
 } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
+import { ReviewUndecided } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
 import { denied, granted, type Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
@@ -188,6 +189,16 @@ test('only a token that the cluster has authenticated is remembered', async (t) 
     expire()
     t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('token_expired'))
   }
+})
+
+test('a local check stands in for an API server that is away, not for one that could not decide', async (t) => {
+  const { authenticator, answers, claims } = setUp({ onApiOutage: 'verify-locally' })
+  answers(() => Promise.reject(new ReviewUndecided('review_unavailable', 'leader changed')))
+  await t.rejects(authenticator.authenticate('t', claims, 'verified'), {
+    code: 'review_unavailable',
+  })
+  answers(outage)
+  t.match(await authenticator.authenticate('t', claims, 'verified'), { ok: true })
 })
 
 test('a local verdict stands only as long as the rules in force would give it', async (t) => {

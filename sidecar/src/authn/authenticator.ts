@@ -9,6 +9,7 @@ import { identityOf, type Claims, type Identity } from '../identity.ts'
 import type { PodListener } from '../kube/pod-watch.ts'
 import type { WatchedPod } from '../kube/pod.ts'
 import type { SignatureState } from './signature.ts'
+import { ReviewUndecided } from './token-review.ts'
 import type { VerdictCache } from './verdict-cache.ts'
 
 export type TokenAuthenticatorOptions = {
@@ -118,6 +119,7 @@ export class TokenAuthenticator implements PodListener {
     return (
       error instanceof Fault &&
       error.code === 'review_unavailable' &&
+      !(error instanceof ReviewUndecided) &&
       signature === 'verified' &&
       this.#isLocalAllowed(claims)
     )

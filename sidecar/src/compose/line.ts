@@ -110,6 +110,7 @@ function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWat
       audiences: k8sTrust.audiences,
       deadlineMs: review.timeout,
       clock,
+      isAlive: ({ podUid }) => watch.isAlive(podUid),
       onReviewed: (outcome, seconds) => metrics.reviewSeconds.observe({ outcome }, seconds),
     }),
     clock,

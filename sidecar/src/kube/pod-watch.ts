@@ -110,6 +110,12 @@ export class PodWatch {
     return this.#accounts.get(`${namespace}/${name}`)
   }
 
+  /** Whether the pod is watched and not about to end. */
+  isAlive(podUid: string): boolean {
+    const pod = this.#pods.get(podUid)
+    return pod !== undefined && !isEnding(pod)
+  }
+
   /** Whether this pod, or this ServiceAccount, was seen to disappear. */
   isGone(uid: string): boolean {
     return this.#gone.has(uid)

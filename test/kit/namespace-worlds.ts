@@ -142,7 +142,7 @@ export const live = async (t: Test, states: readonly State[], phase: Phase): Pro
   clock.stepWall(TOKEN_S * 1000 + 1000)
   for (let passed = 0; passed < TRIED_MS; passed += 1000) await clock.advanceAsync(1000)
   for (const stream of streams) t.ok(await echoes(stream), 'its token expired; its watch is well')
-  await assertUnharmed(t, rig, healthy)
+  await assertUnharmed(t, rig, [HOME])
   const bad = states.flatMap((state, index) =>
     ['forbidden', 'slow'].includes(state) ? [namespaceOf(index)] : [],
   )

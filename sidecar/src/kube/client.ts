@@ -1,7 +1,7 @@
 /** The API client: bounded requests with deadlines to the API server, under our own credential. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { errors, type Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -55,6 +55,8 @@ export type KubeAnswer = {
 
 /** The longest answer, in bytes; a longer one is a fault. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
+/** The code of undici's error about it. */
+const TOO_LARGE = 'UND_ERR_RES_EXCEEDED_MAX_SIZE'
 /**
  * The share of the deadline for the first try: after a dead connection there is time for another.
  */
@@ -191,7 +193,7 @@ export class KubeClient {
     try {
       return await body.json()
     } catch (error) {
-      if (!(error instanceof errors.ResponseExceededMaxSizeError)) throw error
+      if ((error as { code?: unknown }).code !== TOO_LARGE) throw error
       const what = `The answer to ${request.method} ${request.path} exceeds ${ANSWER_BYTES_MAX} bytes.`
       throw new AnswerTooLarge(this.#options.faultCode, what, { cause: error })
     }

@@ -110,6 +110,7 @@ async function composeParts(config: Config, runtime: Runtime) {
     pendingSockets: () => workerPort.pendingCount,
     cacheEntries: () => verdicts.size,
     jwksAgeMs: () => jwks.ageMs,
+    isReviewOnly: () => jwks.isReviewOnly,
     watchedPods: () => watch.size,
     watchStaleMs: () => watch.scopes.longestStaleForMs,
     scopes: () =>

@@ -40,6 +40,9 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
   const jwks = new Jwks({
     client,
     clock,
+    random,
+    isIssuerConfigured: false,
+    onReviewOnly() {},
     cooldownMs: 0,
     refreshMs: 3_600_000,
     staleAfterMs: 3_600_000,
@@ -67,7 +70,8 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     }),
     keys: jwks,
     clock,
-    unverifiedBudget: { perAddress: buckets(), inAll: buckets() },
+    unverifiedBudget: { perAddress: buckets(), inAll: buckets(), seen: buckets() },
+    findUnseen: async () => undefined,
   })
   const outage = async () => {
     throw new Fault('review_unavailable', 'an outage')

@@ -198,15 +198,23 @@ test('every missing or invalid file fails under the name of its option', async (
   )
 })
 
-test('signing keys that are unavailable, or do not match the tokens, fail', async (t) => {
+test('signing keys that are unavailable, or do not match the tokens, are a finding', async (t) => {
   const { rig, clock } = await ready(t)
   const keys = async (set: readonly string[] = []) =>
     (await examine(rig, clock, set)).of('signing-keys')
   rig.api.setFault('jwks', { kind: 'status', status: 403 })
-  t.match(
-    await keys(),
-    /^\[fail\] .*answered 403.* Bind the ClusterRole system:service-account-issuer-discovery to the sidecar's ServiceAccount\.$/,
-  )
+  for (const status of [403, 404]) {
+    rig.api.setFault('jwks', { kind: 'status', status, body: { kind: 'Status' } })
+    t.match(
+      await keys(),
+      /^\[warn\] .*answered 40[34]\. Every token is proven by a TokenReview alone\. Bind the ClusterRole system:service-account-issuer-discovery to the sidecar's ServiceAccount\. If the API server answers 404, its --service-account-issuer is not an https URL\.$/,
+    )
+  }
+  rig.api.clearFaults()
+  rig.api.setFault('discovery', { kind: 'status', status: 404, body: { kind: 'Status' } })
+  t.match(await keys(), /^\[warn\] .* does not say who its issuer is.* Set kubernetes\.issuers\./)
+  t.match(await keys(['kubernetes.issuers=[api]']), /^\[ok\] .*accepted from api$/)
+  rig.api.clearFaults()
   rig.api.setFault('jwks', { kind: 'status', status: 500 })
   t.match(await keys(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
   rig.api.clearFaults()

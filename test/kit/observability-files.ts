@@ -116,6 +116,7 @@ const NOTHING = {
   pendingSockets: () => 0,
   cacheEntries: () => 0,
   jwksAgeMs: () => 0,
+  isReviewOnly: () => false,
   watchedPods: () => 0,
   watchStaleMs: () => 0,
   scopes: () => [],

@@ -8,7 +8,11 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { nameOf, targetOf } from '@openclaw-k8s/auth-sidecar/kube/api-server.ts'
 import { Breaker } from '@openclaw-k8s/auth-sidecar/kube/breaker.ts'
-import { KubeClient, type KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import {
+  KubeClient,
+  OwnCredentialRefused,
+  type KubeRequest,
+} from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { locateApiServer } from '@openclaw-k8s/auth-sidecar/kube/in-cluster.ts'
 import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
@@ -347,7 +351,8 @@ test('a path in the URL of the API server comes before the path of a request, on
 })
 
 const ISSUER = 'https://issuer.example'
-const startJwks = () => {
+type Answer = { readonly status: number; readonly body: unknown }
+const startJwks = ({ isIssuerConfigured = false } = {}) => {
   const clock = new FakeClock()
   const paths: string[] = []
   const outcomes: string[] = []
@@ -356,6 +361,8 @@ const startJwks = () => {
     issuer: ISSUER as unknown,
     keys: { keys: [] } as unknown,
     status: 200,
+    /** What a path answers instead. */
+    instead: new Map<string, Answer | Error>(),
   }
   const jwks = new Jwks({
     client: {
@@ -363,6 +370,9 @@ const startJwks = () => {
         paths.push(path)
         await Promise.resolve()
         if (state.isDown) throw new Error('down')
+        const instead = state.instead.get(path)
+        if (instead instanceof Error) throw instead
+        if (instead !== undefined) return instead
         const body = path.includes('openid-configuration')
           ? { issuer: state.issuer, jwks_uri: 'https://evil.example/keys' }
           : state.keys
@@ -370,6 +380,9 @@ const startJwks = () => {
       },
     },
     clock,
+    random: () => 1,
+    isIssuerConfigured,
+    onReviewOnly: (isReviewOnly) => void outcomes.push(isReviewOnly ? 'review-only' : 'keys'),
     cooldownMs: 30_000,
     refreshMs: 300_000,
     staleAfterMs: 600_000,
@@ -430,17 +443,89 @@ test('an invalid document leaves the old keys in place', async (t) => {
   const { jwks, clock, state } = startJwks()
   await jwks.refresh()
   const before = jwks.current()
-  const spoil = [
-    { issuer: undefined },
-    { issuer: '' },
-    { keys: { keys: 'x' } },
-    { keys: null },
-    { status: 404 },
-  ]
+  const spoil = [{ issuer: undefined }, { issuer: '' }, { keys: { keys: 'x' } }, { keys: null }]
   for (const change of spoil) {
     Object.assign(state, { issuer: ISSUER, keys: { keys: [] }, status: 200 }, change)
     clock.advance(30_000)
     t.equal(await jwks.refresh(), 'failed', JSON.stringify(change))
     t.equal(jwks.current(), before)
   }
+})
+
+const KEYS = '/openid/v1/jwks'
+const DISCOVERY = '/.well-known/openid-configuration'
+const gone = { status: 404, body: undefined }
+
+test("with configured issuers nobody asks for the cluster's own", async (t) => {
+  const { jwks, paths, state } = startJwks({ isIssuerConfigured: true })
+  state.instead.set(DISCOVERY, gone)
+  t.equal(await jwks.refresh(), 'refreshed')
+  t.strictSame(paths, [KEYS])
+  t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
+})
+
+test('keys are good without a discovery document, but not while it may only be out of reach', async (t) => {
+  for (const absent of [gone, new OwnCredentialRefused(403, DISCOVERY)]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(DISCOVERY, absent)
+    t.equal(await jwks.refresh(), 'refreshed')
+    t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
+  }
+  for (const unknown of [new OwnCredentialRefused(401, DISCOVERY), new Error('timeout')]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(DISCOVERY, unknown)
+    t.equal(await jwks.refresh(), 'failed')
+    t.strictSame([jwks.current(), jwks.isReviewOnly], [undefined, false])
+  }
+})
+
+test('only an answer that there are no keys begins review-only mode, and keys end it', async (t) => {
+  for (const silent of [new OwnCredentialRefused(401, KEYS), new Error('timeout')]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(KEYS, silent)
+    await jwks.refresh()
+    t.equal(jwks.isReviewOnly, false)
+  }
+  for (const absent of [gone, new OwnCredentialRefused(403, KEYS)]) {
+    const { jwks, clock, outcomes, state } = startJwks()
+    state.instead.set(KEYS, absent)
+    await jwks.start()
+    t.equal(jwks.isReviewOnly, true)
+    t.equal(jwks.current(), undefined)
+    await clock.advanceAsync(60_000)
+    t.strictSame(
+      outcomes,
+      ['review-only', 'failed', 'failed', 'failed'],
+      'told once, still retried',
+    )
+    state.instead.clear()
+    await clock.advanceAsync(30_000)
+    t.strictSame(outcomes.slice(4), ['keys', 'ok'])
+    t.equal(jwks.isReviewOnly, false)
+    jwks.stop()
+  }
+})
+
+test('keys that were fetched serve as long as ever where the API server has none any more', async (t) => {
+  const { jwks, clock, state } = startJwks()
+  await jwks.refresh()
+  state.instead.set(KEYS, gone)
+  clock.advance(30_000)
+  await jwks.refresh()
+  t.equal(jwks.isReviewOnly, false)
+  clock.advance(600_000)
+  t.equal(jwks.isReviewOnly, true)
+})
+
+test('at the start keys are asked for again at once, and then ever less often', async (t) => {
+  const { jwks, clock, outcomes, state } = startJwks()
+  state.isDown = true
+  const started = jwks.start()
+  await started
+  await clock.advanceAsync(3000)
+  state.isDown = false
+  await clock.advanceAsync(2000)
+  t.equal(outcomes.at(-1), 'ok', 'an outage of 3 s costs at most twice as much')
+  t.ok(outcomes.length <= 7)
+  jwks.stop()
 })

@@ -70,6 +70,7 @@ const setUp = (isEnabled = () => true, isReported = false) => {
       pendingSockets: () => 4,
       cacheEntries: () => 5,
       jwksAgeMs: () => 6000,
+      isReviewOnly: () => true,
       watchedPods: () => 7,
       watchStaleMs: () => 8000,
       scopes: () => [

@@ -83,6 +83,16 @@ export class PodBinding {
     return pod.ok ? account : pod
   }
 
+  /**
+   * Why the watch does not show a caller's pod alive, at its address where that is enforced. For
+   * claims that nobody has proven yet: the answer can only refuse.
+   */
+  async findUnseen(caller: Caller): Promise<Code | undefined> {
+    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
+    const seen = this.check(caller)
+    return seen.ok ? undefined : seen.code
+  }
+
   /** What was seen to disappear cannot come back, so no request is needed. */
   findGone({ podUid, serviceAccountUid }: Claims): Code | undefined {
     const { pods } = this.#options

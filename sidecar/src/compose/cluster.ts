@@ -42,7 +42,13 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
   const { concurrency, queue } = config.review
   const line = { concurrency, queue, queueMs: WORKER_QUEUE_MS }
   const reviews = new KubeClient({ ...common, ...line, faultCode: 'review_unavailable' })
-  const keys = new KubeClient({ ...common, ...KEYS, faultCode: 'keys_unavailable' })
+  const keys = new KubeClient({
+    ...common,
+    ...KEYS,
+    faultCode: 'keys_unavailable',
+    // 403 puts the sidecar into review-only mode, which says so itself.
+    onOwnCredentialRefused: (status) => status === 401 && common.onOwnCredentialRefused(status),
+  })
   const lists = new KubeClient({ ...quiet, ...LISTS, faultCode: 'pod_unconfirmed' })
   const pods = new KubeClient({ ...common, ...line, faultCode: 'pod_unconfirmed' })
   const watches = new WatchClient(quiet)

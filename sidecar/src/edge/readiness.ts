@@ -17,7 +17,7 @@ export type ReadinessCheck = {
 
 export type ReadinessOptions = {
   readonly drain: Pick<Drain, 'isUnderWay'>
-  readonly jwks: Pick<Jwks, 'ageMs'>
+  readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>
   readonly scopes: Pick<WatchedScopes, 'isReady' | 'listStates'>
   /** Without trust nobody is let in, and the cluster is not needed. */
   readonly isTrustEnabled: () => boolean
@@ -35,7 +35,13 @@ export function createReadiness(options: ReadinessOptions): readonly ReadinessCh
     { name: 'serving', check: () => (drain.isUnderWay ? 'draining' : undefined) },
     {
       name: 'jwks',
-      check: () => unless(jwks.ageMs !== undefined, 'no signing keys have been fetched yet'),
+      check: () =>
+        unless(
+          jwks.ageMs !== undefined || jwks.isReviewOnly,
+          'no signing keys have been fetched yet',
+        ),
+      listWarnings: () =>
+        jwks.isReviewOnly ? ['the cluster serves no keys: only a TokenReview proves a token'] : [],
     },
     {
       name: 'pods',

@@ -69,6 +69,19 @@ const BREAKER_OPEN_MS = 1000
 /** The answer is longer than `ANSWER_BYTES_MAX`: the same request would get the same answer. */
 export class AnswerTooLarge extends Fault {}
 
+/** The API server answered 401 or 403 to our own credential. */
+export class OwnCredentialRefused extends Fault {
+  readonly status: number
+
+  constructor(status: number, path: string) {
+    super(
+      'own_credential_refused',
+      `The API server answered ${status} to the sidecar's own credential at ${path}.`,
+    )
+    this.status = status
+  }
+}
+
 /** The API server answered, but with a status that is worth a second try. */
 class UnexpectedStatus extends Error {}
 
@@ -211,10 +224,7 @@ export class KubeClient {
       return this.#send(request, this.#pool.get(), signal)
     }
     this.#options.onOwnCredentialRefused(status)
-    throw new Fault(
-      'own_credential_refused',
-      `The API server answered ${status} to the sidecar's own credential at ${request.path}.`,
-    )
+    throw new OwnCredentialRefused(status, request.path)
   }
 }
 

@@ -23,6 +23,7 @@ export type MetricSources = {
   readonly cacheEntries: () => number
   /** `undefined` before the first fetch. */
   readonly jwksAgeMs: () => number | undefined
+  readonly isReviewOnly: () => boolean
   readonly watchedPods: () => number
   /** How long the pod watch has been stale, in milliseconds; 0 while it is current. */
   readonly watchStaleMs: () => number
@@ -75,7 +76,7 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
     'How long the pod watch of a scope has been stale; 0 while all are current.',
     () => sources().watchStaleMs() / 1000,
   )
-  watchScopes(() => sources().scopes(), registers)
+  readCluster(sources, registers)
   counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
@@ -102,14 +103,28 @@ export function readOnScrape(sources: () => MetricSources, registers: Registry[]
   )
 }
 
-const watchScopes = (read: () => Iterable<ScopeSeen>, registers: Registry[]) =>
-  new Gauge({
+/** How much of the cluster the sidecar can use. */
+function readCluster(sources: () => MetricSources, registers: Registry[]): void {
+  const reviewOnly = new Gauge({
+    name: 'openclaw_k8s_review_only',
+    help: '1 while the cluster serves no signing keys, and only TokenReviews prove tokens.',
+    registers: [],
+    collect() {
+      this.set(Number(sources().isReviewOnly()))
+    },
+  })
+  const watchScopes = new Gauge({
     name: 'openclaw_k8s_watch_scopes',
     help: 'Scopes under watch, by kind and state: synced, stale (no watch to trust), unsynced (not listed yet).',
     labelNames: ['kind', 'state'],
-    registers,
+    registers: [],
     collect() {
       for (const kind of SCOPE_KINDS) for (const state of SCOPE_STATES) this.set({ kind, state }, 0)
-      for (const { kind, state } of read()) this.inc({ kind, state })
+      for (const { kind, state } of sources().scopes()) this.inc({ kind, state })
     },
   })
+  for (const register of registers) {
+    register.registerMetric(reviewOnly)
+    register.registerMetric(watchScopes)
+  }
+}

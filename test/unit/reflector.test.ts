@@ -439,3 +439,26 @@ test('a watch is told to live once it has lasted for a second', async (t) => {
   await clock.advanceAsync(2000)
   t.strictSame(lived, [1000], 'one that was cut sooner never lived')
 })
+
+test('a watch that is behind is ended, and again only after 10 s, then ever less often', async (t) => {
+  const { api, clock, run, reflector, faults } = setUp(t)
+  reflector.distrust()
+  await run()
+  const ended: number[] = []
+  for (let s = 0; s < 60; s += 1) {
+    const open = api.opened.length
+    reflector.distrust()
+    reflector.distrust()
+    await clock.advanceAsync(1000)
+    if (api.opened.length > open) ended.push(s)
+  }
+  t.equal(ended[0], 0)
+  const byTime = faults.filter((fault) => String(fault).includes('maximum duration')).length
+  const gaps = ended.slice(1).map((at, index) => at - (ended[index] ?? 0))
+  t.ok(
+    gaps.every((gap) => gap >= 10),
+    `${gaps}`,
+  )
+  t.ok(ended.length - byTime <= 3)
+  t.match(String(faults[0]), /the watch is behind/)
+})

@@ -42,6 +42,9 @@ const WATCH_S_SPREAD = 10
 const SILENCE_SPARE_MS = 5000
 /** A watch that ends normally sooner than this is reopened only after a pause, in milliseconds. */
 const WATCH_MS_MIN = 1000
+/** A watch is ended for being behind at most this often, and ever less often, in milliseconds. */
+const DISTRUST_MS_MIN = 10_000
+const DISTRUST_MS_MAX = 120_000
 const BACKOFF_MS_MIN = 50
 const BACKOFF_MS_MAX = 3000
 
@@ -54,6 +57,10 @@ export class Reflector<T> {
   /** Objects per page: fewer after a page that was too large, and up again with each list. */
   #pageSize = PAGE_SIZE_MAX
   readonly #backoff: Backoff
+  readonly #distrusts: Backoff
+  /** Until when the watch is not ended for being behind again. */
+  #trustedUntil = -Infinity
+  #endWatch: (reason: Error) => void = () => {}
   /** The last proof that everything up to then is known. */
   #heardAt = -Infinity
   /** Until when the open watch is trusted without an event; `undefined` when none is open. */
@@ -66,6 +73,11 @@ export class Reflector<T> {
     this.#backoff = new Backoff({
       minMs: BACKOFF_MS_MIN,
       maxMs: BACKOFF_MS_MAX,
+      random: options.random,
+    })
+    this.#distrusts = new Backoff({
+      minMs: DISTRUST_MS_MIN,
+      maxMs: DISTRUST_MS_MAX,
       random: options.random,
     })
     this.#staleSince = options.clock.monotonic()
@@ -96,6 +108,19 @@ export class Reflector<T> {
     const now = this.#options.clock.monotonic()
     if (this.#aliveUntil === undefined || !this.#hasLived(now)) return now - this.#staleSince
     return Math.max(0, now - this.#aliveUntil)
+  }
+
+  /**
+   * The API server has just shown what the watch should have shown: it is behind, or its connection is
+   * dead without a word. Ends it, and the next one continues from its last event. Does nothing while
+   * none is open, and for a while after the last time.
+   */
+  distrust(): void {
+    const { clock } = this.#options
+    if (this.#aliveUntil === undefined || clock.monotonic() < this.#trustedUntil) return
+    const waitMs = DISTRUST_MS_MIN + this.#distrusts.next()
+    this.#trustedUntil = clock.monotonic() + waitMs
+    this.#endWatch(new Error('the watch is behind: the API server shows what it did not'))
   }
 
   /** Runs until `stop`. Never rejects. */
@@ -187,6 +212,7 @@ export class Reflector<T> {
     const cancel = clock.after(lifeMs, () =>
       dead.abort(new Error('the watch exceeded its maximum duration')),
     )
+    this.#endWatch = (reason) => dead.abort(reason)
     const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
     const startedAt = clock.monotonic()
     let cancelLive = () => {}

@@ -11,7 +11,10 @@ export type WatchedScope = {
   readonly stop: () => void
 }
 
-type AnyReflector = Pick<Reflector<unknown>, 'isSynced' | 'isTried' | 'staleForMs' | 'silentForMs'>
+type AnyReflector = Pick<
+  Reflector<unknown>,
+  'isSynced' | 'isTried' | 'staleForMs' | 'silentForMs' | 'distrust'
+>
 
 /** `unsynced` before its first list; `stale` where there has been no watch to trust for 2 s. */
 type ScopeState = 'synced' | 'stale' | 'unsynced'
@@ -85,6 +88,16 @@ export class WatchedScopes {
   /** The same for the watch of the ServiceAccount. */
   accountsSilentForMs(account: Account): number {
     return this.#silence(account, ({ accounts }) => accounts)
+  }
+
+  /** The account's pod watch did not show what the API server shows. */
+  distrustPods(account: Account): void {
+    for (const { pods } of this.#listCovering(account)) pods.distrust()
+  }
+
+  /** The same for the watch of the ServiceAccount. */
+  distrustAccounts(account: Account): void {
+    for (const { accounts } of this.#listCovering(account)) accounts.distrust()
   }
 
   #silence(account: Account, pick: (watched: WatchedScope) => AnyReflector): number {

@@ -96,8 +96,8 @@ test('an answer that contradicts a mute watch refuses, and ends that watch', asy
   api.release('podGets')
   for (const each of sharing) t.equal(codeOf(await each), 'pod_not_found')
   t.equal(api.counts.podGets, gets + 1, 'those who wait for the same answer share it')
-  await reconnect(rig)
-  t.same(await closed(going.socket), { code: 1008, reason: 'pod_deleted' })
+  const end = await runUntil(clock, closed(going.socket))
+  t.same(end, { code: 1008, reason: 'pod_deleted' })
   t.ok(await echoes(staying.socket))
 })
 

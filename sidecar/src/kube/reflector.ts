@@ -5,6 +5,7 @@ import type { Clock } from '../lib/clock.ts'
 import { pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
 import { AnswerTooLarge, type KubeClient } from './client.ts'
+import { isListPage, versionOf, type ListPage } from './list-page.ts'
 import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
 
 export type Collection = {
@@ -294,21 +295,4 @@ export class Reflector<T> {
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
     }).toString()
   }
-}
-
-type ListPage = {
-  readonly items: readonly unknown[]
-  readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
-}
-
-const isListPage = (body: unknown): body is ListPage => {
-  const list = body as { items?: unknown; metadata?: { resourceVersion?: unknown } } | null
-  return Array.isArray(list?.items) && typeof list.metadata?.resourceVersion === 'string'
-}
-
-function versionOf(object: unknown): string {
-  const version = (object as { metadata?: { resourceVersion?: unknown } } | null)?.metadata
-    ?.resourceVersion
-  if (typeof version !== 'string') throw new Error('an object has no resourceVersion')
-  return version
 }

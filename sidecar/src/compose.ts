@@ -9,6 +9,7 @@ import { composeObserve } from './compose/observe.ts'
 import type { Runtime } from './compose/runtime.ts'
 import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
+import { kindOf } from './kube/scope.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
 
@@ -111,8 +112,11 @@ async function composeParts(config: Config, runtime: Runtime) {
     pendingSockets: () => workerPort.pendingCount,
     cacheEntries: () => verdicts.size,
     jwksAgeMs: () => jwks.ageMs,
+    isReviewOnly: () => jwks.isReviewOnly,
     watchedPods: () => watch.size,
-    watchStaleMs: () => watch.staleForMs,
+    watchStaleMs: () => watch.scopes.longestStaleForMs,
+    scopes: () =>
+      watch.scopes.listStates().map(({ scope, state }) => ({ kind: kindOf(scope), state })),
     linesDropped: runtime.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
   return { live, line, observed, cluster, openclaw, workerPort, signer }

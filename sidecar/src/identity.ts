@@ -33,11 +33,11 @@ export type Identity = {
   readonly expiresAt: number
 }
 
+/** A ServiceAccount by name. */
+export type Account = Pick<Identity, 'namespace' | 'serviceAccount'>
+
 /** Its user name in the cluster (Kubernetes, "Authenticating": service account tokens). */
-export const userNameOf = ({
-  namespace,
-  serviceAccount,
-}: Pick<Identity, 'namespace' | 'serviceAccount'>): string =>
+export const userNameOf = ({ namespace, serviceAccount }: Account): string =>
   `system:serviceaccount:${namespace}:${serviceAccount}`
 
 /** The identity a TokenReview would confirm for these claims. */

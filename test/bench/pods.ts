@@ -64,7 +64,7 @@ const measure = async (directory: string): Promise<void> => {
   })
   const watches = new WatchClient(common)
   let pages = 0
-  let faults = 0
+  let outages = 0
   const watch = new PodWatch({
     lists: {
       request(request) {
@@ -75,21 +75,22 @@ const measure = async (directory: string): Promise<void> => {
     watches,
     clock: systemClock,
     random: () => 0,
-    onFault() {
-      faults += 1
+    onDown() {
+      outages += 1
     },
+    onUp() {},
   })
 
   const before = memory()
   await stage('initial list', async () => {
     watch.watch([{ namespace: NAMESPACE, serviceAccount: SERVICE_ACCOUNT }])
-    await until(() => watch.isSynced && watch.staleForMs === 0)
+    await until(() => watch.scopes.isReady && watch.scopes.longestStaleForMs === 0)
   })
   const held = memory()
   const relist = await stage('full relist', async () => {
     const asked = pages
     child.send('expire')
-    await until(() => faults >= 2 && pages > asked && watch.staleForMs === 0)
+    await until(() => outages >= 2 && pages > asked && watch.scopes.longestStaleForMs === 0)
   })
   const after = memory()
   report(`watched pods: ${watch.size}`)

@@ -40,6 +40,9 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
   const jwks = new Jwks({
     client,
     clock,
+    random,
+    isIssuerConfigured: false,
+    onReviewOnly() {},
     cooldownMs: 0,
     refreshMs: 3_600_000,
     staleAfterMs: 3_600_000,
@@ -52,7 +55,8 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     watches,
     clock,
     random,
-    onFault() {},
+    onDown() {},
+    onUp() {},
   })
   const { k8sTrust } = config
   const policy = createPolicy(k8sTrust.allowedIdentities)
@@ -66,7 +70,8 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     }),
     keys: jwks,
     clock,
-    unverifiedBudget: { perAddress: buckets(), inAll: buckets() },
+    unverifiedBudget: { perAddress: buckets(), inAll: buckets(), seen: buckets() },
+    findUnseen: async () => undefined,
   })
   const outage = async () => {
     throw new Fault('review_unavailable', 'an outage')
@@ -79,7 +84,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
       onApiOutage: 'verify-locally',
       maxWatchStalenessMs: k8sTrust.maxWatchStaleness,
     }),
-    watchStaleMs: () => watch.staleForMs,
+    watchStaleMs: (claims) => watch.scopes.staleForMs(claims),
     entriesMax: 1,
   })
   const binding = new PodBinding({
@@ -91,7 +96,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
 
   await jwks.start()
   watch.watch(accounts.map((serviceAccount) => ({ namespace: cluster.namespace, serviceAccount })))
-  await waitForProcess('the first lists', 10_000, () => watch.isSynced)
+  await waitForProcess('the first lists', 10_000, () => watch.scopes.isReady)
 
   return {
     watch,

@@ -198,15 +198,23 @@ test('every missing or invalid file fails under the name of its option', async (
   )
 })
 
-test('signing keys that are unavailable, or do not match the tokens, fail', async (t) => {
+test('signing keys that are unavailable, or do not match the tokens, are a finding', async (t) => {
   const { rig, clock } = await ready(t)
   const keys = async (set: readonly string[] = []) =>
     (await examine(rig, clock, set)).of('signing-keys')
   rig.api.setFault('jwks', { kind: 'status', status: 403 })
-  t.match(
-    await keys(),
-    /^\[fail\] .*answered 403.* Bind the ClusterRole system:service-account-issuer-discovery to the sidecar's ServiceAccount\.$/,
-  )
+  for (const status of [403, 404]) {
+    rig.api.setFault('jwks', { kind: 'status', status, body: { kind: 'Status' } })
+    t.match(
+      await keys(),
+      /^\[warn\] .*answered 40[34]\. Every token is proven by a TokenReview alone\. Bind the ClusterRole system:service-account-issuer-discovery to the sidecar's ServiceAccount\. If the API server answers 404, its --service-account-issuer is not an https URL\.$/,
+    )
+  }
+  rig.api.clearFaults()
+  rig.api.setFault('discovery', { kind: 'status', status: 404, body: { kind: 'Status' } })
+  t.match(await keys(), /^\[warn\] .* does not say who its issuer is.* Set kubernetes\.issuers\./)
+  t.match(await keys(['kubernetes.issuers=[api]']), /^\[ok\] .*accepted from api$/)
+  rig.api.clearFaults()
   rig.api.setFault('jwks', { kind: 'status', status: 500 })
   t.match(await keys(), /^\[fail\] .*HTTP 500\. Check kubernetes\.apiServer/)
   rig.api.clearFaults()
@@ -403,6 +411,26 @@ test('a token of another kind is accepted as it is', async (t) => {
     (await examine(rig, clock)).of('own-token'),
     /^\[ok\] own-token: opaque: its expiry cannot be checked$/,
   )
+})
+
+test('a namespace that the running sidecar cannot watch is a warning that names it', async (t) => {
+  const { rig, clock } = await ready(t, {
+    set: [
+      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}, {namespace: opneclaw, serviceAccount: "*"}]',
+    ],
+    prepare: (api) => api.setRbac({ namespaces: ['openclaw'] }),
+  })
+  // Its watch has to last for a moment before it counts.
+  await clock.advanceAsync(1000)
+  const { of, exitCode } = await examine(rig, clock)
+  t.match(of('sidecar').split('\n'), [
+    /^\[ok\] sidecar: ready, 3 checks passed$/,
+    /^\[warn\] sidecar: pods: namespace opneclaw: pods have not been listed yet\. Its workers cannot be admitted; all others can\. The log has the cause\.$/,
+  ])
+  t.equal(exitCode, 0)
+  const told = rig.log.filter((line) => line.includes('a watch was interrupted'))
+  t.equal(told.length, 2, 'once for each of its watches')
+  t.ok(told.every((line) => line.includes('"scope":"namespace opneclaw"')))
 })
 
 test('a gateway that is away fails, and so does a sidecar that is not ready or not there', async (t) => {

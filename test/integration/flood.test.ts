@@ -39,6 +39,9 @@ const startLine = async () => {
       },
     },
     clock,
+    random: () => 0,
+    isIssuerConfigured: false,
+    onReviewOnly: () => {},
     cooldownMs: 30_000,
     refreshMs: 300_000,
     staleAfterMs: 600_000,
@@ -56,7 +59,8 @@ const startLine = async () => {
     }),
     keys: jwks,
     clock,
-    unverifiedBudget: { perAddress: budget, inAll: budget },
+    unverifiedBudget: { perAddress: budget, inAll: budget, seen: budget },
+    findUnseen: async () => undefined,
   })
   const verdicts = new VerdictCache({
     audiences: ['openclaw-gateway'],

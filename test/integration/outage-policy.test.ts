@@ -96,7 +96,10 @@ test('a local verdict is not kept: the API server is asked as soon as it is back
   await rig.clock.advanceAsync(1000)
   api.setFault('tokenReviews', {
     kind: 'rewriteReview',
-    rewrite: (review) => ({ ...review, status: { user: {}, error: 'no' } }),
+    rewrite: (review) => ({
+      ...review,
+      status: { user: {}, error: 'service account token has expired' },
+    }),
   })
   t.equal(codeOf(await rig.connect(token)), 'review_rejected', 'its word goes before ours')
 })

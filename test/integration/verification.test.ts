@@ -142,7 +142,10 @@ test('an answer for another audience or another identity refuses, after exactly 
         kind: 'rewriteReview',
         rewrite: (review) => ({
           ...review,
-          status: { error: '[invalid bearer token, token audiences ["a"] is invalid]' },
+          status: {
+            error:
+              '[invalid bearer token, token audiences ["a"] is invalid for the target audiences ["b"]]',
+          },
         }),
       },
     ],

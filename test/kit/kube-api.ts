@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { deliver, Faults, Gate, ROUTES } from './kube-faults.ts'
-import type { ApiFault, Route } from './kube-faults.ts'
+import type { ApiFault, FaultLimit, Route } from './kube-faults.ts'
 import { Pace, tooManyRequests } from './kube-pace.ts'
 import type { PaceOptions } from './kube-pace.ts'
 import { answerCall, targetOf } from './kube-routes.ts'
@@ -37,6 +37,8 @@ export type KubeApiOptions = {
   readonly successCacheMs?: number
   readonly sidecar?: { readonly namespace: string; readonly serviceAccount: string }
   readonly gitVersion?: string
+  /** The path under which a proxy serves this cluster; anything beside it is another cluster's. */
+  readonly prefix?: string
   /** Routes with a limited rate; the others answer as fast as they can. */
   readonly paces?: Partial<Record<Route, PaceOptions>>
 }
@@ -96,9 +98,10 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return token
   }
 
-  const traffic = createTraffic({ backend, store, clock, paces: options.paces ?? {} })
+  const { paces = {}, prefix = '' } = options
+  const traffic = createTraffic({ backend, store, clock, paces, prefix })
   const server = await createTlsServer(options, traffic.handle)
-  const url = `https://127.0.0.1:${server.port}`
+  const url = `https://127.0.0.1:${server.port}${prefix}`
 
   return {
     url,
@@ -142,10 +145,11 @@ type TrafficOptions = {
   readonly store: KubeStore
   readonly clock: Clock
   readonly paces: NonNullable<KubeApiOptions['paces']>
+  readonly prefix: string
 }
 
 /** Everything between a request's arrival and its answer: counts, pace, gates, faults. */
-const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
+const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions) => {
   const faults = new Faults()
   const watches = new Watches(store, clock)
   const pace = new Map(
@@ -185,9 +189,9 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
 
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'https://localhost')
-    const target = targetOf(url)
+    const target = targetUnder(prefix, url)
     record(request, target)
-    const fault = faults.take(target.route)
+    const fault = faults.take(target.route, target.namespace)
     response.setHeader('date', new Date(clock.now()).toUTCString())
     const body = await readBody(request)
     if ((await pace.get(target.route)?.pass()) === false) {
@@ -212,12 +216,9 @@ const createTraffic = ({ backend, store, clock, paces }: TrafficOptions) => {
       if (counts[route] >= atLeast) return
       await new Promise<void>((resolve) => waiting.add({ route, atLeast, resolve }))
     },
-    setFault: (
-      route: Route | '*',
-      fault: ApiFault,
-      limit: { readonly times?: number } = {},
-    ): void => faults.set(route, fault, limit),
-    clearFaults: (route?: Route | '*'): void => faults.clear(route),
+    setFault: (route: Route | '*', fault: ApiFault, limit: FaultLimit = {}): void =>
+      faults.set(route, fault, limit),
+    clearFaults: (route?: Route | '*', namespace?: string): void => faults.clear(route, namespace),
     /** Holds the answers of a route, which are decided already, until `release`. */
     pause: (route: Route): void => gate(route).pause(),
     release: (route: Route): void => gate(route).release(),
@@ -242,6 +243,12 @@ const TOO_LARGE: Answer = failure({
   message: `Request entity too large: limit is ${BODY_BYTES_MAX}`,
   reason: 'RequestEntityTooLarge',
 })
+
+const targetUnder = (prefix: string, url: URL): Target => {
+  if (!url.pathname.startsWith(`${prefix}/`)) return { route: 'unknown' }
+  url.pathname = url.pathname.slice(prefix.length)
+  return targetOf(url)
+}
 
 /** What a faulty watch would have begun with, for the faults that need bytes to spoil. */
 const WATCH_PLACEHOLDER = json(200, { type: 'BOOKMARK', object: { kind: 'Pod', apiVersion: 'v1' } })

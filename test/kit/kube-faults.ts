@@ -60,27 +60,26 @@ export type ReviewBody = {
   }
 }
 
+/** Which requests of a route: the next few, or only those about one namespace. */
+export type FaultLimit = { readonly times?: number; readonly namespace?: string }
+
 type Armed = { readonly fault: ApiFault; left: number }
 
 export class Faults {
-  readonly #armed = new Map<Route | '*', Armed>()
+  readonly #armed = new Map<string, Armed>()
 
   /** Arms a fault for the next `times` requests of a route, or of all with `*`. */
-  set(
-    route: Route | '*',
-    fault: ApiFault,
-    { times = Infinity }: { readonly times?: number } = {},
-  ): void {
-    this.#armed.set(route, { fault, left: times })
+  set(route: Route | '*', fault: ApiFault, { times = Infinity, namespace }: FaultLimit = {}): void {
+    this.#armed.set(keyOf(route, namespace), { fault, left: times })
   }
 
-  clear(route?: Route | '*'): void {
+  clear(route?: Route | '*', namespace?: string): void {
     if (route === undefined) this.#armed.clear()
-    else this.#armed.delete(route)
+    else this.#armed.delete(keyOf(route, namespace))
   }
 
-  take(route: Route): ApiFault | undefined {
-    for (const key of [route, '*'] as const) {
+  take(route: Route, namespace?: string): ApiFault | undefined {
+    for (const key of [keyOf(route, namespace), route, '*']) {
       const armed = this.#armed.get(key)
       if (armed === undefined) continue
       armed.left -= 1
@@ -90,6 +89,9 @@ export class Faults {
     return undefined
   }
 }
+
+const keyOf = (route: Route | '*', namespace: string | undefined): string =>
+  namespace === undefined ? route : `${route} of ${namespace}`
 
 /** Holds answers back between their decision and their sending, so that a test can act in between. */
 export class Gate {

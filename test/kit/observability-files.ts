@@ -121,8 +121,10 @@ const NOTHING = {
   pendingSockets: () => 0,
   cacheEntries: () => 0,
   jwksAgeMs: () => 0,
+  isReviewOnly: () => false,
   watchedPods: () => 0,
   watchStaleMs: () => 0,
+  scopes: () => [],
   linesDropped: () => ({ audit: 0, log: 0 }),
 }
 

@@ -85,6 +85,7 @@ export const FEATURES: readonly Feature[] = [
       'the routes are refused without a live stream, with a foreign token, and where hosting is off',
     ],
   },
+  {
     name: 'a node behind `connect`',
     tests: [
       'a real node behind connect has no token and no configuration, and is usable',

@@ -5,6 +5,7 @@ import {
   TokenAuthenticator,
   type AuthenticationRules,
 } from '@openclaw-k8s/auth-sidecar/authn/authenticator.ts'
+import { ReviewUndecided } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
 import { denied, granted, type Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
@@ -190,13 +191,33 @@ test('only a token that the cluster has authenticated is remembered', async (t) 
   }
 })
 
+test('a local check stands in for an API server that is away, not for one that could not decide', async (t) => {
+  const { authenticator, answers, claims } = setUp({ onApiOutage: 'verify-locally' })
+  answers(() => Promise.reject(new ReviewUndecided('review_unavailable', 'leader changed')))
+  await t.rejects(authenticator.authenticate('t', claims, 'verified'), {
+    code: 'review_unavailable',
+  })
+  answers(outage)
+  t.match(await authenticator.authenticate('t', claims, 'verified'), { ok: true })
+})
+
 test('a local verdict stands only as long as the rules in force would give it', async (t) => {
   for (const by of ['review', 'cache', 'memory'] as const) {
-    t.equal(setUp().authenticator.isStanding(by), true, `${by} needs no outage rule`)
+    const { authenticator: any, claims } = setUp()
+    t.equal(any.isStanding(by, claims), true, `${by} needs no outage rule`)
   }
-  t.equal(setUp().authenticator.isStanding('local'), false, 'a reload has switched it off')
-  const { authenticator, world } = setUp({ onApiOutage: 'verify-locally' })
-  t.equal(authenticator.isStanding('local'), true)
+  const strict = setUp()
+  t.equal(
+    strict.authenticator.isStanding('local', strict.claims),
+    false,
+    'a reload has switched it off',
+  )
+  const { authenticator, claims, world } = setUp({ onApiOutage: 'verify-locally' })
+  t.equal(authenticator.isStanding('local', claims), true)
   world.staleMs = 300_001
-  t.equal(authenticator.isStanding('local'), false, 'the watch was lost for too long meanwhile')
+  t.equal(
+    authenticator.isStanding('local', claims),
+    false,
+    'the watch was lost for too long meanwhile',
+  )
 })

@@ -136,6 +136,12 @@ test('values are read in the notation of the document', async (t) => {
     ['gateway.url', 'ws://127.200.0.1:1', 'ws://127.200.0.1:1'],
     ['gateway.url', '"ws://[::1]:18789"', 'ws://[::1]:18789'],
     ['kubernetes.apiServer', 'https://10.0.0.1:6443', 'https://10.0.0.1:6443'],
+    [
+      'kubernetes.apiServer',
+      'https://rancher/k8s/clusters/c-abc',
+      'https://rancher/k8s/clusters/c-abc',
+    ],
+    ['kubernetes.apiServer', 'https://rancher/k8s/', 'https://rancher/k8s/'],
     ['kubernetes.issuers', '[https://a]', ['https://a']],
   ]
   for (const [path, text, value] of good) {
@@ -206,6 +212,14 @@ test('what is out of bounds or form is refused at its path and place', async (t)
     ['gateway.url', 'ws://localhost:9464', /same port as listen.admin/],
     ['gateway.protocol', 'opencalw', /one of: openclaw, stream/],
     ['kubernetes.apiServer', 'http://10.0.0.1', /must start with https:\/\//],
+    ['kubernetes.apiServer', 'https://10.0.0.1/?x=1', /query is not allowed/],
+    ['kubernetes.apiServer', 'https://10.0.0.1?', /query is not allowed/],
+    ['kubernetes.apiServer', 'https://10.0.0.1/a/../b', /normal form, which is \/b\./],
+    ['kubernetes.apiServer', 'https://10.0.0.1/a/%2e%2e/b', /normal form/],
+    ['kubernetes.apiServer', 'https://10.0.0.1/a\\b', /normal form/],
+    ['kubernetes.apiServer', '"https://10.0.0.1/a\\tb"', /normal form/],
+    ['kubernetes.apiServer', 'https://@10.0.0.1', /Credentials/],
+    ['gateway.url', 'ws://127.0.0.1:1/./a', /normal form/],
     ['kubernetes.issuers', '[]', /list must not be empty/],
     ['jwks.staleAfter', '4m', /too old to use/],
     ['log.level', 'loud', /one of: fatal/],

@@ -6,8 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
+import { nameOf, targetOf } from '@openclaw-k8s/auth-sidecar/kube/api-server.ts'
 import { Breaker } from '@openclaw-k8s/auth-sidecar/kube/breaker.ts'
-import { KubeClient, type KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
+import {
+  KubeClient,
+  OwnCredentialRefused,
+  type KubeRequest,
+} from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { locateApiServer } from '@openclaw-k8s/auth-sidecar/kube/in-cluster.ts'
 import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
@@ -18,7 +23,7 @@ import type { ApiFault } from '../kit/kube-faults.ts'
 const DEADLINE_MS = 3000
 const VERSION: KubeRequest = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS }
 
-type Limits = { concurrency?: number; queue?: number; queueMs?: number }
+type Limits = { concurrency?: number; queue?: number; queueMs?: number; turnMs?: number }
 
 const startClient = async (t: Test, limits: Limits = {}) => {
   const clock = new FakeClock()
@@ -115,6 +120,33 @@ test('a connection that died in the meantime does not cost the request', async (
   await client.request(VERSION)
   api.dropConnections()
   t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('an answer that is too long is refused without a second try, and opens no circuit', async (t) => {
+  const { api, client } = await startClient(t)
+  const body = { padding: 'x'.repeat(17 * 1024 * 1024) }
+  api.setFault('version', { kind: 'status', status: 200, body })
+  for (let n = 1; n <= 6; n += 1) {
+    await t.rejects(client.request(VERSION), { name: 'Fault', message: /exceeds 16777216 bytes/ })
+    t.equal(api.counts.version, n)
+  }
+  api.clearFaults()
+  t.match(await client.request(VERSION), { status: 200 })
+})
+
+test('where requests have a turn, slow ones hold up no other, and open no circuit', async (t) => {
+  const { api, client, clock } = await startClient(t, { concurrency: 2, queue: 99, turnMs: 500 })
+  api.setFault('discovery', { kind: 'hang' })
+  const slow = Array.from({ length: 8 }, () =>
+    client.request({ ...VERSION, path: '/.well-known/openid-configuration' }).catch(() => 'late'),
+  )
+  await api.requested('discovery', 2)
+  const { value, ms } = await settle(clock, client.request(VERSION))
+  t.match(value, { status: 200 })
+  t.ok(ms <= 4 * 500 + 100, 'after the turns of those before it')
+  const all = await settle(clock, Promise.all(slow))
+  t.ok((all.value as string[]).every((each) => each === 'late'))
+  t.match((await settle(clock, client.request(VERSION))).value, { status: 200 })
 })
 
 test('a 404 is an answer', async (t) => {
@@ -306,8 +338,21 @@ test("the API server's address comes from the configuration or the pod", async (
   t.throws(() => locateApiServer({}, {}), /KUBERNETES_SERVICE_HOST is missing/)
 })
 
+test('a path in the URL of the API server comes before the path of a request, once', async (t) => {
+  const served = (url: string) => {
+    const apiServer = new URL(url)
+    return [targetOf(apiServer, '/version'), nameOf(apiServer)]
+  }
+  const origin = 'https://proxy:8443'
+  for (const url of [`${origin}/k8s/c-1`, `${origin}/k8s/c-1/`, `${origin}/k8s/c-1//`]) {
+    t.strictSame(served(url), [{ origin, path: '/k8s/c-1/version' }, `${origin}/k8s/c-1`])
+  }
+  t.strictSame(served(origin), [{ origin, path: '/version' }, origin])
+})
+
 const ISSUER = 'https://issuer.example'
-const startJwks = () => {
+type Answer = { readonly status: number; readonly body: unknown }
+const startJwks = ({ isIssuerConfigured = false } = {}) => {
   const clock = new FakeClock()
   const paths: string[] = []
   const outcomes: string[] = []
@@ -316,6 +361,8 @@ const startJwks = () => {
     issuer: ISSUER as unknown,
     keys: { keys: [] } as unknown,
     status: 200,
+    /** What a path answers instead. */
+    instead: new Map<string, Answer | Error>(),
   }
   const jwks = new Jwks({
     client: {
@@ -323,6 +370,9 @@ const startJwks = () => {
         paths.push(path)
         await Promise.resolve()
         if (state.isDown) throw new Error('down')
+        const instead = state.instead.get(path)
+        if (instead instanceof Error) throw instead
+        if (instead !== undefined) return instead
         const body = path.includes('openid-configuration')
           ? { issuer: state.issuer, jwks_uri: 'https://evil.example/keys' }
           : state.keys
@@ -330,6 +380,9 @@ const startJwks = () => {
       },
     },
     clock,
+    random: () => 1,
+    isIssuerConfigured,
+    onReviewOnly: (isReviewOnly) => void outcomes.push(isReviewOnly ? 'review-only' : 'keys'),
     cooldownMs: 30_000,
     refreshMs: 300_000,
     staleAfterMs: 600_000,
@@ -390,17 +443,89 @@ test('an invalid document leaves the old keys in place', async (t) => {
   const { jwks, clock, state } = startJwks()
   await jwks.refresh()
   const before = jwks.current()
-  const spoil = [
-    { issuer: undefined },
-    { issuer: '' },
-    { keys: { keys: 'x' } },
-    { keys: null },
-    { status: 404 },
-  ]
+  const spoil = [{ issuer: undefined }, { issuer: '' }, { keys: { keys: 'x' } }, { keys: null }]
   for (const change of spoil) {
     Object.assign(state, { issuer: ISSUER, keys: { keys: [] }, status: 200 }, change)
     clock.advance(30_000)
     t.equal(await jwks.refresh(), 'failed', JSON.stringify(change))
     t.equal(jwks.current(), before)
   }
+})
+
+const KEYS = '/openid/v1/jwks'
+const DISCOVERY = '/.well-known/openid-configuration'
+const gone = { status: 404, body: undefined }
+
+test("with configured issuers nobody asks for the cluster's own", async (t) => {
+  const { jwks, paths, state } = startJwks({ isIssuerConfigured: true })
+  state.instead.set(DISCOVERY, gone)
+  t.equal(await jwks.refresh(), 'refreshed')
+  t.strictSame(paths, [KEYS])
+  t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
+})
+
+test('keys are good without a discovery document, but not while it may only be out of reach', async (t) => {
+  for (const absent of [gone, new OwnCredentialRefused(403, DISCOVERY)]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(DISCOVERY, absent)
+    t.equal(await jwks.refresh(), 'refreshed')
+    t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
+  }
+  for (const unknown of [new OwnCredentialRefused(401, DISCOVERY), new Error('timeout')]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(DISCOVERY, unknown)
+    t.equal(await jwks.refresh(), 'failed')
+    t.strictSame([jwks.current(), jwks.isReviewOnly], [undefined, false])
+  }
+})
+
+test('only an answer that there are no keys begins review-only mode, and keys end it', async (t) => {
+  for (const silent of [new OwnCredentialRefused(401, KEYS), new Error('timeout')]) {
+    const { jwks, state } = startJwks()
+    state.instead.set(KEYS, silent)
+    await jwks.refresh()
+    t.equal(jwks.isReviewOnly, false)
+  }
+  for (const absent of [gone, new OwnCredentialRefused(403, KEYS)]) {
+    const { jwks, clock, outcomes, state } = startJwks()
+    state.instead.set(KEYS, absent)
+    await jwks.start()
+    t.equal(jwks.isReviewOnly, true)
+    t.equal(jwks.current(), undefined)
+    await clock.advanceAsync(60_000)
+    t.strictSame(
+      outcomes,
+      ['review-only', 'failed', 'failed', 'failed'],
+      'told once, still retried',
+    )
+    state.instead.clear()
+    await clock.advanceAsync(30_000)
+    t.strictSame(outcomes.slice(4), ['keys', 'ok'])
+    t.equal(jwks.isReviewOnly, false)
+    jwks.stop()
+  }
+})
+
+test('keys that were fetched serve as long as ever where the API server has none any more', async (t) => {
+  const { jwks, clock, state } = startJwks()
+  await jwks.refresh()
+  state.instead.set(KEYS, gone)
+  clock.advance(30_000)
+  await jwks.refresh()
+  t.equal(jwks.isReviewOnly, false)
+  clock.advance(600_000)
+  t.equal(jwks.isReviewOnly, true)
+})
+
+test('at the start keys are asked for again at once, and then ever less often', async (t) => {
+  const { jwks, clock, outcomes, state } = startJwks()
+  state.isDown = true
+  const started = jwks.start()
+  await started
+  await clock.advanceAsync(3000)
+  state.isDown = false
+  await clock.advanceAsync(2000)
+  t.equal(outcomes.at(-1), 'ok', 'an outage of 3 s costs at most twice as much')
+  t.ok(outcomes.length <= 7)
+  jwks.stop()
 })

@@ -73,8 +73,14 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
       pendingSockets: () => 4,
       cacheEntries: () => 5,
       jwksAgeMs: () => 6000,
+      isReviewOnly: () => true,
       watchedPods: () => 7,
       watchStaleMs: () => 8000,
+      scopes: () => [
+        { kind: 'namespace', state: 'synced' },
+        { kind: 'namespace', state: 'stale' },
+        { kind: 'namespace', state: 'stale' },
+      ],
       linesDropped: () => ({ audit: 9, log: 10 }),
     }),
   })

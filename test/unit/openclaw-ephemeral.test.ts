@@ -21,6 +21,7 @@ import {
 import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-entry.ts'
 import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { CallRefused } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/operator-channel.ts'
+import { KnownPods } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/known-pods.ts'
 import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
@@ -96,8 +97,10 @@ const rig = (options: Partial<EphemeralSessionsOptions> = {}) => {
     sessions,
     deviceKeys,
     pods: {
-      livePods: () => state.live,
-      accounts: () => [{ namespace: 'openclaw', serviceAccount: 'worker' }],
+      livePods: () => state.live ?? [],
+      // Of the accounts whose pods are known.
+      accounts: () =>
+        state.live === undefined ? [] : [{ namespace: 'openclaw', serviceAccount: 'worker' }],
     },
     isEnabled: () => true,
     clock,
@@ -223,6 +226,37 @@ test('a pod that left unnoticed is found later', async (t) => {
   await settle()
   t.strictSame(removed.slice(1), [recordOf('a').deviceId, recordOf('b').deviceId])
   ephemeral.stop()
+  t.equal(clock.pending, 0)
+})
+
+test('a namespace that cannot be watched keeps its records, and takes none of the others', async (t) => {
+  const away = { namespace: 'away', serviceAccount: 'worker' }
+  const known = new KnownPods({
+    watch: {
+      listPods: () => [],
+      listAccounts: () => [{ namespace: 'openclaw', name: 'worker', uid: 'u' }],
+      scopes: { isTrusted: ({ namespace }) => isBack || namespace !== 'away' },
+    },
+    allowedIdentities: () => [away, { namespace: 'openclaw', serviceAccount: 'gone' }],
+  })
+  let isBack = false
+  const { clock, ephemeral, removed, state } = rig({ pods: known })
+  const awayId = deviceKeys({ ...away, podName: 'a' }).id
+  state.records = [recordOf('a'), { deviceId: awayId, displayName: 'a' }]
+  await ephemeral.reconcile()
+  await settle()
+  t.strictSame(removed, [recordOf('a').deviceId])
+  state.records = [{ deviceId: awayId, displayName: 'a' }]
+  isBack = true
+  ephemeral.scopeSynced()
+  await clock.advanceAsync(1000)
+  await settle()
+  t.strictSame(removed.slice(1), [awayId], 'soon after it can be watched again')
+})
+
+test('before the first reconciliation a namespace that is synced asks nobody', async (t) => {
+  const { clock, ephemeral } = rig()
+  ephemeral.scopeSynced()
   t.equal(clock.pending, 0)
 })
 

@@ -51,6 +51,7 @@ const setUp = (world: World = {}) => {
   const accountUid = 'accountUid' in world ? world.accountUid : 's'
   const known = new Map(pods.map((pod) => [pod.uid, pod]))
   const clock = new FakeClock()
+  const contradicted: string[] = []
   const waits: { readonly uid: string; readonly ms: number; readonly end: () => void }[] = []
   const gets: ({ readonly path: string } & PromiseWithResolvers<WatchedPod | undefined>)[] = []
   const accountGets: ({ readonly path: string } & PromiseWithResolvers<
@@ -68,8 +69,12 @@ const setUp = (world: World = {}) => {
         if (known.has(uid) || gone.includes(uid)) return Promise.resolve()
         return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
       },
-      silentForMs: () => silentMs,
-      accountsSilentForMs: () => accountsSilentMs,
+      scopes: {
+        silentForMs: () => silentMs,
+        accountsSilentForMs: () => accountsSilentMs,
+        distrustPods: () => void contradicted.push('pods'),
+        distrustAccounts: () => void contradicted.push('accounts'),
+      },
     },
     rules: () => ({ sourceAddress: 'enforce', allowHostNetwork: false, ...rules }),
     getPod: (namespace, name) => {
@@ -84,7 +89,7 @@ const setUp = (world: World = {}) => {
     },
     clock,
   })
-  return { binding, known, waits, gets, accountGets, clock }
+  return { binding, known, waits, gets, accountGets, contradicted, clock }
 }
 
 const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
@@ -152,7 +157,7 @@ test('host network and hidden sources are let in only where that was chosen', as
 
 test('an unseen pod is waited for, and then a GET can refuse but never admit', async (t) => {
   const decide = async (pod: WatchedPod | undefined) => {
-    const { binding, waits, gets } = setUp({ pods: [] })
+    const { binding, waits, gets, contradicted } = setUp({ pods: [] })
     const bound = binding.bind(CALLER, true)
     t.match(waits, [{ uid: 'u', ms: 2000 }])
     t.equal(gets.length, 0, 'not before the wait is over')
@@ -160,7 +165,11 @@ test('an unseen pod is waited for, and then a GET can refuse but never admit', a
     await turn()
     t.match(gets, [{ path: 'ns/a' }])
     gets[0]?.resolve(pod)
-    return codeOf(await bound)
+    await turn()
+    waits[1]?.end()
+    const code = codeOf(await bound)
+    t.strictSame(contradicted, pod === POD ? ['pods'] : [], 'only a watch that is behind is ended')
+    return code
   }
   t.equal(await decide(undefined), 'pod_not_found')
   t.equal(await decide({ ...POD, uid: 'another' }), 'pod_not_found')
@@ -182,6 +191,17 @@ test('an unseen pod is waited for, and then a GET can refuse but never admit', a
   down.gets[0]?.reject(new Fault('pod_unconfirmed', 'down'))
   await t.rejects(bound, { code: 'pod_unconfirmed' }, 'not even where an outage is tolerated')
 
+  const behind = setUp({ pods: [] })
+  const shown = behind.binding.bind(CALLER, false)
+  behind.waits[0]?.end()
+  await turn()
+  behind.gets[0]?.resolve(POD)
+  await turn()
+  t.match(behind.waits[1], { uid: 'u', ms: 2000 })
+  behind.known.set('u', POD)
+  behind.waits[1]?.end()
+  t.equal(codeOf(await shown), 'ok', 'the next watch shows it')
+
   const late = setUp({ pods: [] })
   const found = late.binding.bind(CALLER, false)
   late.known.set('u', POD)
@@ -201,6 +221,22 @@ test('a silent watch is confirmed by one GET, which all waiting callers share', 
   t.equal(gets.length, 1)
   gets[0]?.resolve(POD)
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
+})
+
+test('an answer that contradicts the watch ends the watch that is behind', async (t) => {
+  const pods = setUp({ silentMs: 2001 })
+  const bound = pods.binding.bind(CALLER, false)
+  await turn()
+  pods.gets[0]?.resolve(undefined)
+  t.equal(codeOf(await bound), 'pod_not_found')
+  t.strictSame(pods.contradicted, ['pods'])
+
+  const accounts = setUp({ accountsSilentMs: 2001 })
+  const other = accounts.binding.bind(CALLER, false)
+  await turn()
+  accounts.accountGets[0]?.resolve(undefined)
+  t.equal(codeOf(await other), 'service_account_deleted')
+  t.strictSame(accounts.contradicted, ['accounts'])
 })
 
 test('with an open watch a pod needs no second GET while the first is younger than the allowed silence of a watch', async (t) => {

@@ -50,18 +50,22 @@ const setUp = (t: Test) => {
   clock.advance(1)
   const api = new FakeCollections()
   const told: string[] = []
+  const log: string[] = []
+  const synced: number[] = []
   const watch = new PodWatch({
     lists: api.lists,
     watches: api.watches,
     clock,
     random: () => 0,
-    onFault: () => {},
+    onDown: ({ scope, resource }) => void log.push(`down: ${resource} of ${scope}`),
+    onUp: ({ scope, resource }, ms) => void log.push(`up: ${resource} of ${scope}, ${ms} ms`),
   })
   watch.subscribe({
     podGone: ({ uid }) => void told.push(`gone ${uid}`),
     podChanged: ({ uid }) => void told.push(`changed ${uid}`),
     podEnding: ({ uid }) => void told.push(`ending ${uid}`),
     accountGone: ({ uid }) => void told.push(`account gone ${uid}`),
+    scopeSynced: () => void synced.push(clock.monotonic()),
   })
   t.teardown(() => watch.stop())
   const objects: {
@@ -90,7 +94,7 @@ const setUp = (t: Test) => {
     await turn()
     await clock.advanceAsync(100)
   }
-  return { clock, api, told, watch, objects, start, newest, say, relist }
+  return { clock, api, told, log, synced, watch, objects, start, newest, say, relist }
 }
 
 test('only a few fields of a pod are kept', async (t) => {
@@ -140,7 +144,7 @@ test('pods and ServiceAccounts are watched as narrowly as the allow-list permits
       '/api/v1/serviceaccounts?limit=100',
     ].toSorted(),
   )
-  t.equal(watch.isSynced, true)
+  t.equal(watch.scopes.isReady, true)
 })
 
 test('the watches follow the allow-list: exact names if there are few, otherwise everything', async (t) => {
@@ -361,6 +365,8 @@ test('a deleted or re-created ServiceAccount is reported, however it is learned'
 test('a wait for a pod ends when it has an address, when it is gone, or when the time is up', async (t) => {
   const { clock, watch, start, say } = setUp(t)
   await start()
+  // The watches have proven by then that they live.
+  await clock.advanceAsync(1000)
   const idle = clock.pending
   const wait = (uid: string) => {
     const state = { isOver: false }
@@ -385,7 +391,7 @@ test('a wait for a pod ends when it has an address, when it is gone, or when the
 })
 
 test('what is no longer watched is forgotten, and not reported as gone', async (t) => {
-  const { told, watch, start, objects, newest, api } = setUp(t)
+  const { clock, told, watch, start, objects, newest, api } = setUp(t)
   objects.pods = [podOf('u')]
   objects.accounts = [accountOf('s')]
   await start()
@@ -396,9 +402,10 @@ test('what is no longer watched is forgotten, and not reported as gone', async (
   t.equal(watch.findAccount('ns', 'sa'), undefined)
   t.equal(watch.isGone('u'), false)
   t.strictSame(told, [])
-  t.equal(watch.isSynced, false, 'the new scope has to be listed first')
-  await turn()
-  t.equal(watch.isSynced, true)
+  t.equal(watch.scopes.isTrusted({ namespace: 'other', serviceAccount: 'sa' }), false)
+  await clock.advanceAsync(1000)
+  t.equal(watch.scopes.isTrusted({ namespace: 'other', serviceAccount: 'sa' }), true)
+  t.equal(watch.scopes.isTrusted({ namespace: 'ns', serviceAccount: 'sa' }), false)
   const count = api.opened.length
   watch.watch([{ namespace: 'other', serviceAccount: 'sa' }])
   await turn()
@@ -425,24 +432,100 @@ test('a scope that replaces another finds the pods that left in between', async 
 test('a namespace is believed by its own watches, and the stalest watch counts', async (t) => {
   const { clock, watch, start, api } = setUp(t)
   const other: Scope = { namespace: 'other', serviceAccount: undefined }
-  t.equal(watch.silentForMs('ns'), 0)
+  t.equal(watch.scopes.silentForMs({ namespace: 'ns', serviceAccount: 'sa' }), Infinity)
   await start([NARROW, other])
   await clock.advanceAsync(1200)
   api.opened
     .find(({ path }) => path.includes('/other/pods'))
     ?.push({ type: 'BOOKMARK', object: podOf('') })
   await turn()
-  t.equal(watch.silentForMs('ns'), 1200)
-  t.equal(watch.silentForMs('other'), 0)
-  t.equal(watch.staleForMs, 0)
+  t.equal(watch.scopes.silentForMs({ namespace: 'ns', serviceAccount: 'sa' }), 1200)
+  t.equal(watch.scopes.silentForMs({ namespace: 'other', serviceAccount: 'sa' }), 0)
+  t.equal(watch.scopes.longestStaleForMs, 0)
   api.refuseWatches(new Error('down'))
   api.opened.find(({ path }) => path.includes('/other/serviceaccounts'))?.fail(new Error('cut'))
   await clock.advanceAsync(300)
-  t.equal(watch.staleForMs, 300)
-  t.equal(watch.silentForMs('other'), 300, 'pods are distinguished from ServiceAccounts')
-  t.equal(watch.accountsSilentForMs('other'), Infinity, 'whose watch is down')
-  t.equal(watch.accountsSilentForMs('ns'), 1500, 'those of another namespace are still heard')
-  t.equal(watch.silentForMs('ns'), 1500)
+  t.equal(watch.scopes.longestStaleForMs, 300)
+  t.equal(
+    watch.scopes.silentForMs({ namespace: 'other', serviceAccount: 'sa' }),
+    300,
+    'pods are distinguished from ServiceAccounts',
+  )
+  t.equal(
+    watch.scopes.accountsSilentForMs({ namespace: 'other', serviceAccount: 'sa' }),
+    Infinity,
+    'whose watch is down',
+  )
+  t.equal(
+    watch.scopes.accountsSilentForMs({ namespace: 'ns', serviceAccount: 'sa' }),
+    1500,
+    'those of another namespace are still heard',
+  )
+  t.equal(watch.scopes.silentForMs({ namespace: 'ns', serviceAccount: 'sa' }), 1500)
+})
+
+const accountIn = (namespace: string) => ({ namespace, serviceAccount: 'sa' })
+
+test('a scope that cannot be listed takes nothing from the others, and is told once', async (t) => {
+  const { api, clock, watch, start, objects, log, synced } = setUp(t)
+  const { listOf: listed } = api
+  let isForbidden = true
+  api.listOf = (path) => {
+    if (isForbidden && path.includes('/bad/')) throw new Error('403')
+    return listed(path)
+  }
+  objects.pods = [podOf('u')]
+  objects.accounts = [accountOf('s')]
+  await start([NARROW, { namespace: 'bad', serviceAccount: undefined }])
+  t.equal(watch.scopes.isReady, true, 'every scope was tried, and one is listed')
+  await clock.advanceAsync(20_000)
+  t.equal(watch.scopes.isTrusted(accountIn('ns')), true)
+  t.equal(watch.scopes.isTrusted(accountIn('bad')), false)
+  t.equal(watch.scopes.isTrusted(accountIn('unlisted')), false)
+  t.equal(watch.scopes.staleForMs(accountIn('ns')), 0)
+  t.ok(watch.scopes.staleForMs(accountIn('bad')) > 19_000)
+  t.equal(watch.scopes.silentForMs(accountIn('bad')), Infinity)
+  t.match(watch.scopes.listStates(), [
+    { scope: NARROW, state: 'synced' },
+    { scope: { namespace: 'bad' }, state: 'unsynced' },
+  ])
+  const down = ['down: pods of namespace bad', 'down: serviceaccounts of namespace bad']
+  t.strictSame(log, down, 'not at every try')
+  isForbidden = false
+  await clock.advanceAsync(15_000)
+  t.equal(watch.scopes.isTrusted(accountIn('bad')), true)
+  t.match(
+    log.filter((line) => line.startsWith('up: ') && line.includes('bad')),
+    [/^up: pods of namespace bad, \d+ ms$/, /^up: serviceaccounts of namespace/],
+  )
+  t.ok(synced.length >= 3, 'who cleans up looks again')
+})
+
+test('readiness waits until every scope was tried and one is listed, and then stays', async (t) => {
+  const { api, clock, watch, start } = setUp(t)
+  const { listOf: listed } = api
+  api.listOf = (path) => {
+    if (path.includes('/bad/')) throw new Error('403')
+    return listed(path)
+  }
+  const held = api.hold()
+  await start([{ namespace: 'bad', serviceAccount: 'sa' }, NARROW])
+  t.equal(watch.scopes.isReady, false, 'a list is still awaited')
+  held.resolve(listOf())
+  await turn()
+  await turn()
+  t.equal(watch.scopes.isReady, true)
+  watch.watch([{ namespace: 'bad', serviceAccount: 'other' }])
+  await clock.advanceAsync(1000)
+  t.equal(watch.scopes.isReady, true, 'a reload takes it not away')
+
+  const alone = setUp(t)
+  alone.api.listOf = () => {
+    throw new Error('403')
+  }
+  await alone.start()
+  await alone.clock.advanceAsync(60_000)
+  t.equal(alone.watch.scopes.isReady, false, 'nothing could be listed')
 })
 
 test('the addresses that are known are those of the pods there are', async (t) => {

@@ -5,6 +5,7 @@ import { test } from 'tap'
 import { createLocalJWKSet } from 'jose'
 import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/claims.ts'
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
+import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -34,6 +35,11 @@ const pod = createWorkloads(store, clock.now).createPod({
 const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node-uid' }
 const mint = (request: TokenRequest = {}) => mintToken(issuing, { pod, ...request })
 const jwks = () => createLocalJWKSet({ keys: keys.accepted.map(publicJwk) })
+
+/** Asked only where the cluster serves no keys. */
+const findUnseen = async (): Promise<undefined> => {
+  throw new Error('nobody asked')
+}
 
 const RULES: ClaimRules = {
   issuers: () => [ISSUER],
@@ -250,7 +256,8 @@ test('without any keys a few tokens pass unverified, with a cap per address and 
     rules: () => RULES,
     keys: source(() => undefined, 'failed').keys,
     clock,
-    unverifiedBudget: { perAddress: buckets(2), inAll: buckets(3) },
+    unverifiedBudget: { perAddress: buckets(2), inAll: buckets(3), seen: buckets(0) },
+    findUnseen,
   })
   const ask = async (address: string) => precheck.verify(mint(), address)
   const refused = { ok: false, code: 'keys_unavailable' }
@@ -263,13 +270,46 @@ test('without any keys a few tokens pass unverified, with a cap per address and 
   t.match(await ask('10.0.0.3'), { ok: true }, 'a second later')
 })
 
+test('where the cluster serves no keys, only a pod that the watch shows is worth a TokenReview', async (t) => {
+  const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
+  let unseen: Code | undefined = 'pod_unconfirmed'
+  const asked: string[] = []
+  const precheck = createPrecheck({
+    rules: () => RULES,
+    keys: { ...source(() => undefined, 'failed').keys, isReviewOnly: true },
+    clock,
+    unverifiedBudget: { perAddress: buckets(2), inAll: buckets(0), seen: buckets(3) },
+    findUnseen: async ({ podUid }, address) => {
+      asked.push(`${podUid} at ${address}`)
+      return unseen
+    },
+  })
+  const ask = async (address: string) => {
+    const claims = precheck.read(mint())
+    if (!claims.ok) throw new Error(claims.code)
+    return precheck.verify(mint(), address, claims.value)
+  }
+  for (const code of ['pod_unconfirmed', 'source_address_mismatch', 'pod_deleted'] as const) {
+    unseen = code
+    t.strictSame(await ask('10.0.0.1'), { ok: false, code })
+  }
+  t.strictSame(asked[0], `${pod.metadata.uid} at 10.0.0.1`)
+  unseen = undefined
+  t.match(await ask('10.0.0.1'), { ok: true, value: 'unavailable' }, 'a refusal takes no budget')
+  t.match(await ask('10.0.0.1'), { ok: true })
+  t.match(await ask('10.0.0.1'), { code: 'keys_unavailable' }, 'per address')
+  t.match(await ask('10.0.0.2'), { ok: true })
+  t.match(await ask('10.0.0.3'), { code: 'keys_unavailable' }, 'in all')
+})
+
 test('an IPv6 network has one budget of unproven tokens, whatever addresses it uses', async (t) => {
   const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
   const precheck = createPrecheck({
     rules: () => RULES,
     keys: source(() => undefined, 'failed').keys,
     clock,
-    unverifiedBudget: { perAddress: buckets(1), inAll: buckets(100) },
+    unverifiedBudget: { perAddress: buckets(1), inAll: buckets(100), seen: buckets(0) },
+    findUnseen,
   })
   t.match(await precheck.verify(mint(), '2001:db8:1:2::1'), { ok: true })
   t.match(await precheck.verify(mint(), '2001:db8:1:2::2'), { code: 'keys_unavailable' })
@@ -282,7 +322,8 @@ test('a token whose keys are known never uses the unverified budget', async (t) 
     rules: () => RULES,
     keys: source(jwks).keys,
     clock,
-    unverifiedBudget: { perAddress: none, inAll: none },
+    unverifiedBudget: { perAddress: none, inAll: none, seen: none },
+    findUnseen,
   })
   t.match(await precheck.verify(mint(), '10.0.0.1'), { ok: true })
   t.match(precheck.read('a'.repeat(8193)), { ok: false, code: 'credential_too_large' })
@@ -302,7 +343,8 @@ test('a verified signature is not checked again until the keys change', async (t
     rules: () => rules,
     keys: { current: () => current, refresh: async () => 'refreshed' as const },
     clock,
-    unverifiedBudget: { perAddress: buckets, inAll: buckets },
+    unverifiedBudget: { perAddress: buckets, inAll: buckets, seen: buckets },
+    findUnseen,
   })
   const ask = async (token: string) => {
     const claims = precheck.read(token)

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
+import { AnswerTooLarge } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { Reflector } from '@openclaw-k8s/auth-sidecar/kube/reflector.ts'
 import { RelistNeeded, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
 import type { WatchEvent } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
@@ -19,6 +20,7 @@ const setUp = (t: Test, { random = () => 0 }: { readonly random?: () => number }
   const api = new FakeCollections()
   const told: string[] = []
   const faults: unknown[] = []
+  const lived: number[] = []
   const reflector = new Reflector<string>({
     collection: { path: '/api/v1/things', fieldSelector: 'metadata.name=a' },
     lists: api.lists,
@@ -30,13 +32,14 @@ const setUp = (t: Test, { random = () => 0 }: { readonly random?: () => number }
     onChanged: (item) => void told.push(`+${item}`),
     onDeleted: (item) => void told.push(`-${item}`),
     onFault: (error) => void faults.push(error),
+    onLive: () => void lived.push(clock.monotonic()),
   })
   t.teardown(() => reflector.stop())
   const run = async () => {
     void reflector.run()
     await turn()
   }
-  return { clock, api, told, faults, reflector, run }
+  return { clock, api, told, faults, lived, reflector, run }
 }
 
 const event = (type: string, name: string, version: string): WatchEvent => ({
@@ -388,4 +391,74 @@ test('a watch without an answer is given up, and one under way ends with its sig
   t.equal(quiet.clock.pending, 0, 'no deadline but the signal')
   quiet.controller.abort(new Error('enough'))
   await t.rejects(watching, /enough/)
+})
+
+test('a page that is too large is asked for with fewer objects, until one fits', async (t) => {
+  const { api, told, run, reflector, faults } = setUp(t)
+  const all = Array.from({ length: 9 }, (_, n) => ({ metadata: { name: String(n) } }))
+  api.listOf = (path) => {
+    const { limit, continue: from = '0' } = queryOf(path) as Record<string, string>
+    const page = all.slice(Number(from), Number(from) + Number(limit))
+    if (page.length > 2) throw new AnswerTooLarge('pod_unconfirmed', 'too large')
+    const next = Number(from) + page.length
+    const metadata = { resourceVersion: '7', continue: next < all.length ? String(next) : '' }
+    return { items: page, metadata }
+  }
+  await run()
+  for (let n = 0; n < 20; n += 1) await turn()
+  t.strictSame(told, ['=0,1,2,3,4,5,6,7,8'])
+  t.equal(reflector.isSynced, true)
+  t.strictSame(faults, [])
+  const limits = api.asked.map((path) => Number(queryOf(path)['limit']))
+  t.strictSame(limits.slice(0, 7), [100, 50, 25, 13, 7, 4, 2])
+})
+
+test('one object that is too large for an answer is a fault, not a loop', async (t) => {
+  const { api, run, reflector, faults } = setUp(t)
+  api.listOf = () => {
+    throw new AnswerTooLarge('pod_unconfirmed', 'too large')
+  }
+  await run()
+  for (let n = 0; n < 20; n += 1) await turn()
+  t.equal(faults.length, 1)
+  t.equal(queryOf(api.asked.at(-1))['limit'], '1')
+  t.strictSame([reflector.isTried, reflector.isSynced], [true, false])
+})
+
+test('a watch is told to live once it has lasted for a second', async (t) => {
+  const { api, clock, run, lived } = setUp(t)
+  await run()
+  await clock.advanceAsync(999)
+  t.strictSame(lived, [])
+  await clock.advanceAsync(1)
+  t.strictSame(lived, [1000])
+  api.opened[0]?.fail(new Error('cut'))
+  await clock.advanceAsync(100)
+  api.opened[1]?.fail(new Error('cut'))
+  api.refuseWatches(new Error('down'))
+  await clock.advanceAsync(2000)
+  t.strictSame(lived, [1000], 'one that was cut sooner never lived')
+})
+
+test('a watch that is behind is ended, and again only after 10 s, then ever less often', async (t) => {
+  const { api, clock, run, reflector, faults } = setUp(t)
+  reflector.distrust()
+  await run()
+  const ended: number[] = []
+  for (let s = 0; s < 60; s += 1) {
+    const open = api.opened.length
+    reflector.distrust()
+    reflector.distrust()
+    await clock.advanceAsync(1000)
+    if (api.opened.length > open) ended.push(s)
+  }
+  t.equal(ended[0], 0)
+  const byTime = faults.filter((fault) => String(fault).includes('maximum duration')).length
+  const gaps = ended.slice(1).map((at, index) => at - (ended[index] ?? 0))
+  t.ok(
+    gaps.every((gap) => gap >= 10),
+    JSON.stringify(gaps),
+  )
+  t.ok(ended.length - byTime <= 3)
+  t.match(String(faults[0]), /the watch is behind/)
 })

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'tap'
 import { decodeJwt } from 'jose'
 import { createTokenReview } from '@openclaw-k8s/auth-sidecar/authn/token-review.ts'
+import { denied } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import type { KubeRequest } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
@@ -30,12 +31,17 @@ const CLAIMS: Claims = {
 }
 
 /** Reviews the token with an API server that gives this answer. */
-const reviewBy = (answer: (request: KubeRequest) => unknown, claims: Claims = CLAIMS) => {
+const reviewBy = (
+  answer: (request: KubeRequest) => unknown,
+  claims: Claims = CLAIMS,
+  isAlive = false,
+) => {
   const review = createTokenReview({
     client: { request: async (request) => ({ status: 201, body: answer(request) }) },
     audiences: ['lab-aud'],
     deadlineMs: 1000,
     clock: new FakeClock(),
+    isAlive: () => isAlive,
     onReviewed: () => {},
   })
   return review('the-token', claims)
@@ -114,8 +120,98 @@ test('only a plain true without an error is an authentication', async (t) => {
       JSON.stringify(authenticated),
     )
   }
-  const withError = bent(({ status }) => Object.assign(status, { error: 'token audiences …' }))
+  const withError = bent(({ status }) =>
+    Object.assign(status, { error: 'service account token has expired' }),
+  )
   t.strictSame(await review(withError), { ok: false, code: 'review_rejected' })
+})
+
+const refusedWith = (error: unknown) => ({ kind: 'TokenReview', status: { user: {}, error } })
+const inAggregate = (error: string) => `[invalid bearer token, ${error}]`
+
+/** As Kubernetes 1.30 to 1.37 words them. */
+const REFUSALS = [
+  'invalid signature, no keys found',
+  'square/go-jose: error in cryptographic primitive',
+  'go-jose/go-jose: error in cryptographic primitive',
+  'go-jose/go-jose/jwt: expected number value to unmarshal NumericDate',
+  'json: cannot unmarshal string into Go struct field',
+  'token audiences ["a" "b"] is invalid for the target audiences ["c"]',
+  'token issuer "api" is invalid',
+  'service account token has expired',
+  'service account token is not valid yet',
+  'service account token is issued in the future',
+  'service account token claims could not be validated due to unexpected validation error',
+  'serviceaccounts "worker" not found',
+  'service account team-a/worker has been deleted',
+  'service account UID (1-2) does not match claim (3-4)',
+  'pod UID (1-2) does not match service account pod ref claim (3-4)',
+  'secret UID (1-2) does not match service account secret ref claim (3-4)',
+  'node UID (1-2) does not match service account node ref claim (3-4)',
+  'token is bound to a Node object but the ServiceAccountTokenNodeBindingValidation feature gate is disabled',
+  'sub claim is missing',
+  'Token has been invalidated',
+  "Token does not match server's copy",
+  'ServiceAccount team-a/worker has been deleted',
+  'service account token has been invalidated',
+]
+
+/** Nobody could say: the API server passes on what went wrong. */
+const OUTAGES = [
+  'etcdserver: request timed out',
+  'etcdserver: leader changed',
+  'context deadline exceeded',
+  'Post "https://webhook.example/": dial tcp: i/o timeout',
+  'unknown',
+  'serviceaccounts "worker" is forbidden: not yet ready',
+  'the server was unable to return a response in the time allotted',
+  'not found',
+]
+
+test('each refusal of the API server refuses the token, and its own trouble is a fault', async (t) => {
+  t.strictSame(await review(refusedWith('invalid bearer token')), denied('review_rejected'))
+  for (const error of REFUSALS) {
+    for (const text of [error, inAggregate(error)]) {
+      t.strictSame(await review(refusedWith(text)), denied('review_rejected'), text)
+    }
+  }
+  for (const error of OUTAGES) {
+    for (const text of [error, inAggregate(error)]) {
+      await t.rejects(review(refusedWith(text)), { code: 'review_unavailable' }, text)
+    }
+  }
+  for (const error of [7, true, { a: 1 }, 'x'.repeat(20_000), `${inAggregate('x')} `]) {
+    await t.rejects(review(refusedWith(error)), { code: 'review_unavailable' })
+  }
+  const both = bent(({ status }) => Object.assign(status, { error: 'context deadline exceeded' }))
+  await t.rejects(review(both), { code: 'review_unavailable' }, 'authenticated, and yet an error')
+})
+
+test('what the API server says of its own trouble is in the log, at a bounded length', async (t) => {
+  const error = inAggregate(`etcdserver: ${'x'.repeat(4000)}`)
+  const fault: Error = await review(refusedWith(error)).then(
+    () => new Error('no fault'),
+    (reason: Error) => reason,
+  )
+  t.match(fault.message, /^The TokenReview says: "\[invalid bearer token, etcdserver: x+\.$/)
+  t.ok(fault.message.length < 600)
+})
+
+test('a token of a live pod that "has been invalidated" is asked about once more', async (t) => {
+  const invalidated = refusedWith(inAggregate('service account token has been invalidated'))
+  const ask = async (answers: readonly unknown[], isAlive: boolean) => {
+    let asked = 0
+    const verdict = await reviewBy(() => answers[asked++], CLAIMS, isAlive)
+    return { asked, verdict }
+  }
+  const healed = await ask([invalidated, read('tr-valid.json')], true)
+  t.equal(healed.verdict.ok, true)
+  const refused = { asked: 2, verdict: denied('review_rejected') }
+  t.strictSame(await ask([invalidated, invalidated, read('tr-valid.json')], true), refused)
+  const gone = { asked: 1, verdict: denied('review_rejected') }
+  t.strictSame(await ask([invalidated, read('tr-valid.json')], false), gone)
+  const expired = refusedWith(inAggregate('service account token has expired'))
+  t.strictSame(await ask([expired, read('tr-valid.json')], true), gone, 'only this one')
 })
 
 test('a reviewer that ignores audiences is not believed, and not asked again', async (t) => {

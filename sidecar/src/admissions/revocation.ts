@@ -5,6 +5,7 @@ import type { Policy } from '../authz/policy.ts'
 import { isFault, type Code } from '../denial.ts'
 import type { PodListener, PodWatch } from '../kube/pod-watch.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
+import type { WatchedScopes } from '../kube/watched-scopes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Admission } from './admission.ts'
 import { findLifetimeEnd, type LifetimeRules } from './lifetime.ts'
@@ -12,7 +13,9 @@ import type { AdmissionRegistry } from './registry.ts'
 
 export type RevocationOptions = {
   readonly registry: Pick<AdmissionRegistry, 'review' | 'reviewPod' | 'revokePod' | 'revokePending'>
-  readonly watch: Pick<PodWatch, 'find' | 'terminatingForMs' | 'staleForMs'>
+  readonly watch: Pick<PodWatch, 'find' | 'terminatingForMs'> & {
+    readonly scopes: Pick<WatchedScopes, 'staleForMs'>
+  }
   readonly binding: Pick<PodBinding, 'check'>
   /** As configured now. */
   readonly rules: () => LifetimeRules
@@ -80,7 +83,7 @@ export class Revocation implements PodListener {
         claims,
         admittedAgoMs: clock.monotonic() - admittedAt,
         termination: agoMs === undefined ? undefined : { agoMs, graceMs },
-        watchStaleMs: watch.staleForMs,
+        watchStaleMs: watch.scopes.staleForMs(claims),
         nowMs: clock.now(),
       },
       rules(),

@@ -9,14 +9,15 @@ import { identityOf, type Claims, type Identity } from '../identity.ts'
 import type { PodListener } from '../kube/pod-watch.ts'
 import type { WatchedPod } from '../kube/pod.ts'
 import type { SignatureState } from './signature.ts'
+import { ReviewUndecided } from './token-review.ts'
 import type { VerdictCache } from './verdict-cache.ts'
 
 export type TokenAuthenticatorOptions = {
   readonly verdicts: Pick<VerdictCache, 'find' | 'invalidatePod'>
   readonly clock: Clock
   readonly rules: () => AuthenticationRules
-  /** Milliseconds for which the pod watch cannot be trusted; 0 while it can. */
-  readonly watchStaleMs: () => number
+  /** Milliseconds for which the watch of the claimed pod cannot be trusted; 0 while it can. */
+  readonly watchStaleMs: (claims: Claims) => number
   /** The most tokens remembered beyond their `exp`. */
   readonly entriesMax: number
 }
@@ -70,7 +71,7 @@ export class TokenAuthenticator implements PodListener {
       this.#remember(claims, verdict.value)
       return granted({ identity: verdict.value, source })
     } catch (error) {
-      if (this.#mayVerifyLocally(error, signature)) {
+      if (this.#mayVerifyLocally(error, signature, claims)) {
         return granted({ identity: identityOf(claims), source: 'local' })
       }
       throw error
@@ -80,8 +81,8 @@ export class TokenAuthenticator implements PodListener {
   /**
    * Whether a verdict from this source still counts: a reload can change the rules of a local one.
    */
-  isStanding(source: Source): boolean {
-    return source !== 'local' || this.#isLocalAllowed()
+  isStanding(source: Source, claims: Claims): boolean {
+    return source !== 'local' || this.#isLocalAllowed(claims)
   }
 
   podGone({ uid }: WatchedPod): void {
@@ -114,17 +115,19 @@ export class TokenAuthenticator implements PodListener {
     this.#memory.set(claims.tokenId, identity, { ttl })
   }
 
-  #mayVerifyLocally(error: unknown, signature: SignatureState): boolean {
+  #mayVerifyLocally(error: unknown, signature: SignatureState, claims: Claims): boolean {
     return (
       error instanceof Fault &&
       error.code === 'review_unavailable' &&
+      !(error instanceof ReviewUndecided) &&
       signature === 'verified' &&
-      this.#isLocalAllowed()
+      this.#isLocalAllowed(claims)
     )
   }
 
-  #isLocalAllowed(): boolean {
-    const { onApiOutage, maxWatchStalenessMs } = this.#options.rules()
-    return onApiOutage === 'verify-locally' && this.#options.watchStaleMs() <= maxWatchStalenessMs
+  #isLocalAllowed(claims: Claims): boolean {
+    const { rules, watchStaleMs } = this.#options
+    const { onApiOutage, maxWatchStalenessMs } = rules()
+    return onApiOutage === 'verify-locally' && watchStaleMs(claims) <= maxWatchStalenessMs
   }
 }

@@ -2,7 +2,7 @@
 
 import { addressGroup } from '../lib/address-group.ts'
 import type { Clock } from '../lib/clock.ts'
-import { denied, granted, type Verdict } from '../denial.ts'
+import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { acceptToken } from './credential.ts'
@@ -13,12 +13,25 @@ import { VerifiedTokens } from './verified-tokens.ts'
 export type PrecheckOptions = {
   /** As configured now. */
   readonly rules: () => ClaimRules
-  readonly keys: KeySource
+  readonly keys: KeySource & {
+    /** Whether the cluster serves no keys, so that every token is unverified. */
+    readonly isReviewOnly?: boolean
+  }
   readonly clock: Clock
   /**
    * How many tokens with an unchecked signature may go to a TokenReview: per address, and in all.
    */
-  readonly unverifiedBudget: { readonly perAddress: TokenBuckets; readonly inAll: TokenBuckets }
+  readonly unverifiedBudget: {
+    readonly perAddress: TokenBuckets
+    readonly inAll: TokenBuckets
+    /** In place of `inAll` where the cluster serves no keys: only for pods that the watch shows. */
+    readonly seen: TokenBuckets
+  }
+  /**
+   * Why the watch does not show the pod of these unproven claims alive at this address; `undefined`
+   * if it does. This can only refuse.
+   */
+  readonly findUnseen: (claims: Claims, address: string) => Promise<Code | undefined>
 }
 
 /** Tokens that are remembered, so that they need not be read and verified again each time. */
@@ -33,6 +46,10 @@ export type Precheck = ReturnType<typeof createPrecheck>
 export function createPrecheck(options: PrecheckOptions) {
   const { keys, clock, unverifiedBudget } = options
   const verified = new VerifiedTokens(VERIFIED_MAX)
+  const isAffordable = (address: string, inAll: TokenBuckets): Verdict<SignatureState> =>
+    unverifiedBudget.perAddress.take(addressGroup(address)) && inAll.take('')
+      ? granted('unavailable')
+      : denied('keys_unavailable')
   return {
     /** Shape and claims. Can only refuse, never admit. */
     read(token: string): Verdict<Claims> {
@@ -68,9 +85,11 @@ export function createPrecheck(options: PrecheckOptions) {
         if (isKept && claims !== undefined) verified.keep(token, claims, current)
         return signature
       }
-      const affordable =
-        unverifiedBudget.perAddress.take(addressGroup(address)) && unverifiedBudget.inAll.take('')
-      return affordable ? signature : denied('keys_unavailable')
+      if (keys.isReviewOnly !== true || claims === undefined) {
+        return isAffordable(address, unverifiedBudget.inAll)
+      }
+      const unseen = await options.findUnseen(claims, address)
+      return unseen === undefined ? isAffordable(address, unverifiedBudget.seen) : denied(unseen)
     },
   }
 }

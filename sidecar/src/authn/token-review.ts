@@ -5,6 +5,7 @@ import { Fault } from '../fault.ts'
 import { identityOf, userNameOf, type Claims, type Identity } from '../identity.ts'
 import type { KubeClient, KubeRequest } from '../kube/client.ts'
 import type { Clock } from '../lib/clock.ts'
+import { judgeReviewError, type ReviewError } from './review-error.ts'
 
 /** How a TokenReview ended: `fault` when there was no usable answer. */
 type ReviewOutcome = 'authenticated' | 'rejected' | 'fault'
@@ -15,13 +16,23 @@ export type TokenReviewOptions = {
   /** For one review with its retry, in milliseconds. */
   readonly deadlineMs: number
   readonly clock: Clock
+  /** Whether the watch shows this pod alive. */
+  readonly isAlive: (claims: Claims) => boolean
   readonly onReviewed: (outcome: ReviewOutcome, seconds: number) => void
 }
+
+/**
+ * The API server answered, and could not decide either. A local check may not stand in for it, as it
+ * does in an outage: the API server may know something that speaks against the token.
+ */
+export class ReviewUndecided extends Fault {}
 
 export type ReviewToken = (token: string, claims: Claims) => Promise<Verdict<Identity>>
 
 const EXTRA = 'authentication.kubernetes.io/'
 const CREDENTIAL_ID_PREFIX = 'JTI='
+/** The most of the API server's own words in our log, in characters. */
+const ERROR_LENGTH_MAX = 512
 
 /** The request for a review (authentication.k8s.io/v1), never without audiences. */
 export const reviewRequest = (
@@ -41,12 +52,15 @@ export const reviewRequest = (
 
 /** Reviews tokens and reports how long each review took. Throws a `Fault` without an answer. */
 export function createTokenReview(options: TokenReviewOptions): ReviewToken {
-  const { client, audiences, deadlineMs, clock, onReviewed } = options
+  const { client, audiences, deadlineMs, clock, isAlive, onReviewed } = options
   return async (token, claims) => {
     const startedAt = clock.monotonic()
     let outcome: ReviewOutcome = 'fault'
+    const ask = () => client.request(reviewRequest(token, audiences, deadlineMs))
     try {
-      const { body } = await client.request(reviewRequest(token, audiences, deadlineMs))
+      let { body } = await ask()
+      // A failed lookup looks like a deletion, of which the watch knows nothing: a second look decides.
+      if (readError(body) === 'invalidated' && isAlive(claims)) body = (await ask()).body
       const verdict = readReview(body, claims, audiences)
       outcome = verdict.ok ? 'authenticated' : 'rejected'
       return verdict
@@ -69,6 +83,10 @@ function readReview(
   if (member(answer, 'kind') !== 'TokenReview' || status === undefined) {
     throw new Fault('review_unavailable', "The API server's answer is not a TokenReview.")
   }
+  if (readError(answer) === 'undecided') {
+    const error = JSON.stringify(member(status, 'error')).slice(0, ERROR_LENGTH_MAX)
+    throw new ReviewUndecided('review_unavailable', `The TokenReview says: ${error}.`)
+  }
   // A rejection leaves `authenticated` out; anything but `true` is a rejection.
   if (member(status, 'authenticated') !== true || member(status, 'error')) {
     return denied('review_rejected')
@@ -79,6 +97,12 @@ function readReview(
     return denied('review_audience_mismatch')
   }
   return readIdentity(member(status, 'user'), claims)
+}
+
+/** What the error of an answer means; `undefined` where it has none. */
+function readError(answer: unknown): ReviewError | undefined {
+  const error = member(member(answer, 'status'), 'error')
+  return error === undefined || error === '' ? undefined : judgeReviewError(error)
 }
 
 /** `user.uid` is the ServiceAccount's, the same for all its pods: only `extra` names the pod. */

@@ -6,14 +6,14 @@ import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Denied, Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
-import type { Claims, Identity } from '../identity.ts'
+import type { Account, Claims, Identity } from '../identity.ts'
 
 export type CacheOutcome = 'hit' | 'miss' | 'negative' | 'shared'
 
 export type VerdictCacheOptions = {
   readonly audiences: readonly string[]
-  /** How long a good verdict may be trusted at the moment, in milliseconds. */
-  readonly ttlMs: () => number
+  /** How long a good verdict on this pod may be trusted at the moment, in milliseconds. */
+  readonly ttlMs: (account: Account) => number
   /** How long a bad verdict is remembered, in milliseconds; at most 2 s. */
   readonly negativeTtlMs: number
   /** The most good verdicts that are kept, and the most bad ones. */
@@ -80,7 +80,7 @@ export class VerdictCache {
   find(token: string, claims: Claims): Promise<Verdict<Identity>> | Verdict<Identity> {
     const key = this.#keyOf(token)
     const good = this.#good.get(key)
-    if (good !== undefined && this.#isFresh(good)) return this.#count('hit', good.verdict)
+    if (good !== undefined && this.#isFresh(good, claims)) return this.#count('hit', good.verdict)
     const bad = this.#bad.get(key)
     if (bad !== undefined) return this.#count('negative', bad)
     const flight = this.#flights.get(key)
@@ -128,7 +128,7 @@ export class VerdictCache {
       return
     }
     const lifeMs = verdict.value.expiresAt * 1000 - this.#options.clock.now()
-    const ttl = Math.min(this.#options.ttlMs(), lifeMs)
+    const ttl = Math.min(this.#options.ttlMs(verdict.value), lifeMs)
     if (ttl <= 0) return
     this.#good.set(key, { verdict, keptAt: this.#options.clock.monotonic() }, { ttl })
     const { podUid } = verdict.value
@@ -140,8 +140,8 @@ export class VerdictCache {
   /**
    * The allowed age may have shrunk since the verdict was cached, because the watch is not current.
    */
-  #isFresh({ keptAt }: Kept): boolean {
-    return this.#options.clock.monotonic() - keptAt < this.#options.ttlMs()
+  #isFresh({ keptAt }: Kept, claims: Claims): boolean {
+    return this.#options.clock.monotonic() - keptAt < this.#options.ttlMs(claims)
   }
 
   #unindex(podUid: string, key: string): void {

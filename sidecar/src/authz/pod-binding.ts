@@ -5,6 +5,7 @@ import { denied, granted, type Code, type Denied, type Verdict } from '../denial
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
+import type { WatchedScopes } from '../kube/watched-scopes.ts'
 import { normalizeAddress } from '../lib/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
@@ -16,13 +17,10 @@ type PodSource = {
   readonly isGone: (uid: string) => boolean
   /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number) => Promise<void>
-  /**
-   * Milliseconds since the namespace's pod watch last proved that it works; `Infinity` while it is
-   * down.
-   */
-  readonly silentForMs: (namespace: string) => number
-  /** The same for the watch of its ServiceAccounts. */
-  readonly accountsSilentForMs: (namespace: string) => number
+  readonly scopes: Pick<
+    WatchedScopes,
+    'silentForMs' | 'accountsSilentForMs' | 'distrustPods' | 'distrustAccounts'
+  >
 }
 
 export type BindingRules = {
@@ -54,6 +52,8 @@ type Doubt<T extends object> = {
   readonly silentMs: number
   readonly get: () => Promise<T | undefined>
   readonly judge: (object: T | undefined) => Verdict<undefined>
+  /** The answer contradicts what the watch shows. */
+  readonly onContradicted: () => void
 }
 
 export class PodBinding {
@@ -78,7 +78,10 @@ export class PodBinding {
     const { pods } = this.#options
     const { podUid } = caller.claims
     await pods.waitFor(podUid, UNSEEN_WAIT_MS)
-    if (pods.find(podUid) === undefined && !pods.isGone(podUid)) return this.#decideUnseen(caller)
+    if (this.#isUnseen(podUid)) {
+      const unseen = await this.#decideUnseen(caller)
+      if (unseen !== undefined) return unseen
+    }
     const seen = this.check(caller)
     if (!seen.ok) return seen
     const [pod, account] = await Promise.all([
@@ -86,6 +89,16 @@ export class PodBinding {
       confirm(this.#accountDoubt(caller), isOutageTolerated),
     ])
     return pod.ok ? account : pod
+  }
+
+  /**
+   * Why the watch does not show a caller's pod alive, at its address where that is enforced. For
+   * claims that nobody has proven yet: the answer can only refuse.
+   */
+  async findUnseen(caller: Caller): Promise<Code | undefined> {
+    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
+    const seen = this.check(caller)
+    return seen.ok ? undefined : seen.code
   }
 
   /** What was seen to disappear cannot come back, so no request is needed. */
@@ -112,12 +125,22 @@ export class PodBinding {
   /**
    * The GET can refuse but never admits by itself: the watch may have missed what happened to the
    * pod. A narrow watch never shows a pod whose ServiceAccount differs from the one its token
-   * claims.
+   * claims. A pod that the GET shows alive should have been seen by now: another watch gets a moment
+   * to show it.
    */
-  async #decideUnseen(caller: Caller): Promise<Denied> {
-    const { answers, key, get, judge } = this.#podDoubt(caller)
+  async #decideUnseen(caller: Caller): Promise<Denied | undefined> {
+    const { podUid } = caller.claims
+    const { answers, key, get, judge, onContradicted } = this.#podDoubt(caller)
     const judged = judge(await answers.ask(key, get))
-    return judged.ok ? denied('pod_unconfirmed') : judged
+    if (!judged.ok) return judged
+    onContradicted()
+    await this.#options.pods.waitFor(podUid, UNSEEN_WAIT_MS)
+    return this.#isUnseen(podUid) ? denied('pod_unconfirmed') : undefined
+  }
+
+  #isUnseen(podUid: string): boolean {
+    const { pods } = this.#options
+    return pods.find(podUid) === undefined && !pods.isGone(podUid)
   }
 
   #judge(pod: WatchedPod | undefined, { claims, address }: Caller): Verdict<undefined> {
@@ -133,9 +156,10 @@ export class PodBinding {
     return {
       answers: this.#livePods,
       key: podUid,
-      silentMs: pods.silentForMs(namespace),
+      silentMs: pods.scopes.silentForMs(caller.claims),
       get: () => getPod(namespace, podName),
       judge: (pod) => this.#judge(pod, caller),
+      onContradicted: () => pods.scopes.distrustPods(caller.claims),
     }
   }
 
@@ -146,23 +170,26 @@ export class PodBinding {
     return {
       answers: this.#liveAccounts,
       key: `${namespace}/${serviceAccount}`,
-      silentMs: pods.accountsSilentForMs(namespace),
+      silentMs: pods.scopes.accountsSilentForMs(claims),
       get: () => getAccount(namespace, serviceAccount),
       judge: (account) =>
         account?.uid === serviceAccountUid ? granted(undefined) : denied('service_account_deleted'),
+      onContradicted: () => pods.scopes.distrustAccounts(claims),
     }
   }
 }
 
 async function confirm<T extends object>(
-  { answers, key, silentMs, get, judge }: Doubt<T>,
+  { answers, key, silentMs, get, judge, onContradicted }: Doubt<T>,
   isOutageTolerated: boolean,
 ): Promise<Verdict<undefined>> {
   if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)
   // While the watch is open a recent answer may admit; only a new answer may refuse.
   if (silentMs < Infinity && judge(answers.find(key)).ok) return granted(undefined)
   try {
-    return judge(await answers.ask(key, get))
+    const judged = judge(await answers.ask(key, get))
+    if (!judged.ok) onContradicted()
+    return judged
   } catch (error) {
     const isOutage = error instanceof Fault && error.code === 'pod_unconfirmed'
     if (isOutage && isOutageTolerated) return granted(undefined)

@@ -57,7 +57,7 @@ export function composeAdminPort(
     checks: createReadiness({
       drain,
       jwks,
-      watch,
+      scopes: watch.scopes,
       isTrustEnabled: () => live.config.k8sTrust.enabled,
       checkGateway: shareAnswer(() => checkGateway({ url, clock }), {
         clock,

@@ -10,7 +10,8 @@ import type { Runtime } from './runtime.ts'
 
 /** Requests in progress and waiting, separate from TokenReviews, so that neither starves the other. */
 const KEYS = { concurrency: 2, queue: 16 }
-const LISTS = { concurrency: 4, queue: 256 }
+/** A namespace that answers slowly, or not at all, takes no turn from the others for longer. */
+const LISTS = { concurrency: 4, queue: 4096, turnMs: 100 }
 
 /**
  * How long a question about a worker may wait for its turn, in milliseconds: longer than a handshake,
@@ -36,13 +37,21 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
       )
     },
   }
+  // Its scope is told once, when its watch is interrupted: this would be told at every try.
+  const quiet = { ...common, onOwnCredentialRefused: () => metrics.ownCredentialErrors.inc() }
   const { concurrency, queue } = config.review
   const line = { concurrency, queue, queueMs: WORKER_QUEUE_MS }
   const reviews = new KubeClient({ ...common, ...line, faultCode: 'review_unavailable' })
-  const keys = new KubeClient({ ...common, ...KEYS, faultCode: 'keys_unavailable' })
-  const lists = new KubeClient({ ...common, ...LISTS, faultCode: 'pod_unconfirmed' })
+  const keys = new KubeClient({
+    ...common,
+    ...KEYS,
+    faultCode: 'keys_unavailable',
+    // 403 puts the sidecar into review-only mode, which says so itself.
+    onOwnCredentialRefused: (status) => status === 401 && common.onOwnCredentialRefused(status),
+  })
+  const lists = new KubeClient({ ...quiet, ...LISTS, faultCode: 'pod_unconfirmed' })
   const pods = new KubeClient({ ...common, ...line, faultCode: 'pod_unconfirmed' })
-  const watches = new WatchClient(common)
+  const watches = new WatchClient(quiet)
   return {
     credentials,
     reviews,

@@ -8,10 +8,12 @@ import { createTokenReview } from '../authn/token-review.ts'
 import { VerdictCache, verdictTtl } from '../authn/verdict-cache.ts'
 import { PodBinding } from '../authz/pod-binding.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
+import type { Account } from '../identity.ts'
 import { Jwks } from '../kube/jwks.ts'
 import { createLookups } from '../kube/lookups.ts'
 import { PodWatch } from '../kube/pod-watch.ts'
 import { TokenBuckets } from '../lib/token-buckets.ts'
+import { Outage } from '../lib/outage.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Cluster } from './cluster.ts'
 import type { LiveConfig } from './live-config.ts'
@@ -20,6 +22,11 @@ import type { Runtime } from './runtime.ts'
 /** TokenReviews a second that may be spent on tokens whose signature cannot be checked. */
 const UNVERIFIED_PER_ADDRESS = { ratePerSecond: 1, burst: 5 }
 const UNVERIFIED_IN_ALL = { ratePerSecond: 20, burst: 50 }
+/** The same where the cluster serves no keys, and each is of a pod that the watch shows. */
+const REVIEW_ONLY_IN_ALL = { ratePerSecond: 100, burst: 500 }
+const REVIEW_ONLY =
+  'the cluster serves no signing keys (review-only mode): every token is proven by a TokenReview alone, ' +
+  'for pods that the watch shows at their own address'
 const JWKS_DEADLINE_MS = 5000
 
 type Parts = {
@@ -47,7 +54,8 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     watches: cluster.watches,
     clock,
     random,
-    onFault: (err) => log.warn({ err }, 'a watch was interrupted'),
+    onDown: (watched, err) => log.warn({ ...watched, err }, 'a watch was interrupted'),
+    onUp: (watched, downMs) => log.info({ ...watched, downMs }, 'the watch works again'),
   })
   const binding = new PodBinding({
     pods: watch,
@@ -63,7 +71,7 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     policy: () => live.policy,
     clock,
   })
-  const tokens = composeTokens({ live, runtime, cluster, metrics }, watch)
+  const tokens = composeTokens({ live, runtime, cluster, metrics }, { watch, binding })
   // Forget the verdicts before the streams end: their workers come back at once.
   watch.subscribe(tokens.authenticator)
   watch.subscribe(revocation)
@@ -73,10 +81,18 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
 }
 
 /** Everything that is asked about a token. */
-function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWatch) {
-  const { clock, log } = runtime
-  const { review, jwks: keys, k8sTrust } = live.config
-  const watchStaleMs = () => watch.staleForMs
+function composeTokens(
+  { live, runtime, cluster, metrics }: Parts,
+  { watch, binding }: { readonly watch: PodWatch; readonly binding: PodBinding },
+) {
+  const { clock, log, random } = runtime
+  const { review, jwks: keys, k8sTrust, kubernetes } = live.config
+  const watchStaleMs = (account: Account) => watch.scopes.staleForMs(account)
+  const outage = new Outage({
+    clock,
+    onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
+    onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
+  })
   const jwks = new Jwks({
     client: cluster.keys,
     clock,
@@ -84,10 +100,19 @@ function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWat
     refreshMs: keys.refresh,
     staleAfterMs: keys.staleAfter,
     deadlineMs: JWKS_DEADLINE_MS,
-    onFetched: () => metrics.jwksFetches.inc({ outcome: 'ok' }),
+    random,
+    isIssuerConfigured: kubernetes.issuers !== undefined,
+    onFetched() {
+      metrics.jwksFetches.inc({ outcome: 'ok' })
+      outage.worked()
+    },
     onFailed(err) {
       metrics.jwksFetches.inc({ outcome: 'failed' })
-      log.warn({ err }, 'the signing keys could not be fetched')
+      outage.failed(err)
+    },
+    onReviewOnly(isReviewOnly) {
+      if (isReviewOnly) log.warn(REVIEW_ONLY)
+      else log.info('the cluster serves signing keys again: review-only mode is over')
     },
   })
   const precheck = createPrecheck({
@@ -97,11 +122,13 @@ function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWat
     unverifiedBudget: {
       perAddress: new TokenBuckets({ ...UNVERIFIED_PER_ADDRESS, clock }),
       inAll: new TokenBuckets({ ...UNVERIFIED_IN_ALL, clock }),
+      seen: new TokenBuckets({ ...REVIEW_ONLY_IN_ALL, clock }),
     },
+    findUnseen: (claims, address) => binding.findUnseen({ claims, address }),
   })
   const verdicts = new VerdictCache({
     audiences: k8sTrust.audiences,
-    ttlMs: () => verdictTtl(review.cacheTtl, watchStaleMs()),
+    ttlMs: (account) => verdictTtl(review.cacheTtl, watchStaleMs(account)),
     negativeTtlMs: review.negativeTtl,
     entriesMax: review.cacheEntries,
     review: createTokenReview({
@@ -109,6 +136,7 @@ function composeTokens({ live, runtime, cluster, metrics }: Parts, watch: PodWat
       audiences: k8sTrust.audiences,
       deadlineMs: review.timeout,
       clock,
+      isAlive: ({ podUid }) => watch.isAlive(podUid),
       onReviewed: (outcome, seconds) => metrics.reviewSeconds.observe({ outcome }, seconds),
     }),
     clock,

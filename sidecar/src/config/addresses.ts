@@ -10,6 +10,8 @@ export type Address = { readonly host: string; readonly port: number }
 const ADDRESS_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/
 const HOST_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?$/
 const URL_LENGTH_MAX = 2_048
+/** Scheme, credentials, host and port of a URL. */
+const AUTHORITY = /^[a-z]+:\/\/[^/?#]*/
 const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
 
 /** A codec of `host:port` and an `Address`. */
@@ -48,14 +50,17 @@ export const gatewayUrl = () =>
       if (reason !== undefined) context.addIssue(problem(value, reason))
     })
 
-/** The API server's URL as text: https only, since our own token travels on it. */
+/**
+ * The API server's URL as text: https only, since our own token travels on it. A path comes before
+ * the path of every request, as behind a proxy that serves several clusters.
+ */
 export const apiServerUrl = () =>
   z
     .string()
     .max(URL_LENGTH_MAX)
     .regex(/^https:\/\//, { error: 'The API server URL must start with https://.', abort: true })
     .superRefine((value, context) => {
-      const reason = urlFault(value)
+      const reason = urlFault(value) ?? queryFault(value)
       if (reason !== undefined) context.addIssue(problem(value, reason))
     })
 
@@ -88,10 +93,20 @@ function urlFault(value: string): string | undefined {
   if (!URL.canParse(value)) return 'This is not a URL.'
   const url = new URL(value)
   if (url.port === '0') return 'Port 0 is not allowed in a URL.'
-  if (url.username !== '' || url.password !== '') return 'Credentials are not allowed in a URL.'
+  if (AUTHORITY.exec(value)?.[0].includes('@')) return 'Credentials are not allowed in a URL.'
   if (value.includes('#')) return 'A fragment is not allowed in this URL.'
-  return undefined
+  return pathFault(value, url)
 }
+
+/** Parsing changes such a path in silence: what is asked for would not be what is written. */
+function pathFault(value: string, url: URL): string | undefined {
+  const written = value.replace(AUTHORITY, '').replace(/\?.*$/s, '')
+  const isKept = written === url.pathname || (written === '' && url.pathname === '/')
+  return isKept ? undefined : `This path is not in its normal form, which is ${url.pathname}.`
+}
+
+const queryFault = (value: string): string | undefined =>
+  value.includes('?') ? 'A query is not allowed in this URL.' : undefined
 
 const problem = (input: unknown, message: string, hint?: string) =>
   ({ code: 'custom', input, message, ...(hint === undefined ? {} : { params: { hint } }) }) as const

@@ -80,7 +80,9 @@ const gateway = z.strictObject({
 const kubernetes = z.strictObject({
   apiServer: apiServerUrl()
     .optional()
-    .describe('https:// URL of the API server. Default: in-cluster.'),
+    .describe(
+      'https:// URL of the API server, with a path where a proxy needs one. Default: in-cluster.',
+    ),
   caFile: filePath()
     .optional()
     .describe('PEM file with the CA of the API server. Default: in-cluster.'),

@@ -1,6 +1,7 @@
 /** Whether the API server can be reached and answers everything the sidecar asks. */
 
 import { messageOf } from '../lib/errors.ts'
+import { nameOf } from '../kube/api-server.ts'
 import { KubeClient } from '../kube/client.ts'
 import { locateApiServer, type KubeLocation } from '../kube/in-cluster.ts'
 import { OwnCredentials } from '../kube/own-credentials.ts'
@@ -28,8 +29,7 @@ export async function examineCluster(context: DoctorContext): Promise<readonly F
   }
   const credentials = new OwnCredentials({ ...location, readFile, clock })
   if (credentials.token === '' || credentials.ca === '') {
-    const { origin } = location.apiServer
-    const what = `${origin} was not asked: the sidecar's token or the CA cannot be read`
+    const what = `${nameOf(location.apiServer)} was not asked: the sidecar's token or the CA cannot be read`
     return [fail('api-server', what, 'Fix the files first.')]
   }
   const clients: KubeClient[] = []
@@ -82,26 +82,26 @@ async function examineApiServer(
   client: KubeClient,
   { clock, location }: ApiServerContext,
 ): Promise<readonly Finding[]> {
-  const { origin } = location.apiServer
+  const server = nameOf(location.apiServer)
   const askedAt = clock.now()
   try {
     const request = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS } as const
     const { body, date } = await client.request(request)
     const { gitVersion } = (body ?? {}) as { gitVersion?: unknown }
     if (typeof gitVersion !== 'string') {
-      const what = `the server at ${origin} is not a Kubernetes API server`
+      const what = `the server at ${server} is not a Kubernetes API server`
       return [fail('api-server', what, 'Correct kubernetes.apiServer.')]
     }
     const reached = ok(
       'api-server',
-      `Kubernetes ${gitVersion} at ${origin} accepts the sidecar's token`,
+      `Kubernetes ${gitVersion} at ${server} accepts the sidecar's token`,
     )
     return [reached, ...compareClocks(date, askedAt, clock.now())]
   } catch (error) {
     const refusal =
       `Mount a token for the API server's audience at ${location.tokenFile}, ` +
       'and check that its ServiceAccount exists.'
-    const what = `${origin}: ${messageOf(error)}; the other cluster checks were skipped`
+    const what = `${server}: ${messageOf(error)}; the other cluster checks were skipped`
     return [fail('api-server', what, remedyFor(error, refusal))]
   }
 }

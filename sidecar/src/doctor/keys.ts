@@ -4,7 +4,7 @@ import { messageOf } from '../lib/errors.ts'
 import { verifySignature } from '../authn/signature.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Jwks } from '../kube/jwks.ts'
-import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { fail, ok, remedyFor, warn, type ClusterCheck, type Finding } from './finding.ts'
 import type { OwnToken } from './own-token.ts'
 
 type KeysCheck = ClusterCheck & {
@@ -13,27 +13,46 @@ type KeysCheck = ClusterCheck & {
   readonly ownToken: OwnToken | undefined
 }
 
+const BIND_DISCOVERY =
+  'Bind the ClusterRole system:service-account-issuer-discovery ' +
+  "to the sidecar's ServiceAccount."
+const SET_ISSUER =
+  'If the API server answers 404, its --service-account-issuer is not an https URL.'
+
+/** Keys without a discovery document. */
+function judgeUnknownIssuer(issuers: readonly string[] | undefined): Finding {
+  if (issuers !== undefined)
+    return ok('signing-keys', `fetched; accepted from ${issuers.join(', ')}`)
+  const what = 'fetched; the cluster does not say who its issuer is, so that none is checked'
+  return warn('signing-keys', what, `Set kubernetes.issuers. ${SET_ISSUER}`)
+}
+
 export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]> {
   const { client, config, clock, deadlineMs, token, ownToken } = check
   let fault: unknown
   const jwks = new Jwks({
     client,
     clock,
+    random: () => 0,
+    isIssuerConfigured: false,
     cooldownMs: 0,
     refreshMs: Infinity,
     staleAfterMs: Infinity,
     deadlineMs,
     onFetched: () => {},
     onFailed: (error) => (fault = error),
+    onReviewOnly: () => {},
   })
   await jwks.refresh()
-  const { issuer } = jwks
-  if (issuer === undefined) {
-    const refusal =
-      'Bind the ClusterRole system:service-account-issuer-discovery ' +
-      "to the sidecar's ServiceAccount."
-    return [fail('signing-keys', messageOf(fault), remedyFor(fault, refusal))]
+  const { issuer, ageMs, isReviewOnly } = jwks
+  if (isReviewOnly) {
+    const what = `${messageOf(fault)} Every token is proven by a TokenReview alone`
+    return [warn('signing-keys', what, `${BIND_DISCOVERY} ${SET_ISSUER}`)]
   }
+  if (ageMs === undefined) {
+    return [fail('signing-keys', messageOf(fault), remedyFor(fault, BIND_DISCOVERY))]
+  }
+  if (issuer === undefined) return [judgeUnknownIssuer(config.kubernetes.issuers)]
   const { issuers = [issuer] } = config.kubernetes
   if (!issuers.includes(issuer)) {
     const what = `the cluster issues tokens as ${issuer}, which is not in kubernetes.issuers`

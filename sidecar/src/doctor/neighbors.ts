@@ -30,7 +30,7 @@ export async function examineSidecar({
   }
   const call = { origin, method: 'GET', path: '/readyz?verbose', clock } as const
   try {
-    return [readReadiness(origin, await callAdmin({ ...call, deadlineMs: READY_DEADLINE_MS }))]
+    return readReadiness(origin, await callAdmin({ ...call, deadlineMs: READY_DEADLINE_MS }))
   } catch (error) {
     const reason = messageOf(error)
     const remedy = 'Start it, or run this in its container with its configuration.'
@@ -38,18 +38,22 @@ export async function examineSidecar({
   }
 }
 
-function readReadiness(origin: string, { status, text }: AdminAnswer): Finding {
+function readReadiness(origin: string, { status, text }: AdminAnswer): readonly Finding[] {
   const lines = text.split('\n')
-  const good = lines.filter((line) => line.startsWith('[+] '))
-  const bad = lines.filter((line) => line.startsWith('[-] ')).map((line) => line.slice(4))
+  const marked = (mark: string) =>
+    lines.filter((line) => line.startsWith(mark)).map((line) => line.slice(mark.length))
+  const [good, bad, doubtful] = [marked('[+] '), marked('[-] '), marked('[!] ')]
   if (good.length + bad.length === 0 || (status !== 200 && status !== 503)) {
     const remedy = 'Correct listen.admin, or stop the server that uses its port.'
-    return fail('sidecar', `the server at ${origin} is not the sidecar`, remedy)
+    return [fail('sidecar', `the server at ${origin} is not the sidecar`, remedy)]
   }
-  if (bad.length === 0) return ok('sidecar', `ready, ${good.length} checks passed`)
+  const warnings = doubtful.map((what) =>
+    warn('sidecar', what, 'Its workers cannot be admitted; all others can. The log has the cause.'),
+  )
+  if (bad.length === 0) return [ok('sidecar', `ready, ${good.length} checks passed`), ...warnings]
   const isDrained = bad.includes('serving: draining')
   const remedy = isDrained
     ? 'It accepts no workers until its container is restarted.'
     : 'Fix the other findings first; its log has the details.'
-  return fail('sidecar', `not ready: ${bad.join('; ')}`, remedy)
+  return [fail('sidecar', `not ready: ${bad.join('; ')}`, remedy), ...warnings]
 }

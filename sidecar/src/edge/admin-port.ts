@@ -72,12 +72,14 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   app.get('/livez', async (_request, reply) => reply.type('text/plain').send('ok\n'))
   app.get<{ Querystring: { verbose?: string } }>('/readyz', async (request, reply) => {
     const results = await Promise.all(
-      options.checks.map(async ({ name, check }) => ({ name, objection: await check() })),
+      options.checks.map(async ({ name, check, listWarnings = () => [] }) => ({
+        name,
+        objection: await check(),
+        warnings: listWarnings(),
+      })),
     )
     const isReady = results.every(({ objection }) => objection === undefined)
-    const lines = results.map(({ name, objection }) =>
-      objection === undefined ? `[+] ${name} ok\n` : `[-] ${name}: ${objection}\n`,
-    )
+    const lines = results.flatMap(describeCheck)
     const verdict = isReady ? 'ok\n' : 'not ready\n'
     const isVerbose = request.query.verbose !== undefined || !isReady
     return reply
@@ -152,6 +154,19 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   // Node would answer these itself, out of order.
   server.on('checkExpectation', answer)
   return server
+}
+
+type CheckResult = {
+  readonly name: string
+  readonly objection: string | undefined
+  readonly warnings: readonly string[]
+}
+
+/** `ok` only where nothing is wrong. */
+const describeCheck = ({ name, objection, warnings }: CheckResult): readonly string[] => {
+  if (objection !== undefined) return [`[-] ${name}: ${objection}\n`]
+  if (warnings.length === 0) return [`[+] ${name} ok\n`]
+  return warnings.map((warning) => `[!] ${name}: ${warning}\n`)
 }
 
 const DRAIN_REFUSED =

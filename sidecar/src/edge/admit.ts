@@ -211,7 +211,7 @@ function findLateObjection(
 ): Code | undefined {
   const judged = stages.precheck.judge(claims)
   if (!judged.ok) return judged.code
-  if (!stages.authenticator.isStanding(source)) return 'review_unavailable'
+  if (!stages.authenticator.isStanding(source, claims)) return 'review_unavailable'
   const bound = stages.binding.check({ claims, address: worker.address })
   if (!bound.ok) return bound.code
   const renewed = stages.policy().authorize(identity, grant.role)

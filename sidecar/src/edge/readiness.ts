@@ -2,7 +2,8 @@
 
 import type { Drain } from '../admissions/drain.ts'
 import type { Jwks } from '../kube/jwks.ts'
-import type { PodWatch } from '../kube/pod-watch.ts'
+import { describeScope } from '../kube/scope.ts'
+import type { WatchedScopes } from '../kube/watched-scopes.ts'
 
 /** What is missing, in words; `undefined` where nothing is. */
 type Objection = string | undefined
@@ -10,12 +11,14 @@ type Objection = string | undefined
 export type ReadinessCheck = {
   readonly name: string
   readonly check: () => Objection | Promise<Objection>
+  /** What is wrong and does not make the sidecar unready. */
+  readonly listWarnings?: () => readonly string[]
 }
 
 export type ReadinessOptions = {
   readonly drain: Pick<Drain, 'isUnderWay'>
-  readonly jwks: Pick<Jwks, 'ageMs'>
-  readonly watch: Pick<PodWatch, 'isSynced'>
+  readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>
+  readonly scopes: Pick<WatchedScopes, 'isReady' | 'listStates'>
   /** Without trust nobody is let in, and the cluster is not needed. */
   readonly isTrustEnabled: () => boolean
   readonly checkGateway: () => Promise<Objection>
@@ -25,18 +28,41 @@ export type ReadinessOptions = {
 
 /** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function createReadiness(options: ReadinessOptions): readonly ReadinessCheck[] {
-  const { drain, jwks, watch, isTrustEnabled, checkGateway, operator } = options
+  const { drain, jwks, scopes, isTrustEnabled, checkGateway, operator } = options
   const unless = (isKnown: boolean, objection: string): Objection =>
     isKnown || !isTrustEnabled() ? undefined : objection
   const checks: readonly ReadinessCheck[] = [
     { name: 'serving', check: () => (drain.isUnderWay ? 'draining' : undefined) },
     {
       name: 'jwks',
-      check: () => unless(jwks.ageMs !== undefined, 'no signing keys have been fetched yet'),
+      check: () =>
+        unless(
+          jwks.ageMs !== undefined || jwks.isReviewOnly,
+          'no signing keys have been fetched yet',
+        ),
+      listWarnings: () =>
+        jwks.isReviewOnly ? ['the cluster serves no keys: only a TokenReview proves a token'] : [],
     },
-    { name: 'pods', check: () => unless(watch.isSynced, 'pods have not been listed yet') },
+    {
+      name: 'pods',
+      check: () => unless(scopes.isReady, 'pods have not been listed yet'),
+      listWarnings: () => listScopeWarnings(scopes),
+    },
     { name: 'gateway', check: checkGateway },
   ]
   if (operator === undefined) return checks
   return [...checks, { name: 'operator', check: () => operator.findObjection() }]
+}
+
+/** The most scopes named one by one. */
+const NAMED_MAX = 10
+
+const listScopeWarnings = (scopes: Pick<WatchedScopes, 'listStates'>): readonly string[] => {
+  const bad = scopes.listStates().filter(({ state }) => state !== 'synced')
+  const named = bad.slice(0, NAMED_MAX).map(({ scope, state }) => {
+    const what = state === 'stale' ? 'the watch is down' : 'pods have not been listed yet'
+    return `${describeScope(scope)}: ${what}`
+  })
+  const others = bad.length - named.length
+  return others === 0 ? named : [...named, `${others} other scopes`]
 }

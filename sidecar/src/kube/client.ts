@@ -9,6 +9,7 @@ import { withDeadline } from '../lib/deadline.ts'
 import { messageOf } from '../lib/errors.ts'
 import { Semaphore, type Release } from '../lib/semaphore.ts'
 import { ClusterAgent } from './agents.ts'
+import { targetOf } from './api-server.ts'
 import { Breaker } from './breaker.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
@@ -25,6 +26,12 @@ export type KubeClientOptions = {
    * queue. Without `queueMs` the deadline includes the time in the queue.
    */
   readonly queueMs?: number
+  /**
+   * For callers that pace themselves and must not wait for one another: a request gives up its turn
+   * after this time, in milliseconds, and goes on; failures open no circuit. The number of callers
+   * then bounds the connections.
+   */
+  readonly turnMs?: number
   /** The code of this client's faults. */
   readonly faultCode: Code
   /** Called for each 401 and 403 that the API server gave us. */
@@ -48,6 +55,8 @@ export type KubeAnswer = {
 
 /** The longest answer, in bytes; a longer one is a fault. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
+/** The code of undici's error about it. */
+const TOO_LARGE = 'UND_ERR_RES_EXCEEDED_MAX_SIZE'
 /**
  * The share of the deadline for the first try: after a dead connection there is time for another.
  */
@@ -56,6 +65,22 @@ const FIRST_TRY_SHARE = 0.6
 const ACCEPTED = 'application/json, application/jwk-set+json'
 const BREAKER_FAILURES = 5
 const BREAKER_OPEN_MS = 1000
+
+/** The answer is longer than `ANSWER_BYTES_MAX`: the same request would get the same answer. */
+export class AnswerTooLarge extends Fault {}
+
+/** The API server answered 401 or 403 to our own credential. */
+export class OwnCredentialRefused extends Fault {
+  readonly status: number
+
+  constructor(status: number, path: string) {
+    super(
+      'own_credential_refused',
+      `The API server answered ${status} to the sidecar's own credential at ${path}.`,
+    )
+    this.status = status
+  }
+}
 
 /** The API server answered, but with a status that is worth a second try. */
 class UnexpectedStatus extends Error {}
@@ -71,18 +96,18 @@ export class KubeClient {
 
   constructor(options: KubeClientOptions) {
     this.#options = options
-    const { concurrency, credentials, faultCode, queue } = options
+    const { concurrency, credentials, faultCode, queue, turnMs } = options
     const common = { maxResponseSize: ANSWER_BYTES_MAX }
     this.#semaphore = new Semaphore(concurrency, queue)
     this.#pool = new ClusterAgent({
       credentials,
       faultCode,
-      agent: { ...common, connections: concurrency, pipelining: 1 },
+      agent: { ...common, connections: turnMs === undefined ? concurrency : null, pipelining: 1 },
     })
     this.#single = new ClusterAgent({ credentials, faultCode, agent: { ...common, pipelining: 0 } })
     this.#breaker = new Breaker({
       clock: options.clock,
-      failuresMax: BREAKER_FAILURES,
+      failuresMax: turnMs === undefined ? BREAKER_FAILURES : Infinity,
       openMs: BREAKER_OPEN_MS,
       isFailure: (error) => !(error instanceof Fault),
     })
@@ -94,12 +119,13 @@ export class KubeClient {
    * waits its turn, and each request still has its full time.
    */
   async request(request: KubeRequest): Promise<KubeAnswer> {
-    const { clock, faultCode, queueMs } = this.#options
+    const { clock, faultCode, queueMs, turnMs } = this.#options
     const { deadlineMs } = request
     const lateAfter = clock.monotonic() + deadlineMs * (1 - FIRST_TRY_SHARE)
     const run = async (release: Release, signal: AbortSignal) => {
       // A request that spent its deadline queueing proves nothing about the API server.
       const isTelling = queueMs !== undefined || clock.monotonic() <= lateAfter
+      const cancelTurn = turnMs === undefined ? () => {} : clock.after(turnMs, release)
       try {
         return await this.#breaker.run(() => this.#tryTwice(request, signal), isTelling)
       } catch (error) {
@@ -107,6 +133,7 @@ export class KubeClient {
         await nextTurn()
         throw error
       } finally {
+        cancelTurn()
         release()
       }
     }
@@ -154,8 +181,7 @@ export class KubeClient {
     const { apiServer, credentials } = this.#options
     const token = credentials.token
     const answer = await dispatcher.request({
-      origin: apiServer.origin,
-      path: request.path,
+      ...targetOf(apiServer, request.path),
       method: request.method,
       headers: {
         accept: ACCEPTED,
@@ -169,11 +195,21 @@ export class KubeClient {
     const { statusCode: status } = answer
     if ((status >= 200 && status < 300) || status === 404) {
       const { date } = answer.headers
-      return { status, body: await answer.body.json(), date: date?.toString() }
+      return { status, body: await this.#readBody(request, answer), date: date?.toString() }
     }
     await answer.body.dump({ limit: 65_536, signal })
     if (status === 401 || status === 403) return this.#onRefused(request, status, token, signal)
     throw new UnexpectedStatus(`HTTP ${status}`)
+  }
+
+  async #readBody(request: KubeRequest, { body }: Dispatcher.ResponseData): Promise<unknown> {
+    try {
+      return await body.json()
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== TOO_LARGE) throw error
+      const what = `The answer to ${request.method} ${request.path} exceeds ${ANSWER_BYTES_MAX} bytes.`
+      throw new AnswerTooLarge(this.#options.faultCode, what, { cause: error })
+    }
   }
 
   /** The API server rejected our credential; our token may have been rotated a moment ago. */
@@ -188,10 +224,7 @@ export class KubeClient {
       return this.#send(request, this.#pool.get(), signal)
     }
     this.#options.onOwnCredentialRefused(status)
-    throw new Fault(
-      'own_credential_refused',
-      `The API server answered ${status} to the sidecar's own credential at ${request.path}.`,
-    )
+    throw new OwnCredentialRefused(status, request.path)
   }
 }
 

@@ -3,11 +3,15 @@
 import { createLocalJWKSet, type CompactVerifyGetKey, type JSONWebKeySet } from 'jose'
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
-import type { KubeClient } from './client.ts'
+import { Backoff } from '../lib/backoff.ts'
+import { OwnCredentialRefused, type KubeClient } from './client.ts'
 
 export type JwksOptions = {
   readonly client: Pick<KubeClient, 'request'>
   readonly clock: Clock
+  readonly random: () => number
+  /** Whether the cluster's own issuer is of no interest: others are configured. */
+  readonly isIssuerConfigured: boolean
   /** The shortest time between two fetches caused by unknown keys, in milliseconds. */
   readonly cooldownMs: number
   /** How often the keys are fetched again, in milliseconds. */
@@ -17,17 +21,27 @@ export type JwksOptions = {
   readonly deadlineMs: number
   readonly onFetched: () => void
   readonly onFailed: (error: unknown) => void
+  /** Review-only mode begins or ends. */
+  readonly onReviewOnly: (isReviewOnly: boolean) => void
 }
 
-type Keys = { readonly select: CompactVerifyGetKey; readonly issuer: string; readonly at: number }
+type Keys = { readonly select: CompactVerifyGetKey; readonly at: number }
 
 const DISCOVERY_PATH = '/.well-known/openid-configuration'
 /** The host in `jwks_uri` is ignored: a document must not send us elsewhere for keys. */
 const KEYS_PATH = '/openid/v1/jwks'
+/** The first wait before the next try, where keys were never fetched, in milliseconds. */
+const RETRY_MS_MIN = 250
+
+/** The API server answered that it serves this to nobody, or not to us. */
+class Absent extends Fault {}
 
 export class Jwks {
   readonly #options: JwksOptions
+  readonly #retries: Backoff
   #keys: Keys | undefined
+  #issuer: string | undefined
+  #isReviewOnly = false
   #flight: Promise<'refreshed' | 'failed'> | undefined
   #triedAt = -Infinity
   #cancelRefresh: () => void = () => {}
@@ -35,6 +49,8 @@ export class Jwks {
 
   constructor(options: JwksOptions) {
     this.#options = options
+    const { cooldownMs: maxMs, random } = options
+    this.#retries = new Backoff({ minMs: RETRY_MS_MIN, maxMs, random })
   }
 
   /** The current keys, unless they are too old to trust. */
@@ -45,7 +61,15 @@ export class Jwks {
    * The issuer of the cluster's discovery document. It outlives the keys, since it admits nobody.
    */
   get issuer(): string | undefined {
-    return this.#keys?.issuer
+    return this.#issuer
+  }
+
+  /**
+   * Whether the API server has answered that it serves no keys, as a cluster without an https issuer
+   * does: until it serves some, only a TokenReview can prove a token.
+   */
+  get isReviewOnly(): boolean {
+    return this.#isReviewOnly && this.current() === undefined
   }
 
   /** Milliseconds since the keys were last fetched; `undefined` before the first time. */
@@ -65,11 +89,19 @@ export class Jwks {
 
   /** Fetches now and then every `refreshMs`, sooner after a failure, until `stop`. */
   async start(): Promise<void> {
-    const { clock, refreshMs, cooldownMs } = this.#options
+    const { clock, refreshMs } = this.#options
     const outcome = await (this.#flight ?? this.#fetch())
     if (this.#isStopped) return
-    const nextMs = outcome === 'refreshed' ? refreshMs : Math.min(cooldownMs, refreshMs)
+    const nextMs = outcome === 'refreshed' ? refreshMs : this.#retryMs()
     this.#cancelRefresh = clock.after(nextMs, () => void this.start())
+  }
+
+  /** Quickly at the start, when workers wait for the keys. */
+  #retryMs(): number {
+    const { cooldownMs, refreshMs } = this.#options
+    const longestMs = Math.min(cooldownMs, refreshMs)
+    const isStarting = this.#keys === undefined && !this.#isReviewOnly
+    return isStarting ? Math.min(longestMs, this.#retries.next()) : longestMs
   }
 
   stop(): void {
@@ -87,10 +119,12 @@ export class Jwks {
     this.#flight = this.#load()
       .then((keys) => {
         this.#keys = keys
+        this.#setReviewOnly(false)
         this.#options.onFetched()
         return 'refreshed' as const
       })
       .catch((error: unknown) => {
+        if (error instanceof Absent) this.#setReviewOnly(true)
         this.#options.onFailed(error)
         return 'failed' as const
       })
@@ -101,20 +135,44 @@ export class Jwks {
   }
 
   async #load(): Promise<Keys> {
-    const [discovery, keys] = await Promise.all([this.#get(DISCOVERY_PATH), this.#get(KEYS_PATH)])
-    const issuer = (discovery as { issuer?: unknown } | null)?.issuer
-    if (typeof issuer !== 'string' || issuer === '') {
-      throw new Fault('keys_unavailable', `The answer of ${DISCOVERY_PATH} has no issuer.`)
-    }
+    const { isIssuerConfigured } = this.#options
+    const [issuer, keys] = await Promise.all([
+      isIssuerConfigured ? undefined : this.#findIssuer(),
+      this.#get(KEYS_PATH),
+    ])
     // Throws if the document is not a key set.
     const select = createLocalJWKSet(keys as JSONWebKeySet)
-    return { select, issuer, at: this.#options.clock.monotonic() }
+    this.#issuer = issuer ?? this.#issuer
+    return { select, at: this.#options.clock.monotonic() }
+  }
+
+  /** `undefined` where the API server answers that it has no discovery document for us. */
+  async #findIssuer(): Promise<string | undefined> {
+    try {
+      const issuer = ((await this.#get(DISCOVERY_PATH)) as { issuer?: unknown } | null)?.issuer
+      if (typeof issuer === 'string' && issuer !== '') return issuer
+    } catch (error) {
+      if (error instanceof Absent) return undefined
+      throw error
+    }
+    throw new Fault('keys_unavailable', `The answer of ${DISCOVERY_PATH} has no issuer.`)
+  }
+
+  #setReviewOnly(isReviewOnly: boolean): void {
+    if (this.#isReviewOnly === isReviewOnly) return
+    this.#isReviewOnly = isReviewOnly
+    this.#options.onReviewOnly(isReviewOnly)
   }
 
   async #get(path: string): Promise<unknown> {
     const { client, deadlineMs } = this.#options
-    const { status, body } = await client.request({ method: 'GET', path, deadlineMs })
-    if (status !== 200) throw new Fault('keys_unavailable', `${path} answered ${status}.`)
-    return body
+    try {
+      const { status, body } = await client.request({ method: 'GET', path, deadlineMs })
+      if (status === 200) return body
+      throw new Absent('keys_unavailable', `${path} answered ${status}.`)
+    } catch (error) {
+      if (!(error instanceof OwnCredentialRefused) || error.status !== 403) throw error
+      throw new Absent('keys_unavailable', `${path} answered 403.`, { cause: error })
+    }
   }
 }

@@ -3,20 +3,28 @@
 import type { LRUCache } from 'lru-cache'
 import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
+import { Outage } from '../lib/outage.ts'
 import type { KubeClient } from './client.ts'
 import { PodAddresses } from './pod-addresses.ts'
 import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
 import { Reflector } from './reflector.ts'
-import { collectionOf, coveredBy, keyOf, type Covered, type Scope } from './scope.ts'
+import { collectionOf, coveredBy, describeScope, keyOf, type Covered, type Scope } from './scope.ts'
 import type { WatchClient } from './watch-stream.ts'
+import { WatchedScopes } from './watched-scopes.ts'
 
 export type PodWatchOptions = {
   readonly lists: Pick<KubeClient, 'request'>
   readonly watches: Pick<WatchClient, 'open'>
   readonly clock: Clock
   readonly random: () => number
-  readonly onFault: (error: unknown) => void
+  /** A watch went down: of which resource, in which scope, and why. Told once an outage. */
+  readonly onDown: (watch: WatchName, error: unknown) => void
+  /** It works again. The time it was down is in milliseconds. */
+  readonly onUp: (watch: WatchName, downMs: number) => void
 }
+
+/** Which watch: `namespace openclaw`, and `pods` or `serviceaccounts`. */
+type WatchName = { readonly scope: string; readonly resource: string }
 
 /** A listener to pods and ServiceAccounts (client-go: an informer's event handler). */
 export type PodListener = {
@@ -27,6 +35,8 @@ export type PodListener = {
   /** The pod is being deleted, or has ended: no new stream may come from it. */
   readonly podEnding?: (pod: WatchedPod) => void
   readonly accountGone?: (account: WatchedAccount) => void
+  /** All pods of a scope are known, for the first time or again. */
+  readonly scopeSynced?: () => void
 }
 
 /**
@@ -34,13 +44,6 @@ export type PodListener = {
  */
 const GONE_TTL_MS = 10 * 60_000
 const GONE_MAX = 20_000
-
-type Watched = {
-  readonly scope: Scope
-  readonly pods: AnyReflector
-  readonly accounts: AnyReflector
-}
-type AnyReflector = Pick<Reflector<unknown>, 'isSynced' | 'staleForMs' | 'silentForMs' | 'stop'>
 
 export class PodWatch {
   readonly #options: PodWatchOptions
@@ -51,7 +54,8 @@ export class PodWatch {
   readonly #accounts = new Map<string, WatchedAccount>()
   readonly #gone: LRUCache<string, true>
   readonly #waiters = new Map<string, Set<() => void>>()
-  readonly #watched = new Map<string, Watched>()
+  /** Which scopes are watched, and how far each can be trusted. */
+  readonly scopes = new WatchedScopes()
   readonly #listeners: PodListener[] = []
 
   constructor(options: PodWatchOptions) {
@@ -72,44 +76,17 @@ export class PodWatch {
   /** Watches these scopes from now on, and no others. */
   watch(scopes: readonly Scope[]): void {
     const wanted = new Map(scopes.map((scope) => [keyOf(scope), scope]))
-    for (const [key, { pods, accounts, scope }] of this.#watched) {
-      if (wanted.has(key)) continue
-      pods.stop()
-      accounts.stop()
-      this.#watched.delete(key)
+    for (const { scope, stop } of this.scopes.list()) {
+      if (wanted.has(keyOf(scope))) continue
+      stop()
+      this.scopes.remove(scope)
       this.#forget(scope, scopes)
     }
-    for (const [key, scope] of wanted) if (!this.#watched.has(key)) this.#start(key, scope)
+    for (const scope of wanted.values()) if (!this.scopes.has(scope)) this.#start(scope)
   }
 
   stop(): void {
     this.watch([])
-  }
-
-  /** Every collection has been listed once. */
-  get isSynced(): boolean {
-    return this.#every((reflector) => reflector.isSynced)
-  }
-
-  /** Milliseconds for which some watch has been down; 0 while all can be trusted. */
-  get staleForMs(): number {
-    return Math.max(0, ...this.#map((reflector) => reflector.staleForMs))
-  }
-
-  /** Milliseconds since the most silent pod watch of a namespace last proved that it works. */
-  silentForMs(namespace: string): number {
-    return longestSilence(this.#listWatching(namespace).map(({ pods }) => pods))
-  }
-
-  /** The same for the watches of the namespace's ServiceAccounts. */
-  accountsSilentForMs(namespace: string): number {
-    return longestSilence(this.#listWatching(namespace).map(({ accounts }) => accounts))
-  }
-
-  #listWatching(namespace: string): readonly Watched[] {
-    return [...this.#watched.values()].filter(
-      ({ scope }) => scope.namespace === undefined || scope.namespace === namespace,
-    )
   }
 
   listPods(): Iterable<WatchedPod> {
@@ -138,6 +115,12 @@ export class PodWatch {
 
   findAccount(namespace: string, name: string): WatchedAccount | undefined {
     return this.#accounts.get(`${namespace}/${name}`)
+  }
+
+  /** Whether the pod is watched and not about to end. */
+  isAlive(podUid: string): boolean {
+    const pod = this.#pods.get(podUid)
+    return pod !== undefined && !isEnding(pod)
   }
 
   /** Whether this pod, or this ServiceAccount, was seen to disappear. */
@@ -172,14 +155,16 @@ export class PodWatch {
     return this.#gone.has(podUid) || (this.#pods.get(podUid)?.ips.length ?? 0) > 0
   }
 
-  #start(key: string, scope: Scope): void {
-    const { lists, watches, clock, random, onFault } = this.#options
-    const common = { lists, watches, clock, random, onFault }
+  #start(scope: Scope): void {
+    const { lists, watches, clock, random } = this.#options
+    const common = { lists, watches, clock, random }
     const covers = coveredBy(scope)
     // One map for each scope: only the events of one watch are ordered.
     const uids = new Map<string, string>()
+    const podsOutage = this.#outageOf(scope, 'pods')
     const pods = new Reflector<WatchedPod>({
       ...common,
+      ...podsOutage.events,
       collection: collectionOf('pods', 'spec.serviceAccountName', scope),
       read: readPod,
       onReplaced: (list) => {
@@ -193,17 +178,46 @@ export class PodWatch {
         this.#removePod(pod)
       },
     })
+    const accountsOutage = this.#outageOf(scope, 'serviceaccounts')
     const accounts = new Reflector<WatchedAccount>({
       ...common,
+      ...accountsOutage.events,
       collection: collectionOf('serviceaccounts', 'metadata.name', scope),
       read: readAccount,
       onReplaced: (list) => this.#replaceAccounts(list, covers),
       onChanged: (account) => this.#putAccount(account),
       onDeleted: (account) => this.#removeAccount(account),
     })
-    this.#watched.set(key, { scope, pods, accounts })
+    const parts = [pods, accounts, podsOutage, accountsOutage]
+    this.scopes.add({ scope, pods, accounts, stop: () => parts.forEach((part) => part.stop()) })
     void pods.run()
     void accounts.run()
+  }
+
+  #outageOf(scope: Scope, resource: string) {
+    const { clock, onDown, onUp } = this.#options
+    const watch = { scope: describeScope(scope), resource }
+    let wasLive = false
+    const tellSynced = () => {
+      wasLive = true
+      this.#tell((listener) => listener.scopeSynced?.())
+    }
+    const outage = new Outage({
+      clock,
+      onBegin: (error) => onDown(watch, error),
+      onEnd(downMs) {
+        onUp(watch, downMs)
+        tellSynced()
+      },
+    })
+    const events = {
+      onFault: (error: unknown) => outage.failed(error),
+      onLive() {
+        outage.worked()
+        if (!wasLive) tellSynced()
+      },
+    }
+    return { events, stop: () => outage.stop() }
   }
 
   #replacePods(list: readonly WatchedPod[], covers: (pod: WatchedPod) => boolean): void {
@@ -288,20 +302,9 @@ export class PodWatch {
   #tell(tell: (listener: PodListener) => void): void {
     for (const listener of this.#listeners) tell(listener)
   }
-
-  #map<R>(read: (reflector: AnyReflector) => R): R[] {
-    return [...this.#watched.values()].flatMap(({ pods, accounts }) => [pods, accounts].map(read))
-  }
-
-  #every(holds: (reflector: AnyReflector) => boolean): boolean {
-    return this.#map(holds).every(Boolean)
-  }
 }
 
 const nameOf = ({ namespace, name }: WatchedPod): string => `${namespace}/${name}`
-
-const longestSilence = (reflectors: readonly AnyReflector[]): number =>
-  Math.max(0, ...reflectors.map(({ silentForMs }) => silentForMs))
 
 /**
  * Whether a stream bound to the pod may no longer be. A pod's first address affects none: no stream

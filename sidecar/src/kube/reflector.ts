@@ -4,7 +4,8 @@ import { Backoff } from '../lib/backoff.ts'
 import type { Clock } from '../lib/clock.ts'
 import { pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
-import type { KubeClient } from './client.ts'
+import { AnswerTooLarge, type KubeClient } from './client.ts'
+import { isListPage, versionOf, type ListPage } from './list-page.ts'
 import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
 
 export type Collection = {
@@ -24,12 +25,14 @@ export type ReflectorOptions<T> = {
   readonly onChanged: (item: T) => void
   readonly onDeleted: (item: T) => void
   readonly onFault: (error: unknown) => void
+  /** The watch has been open for a second: it works. */
+  readonly onLive: () => void
   readonly clock: Clock
   readonly random: () => number
 }
 
-/** Objects per page of a list: parsing a page must not stall the event loop. */
-const PAGE_SIZE = 100
+/** The most objects per page of a list: parsing a page must not stall the event loop. */
+const PAGE_SIZE_MAX = 100
 /** The longest list, in pages; a longer one is a fault. */
 const PAGES_MAX = 10_000
 const LIST_DEADLINE_MS = 15_000
@@ -40,6 +43,9 @@ const WATCH_S_SPREAD = 10
 const SILENCE_SPARE_MS = 5000
 /** A watch that ends normally sooner than this is reopened only after a pause, in milliseconds. */
 const WATCH_MS_MIN = 1000
+/** A watch is ended for being behind at most this often, and ever less often, in milliseconds. */
+const DISTRUST_MS_MIN = 10_000
+const DISTRUST_MS_MAX = 120_000
 const BACKOFF_MS_MIN = 50
 const BACKOFF_MS_MAX = 3000
 
@@ -48,7 +54,14 @@ export class Reflector<T> {
   readonly #stopped = new AbortController()
   #version: string | undefined
   #isSynced = false
+  #isTried = false
+  /** Objects per page: fewer after a page that was too large, and up again with each list. */
+  #pageSize = PAGE_SIZE_MAX
   readonly #backoff: Backoff
+  readonly #distrusts: Backoff
+  /** Until when the watch is not ended for being behind again. */
+  #trustedUntil = -Infinity
+  #endWatch: (reason: Error) => void = () => {}
   /** The last proof that everything up to then is known. */
   #heardAt = -Infinity
   /** Until when the open watch is trusted without an event; `undefined` when none is open. */
@@ -63,12 +76,22 @@ export class Reflector<T> {
       maxMs: BACKOFF_MS_MAX,
       random: options.random,
     })
+    this.#distrusts = new Backoff({
+      minMs: DISTRUST_MS_MIN,
+      maxMs: DISTRUST_MS_MAX,
+      random: options.random,
+    })
     this.#staleSince = options.clock.monotonic()
   }
 
   /** Whether the first list has been read. */
   get isSynced(): boolean {
     return this.#isSynced
+  }
+
+  /** Whether the first list was read, or failed. */
+  get isTried(): boolean {
+    return this.#isTried
   }
 
   /**
@@ -88,16 +111,31 @@ export class Reflector<T> {
     return Math.max(0, now - this.#aliveUntil)
   }
 
+  /**
+   * The API server has just shown what the watch should have shown: it is behind, or its connection is
+   * dead without a word. Ends it, and the next one continues from its last event. Does nothing while
+   * none is open, and for a while after the last time.
+   */
+  distrust(): void {
+    const { clock } = this.#options
+    if (this.#aliveUntil === undefined || clock.monotonic() < this.#trustedUntil) return
+    const waitMs = DISTRUST_MS_MIN + this.#distrusts.next()
+    this.#trustedUntil = clock.monotonic() + waitMs
+    this.#endWatch(new Error('the watch is behind: the API server shows what it did not'))
+  }
+
   /** Runs until `stop`. Never rejects. */
   async run(): Promise<void> {
     const { signal } = this.#stopped
     while (!signal.aborted) {
       try {
         this.#version ??= await this.#list()
+        this.#isTried = true
         await this.#watch(this.#version)
       } catch (error) {
         this.#lose()
         if (signal.aborted) return
+        this.#isTried = true
         if (error instanceof RelistNeeded) this.#version = undefined
         this.#options.onFault(error)
         await this.#backOff()
@@ -115,7 +153,7 @@ export class Reflector<T> {
     const items: T[] = []
     let next: string | undefined
     for (let page = 0; page < PAGES_MAX; page += 1) {
-      const list = await this.#page(next)
+      const list = await this.#pageThatFits(next)
       // Nobody needs the list any more, and a newer reflector may already know better.
       this.#stopped.signal.throwIfAborted()
       for (const object of list.items) items.push(this.#options.read(object))
@@ -125,14 +163,31 @@ export class Reflector<T> {
         onReplaced(items)
         this.#isSynced = true
         this.#heardAt = startedAt
+        this.#pageSize = Math.min(PAGE_SIZE_MAX, this.#pageSize * 2)
         return list.metadata.resourceVersion
       }
     }
     throw new Error(`the list has more than ${PAGES_MAX} pages`)
   }
 
+  /** A pod may have 256 KiB of annotations, so that a page of many is longer than an answer may be. */
+  async #pageThatFits(next: string | undefined): Promise<ListPage> {
+    for (;;) {
+      try {
+        return await this.#page(next)
+      } catch (error) {
+        if (!(error instanceof AnswerTooLarge) || this.#pageSize === 1) throw error
+        this.#pageSize = Math.ceil(this.#pageSize / 2)
+        this.#stopped.signal.throwIfAborted()
+      }
+    }
+  }
+
   async #page(next: string | undefined): Promise<ListPage> {
-    const query = this.#query({ limit: String(PAGE_SIZE), ...(next ? { continue: next } : {}) })
+    const query = this.#query({
+      limit: String(this.#pageSize),
+      ...(next ? { continue: next } : {}),
+    })
     const path = `${this.#options.collection.path}?${query}`
     const answer = await this.#options.lists.request({
       method: 'GET',
@@ -158,11 +213,14 @@ export class Reflector<T> {
     const cancel = clock.after(lifeMs, () =>
       dead.abort(new Error('the watch exceeded its maximum duration')),
     )
+    this.#endWatch = (reason) => dead.abort(reason)
     const signal = AbortSignal.any([this.#stopped.signal, dead.signal])
     const startedAt = clock.monotonic()
+    let cancelLive = () => {}
     const onOpen = () => {
       this.#openedAt = clock.monotonic()
       this.#aliveUntil = this.#openedAt + lifeMs
+      cancelLive = clock.after(WATCH_MS_MIN, this.#options.onLive)
     }
     try {
       const path = `${collection.path}?${query}`
@@ -172,6 +230,7 @@ export class Reflector<T> {
       }
     } finally {
       cancel()
+      cancelLive()
     }
     if (clock.monotonic() - startedAt < WATCH_MS_MIN) {
       throw new Fault('pod_unconfirmed', `The watch of ${collection.path} ended immediately.`)
@@ -236,21 +295,4 @@ export class Reflector<T> {
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
     }).toString()
   }
-}
-
-type ListPage = {
-  readonly items: readonly unknown[]
-  readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
-}
-
-const isListPage = (body: unknown): body is ListPage => {
-  const list = body as { items?: unknown; metadata?: { resourceVersion?: unknown } } | null
-  return Array.isArray(list?.items) && typeof list.metadata?.resourceVersion === 'string'
-}
-
-function versionOf(object: unknown): string {
-  const version = (object as { metadata?: { resourceVersion?: unknown } } | null)?.metadata
-    ?.resourceVersion
-  if (typeof version !== 'string') throw new Error('an object has no resourceVersion')
-  return version
 }

@@ -11,6 +11,21 @@ export type Scope = {
 export const keyOf = ({ namespace, serviceAccount }: Scope): string =>
   `${namespace ?? '*'}/${serviceAccount ?? '*'}`
 
+/** How wide a scope is. */
+export type ScopeKind = 'cluster' | 'namespace' | 'serviceaccount'
+
+export const kindOf = ({ namespace, serviceAccount }: Scope): ScopeKind => {
+  if (namespace === undefined) return 'cluster'
+  return serviceAccount === undefined ? 'namespace' : 'serviceaccount'
+}
+
+/** A scope in words, for the log and for people. */
+export const describeScope = ({ namespace, serviceAccount }: Scope): string => {
+  if (namespace === undefined) return 'the cluster'
+  const whole = `namespace ${namespace}`
+  return serviceAccount === undefined ? whole : `${whole}, ServiceAccount ${serviceAccount}`
+}
+
 export type Covered = {
   readonly namespace: string
   readonly name: string

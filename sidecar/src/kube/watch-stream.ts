@@ -3,6 +3,7 @@
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import { ClusterAgent } from './agents.ts'
+import { targetOf } from './api-server.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
 /** One line of a watch (Kubernetes API concepts, "Efficient detection of changes"). */
@@ -56,8 +57,7 @@ export class WatchClient {
     const answer = await this.#agent
       .get()
       .request({
-        origin: apiServer.origin,
-        path,
+        ...targetOf(apiServer, path),
         method: 'GET',
         headers: {
           accept: 'application/json',

@@ -13,6 +13,15 @@ export type SessionHosting = {
   readonly forbidden: ReadonlyMap<string, number>
 }
 
+const SCOPE_KINDS = ['cluster', 'namespace', 'serviceaccount'] as const
+const SCOPE_STATES = ['synced', 'stale', 'unsynced'] as const
+
+/** A scope under watch: how wide it is, and whether it can be trusted. */
+type ScopeSeen = {
+  readonly kind: (typeof SCOPE_KINDS)[number]
+  readonly state: (typeof SCOPE_STATES)[number]
+}
+
 export type MetricSources = {
   /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
@@ -25,9 +34,12 @@ export type MetricSources = {
   readonly cacheEntries: () => number
   /** `undefined` before the first fetch. */
   readonly jwksAgeMs: () => number | undefined
+  readonly isReviewOnly: () => boolean
   readonly watchedPods: () => number
   /** How long the pod watch has been stale, in milliseconds; 0 while it is current. */
   readonly watchStaleMs: () => number
+  /** The scopes under watch. */
+  readonly scopes: () => Iterable<ScopeSeen>
   readonly linesDropped: () => LinesDropped
 }
 
@@ -145,9 +157,10 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
   gauge('watched_pods', 'Pods in the watch.', () => sources().watchedPods())
   gauge(
     'watch_stale_seconds',
-    'How long the pod watch has been stale; 0 while it is current.',
+    'How long the pod watch of a scope has been stale; 0 while all are current.',
     () => sources().watchStaleMs() / 1000,
   )
+  readCluster(sources, registers)
   counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
@@ -172,4 +185,30 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
     'output',
     () => sources().linesDropped(),
   )
+}
+
+/** How much of the cluster the sidecar can use. */
+function readCluster(sources: () => MetricSources, registers: Registry[]): void {
+  const reviewOnly = new Gauge({
+    name: 'openclaw_k8s_review_only',
+    help: '1 while the cluster serves no signing keys, and only TokenReviews prove tokens.',
+    registers: [],
+    collect() {
+      this.set(Number(sources().isReviewOnly()))
+    },
+  })
+  const watchScopes = new Gauge({
+    name: 'openclaw_k8s_watch_scopes',
+    help: 'Scopes under watch, by kind and state: synced, stale (no watch to trust), unsynced (not listed yet).',
+    labelNames: ['kind', 'state'],
+    registers: [],
+    collect() {
+      for (const kind of SCOPE_KINDS) for (const state of SCOPE_STATES) this.set({ kind, state }, 0)
+      for (const { kind, state } of sources().scopes()) this.inc({ kind, state })
+    },
+  })
+  for (const register of registers) {
+    register.registerMetric(reviewOnly)
+    register.registerMetric(watchScopes)
+  }
 }

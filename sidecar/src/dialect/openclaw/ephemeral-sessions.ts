@@ -1,6 +1,7 @@
 /** Ephemeral sessions: a device record goes with its pod, and no other record is touched. */
 
 import { setImmediate as turn } from 'node:timers/promises'
+import type { Account } from '../../identity.ts'
 import type { Clock } from '../../lib/clock.ts'
 import type { PodListener } from '../../kube/pod-watch.ts'
 import type { WatchedPod } from '../../kube/pod.ts'
@@ -28,8 +29,8 @@ const UNDER_WAY_MAX = 4
 const RETRY_MS = 2000
 /** How often to look for records that a crash or a broken channel left behind, in milliseconds. */
 const RECONCILE_MS = 300_000
-/** How soon to try again when the pods are not known, in milliseconds. */
-const UNKNOWN_MS = 1000
+/** How soon to look when pods were not known, or just became known, in milliseconds. */
+const SOON_MS = 1000
 /** Deriving a device costs as much as a signature: other work gets its turn in between. */
 const DERIVED_AT_ONCE_MAX = 32
 
@@ -47,6 +48,8 @@ export class EphemeralSessions implements PodListener {
   readonly #removals = new Map<string, Removal>()
   #underWay = 0
   #isStopped = false
+  #hasReconciled = false
+  #isDue = false
   #reconciling: Promise<void> | undefined
   #cancelRetry: (() => void) | undefined
   #cancelReconcile = () => {}
@@ -58,6 +61,12 @@ export class EphemeralSessions implements PodListener {
   /** Records that wait to be removed. */
   get size(): number {
     return this.#removals.size
+  }
+
+  /** Pods may have gone unseen, and now it shows. */
+  scopeSynced(): void {
+    this.#isDue = true
+    if (this.#reconciling === undefined) this.#schedule()
   }
 
   /** The pod is gone for good: its record is removed after its last session ends. */
@@ -99,13 +108,21 @@ export class EphemeralSessions implements PodListener {
       .catch((error: unknown) => this.#options.onFault(error))
       .finally(() => {
         this.#reconciling = undefined
-        if (this.#isStopped) return
-        this.#cancelReconcile()
-        const { clock, pods } = this.#options
-        const waitMs = pods.livePods() === undefined ? UNKNOWN_MS : RECONCILE_MS
-        this.#cancelReconcile = clock.after(waitMs, () => void this.reconcile())
+        this.#schedule()
       })
     return this.#reconciling
+  }
+
+  #schedule(): void {
+    // Before the first time there is nobody to ask: the operator channel is not up.
+    if (this.#isStopped || !this.#hasReconciled) return
+    this.#cancelReconcile()
+    const { clock, pods } = this.#options
+    const isSoon = this.#isDue || pods.accounts().length === 0
+    this.#cancelReconcile = clock.after(
+      isSoon ? SOON_MS : RECONCILE_MS,
+      () => void this.reconcile(),
+    )
   }
 
   stop(): void {
@@ -117,24 +134,29 @@ export class EphemeralSessions implements PodListener {
 
   async #reconcile(): Promise<void> {
     const { devices, deviceKeys, isEnabled, pods } = this.#options
-    if (!isEnabled() || pods.livePods() === undefined) return
+    this.#hasReconciled = true
+    this.#isDue = false
+    if (!isEnabled() || pods.accounts().length === 0) return
     const records = await devices.list()
-    // Read again after the list, so that it includes a pod that enrolled meanwhile.
-    const live = pods.livePods() ?? []
+    // Read after the list, so that they include a pod that enrolled meanwhile.
+    const [accounts, live] = [pods.accounts(), pods.livePods()]
     const kept = new Set<string>()
     for (const [index, pod] of live.entries()) {
       kept.add(deviceKeys(pod).id)
       if (index % DERIVED_AT_ONCE_MAX === 0) await turn()
     }
     for (const record of records) {
-      if (!kept.has(record.deviceId)) await this.#judge(record)
+      if (!kept.has(record.deviceId)) await this.#judge(record, accounts)
     }
   }
 
-  async #judge({ deviceId, displayName: podName }: DeviceRecord): Promise<void> {
-    const { deviceKeys, pods } = this.#options
+  async #judge(
+    { deviceId, displayName: podName }: DeviceRecord,
+    accounts: readonly Account[],
+  ): Promise<void> {
+    const { deviceKeys } = this.#options
     if (podName === undefined) return
-    for (const [index, account] of pods.accounts().entries()) {
+    for (const [index, account] of accounts.entries()) {
       if (index % DERIVED_AT_ONCE_MAX === 0) await turn()
       if (deviceKeys({ ...account, podName }).id !== deviceId) continue
       return this.#queue(deviceId, { podName, podUid: undefined })

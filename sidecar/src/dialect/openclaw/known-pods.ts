@@ -1,13 +1,15 @@
 /** Whose devices may be at the gateway: the live pods, and the ServiceAccounts they may have. */
 
+import type { Account } from '../../identity.ts'
 import type { PodWatch } from '../../kube/pod-watch.ts'
 import { isGlob } from '../../lib/glob.ts'
+import type { WatchedScopes } from '../../kube/watched-scopes.ts'
 import type { PodName } from './device-key.ts'
 
-type Account = Pick<PodName, 'namespace' | 'serviceAccount'>
-
 export type KnownPodsOptions = {
-  readonly watch: Pick<PodWatch, 'isSynced' | 'staleForMs' | 'listPods' | 'listAccounts'>
+  readonly watch: Pick<PodWatch, 'listPods' | 'listAccounts'> & {
+    readonly scopes: Pick<WatchedScopes, 'isTrusted'>
+  }
   /** As configured now. */
   readonly allowedIdentities: () => readonly Account[]
 }
@@ -22,16 +24,17 @@ export class KnownPods {
     this.#options = options
   }
 
-  /** `undefined` unless the watch shows every pod. */
-  livePods(): readonly PodName[] | undefined {
-    const { watch } = this.#options
-    if (!watch.isSynced || watch.staleForMs > 0) return undefined
-    return [...watch.listPods()]
+  /** Of the accounts below it is all there are. */
+  livePods(): readonly PodName[] {
+    return [...this.#options.watch.listPods()]
       .filter(({ phase }) => !ENDED.has(phase))
       .map(({ namespace, serviceAccount, name }) => ({ namespace, serviceAccount, podName: name }))
   }
 
-  /** Those the cluster has, and those the allow-list names although they are gone. */
+  /**
+   * Those the cluster has, and those the allow-list names although they are gone. Without one whose
+   * pods the watch does not show at the moment.
+   */
   accounts(): readonly Account[] {
     const { watch, allowedIdentities } = this.#options
     const watched = [...watch.listAccounts()].map(({ namespace, name }) => ({
@@ -47,6 +50,6 @@ export class KnownPods {
         { namespace, serviceAccount },
       ]),
     )
-    return [...byName.values()]
+    return [...byName.values()].filter((account) => watch.scopes.isTrusted(account))
   }
 }

@@ -1,0 +1,45 @@
+/** What the `status.error` of a TokenReview means: the token is refused, or nobody could say. */
+
+export type ReviewError = 'refused' | 'invalidated' | 'undecided'
+
+/** The answer of an API server none of whose authenticators knows the token. */
+const UNKNOWN_TOKEN = 'invalid bearer token'
+
+/**
+ * What an API server says when a lookup of the bound pod, Secret or node fails, for whatever reason:
+ * an outage of etcd looks the same as a deletion.
+ */
+const INVALIDATED = /(?:service account token|Token) has been invalidated/
+
+/**
+ * Every refusal of a ServiceAccount token in Kubernetes 1.30 to 1.37 (`pkg/serviceaccount`: jwt.go,
+ * claims.go, legacy.go), and the errors of the JWT library that it passes on. The API server passes
+ * the error of a failed lookup of the ServiceAccount on as well: of those only "not found" refuses.
+ */
+const REFUSALS: readonly RegExp[] = [
+  /invalid signature, no keys found/,
+  /go-jose(?:\/jwt)?: /,
+  /json: cannot unmarshal/,
+  /token audiences .{0,4096} is invalid for the target audiences/,
+  /token issuer .{0,4096} is invalid/,
+  /service account token (?:has expired|is not valid yet|is issued in the future)/,
+  /service account token claims could not be validated/,
+  /serviceaccounts? "[^"]{0,512}" not found/,
+  /service ?account [^ ]{1,512} has been deleted/i,
+  /(?:service ?account|secret|pod|node|WebhookConfiguration) UID \([^)]{0,128}\) does not match/i,
+  /token is bound to a Node object but/,
+  /token is webhook bound/,
+  /bound object was a webhook config/,
+  /(?:sub|namespace|secretName|serviceAccountName|serviceAccountUID) claim is (?:missing|invalid)/,
+  /Token does not match server's copy/,
+  /has been marked invalid/,
+]
+
+/** The longest error that is read, in characters; a longer one is none of the above. */
+const LENGTH_MAX = 16_384
+
+export function judgeReviewError(error: unknown): ReviewError {
+  if (typeof error !== 'string' || error.length > LENGTH_MAX) return 'undecided'
+  if (error === UNKNOWN_TOKEN || REFUSALS.some((refusal) => refusal.test(error))) return 'refused'
+  return INVALIDATED.test(error) ? 'invalidated' : 'undecided'
+}

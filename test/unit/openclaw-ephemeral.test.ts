@@ -571,7 +571,7 @@ test('a failed handshake ends with its own bug, fault, deadline or abort reason,
 
 test('a surface that somebody else decided about meanwhile needs no second look', async (t) => {
   const sessions = new Sessions()
-  sessions.open('ours', { podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
+  sessions.open('ours', session('u'))
   const faults: unknown[] = []
   const messages = ['unknown requestId', 'missing scope: operator.admin']
   for (const message of messages) {

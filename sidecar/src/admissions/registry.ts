@@ -76,7 +76,7 @@ export class AdmissionRegistry {
   countWorkers(): ReadonlyMap<string, number> {
     const counts = new Map<string, number>()
     for (const ofPod of this.#admissionsOfPod.values()) {
-      const admitted = [...ofPod].find(({ state }) => state === 'admitted')
+      const admitted = [...ofPod].find(({ state, kind }) => state === 'admitted' && kind === 'own')
       if (admitted === undefined) continue
       const { namespace } = admitted.claims
       counts.set(namespace, (counts.get(namespace) ?? 0) + 1)

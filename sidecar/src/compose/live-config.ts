@@ -37,7 +37,7 @@ export class LiveConfig {
 
   constructor(config: Config) {
     this.#config = config
-    this.#policy = policyOf(config.k8sTrust)
+    this.#policy = policyOf(config)
   }
 
   get config(): Config {
@@ -95,7 +95,7 @@ export class LiveConfig {
     const k8sTrust = { ...this.#config.k8sTrust }
     for (const name of RELOADED) Object.assign(k8sTrust, { [name]: next.k8sTrust[name] })
     this.#config = { ...this.#config, k8sTrust }
-    this.#policy = policyOf(k8sTrust)
+    this.#policy = policyOf(this.#config)
     this.announce()
     const sections = Object.keys(next) as (keyof Config)[]
     return sections.filter(
@@ -104,8 +104,15 @@ export class LiveConfig {
   }
 }
 
-const policyOf = ({ allowedIdentities, enabled }: Config['k8sTrust']): Policy =>
-  createPolicy(allowedIdentities, enabled)
+/** A reload may allow hosting before the restart that its switch waits for. */
+const policyOf = ({ k8sTrust, gateway }: Config): Policy => {
+  const { allowedIdentities, enabled } = k8sTrust
+  const entries = allowedIdentities.map(({ allowSessionHosting, ...entry }) => ({
+    ...entry,
+    allowSessionHosting: allowSessionHosting === true && gateway.sessionHosting,
+  }))
+  return createPolicy(entries, enabled)
+}
 
 type ReloadParts = {
   readonly live: LiveConfig

@@ -28,6 +28,9 @@ import type { Runtime } from './runtime.ts'
 /** The most pods that one log line names. */
 const NAMED_MAX = 10
 
+/** The only role of a worker of this protocol. */
+const NODE = 'node'
+
 export type OpenClawParts = {
   readonly live: LiveConfig
   readonly runtime: Runtime
@@ -160,8 +163,10 @@ function composeOperator(
   const hosts = new SessionHosts({
     channel,
     sessions,
-    // The allow-list cannot allow it yet.
-    isHostingAllowed: () => false,
+    isHostingAllowed(pod) {
+      const grant = live.policy.authorize(pod, NODE)
+      return grant.ok && grant.value.isHostingAllowed
+    },
     onForbidden: (pods) =>
       log.warn(
         { count: pods.length, pods: pods.slice(0, NAMED_MAX).map(nameOf) },

@@ -115,7 +115,7 @@ async function decide<G>(
 
   const caller = { claims, address: worker.address }
   const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated(source)), signal)
-  if (!bound.ok) return bound
+  if (!bound.ok && !mayFinish(bound.code, request, claims)) return bound
   const proven = { claims, identity, source }
   const objection = findHostingObjection(request, proven)
   if (objection !== undefined) return refuse(request, admission, objection)
@@ -188,8 +188,13 @@ function findLateObjection<G>(request: AdmitHostedRequest<G>, proven: Proven): C
       : findTokenObjection(request, claims, source)
   if (objection !== undefined) return objection
   const bound = stages.binding.check({ claims, address: worker.address })
-  return bound.ok ? findHostingObjection(request, proven) : bound.code
+  const isBound = bound.ok || mayFinish(bound.code, request, claims)
+  return isBound ? findHostingObjection(request, proven) : bound.code
 }
+
+/** A terminating pod finishes its turns for as long as its own stream may live. */
+const mayFinish = <G>(code: Code, { stages }: AdmitHostedRequest<G>, { podUid }: Claims): boolean =>
+  code === 'pod_terminating' && stages.registry.findOwn(podUid) !== undefined
 
 function findTokenObjection<G>(
   { stages }: AdmitHostedRequest<G>,
@@ -198,7 +203,7 @@ function findTokenObjection<G>(
 ): Code | undefined {
   const judged = stages.precheck.judge(claims)
   if (!judged.ok) return judged.code
-  return stages.authenticator.isStanding(source) ? undefined : 'review_unavailable'
+  return stages.authenticator.isStanding(source, claims) ? undefined : 'review_unavailable'
 }
 
 function findAddressObjection<G>(

@@ -116,6 +116,7 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
         identity,
         role: grant.role,
         allowedCommands: commandsInForce(stages, identity, grant.role),
+        isHostingAllowed: () => isHostingInForce(stages, identity, grant.role),
         signal,
         findObjection: () => findLateObjection(request, proven),
         revoke: (code) => admission.revoke(code),
@@ -187,6 +188,12 @@ export function confirm(
   if (!confirmed.ok) return confirmed.code
   onProven()
   return undefined
+}
+
+/** If the current policy refuses the worker, it hosts nothing. */
+function isHostingInForce({ policy }: Stages, identity: Identity, role: string): boolean {
+  const grant = policy().authorize(identity, role)
+  return grant.ok && grant.value.isHostingAllowed
 }
 
 /** If the current policy refuses the worker, no command is allowed. */

@@ -69,6 +69,22 @@ const start = async (
   }
 }
 
+test('a call is sent once, whether it waited for the channel or was made when it came up', async (t) => {
+  const asked: unknown[] = []
+  const early: Promise<unknown>[] = []
+  const rig = await start(
+    { methods: { echo: (params) => asked.push(params) } },
+    { onReady: () => void early.push(rig.channel.call('echo', { when: 'ready' })) },
+  )
+  t.teardown(rig.stop)
+  rig.channel.start()
+  await rig.channel.call('echo', { when: 'waiting' })
+  await Promise.all(early)
+  await rig.channel.call('echo', { when: 'later' })
+  t.match(asked, [{ when: 'ready' }, { when: 'waiting' }, { when: 'later' }])
+  t.equal(asked.length, 3)
+})
+
 test('it connects as a clean local backend, and its calls are answered', async (t) => {
   const { channel, gateway, until, stop } = await start()
   t.teardown(stop)

@@ -109,7 +109,7 @@ const policyOf = ({ k8sTrust, gateway }: Config): Policy => {
   const { allowedIdentities, enabled } = k8sTrust
   const entries = allowedIdentities.map(({ allowSessionHosting, ...entry }) => ({
     ...entry,
-    allowSessionHosting: allowSessionHosting === true && gateway.sessionHosting,
+    allowSessionHosting: allowSessionHosting && gateway.sessionHosting,
   }))
   return createPolicy(entries, enabled)
 }

@@ -14,7 +14,7 @@ import { KnownPods } from '../dialect/openclaw/known-pods.ts'
 import { createOpenClawDialect } from '../dialect/openclaw/openclaw.ts'
 import { OperatorChannel } from '../dialect/openclaw/operator-channel.ts'
 import { PairingRequests } from '../dialect/openclaw/pairing-requests.ts'
-import { SessionHosts } from '../dialect/openclaw/session-hosts.ts'
+import { SessionHosts, type SessionHostsOptions } from '../dialect/openclaw/session-hosts.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
@@ -160,9 +160,18 @@ function composeOperator(
     onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
     onFault,
   })
-  const hosts = new SessionHosts({
-    channel,
-    sessions,
+  const hosts = composeHosts({ live, runtime }, { channel, sessions, onFault })
+  return { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits }
+}
+
+/** Which workers offer to host sessions, and which of them may. */
+function composeHosts(
+  { live, runtime }: Pick<OpenClawParts, 'live' | 'runtime'>,
+  parts: Pick<SessionHostsOptions, 'channel' | 'sessions' | 'onFault'>,
+): SessionHosts {
+  const { clock, log, random } = runtime
+  return new SessionHosts({
+    ...parts,
     isHostingAllowed(pod) {
       const grant = live.policy.authorize(pod, NODE)
       return grant.ok && grant.value.isHostingAllowed
@@ -172,9 +181,7 @@ function composeOperator(
         { count: pods.length, pods: pods.slice(0, NAMED_MAX).map(nameOf) },
         'workers offer to host sessions, which the policy forbids: a session placed there fails',
       ),
-    onFault,
     clock,
     random,
   })
-  return { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits }
 }

@@ -115,7 +115,8 @@ async function decide<G>(
 
   const caller = { claims, address: worker.address }
   const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated(source)), signal)
-  if (!bound.ok && !mayFinish(bound.code, request, claims)) return bound
+  const unbound = findBindingObjection(bound, request, claims)
+  if (unbound !== undefined) return denied(unbound)
   const proven = { claims, identity, source }
   const objection = findHostingObjection(request, proven)
   if (objection !== undefined) return refuse(request, admission, objection)
@@ -188,13 +189,20 @@ function findLateObjection<G>(request: AdmitHostedRequest<G>, proven: Proven): C
       : findTokenObjection(request, claims, source)
   if (objection !== undefined) return objection
   const bound = stages.binding.check({ claims, address: worker.address })
-  const isBound = bound.ok || mayFinish(bound.code, request, claims)
-  return isBound ? findHostingObjection(request, proven) : bound.code
+  return findBindingObjection(bound, request, claims) ?? findHostingObjection(request, proven)
 }
 
-/** A terminating pod finishes its turns for as long as its own stream may live. */
-const mayFinish = <G>(code: Code, { stages }: AdmitHostedRequest<G>, { podUid }: Claims): boolean =>
-  code === 'pod_terminating' && stages.registry.findOwn(podUid) !== undefined
+/** A terminating pod may finish its turns for as long as its own stream lives. */
+function findBindingObjection<G>(
+  bound: Verdict<undefined>,
+  { stages }: AdmitHostedRequest<G>,
+  { podUid }: Claims,
+): Code | undefined {
+  if (bound.ok) return undefined
+  const mayFinish =
+    bound.code === 'pod_terminating' && stages.registry.findOwn(podUid) !== undefined
+  return mayFinish ? undefined : bound.code
+}
 
 function findTokenObjection<G>(
   { stages }: AdmitHostedRequest<G>,

@@ -154,9 +154,11 @@ export class OperatorChannel {
     this.#backoff.reset()
     this.#lastReason = ''
     this.#watchSilence()
+    // What is called from `onReady` is sent at once: only what waited until now is sent here.
+    const waiting = [...this.#calls.values()]
     // First, so that what the gateway answers is not forgotten.
     this.#options.onReady(capabilities)
-    for (const call of this.#calls.values()) this.#send(call)
+    for (const call of waiting) this.#send(call)
   }
 
   #onMessage(text: string): void {

@@ -36,6 +36,7 @@ describe('autoscaling on hosted sessions', { skip }, () => {
   const renderWith = (provider: string) =>
     render(rig, {
       set: [
+        'workers.sessionHosting.enabled=true',
         'workers.autoscaling.metric=sessions',
         `workers.autoscaling.sessions.provider=${provider}`,
         'workers.autoscaling.sessions.spareSlots=3',

@@ -111,17 +111,19 @@ for (const [code, end] of Object.entries(ENDS)) {
   })
 }
 
-test('a terminating pod’s hosted streams have the grace of its own stream', async (t) => {
+test('a terminating pod finishes its turns for as long as its own stream lives, and no longer', async (t) => {
   const rig = await hostFor(t, { set: ['k8sTrust.terminationGrace=5s'] })
   const hosted = await openHosted(rig)
   rig.api.patchPod('openclaw', 'worker-a', {
     metadata: { deletionTimestamp: '2026-11-23T12:00:00Z', deletionGracePeriodSeconds: 30 },
   })
-  await waitUntil(async () => (await rig.get()).code === 'pod_terminating')
+  for (let n = 0; n < 10; n += 1) t.equal((await rig.get()).status, 200)
   await rig.clock.advanceAsync(4000)
+  t.equal((await rig.get()).status, 200)
   t.equal(hosted.readyState, hosted.OPEN)
   await rig.clock.advanceAsync(2000)
   t.equal((await closed(hosted)).reason, 'pod_terminating')
+  t.equal((await rig.get()).code, 'pod_terminating')
 })
 
 test('when a pod’s own stream ends by itself, hosted ones live for two minutes and no new one opens', async (t) => {

@@ -115,7 +115,7 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       isStanding: () => state.isStanding,
     },
     binding: {
-      bind: () => wait('bind', granted(undefined)),
+      bind: () => wait('bind', verdictOf(state.bound)),
       check: () => verdictOf(state.bound),
       findGone: () => undefined,
     },
@@ -194,6 +194,19 @@ test('without a disaster a request is released once, by either proof', async (t)
     t.equal(released.length, 1)
     t.equal(disconnected.length, 0)
     t.match(request.attempt, { role: 'node', identity: { podUid: CLAIMS.podUid } })
+  }
+})
+
+test('a terminating pod may still finish its turns, until its own stream is over', async (t) => {
+  for (const token of ['a token', undefined]) {
+    const finishing = createLine(token, (_step, { state }) => (state.bound = 'pod_terminating'))
+    t.equal((await admitHosted(finishing.request)).ok, true)
+    const over = createLine(token, (step, { state, own }) => {
+      state.bound = 'pod_terminating'
+      if (step === 'connect') own.finish()
+    })
+    t.strictSame(await admitHosted(over.request), denied('pod_terminating'))
+    t.equal(over.released.length, 0)
   }
 })
 

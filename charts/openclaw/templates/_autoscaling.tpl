@@ -7,6 +7,9 @@
 {{- if ne (include "openclaw.protocol" .) "openclaw" -}}
 {{- fail "workers.autoscaling.metric is sessions, and only the openclaw protocol has sessions. Set it to cpu." -}}
 {{- end -}}
+{{- if not .Values.workers.sessionHosting.enabled -}}
+{{- fail "workers.autoscaling.metric is sessions, and workers.sessionHosting.enabled is false: no worker would have a slot. Set it to true, or the metric to cpu." -}}
+{{- end -}}
 true
 {{- end -}}
 {{- end -}}

@@ -71,10 +71,12 @@
     "bind" "loopback"
     "port" 18789
     "auth" $auth
-    "trustedProxies" (list "127.0.0.1" "::1")
-    "nodes" (dict "pairing" (dict "sshVerify" false)))
+    "trustedProxies" (list "127.0.0.1" "::1"))
   "discovery" (dict "mdns" (dict "mode" "off"))
   "update" (dict "checkOnStart" false) -}}
+{{- if not .Values.gateway.isLegacy -}}
+{{- $_ := set $known.gateway "nodes" (dict "pairing" (dict "sshVerify" false)) -}}
+{{- end -}}
 {{- toPrettyJson (mustMergeOverwrite $known (deepCopy .Values.gateway.config)) -}}
 {{- end -}}
 

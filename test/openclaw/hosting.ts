@@ -57,12 +57,12 @@ export const testHosting = (rig: ProductRig): void => {
       await dispatch(rig, key, { deviceId: host.deviceId })
       const id = randomUUID()
       const file = `file-${id}.bin`
-      const make = `head -c ${FILE_BYTES} /dev/urandom > ${file} && sha256sum ${file} && uname -n && id -u`
+      const make = `head -c ${FILE_BYTES} /dev/urandom > ${file} && sha256sum ${file} && echo uid-$(id -u)`
       await send(rig, key, turnMessage(id, make))
       const history = await turnEnds(rig, key, id)
       const [, sha256 = ''] = /([0-9a-f]{64}) {2}file-/u.exec(history) ?? []
       assert.notEqual(sha256, '', history)
-      assert.match(history, new RegExp(`\\b${UID}\\b`, 'u'), 'it ran as the user of the node')
+      assert.match(history, new RegExp(`uid-${UID}\\b`, 'u'), 'it ran as the user of the node')
       const found = await waitForProcess('the file is back at the gateway', TURN_LIMIT_MS, () =>
         findFile(`${rig.directory}/gateway`, file),
       )

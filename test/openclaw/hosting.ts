@@ -221,7 +221,11 @@ const send = (rig: ProductRig, sessionKey: string, message: string) =>
 const turnEnds = (rig: ProductRig, sessionKey: string, id: string): Promise<string> =>
   rig.explained('worker-host', () =>
     waitForProcess(`turn ${id} ends`, TURN_LIMIT_MS, async () => {
-      const history = JSON.stringify(await rig.operator().call('chat.history', { sessionKey }))
+      // Without the events of a run under way, which have the same words.
+      const { messages = [] } = await rig
+        .operator()
+        .call<{ readonly messages?: readonly unknown[] }>('chat.history', { sessionKey })
+      const history = JSON.stringify(messages)
       return history.includes(`done ${id}`) && history
     }),
   )

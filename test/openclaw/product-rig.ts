@@ -248,13 +248,17 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
     connectLightNode: (pod: RigPod, options: Partial<LightNodeOptions> = {}) =>
       explained(pod.name, () => connectLightNode({ ...lightOptions(pod), ...options })),
     /** Another sidecar before the same gateway, with its own device seed. */
-    startSidecarBeside: (options: Partial<Parameters<typeof startSidecar>[0]>) =>
-      startSidecar({
+    startSidecarBeside: async (options: Partial<Parameters<typeof startSidecar>[0]>) => {
+      const beside = await startSidecar({
         ...sidecarOptions,
         directory: join(directory, 'sidecar-beside'),
         ports: { workers: PORTS.workers + 1, admin: PORTS.admin + 1 },
         ...options,
-      }),
+      })
+      // Its test may not come to the end.
+      started.push(() => beside.stop())
+      return beside
+    },
     /** The gateway's entry for a connected pod, once there is one. */
     connected: (podName: string, limitMs = USABLE_LIMIT_MS) =>
       explained(podName, () => {

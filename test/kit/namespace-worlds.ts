@@ -6,6 +6,7 @@ import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import type { KubeApi } from './kube-api.ts'
 import { runUntil } from './run-clock.ts'
 import { sidecarSettings } from './sidecar-settings.ts'
+import { SeededRandom } from './soak.ts'
 import { waitUntil } from './wait.ts'
 import { codeOf, echoes, startWatchedRig, type WatchedRig } from './watched-rig.ts'
 import { closed } from './worker-client.ts'
@@ -150,4 +151,19 @@ export const live = async (t: Test, states: readonly State[], phase: Phase): Pro
   for (const namespace of bad) t.match(text, `[!] pods: namespace ${namespace}, `)
   t.notMatch(text, `[!] pods: namespace ${HOME}`)
   if (bad.length > 0) t.notMatch(text, '[+] pods ok')
+}
+
+const SEEDED_NAMESPACES = 5
+
+/** Plays the worlds of five namespaces that the seeds from `first` on stand for. */
+export const liveSeeded = async (t: Test, first: number, count: number): Promise<void> => {
+  for (let seed = first; seed < first + count; seed += 1) {
+    const random = new SeededRandom(seed)
+    const pick = <T>(from: readonly T[]) => from[random.below(from.length)] as T
+    const states = Array.from({ length: SEEDED_NAMESPACES }, () => pick(STATES))
+    const phase = pick(PHASES)
+    await t.test(`seed ${seed}, ${phase}: ${states.join(', ')}`, (world) =>
+      live(world, states, phase),
+    )
+  }
 }

@@ -1,5 +1,6 @@
 /** The port of `connect`: it lends the pod's identity to workers, and to nobody who only reaches it. */
 
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request as requestOver } from 'node:http'
@@ -354,4 +355,23 @@ test('a stop ends the streams in order, and the listener', async (t) => {
   await ended
   t.equal(read, 'the last bytes')
   await t.rejects(rig.dial(), { code: 'ECONNREFUSED' })
+})
+
+const DATAGRAM = `
+import socket, sys
+bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+bound.bind(sys.argv[1])
+print('bound', flush=True)
+sys.stdin.read()
+`
+
+test('a socket of another kind that is in use is left alone', async (t) => {
+  const path = join(shortDirectory(t), 'log.sock')
+  const owner = spawn('python3', ['-c', DATAGRAM, path], { stdio: ['pipe', 'pipe', 'inherit'] })
+  owner.on('error', () => {})
+  if (owner.pid === undefined) return t.skip('there is no python3')
+  t.teardown(() => owner.kill())
+  await once(owner.stdout, 'data')
+  await t.rejects(startConnectRig(t, { unixPath: path }), { code: 'EADDRINUSE' })
+  t.ok(statSync(path).isSocket())
 })

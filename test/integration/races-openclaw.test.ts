@@ -70,7 +70,7 @@ const inOpenClaw =
         discard: (id: string) => void approved.delete(id),
       }),
       traits,
-      firstSurfaces: { take: () => true },
+      firstSurfaces: { take: () => true, giveBack: () => {} },
       surfaces: { check: () => {} },
       readAuth: () => ({}),
       handshakeTimeoutMs: 5000,

@@ -169,3 +169,12 @@ test('more headers than Node keeps are refused', async (t) => {
   const many = Object.fromEntries(Array.from({ length: 260 }, (_, n) => [`X-${n}`, 'a']))
   t.equal(codeOf(requestOf('/', { ...UPGRADE, ...many })), 'head_too_large')
 })
+
+test('an upload that waits for a 100 Continue is refused, since nobody sends one', async (t) => {
+  const upload = { ...HOST, ...AUTHORIZATION, 'Content-Length': '5' }
+  t.equal(codeOf(requestOf(UPLOAD, upload, 'POST')), 'exchange')
+  for (const Expect of ['100-continue', 'something']) {
+    const code = codeOf(requestOf(UPLOAD, { ...upload, Expect }, 'POST'))
+    t.equal(code, 'session_hosting_malformed')
+  }
+})

@@ -82,6 +82,8 @@ test('a token crosses the network in the clear only inside the cluster', async (
     'ws://172.32.0.1',
     'ws://[2001:db8::1]',
     'ws://openclaw-gateway.openclaw',
+    'ws://gateway.team.svc.evil.example',
+    'ws://gateway.svc.cluster.local.example',
   ]
   for (const gateway of outside) t.strictSame(faultsOf({ gateway }), ['--gateway'], gateway)
 })

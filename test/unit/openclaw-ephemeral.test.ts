@@ -66,7 +66,7 @@ const enrolmentOptions: Omit<EnrolmentOptions, 'clock' | 'dial'> = {
     confirm: async () => {},
   },
   traits: new GatewayTraits(),
-  firstSurfaces: { take: () => true },
+  firstSurfaces: { take: () => true, giveBack: () => {} },
   devices: {
     isEnrolled: async () => true,
     list: async () => [],
@@ -131,6 +131,30 @@ test('a pod created again under its name keeps its device', async (t) => {
   ephemeral.podGone(watched(podNamed('a'), 'uid-1'))
   await settle()
   t.strictSame(removed, [])
+})
+
+test('a removal that fails while a new session waits for it is not tried again', async (t) => {
+  const { promise, reject } = Promise.withResolvers<void>()
+  let removals = 0
+  const { clock, ephemeral } = rig({
+    devices: {
+      list: async () => [],
+      remove() {
+        removals += 1
+        return promise
+      },
+    },
+  })
+  const { id } = deviceKeys(podNamed('a'))
+  ephemeral.discard(id, { podName: 'a', podUid: 'uid-1' })
+  await settle()
+  const kept = ephemeral.keep(id)
+  reject(new Fault('operator_unavailable', 'down'))
+  await kept
+  await clock.advanceAsync(10_000)
+  await settle()
+  t.equal(removals, 1, 'the session uses the device now')
+  t.equal(ephemeral.size, 0)
 })
 
 test('a new session cancels a waiting removal, and waits for one under way', async (t) => {

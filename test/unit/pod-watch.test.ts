@@ -482,6 +482,7 @@ test('a scope that cannot be listed takes nothing from the others, and is told o
   t.equal(watch.scopes.isTrusted(accountIn('ns')), true)
   t.equal(watch.scopes.isTrusted(accountIn('bad')), false)
   t.equal(watch.scopes.isTrusted(accountIn('unlisted')), false)
+  t.equal(watch.scopes.staleForMs(accountIn('unlisted')), Infinity)
   t.equal(watch.scopes.staleForMs(accountIn('ns')), 0)
   t.ok(watch.scopes.staleForMs(accountIn('bad')) > 19_000)
   t.equal(watch.scopes.silentForMs(accountIn('bad')), Infinity)

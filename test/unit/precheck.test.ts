@@ -7,6 +7,7 @@ import { readClaims, type ClaimRules } from '@openclaw-k8s/auth-sidecar/authn/cl
 import { createPrecheck } from '@openclaw-k8s/auth-sidecar/authn/precheck.ts'
 import type { Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { verifySignature, type KeySource } from '@openclaw-k8s/auth-sidecar/authn/signature.ts'
+import { groupStrangers } from '@openclaw-k8s/auth-sidecar/lib/address-group.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { KubeStore } from '../kit/kube-store.ts'
@@ -300,6 +301,25 @@ test('where the cluster serves no keys, only a pod that the watch shows is worth
   t.match(await ask('10.0.0.1'), { code: 'keys_unavailable' }, 'per address')
   t.match(await ask('10.0.0.2'), { ok: true })
   t.match(await ask('10.0.0.3'), { code: 'keys_unavailable' }, 'in all')
+})
+
+test('in review-only mode each pod of an IPv6 network has a budget of its own', async (t) => {
+  const buckets = (burst: number) => new TokenBuckets({ ratePerSecond: 1, burst, clock })
+  const precheck = createPrecheck({
+    rules: () => RULES,
+    keys: { ...source(() => undefined, 'failed').keys, isReviewOnly: true },
+    clock,
+    unverifiedBudget: { perAddress: buckets(1), inAll: buckets(0), seen: buckets(100) },
+    groupOf: groupStrangers((address) => address.startsWith('fd00:')),
+    findUnseen: async () => undefined,
+  })
+  const claims = precheck.read(mint())
+  if (!claims.ok) throw new Error(claims.code)
+  for (let n = 1; n <= 50; n += 1) {
+    t.match(await precheck.verify(mint(), `fd00:10:244:1::${n}`, claims.value), { ok: true })
+  }
+  t.match(await precheck.verify(mint(), '2001:db8::1', claims.value), { ok: true })
+  t.match(await precheck.verify(mint(), '2001:db8::2', claims.value), { code: 'keys_unavailable' })
 })
 
 test('an IPv6 network has one budget of unproven tokens, whatever addresses it uses', async (t) => {

@@ -135,7 +135,8 @@ const REFUSALS = [
   'square/go-jose: error in cryptographic primitive',
   'go-jose/go-jose: error in cryptographic primitive',
   'go-jose/go-jose/jwt: expected number value to unmarshal NumericDate',
-  'json: cannot unmarshal string into Go struct field',
+  'json: cannot unmarshal string into Go struct field privateClaims.kubernetes.io of type serviceaccount.kubernetes',
+  'json: cannot unmarshal number into Go struct field Claims.iss of type string',
   'token audiences ["a" "b"] is invalid for the target audiences ["c"]',
   'token issuer "api" is invalid',
   'service account token has expired',
@@ -166,6 +167,8 @@ const OUTAGES = [
   'serviceaccounts "worker" is forbidden: not yet ready',
   'the server was unable to return a response in the time allotted',
   'not found',
+  'json: cannot unmarshal string into Go struct field TokenReview.status of type v1beta1.TokenReviewStatus',
+  'oidc: verify token: go-jose/go-jose: no such host',
 ]
 
 test('each refusal of the API server refuses the token, and its own trouble is a fault', async (t) => {

@@ -27,6 +27,8 @@ export type AdmissionRegistryOptions = {
   readonly streamsPerPodMax: number
   /** The most hosted streams and transfers of one pod, besides those. Default 0. */
   readonly hostedPerPodMax?: number
+  /** The key an address counts under among the unverified. By default an IPv6 network is one. */
+  readonly groupOf?: (address: string) => string
   readonly clock: Clock
 }
 
@@ -48,7 +50,7 @@ export class AdmissionRegistry {
   readonly #options: AdmissionRegistryOptions
   readonly #admissions = new Set<Admission>()
   readonly #admissionsOfPod = new Map<string, Set<Admission>>()
-  readonly #unverified = new UnverifiedAdmissions()
+  readonly #unverified: UnverifiedAdmissions
   readonly #hostedGrace: HostedGrace
   #begun = 0
   #draining: Promise<Drained> | undefined
@@ -56,6 +58,7 @@ export class AdmissionRegistry {
 
   constructor(options: AdmissionRegistryOptions) {
     this.#options = options
+    this.#unverified = new UnverifiedAdmissions(options.groupOf)
     this.#hostedGrace = new HostedGrace({
       listOf: (podUid) => this.#admissionsOfPod.get(podUid) ?? [],
       clock: options.clock,

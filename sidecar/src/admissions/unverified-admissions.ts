@@ -11,6 +11,11 @@ const UNVERIFIED_PER_ADDRESS_MAX = 8
 export class UnverifiedAdmissions implements Iterable<Admission> {
   readonly #admissions = new Set<Admission>()
   readonly #tally = new Tally()
+  readonly #groupOf: (address: string) => string
+
+  constructor(groupOf: (address: string) => string = addressGroup) {
+    this.#groupOf = groupOf
+  }
 
   get size(): number {
     return this.#admissions.size
@@ -25,16 +30,16 @@ export class UnverifiedAdmissions implements Iterable<Admission> {
   }
 
   hasRoom(address: string): boolean {
-    const count = this.#tally.of(addressGroup(address))
+    const count = this.#tally.of(this.#groupOf(address))
     return this.#admissions.size < UNVERIFIED_MAX && count < UNVERIFIED_PER_ADDRESS_MAX
   }
 
   add(admission: Admission): void {
     this.#admissions.add(admission)
-    this.#tally.add(addressGroup(admission.address))
+    this.#tally.add(this.#groupOf(admission.address))
   }
 
   delete(admission: Admission): void {
-    if (this.#admissions.delete(admission)) this.#tally.remove(addressGroup(admission.address))
+    if (this.#admissions.delete(admission)) this.#tally.remove(this.#groupOf(admission.address))
   }
 }

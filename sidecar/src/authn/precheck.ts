@@ -27,6 +27,8 @@ export type PrecheckOptions = {
     /** In place of `inAll` where the cluster serves no keys: only for pods that the watch shows. */
     readonly seen: TokenBuckets
   }
+  /** The key an address counts under. By default an IPv6 network counts as one. */
+  readonly groupOf?: (address: string) => string
   /**
    * Why the watch does not show the pod of these unproven claims alive at this address; `undefined`
    * if it does. This can only refuse.
@@ -44,10 +46,10 @@ export type Precheck = ReturnType<typeof createPrecheck>
  * signature.
  */
 export function createPrecheck(options: PrecheckOptions) {
-  const { keys, clock, unverifiedBudget } = options
+  const { keys, clock, unverifiedBudget, groupOf = addressGroup } = options
   const verified = new VerifiedTokens(VERIFIED_MAX)
   const isAffordable = (address: string, inAll: TokenBuckets): Verdict<SignatureState> =>
-    unverifiedBudget.perAddress.take(addressGroup(address)) && inAll.take('')
+    unverifiedBudget.perAddress.take(groupOf(address)) && inAll.take('')
       ? granted('unavailable')
       : denied('keys_unavailable')
   return {

@@ -18,10 +18,10 @@ const INVALIDATED = /(?:service account token|Token) has been invalidated/
  */
 const REFUSALS: readonly RegExp[] = [
   /invalid signature, no keys found/,
-  /go-jose(?:\/jwt)?: /,
-  /json: cannot unmarshal/,
-  /token audiences .{0,4096} is invalid for the target audiences/,
-  /token issuer .{0,4096} is invalid/,
+  /(?:^|, )(?:square|go-jose)\/go-jose(?:\/jwt)?: /,
+  /(?:^|, )json: cannot unmarshal [a-z]{1,16} into Go struct field (?:Claims|\w{0,32}rivateClaims|kubernetes|ref)\./,
+  /token audiences .{0,1024} is invalid for the target audiences/,
+  /token issuer .{0,1024} is invalid/,
   /service account token (?:has expired|is not valid yet|is issued in the future)/,
   /service account token claims could not be validated/,
   /serviceaccounts? "[^"]{0,512}" not found/,

@@ -13,6 +13,7 @@ import { Jwks } from '../kube/jwks.ts'
 import { createLookups } from '../kube/lookups.ts'
 import { PodWatch } from '../kube/pod-watch.ts'
 import { TokenBuckets } from '../lib/token-buckets.ts'
+import { groupStrangers } from '../lib/address-group.ts'
 import { Outage } from '../lib/outage.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Cluster } from './cluster.ts'
@@ -41,14 +42,6 @@ export type Line = ReturnType<typeof composeLine>
 export function composeLine({ live, runtime, cluster, metrics }: Parts) {
   const { clock, random, log } = runtime
   const { limits, gateway } = live.config
-  const registry = new AdmissionRegistry({
-    streamsMax: limits.streams,
-    // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
-    streamsPerPodMax:
-      gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
-    hostedPerPodMax: gateway.sessionHosting ? limits.hostedStreamsPerPod : 0,
-    clock,
-  })
   const watch = new PodWatch({
     lists: cluster.lists,
     watches: cluster.watches,
@@ -56,6 +49,15 @@ export function composeLine({ live, runtime, cluster, metrics }: Parts) {
     random,
     onDown: (watched, err) => log.warn({ ...watched, err }, 'a watch was interrupted'),
     onUp: (watched, downMs) => log.info({ ...watched, downMs }, 'the watch works again'),
+  })
+  const registry = new AdmissionRegistry({
+    streamsMax: limits.streams,
+    // A pod of the openclaw protocol has one stream; those on their way in are counted by address.
+    streamsPerPodMax:
+      gateway.protocol === 'stream' ? limits.streamsPerPod : limits.pendingPerAddress,
+    hostedPerPodMax: gateway.sessionHosting ? limits.hostedStreamsPerPod : 0,
+    groupOf: groupStrangers((address) => watch.hasAddress(address)),
+    clock,
   })
   const binding = new PodBinding({
     pods: watch,
@@ -124,6 +126,7 @@ function composeTokens(
       inAll: new TokenBuckets({ ...UNVERIFIED_IN_ALL, clock }),
       seen: new TokenBuckets({ ...REVIEW_ONLY_IN_ALL, clock }),
     },
+    groupOf: groupStrangers((address) => watch.hasAddress(address)),
     findUnseen: (claims, address) => binding.findUnseen({ claims, address }),
   })
   const verdicts = new VerdictCache({

@@ -175,9 +175,12 @@ function open(server: Server, options: ListenOptions): Promise<void> {
 /** A container that restarts finds the socket of its last life, at which nobody answers. */
 async function removeStaleSocket(path: string): Promise<void> {
   if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return
-  const { promise, resolve } = Promise.withResolvers<boolean>()
-  const socket = connect({ path }, () => resolve(true)).on('error', () => resolve(false))
-  const isUsed = await promise
+  const { promise, resolve } = Promise.withResolvers<string | undefined>()
+  const socket = connect({ path }, () => resolve(undefined)).on('error', (error) =>
+    resolve('code' in error ? String(error.code) : undefined),
+  )
+  const code = await promise
   socket.destroy()
-  if (!isUsed) unlinkSync(path)
+  // Any other error says that somebody is there: a full backlog, or a socket of another kind.
+  if (code === 'ECONNREFUSED') unlinkSync(path)
 }

@@ -94,6 +94,8 @@ function judgeUpgrade(request: GuardedRequest, route: HostingRoute | undefined):
 }
 
 function judgeExchange({ method, url = '', headersDistinct }: GuardedRequest): Judgement {
+  // Its client would wait for a 100 that nobody sends.
+  if (headersDistinct['expect'] !== undefined) return denied('session_hosting_malformed')
   const [authorization, ...others] = headersDistinct['authorization'] ?? []
   if (authorization === undefined || others.length > 0 || !BEARER.test(authorization)) {
     return refused('authorization_missing')

@@ -111,7 +111,7 @@ const SOCKET_PATH = /^\/[^\p{Cc}]{1,106}$/u
 const ROLE = /^[A-Za-z0-9._-]{1,63}$/
 const SERVER_NAME = /^[0-9A-Za-z._-]{1,253}$/
 /** A name without dots, or one of a Service: it does not leave the cluster's DNS. */
-const SERVICE_NAME = /^[a-z0-9-]+$|\.svc$|\.svc\./i
+const SERVICE_NAME = /^[a-z0-9-]+$|\.svc$|\.svc\.cluster\.local$/i
 const LISTEN_HINT = 'Write a loopback address and a port, such as 127.0.0.1:18789, or unix:/PATH.'
 
 /** Throws a `ConfigError` with every problem. */

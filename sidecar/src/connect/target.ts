@@ -110,7 +110,11 @@ function readToken({ tokenFile, readFile }: TargetOptions): string {
   return text
 }
 
-type TlsSettings = { readonly secureContext: SecureContext; readonly servername: string }
+type TlsSettings = {
+  readonly secureContext: SecureContext
+  readonly servername: string
+  readonly rejectUnauthorized: true
+}
 
 function secure({ url, serverName, readFile, ...files }: TargetOptions): TlsSettings {
   const read = (file: string | undefined) =>
@@ -125,7 +129,9 @@ function secure({ url, serverName, readFile, ...files }: TargetOptions): TlsSett
     })
     // SNI does not carry addresses (RFC 6066 §3); the certificate is checked for the host anyway.
     const { host } = endpointOf(url)
-    return { secureContext, servername: serverName ?? (isIP(host) === 0 ? host : '') }
+    const servername = serverName ?? (isIP(host) === 0 ? host : '')
+    // Whatever NODE_TLS_REJECT_UNAUTHORIZED says.
+    return { secureContext, servername, rejectUnauthorized: true }
   } catch (error) {
     throw new Unavailable('certificates_unavailable', messageOf(error))
   }

@@ -36,7 +36,8 @@ export class ClusterAgent {
     this.#current?.agent.close().catch(() => {})
     const agent = new Agent({
       ...options,
-      connect: { ...connect, ca, allowH2: false },
+      // Whatever NODE_TLS_REJECT_UNAUTHORIZED says.
+      connect: { ...connect, ca, allowH2: false, rejectUnauthorized: true },
       allowH2: false,
       // Only the callers' deadlines apply: these timeouts would start counting at another moment.
       headersTimeout: 0,

@@ -169,7 +169,10 @@ export class Jwks {
     try {
       const { status, body } = await client.request({ method: 'GET', path, deadlineMs })
       if (status === 200) return body
-      throw new Absent('keys_unavailable', `${path} answered ${status}.`)
+      const what = `${path} answered ${status}.`
+      throw status === 404
+        ? new Absent('keys_unavailable', what)
+        : new Fault('keys_unavailable', what)
     } catch (error) {
       if (!(error instanceof OwnCredentialRefused) || error.status !== 403) throw error
       throw new Absent('keys_unavailable', `${path} answered 403.`, { cause: error })

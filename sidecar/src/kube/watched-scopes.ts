@@ -70,9 +70,10 @@ export class WatchedScopes {
     )
   }
 
-  /** Milliseconds for which there has been no watch to trust; 0 while there is one. */
+  /** Milliseconds for which there has been no watch to trust; 0 while there is one, `Infinity` without. */
   staleForMs(account: Account): number {
-    return longest(this.#listCovering(account), stalestOf)
+    const covering = this.#listCovering(account)
+    return covering.length === 0 ? Infinity : longest(covering, stalestOf)
   }
 
   /** The same for the scope that is the worst. */

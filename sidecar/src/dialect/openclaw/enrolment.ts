@@ -1,5 +1,7 @@
 /** Enrolment: brings a pod's device into the gateway, in the way that the gateway offers. */
 
+import { LRUCache } from 'lru-cache'
+import { boundedLru } from '../../lib/bounded-lru.ts'
 import { pause, raceAbort } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
 import type { Semaphore } from '../../lib/semaphore.ts'
@@ -28,7 +30,7 @@ export type EnrolmentOptions = GatewayEntryOptions & {
   readonly requests: Pick<PairingRequests, 'find' | 'approve' | 'approveSurface' | 'confirm'>
   readonly ephemeral: Pick<EphemeralSessions, 'keep' | 'discard'>
   readonly surfaces: Pick<Surfaces, 'check'>
-  readonly firstSurfaces: Pick<FirstSurfaces, 'take'>
+  readonly firstSurfaces: Pick<FirstSurfaces, 'take' | 'giveBack'>
   /** The credential for a device the gateway knows. Throws a `Fault` when it cannot be read. */
   readonly readAuth: () => GatewayAuth
   readonly onEnrolled: (deviceId: string, podName: string) => void
@@ -41,10 +43,14 @@ const PAIRING_CHANGED = 'NOT_PAIRED'
 /** With many workers at once the record may change several times. */
 const CHANGED_RETRIES_MAX = 4
 const CHANGED_PAUSE_MS = 50
+/** Far more than can be between the two at once. */
+const UNCONFIRMED_MAX = 10_000
 
 /** The gateway's way to a new node: a bootstrap token, or else a request that is approved. */
 export class Enrolment {
   readonly #options: EnrolmentOptions
+  /** Devices that were approved, and whose record was not looked at yet. */
+  readonly #unconfirmed = new LRUCache<string, true>(boundedLru(UNCONFIRMED_MAX))
 
   constructor(options: EnrolmentOptions) {
     this.#options = options
@@ -79,6 +85,7 @@ export class Enrolment {
     if (bootstrapToken !== undefined) return this.#enrol(entrant, bootstrapToken)
     try {
       const welcome = await this.#greet(entrant, readAuth())
+      if (this.#unconfirmed.has(device.id)) await this.#confirm(entrant, welcome)
       surfaces.check()
       return welcome
     } catch (error) {
@@ -102,10 +109,16 @@ export class Enrolment {
   }
 
   async #mintBootstrapToken(entrant: Entrant): Promise<string | undefined> {
-    const { devices, traits } = this.#options
+    const { devices, firstSurfaces, traits } = this.#options
     if (!traits.hasBootstrap) return undefined
     this.#takeFirstSurface(entrant)
-    return devices.mintBootstrapToken()
+    let token: string | undefined
+    try {
+      token = await devices.mintBootstrapToken()
+      return token
+    } finally {
+      if (token === undefined) firstSurfaces.giveBack(entrant.caller.address)
+    }
   }
 
   #takeFirstSurface({ caller }: Entrant): void {
@@ -146,6 +159,7 @@ export class Enrolment {
     if (objection !== undefined) endAdmission(context, objection)
     context.signal.throwIfAborted()
     // Awaited even if the admission ends: what comes later must find it done.
+    this.#unconfirmed.set(device.id, true)
     await requests.approve(requestId)
     context.signal.throwIfAborted()
     const { client } = request.params
@@ -156,18 +170,25 @@ export class Enrolment {
   }
 
   async #enterApproved(entrant: Entrant): Promise<Welcome> {
-    const { readAuth, requests, surfaces } = this.#options
-    const { context, device } = entrant
+    const { readAuth, surfaces } = this.#options
     const welcome = await this.#greetApproved(entrant, readAuth())
-    try {
-      await raceAbort(requests.confirm(device), context.signal)
-    } catch (error) {
-      await destroySocket(welcome.gateway.socket)
-      throw error
-    }
+    await this.#confirm(entrant, welcome)
     this.#markEnrolled(entrant)
     surfaces.check()
     return welcome
+  }
+
+  /** Looks at what the gateway has made of an approval, this one or one that was cut off before. */
+  async #confirm({ context, device }: Entrant, { gateway }: Welcome): Promise<void> {
+    const { ephemeral, requests } = this.#options
+    try {
+      await raceAbort(requests.confirm(device), context.signal)
+      this.#unconfirmed.delete(device.id)
+    } catch (error) {
+      await destroySocket(gateway.socket)
+      ephemeral.discard(device.id, context.identity)
+      throw error
+    }
   }
 
   /** One approval an admission: a gateway that asks for another one is not asked again. */

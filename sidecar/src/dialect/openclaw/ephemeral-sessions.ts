@@ -97,6 +97,8 @@ export class EphemeralSessions implements PodListener {
     if (removal === undefined) return
     if (removal.running === undefined) this.#removals.delete(deviceId)
     await removal.running
+    // One that failed would be tried again, on the session that begins now.
+    if (this.#removals.get(deviceId) === removal) this.#removals.delete(deviceId)
   }
 
   /**

@@ -30,4 +30,10 @@ export class FirstSurfaces {
     this.#taken.set(address, [...recent, now])
     return true
   }
+
+  /** The gateway was shown nothing: the last one taken does not count. */
+  giveBack(address: string): void {
+    const taken = this.#taken.get(address)
+    if (taken !== undefined) this.#taken.set(address, taken.slice(0, -1))
+  }
 }

@@ -21,8 +21,9 @@ const OPTIONAL_FIELDS = [
 
 export type OptionalField = (typeof OPTIONAL_FIELDS)[number]
 
+const UNEXPECTED_PREFIX = /^(?:invalid connect params: )?/u
 /** As in `at root: unexpected property 'a'; at /client: unexpected property 'b'`. */
-const UNEXPECTED = /at (root|\/client): unexpected property '([A-Za-z]{1,64})'/gu
+const UNEXPECTED = /(?:; )?at (root|\/client): unexpected property '([A-Za-z]{1,64})'(?=; |$)/uy
 const UNKNOWN_METHOD = 'unknown method'
 const UNEXPECTED_PROPERTY = 'unexpected property'
 
@@ -97,13 +98,25 @@ export class GatewayTraits {
    * have learned the same field a moment before: that is worth another try as well.
    */
   learnFields(refusal: string): boolean {
-    const named = [...refusal.matchAll(UNEXPECTED)].map(([, at, name]) =>
-      at === 'root' ? name : `client.${name}`,
-    )
+    const named = readUnexpected(refusal)
     const fields = OPTIONAL_FIELDS.filter((field) => named.includes(field))
     for (const field of fields) this.#unknownFields.add(field)
     return fields.length > 0
   }
+}
+
+/**
+ * Only what stands in front of any other complaint: the gateway repeats names that a worker has chosen
+ * inside its own fields, and such a name could read like another complaint.
+ */
+function readUnexpected(refusal: string): readonly string[] {
+  const named: string[] = []
+  UNEXPECTED.lastIndex = UNEXPECTED_PREFIX.exec(refusal)?.[0].length ?? 0
+  for (let match = UNEXPECTED.exec(refusal); match !== null; match = UNEXPECTED.exec(refusal)) {
+    const [, at, name = ''] = match
+    named.push(at === 'root' ? name : `client.${name}`)
+  }
+  return named
 }
 
 const isUnknown = (refusal: string): boolean =>

@@ -62,6 +62,7 @@ const SURFACE_REQUEST = z.object({
     nodeId: z.string(),
     commands: z.array(z.string()).default([]),
     caps: z.array(z.string()).default([]),
+    permissions: z.record(z.string(), z.boolean()).default({}),
   }),
 })
 /** Somebody has decided about the request meanwhile. */
@@ -178,9 +179,14 @@ export class PairingRequests {
   }
 }
 
-const isWithin = (asked: Surface, { commands = [], caps = [] }: Surface): boolean =>
-  (asked.commands ?? []).every((command) => commands.includes(command)) &&
-  (asked.caps ?? []).every((capability) => caps.includes(capability))
+const isWithin = (asked: Surface, { commands = [], caps = [], permissions }: Surface): boolean => {
+  const allowed = new Map(Object.entries(permissions ?? {}))
+  return (
+    (asked.commands ?? []).every((command) => commands.includes(command)) &&
+    (asked.caps ?? []).every((capability) => caps.includes(capability)) &&
+    Object.entries(asked.permissions ?? {}).every(([name, value]) => allowed.get(name) === value)
+  )
+}
 
 /** The worker cannot help it, and the operator should look: a fault. */
 const refused = (message: string): Fault => new Fault('gateway_refused', message)

@@ -4,6 +4,7 @@ import { test } from 'tap'
 import type { Admission, LiveStream } from '@openclaw-k8s/auth-sidecar/admissions/admission.ts'
 import { AdmissionRegistry } from '@openclaw-k8s/auth-sidecar/admissions/registry.ts'
 import { createPolicy } from '@openclaw-k8s/auth-sidecar/authz/policy.ts'
+import type { Caller } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import { denied, granted, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import {
   admitHosted,
@@ -100,8 +101,11 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
     await Promise.resolve()
     return value
   }
-  const verdictOf = (code: Code | undefined) =>
-    code === undefined ? granted(undefined) : denied(code)
+  /** As the real binding does, which waives a termination and nothing else. */
+  const verdictOf = (code: Code | undefined, { mayFinish = false }: Caller) =>
+    code === undefined || (code === 'pod_terminating' && mayFinish)
+      ? granted(undefined)
+      : denied(code)
   const stages: HostedStages = {
     precheck: {
       read: () => granted(CLAIMS),
@@ -115,8 +119,8 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       isStanding: () => state.isStanding,
     },
     binding: {
-      bind: () => wait('bind', verdictOf(state.bound)),
-      check: () => verdictOf(state.bound),
+      bind: (caller) => wait('bind', verdictOf(state.bound, caller)),
+      check: (caller) => verdictOf(state.bound, caller),
       findGone: () => undefined,
     },
     policy: () => policyWith(state.isAllowed),

@@ -9,6 +9,8 @@ import { step, type Effect, type LifecycleEvent, type State } from './lifecycle.
 /** The part of a spliced stream the registry needs. */
 export type LiveStream = {
   readonly counts: RelayTotals
+  /** Whether one of its peers has begun to close it. */
+  readonly isClosing?: boolean
   readonly close: (code: Code) => void
   readonly destroy: () => void
   readonly ping: () => void
@@ -145,6 +147,11 @@ export class Admission {
   /** What its stream has carried so far; `undefined` before there is one. */
   get counts(): RelayTotals | undefined {
     return this.#stream?.counts
+  }
+
+  /** Whether its stream is about to end, by whichever side. */
+  get isEnding(): boolean {
+    return this.#stream?.isClosing === true
   }
 
   ping(): void {

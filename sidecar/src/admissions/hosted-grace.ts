@@ -26,7 +26,9 @@ export class HostedGrace {
 
   /** The pod's own open stream; while there is none, no hosted stream may begin. */
   findOwn(podUid: string): Admission | undefined {
-    return this.#list(podUid).find(({ kind, state }) => kind === 'own' && state === 'admitted')
+    return this.#list(podUid).find(
+      ({ kind, state, isEnding }) => kind === 'own' && state === 'admitted' && !isEnding,
+    )
   }
 
   /** An open stream was revoked. A verdict on a pod's own stream holds for its hosted ones too. */

@@ -198,10 +198,10 @@ export class AdmissionRegistry {
     for (const admission of this.#list(podUid)) admission.revoke(code)
   }
 
-  /** Aborts the pending admissions of a pod; its streams go on. */
+  /** Aborts the pending admissions of a pod's own streams; its open streams go on. */
   revokePending(podUid: string, code: Code): void {
     for (const admission of this.#list(podUid)) {
-      if (admission.state === 'pending') admission.revoke(code)
+      if (admission.state === 'pending' && admission.kind === 'own') admission.revoke(code)
     }
   }
 

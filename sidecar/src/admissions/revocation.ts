@@ -105,11 +105,9 @@ export class Revocation implements PodListener {
   /** The binding rules may be stricter now. A fault ends no stream, only a denial does. */
   #findBindingEnd({ claims, address, state }: Admission): Code | undefined {
     const { binding } = this.#options
-    const bound = state === 'admitted' ? binding.check({ claims, address }) : undefined
+    if (state !== 'admitted') return undefined
     // The streams of a terminating pod may go on until the end of its grace period.
-    if (bound?.ok !== false || isFault(bound.code) || bound.code === 'pod_terminating') {
-      return undefined
-    }
-    return bound.code
+    const bound = binding.check({ claims, address, mayFinish: true })
+    return bound.ok || isFault(bound.code) ? undefined : bound.code
   }
 }

@@ -40,7 +40,12 @@ export type PodBindingOptions = {
 }
 
 /** Who wants to be bound: the proven claims, and the address they came from. */
-export type Caller = { readonly claims: Claims; readonly address: string }
+export type Caller = {
+  readonly claims: Claims
+  readonly address: string
+  /** Whether a pod that is being deleted will do, too. */
+  readonly mayFinish?: boolean
+}
 
 /** How long to wait for a pod that the watch has not shown yet, in milliseconds. */
 const UNSEEN_WAIT_MS = 2000
@@ -143,10 +148,14 @@ export class PodBinding {
     return pods.find(podUid) === undefined && !pods.isGone(podUid)
   }
 
-  #judge(pod: WatchedPod | undefined, { claims, address }: Caller): Verdict<undefined> {
+  #judge(
+    pod: WatchedPod | undefined,
+    { claims, address, mayFinish = false }: Caller,
+  ): Verdict<undefined> {
     if (pod === undefined || pod.uid !== claims.podUid) return denied('pod_not_found')
     const objection =
-      findPodObjection(pod, claims) ?? findAddressObjection(pod, address, this.#options.rules())
+      findPodObjection(pod, claims, mayFinish) ??
+      findAddressObjection(pod, address, this.#options.rules())
     return objection === undefined ? granted(undefined) : denied(objection)
   }
 
@@ -197,8 +206,8 @@ async function confirm<T extends object>(
   }
 }
 
-function findPodObjection(pod: WatchedPod, claims: Claims): Code | undefined {
-  if (pod.terminationSeconds !== undefined) return 'pod_terminating'
+function findPodObjection(pod: WatchedPod, claims: Claims, mayFinish: boolean): Code | undefined {
+  if (pod.terminationSeconds !== undefined && !mayFinish) return 'pod_terminating'
   if (pod.phase !== 'Pending' && pod.phase !== 'Running') return 'pod_not_running'
   const isClaimed =
     pod.name === claims.podName &&

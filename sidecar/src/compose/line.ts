@@ -87,36 +87,10 @@ function composeTokens(
   { live, runtime, cluster, metrics }: Parts,
   { watch, binding }: { readonly watch: PodWatch; readonly binding: PodBinding },
 ) {
-  const { clock, log, random } = runtime
-  const { review, jwks: keys, k8sTrust, kubernetes } = live.config
+  const { clock } = runtime
+  const { review, k8sTrust } = live.config
   const watchStaleMs = (account: Account) => watch.scopes.staleForMs(account)
-  const outage = new Outage({
-    clock,
-    onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
-    onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
-  })
-  const jwks = new Jwks({
-    client: cluster.keys,
-    clock,
-    cooldownMs: keys.cooldown,
-    refreshMs: keys.refresh,
-    staleAfterMs: keys.staleAfter,
-    deadlineMs: JWKS_DEADLINE_MS,
-    random,
-    isIssuerConfigured: kubernetes.issuers !== undefined,
-    onFetched() {
-      metrics.jwksFetches.inc({ outcome: 'ok' })
-      outage.worked()
-    },
-    onFailed(err) {
-      metrics.jwksFetches.inc({ outcome: 'failed' })
-      outage.failed(err)
-    },
-    onReviewOnly(isReviewOnly) {
-      if (isReviewOnly) log.warn(REVIEW_ONLY)
-      else log.info('the cluster serves signing keys again: review-only mode is over')
-    },
-  })
+  const jwks = composeJwks({ live, runtime, cluster, metrics })
   const precheck = createPrecheck({
     rules: () => live.claimRulesFor(jwks.issuer),
     keys: jwks,
@@ -153,4 +127,37 @@ function composeTokens(
     entriesMax: review.cacheEntries,
   })
   return { jwks, precheck, verdicts, authenticator }
+}
+
+/** The cluster's signing keys, and what is told of them. */
+function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
+  const { clock, log, random } = runtime
+  const { jwks: keys, kubernetes } = live.config
+  const outage = new Outage({
+    clock,
+    onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
+    onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
+  })
+  return new Jwks({
+    client: cluster.keys,
+    clock,
+    cooldownMs: keys.cooldown,
+    refreshMs: keys.refresh,
+    staleAfterMs: keys.staleAfter,
+    deadlineMs: JWKS_DEADLINE_MS,
+    random,
+    isIssuerConfigured: kubernetes.issuers !== undefined,
+    onFetched() {
+      metrics.jwksFetches.inc({ outcome: 'ok' })
+      outage.worked()
+    },
+    onFailed(err) {
+      metrics.jwksFetches.inc({ outcome: 'failed' })
+      outage.failed(err)
+    },
+    onReviewOnly(isReviewOnly) {
+      if (isReviewOnly) log.warn(REVIEW_ONLY)
+      else log.info('the cluster serves signing keys again: review-only mode is over')
+    },
+  })
 }

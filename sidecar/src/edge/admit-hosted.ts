@@ -5,6 +5,7 @@ import type { AdmissionRegistry } from '../admissions/registry.ts'
 import type { Source } from '../authn/authenticator.ts'
 import type { SignatureState } from '../authn/signature.ts'
 import type { AddressProof } from '../authz/address-proof.ts'
+import type { Caller } from '../authz/pod-binding.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import { identityOf, type Claims, type Identity } from '../identity.ts'
@@ -101,7 +102,7 @@ async function decide<G>(
   { claims, signature, token }: Proof,
   admission: Admission,
 ): Promise<Verdict<AdmittedHosted<G>>> {
-  const { worker, stages, attempt } = request
+  const { stages, attempt } = request
   const { signal } = admission
   const gone = begin(admission, signature, request)
   if (gone !== undefined) return denied(gone)
@@ -113,10 +114,9 @@ async function decide<G>(
   const unproven = signature === 'verified' ? undefined : confirm(admission, request)
   if (unproven !== undefined) return denied(unproven)
 
-  const caller = { claims, address: worker.address }
+  const caller = callerOf(request, claims)
   const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated(source)), signal)
-  const unbound = findBindingObjection(bound, request, claims)
-  if (unbound !== undefined) return denied(unbound)
+  if (!bound.ok) return bound
   const proven = { claims, identity, source }
   const objection = findHostingObjection(request, proven)
   if (objection !== undefined) return refuse(request, admission, objection)
@@ -181,28 +181,23 @@ function findHostingObjection<G>(
 
 /** What may have changed during the waits: the rules, the pod, its stream, the policy. */
 function findLateObjection<G>(request: AdmitHostedRequest<G>, proven: Proven): Code | undefined {
-  const { worker, stages } = request
+  const { stages } = request
   const { claims, source } = proven
   const objection =
     source === undefined
       ? findAddressObjection(request, claims)
       : findTokenObjection(request, claims, source)
   if (objection !== undefined) return objection
-  const bound = stages.binding.check({ claims, address: worker.address })
-  return findBindingObjection(bound, request, claims) ?? findHostingObjection(request, proven)
+  const bound = stages.binding.check(callerOf(request, claims))
+  return bound.ok ? findHostingObjection(request, proven) : bound.code
 }
 
 /** A terminating pod may finish its turns for as long as its own stream lives. */
-function findBindingObjection<G>(
-  bound: Verdict<undefined>,
-  { stages }: AdmitHostedRequest<G>,
-  { podUid }: Claims,
-): Code | undefined {
-  if (bound.ok) return undefined
-  const mayFinish =
-    bound.code === 'pod_terminating' && stages.registry.findOwn(podUid) !== undefined
-  return mayFinish ? undefined : bound.code
-}
+const callerOf = <G>({ worker, stages }: AdmitHostedRequest<G>, claims: Claims): Caller => ({
+  claims,
+  address: worker.address,
+  mayFinish: stages.registry.findOwn(claims.podUid) !== undefined,
+})
 
 function findTokenObjection<G>(
   { stages }: AdmitHostedRequest<G>,

@@ -104,7 +104,7 @@ export class Attempts {
   }
 
   #isOfPod(caller: Caller): boolean {
-    return this.#options.binding.check(caller).ok
+    return this.#options.binding.check({ ...caller, mayFinish: true }).ok
   }
 }
 

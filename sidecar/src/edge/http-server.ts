@@ -79,12 +79,13 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   // that nobody asked for.
   const parsers = new WeakMap<Socket, ParserStop>()
   let take = (_request: PlainRequest): boolean => false
-  const app = createApp(options, (request, response) =>
-    take({
-      request,
-      response,
-      passBody: (length) => parsers.get(request.socket)?.passBody(length),
-    }),
+  const passBody = (socket: Socket, length: number) => parsers.get(socket)?.passBody(length)
+  const app = createApp(
+    options,
+    (request, response) =>
+      take({ request, response, passBody: (length) => passBody(request.socket, length) }),
+    // Whatever follows the first head is not read, in whichever chunk it comes.
+    (socket) => passBody(socket, 0),
   )
   onServerError(app.server, onAcceptError)
 
@@ -142,6 +143,7 @@ type Taker = (request: IncomingMessage, response: ServerResponse) => boolean
 function createApp(
   { tls, clock, random, onRefused }: HttpServerOptions,
   take: Taker,
+  endHead: (socket: Socket) => void,
 ): FastifyInstance {
   const answered = new WeakSet<Duplex>()
   const limits = {
@@ -163,6 +165,7 @@ function createApp(
     schemaController: NO_SCHEMAS,
     serverFactory: (handler) => {
       const handleFirst = firstOfEach((request, response) => {
+        endHead(request.socket)
         if (!take(request, response)) handler(request, response)
       }, answered)
       return tls === undefined

@@ -66,10 +66,15 @@ export function stopParserAfter(socket: Socket, requestsMax: number): ParserStop
   let show = (_length: number): number => 0
   /** What is left of the body; `undefined` where none was announced. */
   let bodyLeft: number | undefined
+  /** The end of a head may come in pieces. */
+  let before = Buffer.alloc(0)
   const hide = (chunk: Buffer) => {
     const end =
-      bodyLeft === undefined ? endOfHeads(chunk, requestsMax) : Math.min(bodyLeft, chunk.length)
+      bodyLeft === undefined
+        ? endOfHeads(chunk, requestsMax, before)
+        : Math.min(bodyLeft, chunk.length)
     if (bodyLeft !== undefined) bodyLeft -= end
+    else before = Buffer.concat([before, chunk.subarray(-2)]).subarray(-2)
     if (end === chunk.length) return
     const rest = Buffer.from(chunk.subarray(end))
     chunk.fill(0, end)
@@ -91,14 +96,18 @@ export function stopParserAfter(socket: Socket, requestsMax: number): ParserStop
   }
 }
 
-/** The offset after the chunk's first `headsMax` heads; its length if it has fewer. */
-function endOfHeads(chunk: Buffer, headsMax: number): number {
+/**
+ * The offset after the chunk's first `headsMax` heads; its length if it has fewer. `before` is the end
+ * of the chunk before, at most two bytes, since the end of a head may come in pieces.
+ */
+function endOfHeads(chunk: Buffer, headsMax: number, before: Buffer): number {
+  const text = Buffer.concat([before, chunk])
   let at = -1
   for (let n = 0; n < headsMax; n += 1) {
-    at = chunk.indexOf(HEAD_END, at + 1)
+    at = text.indexOf(HEAD_END, at + 1)
     if (at === -1) return chunk.length
   }
-  return at + HEAD_END.length
+  return at + HEAD_END.length - before.length
 }
 
 /** The end of a head; a lone line feed would end a line, too. */

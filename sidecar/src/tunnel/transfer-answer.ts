@@ -38,21 +38,25 @@ export function readTransferAnswer(incoming: IncomingMessage): TransferAnswer | 
     isFinal(status) &&
     headersDistinct['transfer-encoding'] === undefined &&
     (!hasBody || isLength(headersDistinct['content-length']))
-  const headers = isFit ? readHeaders(headersDistinct) : undefined
+  const headers = isFit ? readHeaders(headersDistinct, status) : undefined
   return headers === undefined ? undefined : { incoming, status, headers }
 }
 
 const isFinal = (status: number): boolean =>
   (status >= 200 && status < 300) || (status >= 400 && status < 600)
 
-function readHeaders(fields: IncomingMessage['headersDistinct']): readonly string[] | undefined {
+function readHeaders(
+  fields: IncomingMessage['headersDistinct'],
+  status: number,
+): readonly string[] | undefined {
   const headers: string[] = []
   for (const name of PASSED) {
     const values = fields[name.toLowerCase()]
     if (values === undefined) continue
     const value = values.join(', ')
     if ((values.length > 1 && !LISTS.has(name)) || !VALUE.test(value)) return undefined
-    headers.push(name, value)
+    // A 204 has none (RFC 9110 §8.6).
+    if (status !== NO_CONTENT || name !== 'Content-Length') headers.push(name, value)
   }
   return headers
 }

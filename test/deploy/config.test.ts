@@ -59,15 +59,14 @@ describe('configuration', { skip }, () => {
     const files = {
       certFile: join(rig.directory, 'tls.crt'),
       keyFile: join(rig.directory, 'tls.key'),
+      clientCaFile: join(rig.directory, 'ca.crt'),
     }
     writeFileSync(files.certFile, cert)
     writeFileSync(files.keyFile, key)
-    const tls = Object.entries(files).flatMap(([name, file]) => [
-      '--set',
-      `listen.tls.${name}=${file}`,
-    ])
+    writeFileSync(files.clientCaFile, authority.cert)
     for (const { name, text, config } of variants) {
-      const flags = config.listen.tls === undefined ? [] : tls
+      const named = Object.keys(config.listen.tls ?? {}) as (keyof typeof files)[]
+      const flags = named.flatMap((file) => ['--set', `listen.tls.${file}=${files[file]}`])
       const { code, stdout, stderr } = await checkConfig(text, flags)
       assert.equal(code, 0, `${name}: ${stderr}`)
       assert.equal(stderr, '', name)

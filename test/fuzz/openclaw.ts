@@ -11,6 +11,7 @@ import {
   readEvent,
   readResponse,
   refusalCodeOf,
+  type ConnectParams,
 } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/frames.ts'
 import {
   filterSurface,
@@ -87,13 +88,17 @@ type Sent = {
   }
 }
 
+/** Other ranges of protocols are refused before anything is rebuilt. */
+const isServed = ({ minProtocol, maxProtocol }: ConnectParams): boolean =>
+  minProtocol <= maxProtocol && minProtocol <= 4 && maxProtocol >= 3
+
 const rebuild = (
   subject: Rebuild,
   worker: string,
   { allowedCommands, gatewayAuth }: { allowedCommands: readonly string[]; gatewayAuth: object },
 ) => {
   const request = readConnect(worker)
-  if (!request.ok) return undefined
+  if (!request.ok || !isServed(request.value.params)) return undefined
   const sent = subject({
     request: request.value,
     identity: IDENTITY,
@@ -191,8 +196,9 @@ export const openclawTarget = (subject: Rebuild = gatewayConnectFrame): Target =
             role: 'node',
             scopes: [],
             sentAuth: gatewayAuth,
-            minProtocol: 4,
-            maxProtocol: 4,
+            // What both the worker and a gateway that takes 3 and 4 can speak.
+            minProtocol: Math.max(request.params.minProtocol, 3),
+            maxProtocol: Math.min(request.params.maxProtocol, 4),
           },
         )
         strictEqual(client['displayName'], 'worker-0')

@@ -235,6 +235,27 @@ test('a request of a surface that holds more than was asked for is not approved'
   t.notOk(calls.includes('node.pair.approve'))
 })
 
+test('a list that the gateway could not read for a moment is asked for again', async (t) => {
+  let asked = 0
+  const { id: deviceId, publicKey } = DEVICE
+  const record = { deviceId, publicKey, roles: ['node'], scopes: [] }
+  const failing = (times: number, code: string) => {
+    asked = 0
+    const call = async () => {
+      asked += 1
+      if (asked <= times)
+        throw new CallRefused('device.pair.list', code, 'File changed during read')
+      return { pending: [], paired: [record] }
+    }
+    return new PairingRequests({ call }, new GatewayTraits())
+  }
+  await t.resolves(failing(5, 'UNAVAILABLE').confirm(DEVICE))
+  t.equal(asked, 6)
+  await t.rejects(failing(6, 'UNAVAILABLE').confirm(DEVICE), { code: 'gateway_refused' })
+  await t.rejects(failing(1, 'INVALID_REQUEST').confirm(DEVICE), { code: 'gateway_refused' })
+  t.equal(asked, 1, 'another refusal is meant')
+})
+
 test('an answer that cannot be read, or a refused call, is a fault', async (t) => {
   const traits = new GatewayTraits()
   const answering = (answer: unknown) => new PairingRequests({ call: async () => answer }, traits)

@@ -67,6 +67,9 @@ const SURFACE_REQUEST = z.object({
 })
 /** Somebody has decided about the request meanwhile. */
 export const UNKNOWN_REQUEST = 'unknown requestId'
+/** The gateway's own word for a failure that may pass. */
+const UNAVAILABLE = 'UNAVAILABLE'
+const LIST_RETRIES_MAX = 5
 /** The most requests of one device that are rejected at once; the gateway forgets them by itself. */
 const REJECTED_MAX = 8
 
@@ -160,11 +163,23 @@ export class PairingRequests {
 
   /** What the gateway has under the id, now: a list that began earlier could lack it. */
   async #list(deviceId: string) {
-    const list = LIST.safeParse(await this.#call('device.pair.list', {}))
+    const list = LIST.safeParse(await this.#callList())
     if (!list.success) throw unreadable('device list')
     const isOurs = (entry: { readonly deviceId?: string | undefined }) =>
       entry.deviceId === deviceId
     return { pending: list.data.pending.filter(isOurs), paired: list.data.paired.filter(isOurs) }
+  }
+
+  /** A gateway of 2026.5 reads its list while it writes it, and says so: the next answer is better. */
+  async #callList(): Promise<unknown> {
+    for (let again = 1; ; again += 1) {
+      try {
+        return await this.#channel.call('device.pair.list', {})
+      } catch (error) {
+        if (!(error instanceof CallRefused)) throw error
+        if (error.code !== UNAVAILABLE || again > LIST_RETRIES_MAX) throw refused(error.message)
+      }
+    }
   }
 
   /** A refusal with the text `forgiven` counts as done. */

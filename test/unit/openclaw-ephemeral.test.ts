@@ -22,7 +22,10 @@ import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gatewa
 import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { CallRefused } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/operator-channel.ts'
 import { KnownPods } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/known-pods.ts'
-import { Sessions } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
+import {
+  Sessions,
+  type SessionOptions,
+} from '@openclaw-k8s/auth-sidecar/dialect/openclaw/sessions.ts'
 import { Surfaces } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/surfaces.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
@@ -47,6 +50,11 @@ const session = (podUid: string) => ({
   allowedCommands: () => ['*'],
   revoke: () => {},
 })
+/** A session that the gateway has accepted, on a socket that stays open. */
+const openAccepted = (sessions: Sessions, deviceId: string, options: SessionOptions) => {
+  const socket = Object.assign(new EventEmitter(), { closed: false }) as unknown as Socket
+  sessions.open(deviceId, options).bindSocket(socket)
+}
 /** The pod as the watch shows it. */
 const watched = ({ podName: name, ...rest }: PodName, uid: string) =>
   ({ ...rest, name, uid }) as WatchedPod
@@ -393,13 +401,13 @@ test('a device is not looked up while its record may be about to be removed', as
 test('a wider surface is approved as far as the policy allows, and only for our own sessions', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', {
+  openAccepted(sessions, 'ours', {
     pod: POD,
     podUid: 'u',
     allowedCommands: () => ['system.*'],
     revoke: () => {},
   })
-  sessions.open('greedy', {
+  openAccepted(sessions, 'greedy', {
     pod: POD,
     podUid: 'v',
     allowedCommands: () => ['system.which'],
@@ -448,7 +456,12 @@ test('surfaces are approved by the current policy, and no list of commands appro
   const clock = new FakeClock()
   const sessions = new Sessions()
   let allowed: readonly string[] = ['system.*', 'camera.*']
-  sessions.open('ours', { pod: POD, podUid: 'u', allowedCommands: () => allowed, revoke: () => {} })
+  openAccepted(sessions, 'ours', {
+    pod: POD,
+    podUid: 'u',
+    allowedCommands: () => allowed,
+    revoke: () => {},
+  })
   let approved: string[] = []
   let withheld = 0
   let pending: readonly object[] = []
@@ -595,7 +608,7 @@ test('a failed handshake ends with its own bug, fault, deadline or abort reason,
 
 test('a surface that somebody else decided about meanwhile needs no second look', async (t) => {
   const sessions = new Sessions()
-  sessions.open('ours', session('u'))
+  openAccepted(sessions, 'ours', session('u'))
   const faults: unknown[] = []
   const messages = ['unknown requestId', 'missing scope: operator.admin']
   for (const message of messages) {
@@ -619,10 +632,43 @@ test('a surface that somebody else decided about meanwhile needs no second look'
   t.strictSame(faults, ['node.pair.approve: INVALID_REQUEST missing scope: operator.admin'])
 })
 
+test('nothing is approved for a session that the gateway has not accepted yet', async (t) => {
+  const sessions = new Sessions()
+  const clock = new FakeClock()
+  const opened = sessions.open('ours', session('u'))
+  const approved: unknown[] = []
+  const surfaces = new Surfaces({
+    sessions,
+    clock,
+    channel: {
+      async call(method, params) {
+        if (method === 'node.pair.list') return { pending: [{ requestId: 'r', nodeId: 'ours' }] }
+        return approved.push(params)
+      },
+    },
+    onWithheld: () => {},
+    onFault: () => {},
+  })
+  surfaces.check()
+  await settle()
+  t.strictSame(approved, [], 'the gateway would not apply it')
+  opened.bindSocket(Object.assign(new EventEmitter(), { closed: false }) as unknown as Socket)
+  surfaces.check()
+  await clock.advanceAsync(1000)
+  await settle()
+  t.strictSame(approved, [{ requestId: 'r' }])
+  surfaces.stop()
+})
+
 test('a surface whose approval failed is looked at again, after a pause', async (t) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
-  sessions.open('ours', { pod: POD, podUid: 'u', allowedCommands: () => ['*'], revoke: () => {} })
+  openAccepted(sessions, 'ours', {
+    pod: POD,
+    podUid: 'u',
+    allowedCommands: () => ['*'],
+    revoke: () => {},
+  })
   const faults: unknown[] = []
   let approvals = 0
   const surfaces = new Surfaces({

@@ -28,6 +28,7 @@ export class Session {
   readonly #end: () => void
   /** What the gateway was told that the node offers; `undefined` before that. */
   #offered: Surface | undefined
+  #isAccepted = false
   /** What the gateway was asked to approve since then. */
   #approved: Surface = { commands: [] }
 
@@ -40,6 +41,11 @@ export class Session {
     this.predecessorsClosed = predecessorsClosed
     this.#end = () => resolve(undefined)
     this.closed = Promise.all([predecessorsClosed, promise])
+  }
+
+  /** Whether the gateway has accepted it. */
+  get isAccepted(): boolean {
+    return this.#isAccepted
   }
 
   /** The gateway is about to be told that the node offers exactly this. */
@@ -80,6 +86,7 @@ export class Session {
 
   /** The gateway accepted the session: from now on it lasts as long as this socket. */
   bindSocket(socket: Socket): void {
+    this.#isAccepted = true
     if (socket.closed) this.#end()
     else socket.once('close', this.#end)
   }

@@ -85,11 +85,14 @@ export class Surfaces {
     })
   }
 
-  /** We decide only for a device with a live session: its key was proven a moment ago. */
+  /**
+   * We decide only for a device with a live session: its key was proven a moment ago. A gateway does
+   * not apply what is approved before it has accepted the session; that is asked about again then.
+   */
   async #decide({ requestId, nodeId, ...surface }: Pending): Promise<void> {
     const { channel, onWithheld, sessions } = this.#options
     const session = sessions.find(nodeId)
-    if (session === undefined) return
+    if (session?.isAccepted !== true) return
     if (!session.allows(surface)) return onWithheld(nodeId)
     // Before the answer: a policy that changes meanwhile has to see it.
     session.approve(surface)

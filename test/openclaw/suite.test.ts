@@ -21,7 +21,7 @@ describe(titleOfRun(run), async () => {
   testSessions(rig)
   testRecovery(rig)
   testConnect(rig)
-  // A gateway that has hosted sessions takes its time to stop: nobody restarts it after these.
-  testHosting(rig)
   testForwarding(rig)
+  // Last: a gateway that has hosted sessions takes its time to stop, and their wire is another one.
+  if (process.env['SKIP_HOSTING'] === undefined) testHosting(rig)
 })

@@ -6,7 +6,7 @@ import { holdsToken } from '../authn/token-shape.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import { findHostingRoute, type HostingRoute } from '../dialect/openclaw/hosting-routes.ts'
 import { TRANSFER_BYTES_MAX } from '../tunnel/transfer-answer.ts'
-import type { HostedCall } from '../tunnel/hosted-gateway.ts'
+import type { HostedCall } from '../tunnel/headers.ts'
 import { HEADERS_MAX, type RequestHead } from './upgrade.ts'
 
 export type HostedRequest = HostedCall & {

@@ -47,9 +47,11 @@ export type HostedUpgradeOptions = ForwardedOptions & {
   readonly key: string
 }
 
-export type TransferOptions = ForwardedOptions & {
+/** A request of session hosting, as far as the gateway is told of it. */
+export type HostedCall = {
   readonly method: string
   readonly target: string
+  /** The gateway's own credential. */
   readonly authorization: string | undefined
   readonly contentType: string | undefined
   /** In bytes; `undefined` without a body. */
@@ -112,7 +114,7 @@ export function buildHostedUpgrade(options: HostedUpgradeOptions): UpstreamReque
  * A request of session hosting. It asks to keep the connection: a gateway that refuses a body
  * early then still reads it, where it would otherwise reset the connection and lose its answer.
  */
-export function buildTransferRequest(options: TransferOptions): UpstreamTransfer {
+export function buildTransferRequest(options: ForwardedOptions & HostedCall): UpstreamTransfer {
   const { gatewayUrl, method, target, contentLength } = options
   const fields: readonly Field[] = [
     ['Host', gatewayUrl.host],

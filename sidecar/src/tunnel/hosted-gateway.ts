@@ -7,7 +7,12 @@ import type { Clock } from '../lib/clock.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
 import { randomPool } from '../lib/random-pool.ts'
 import { dialGateway, type GatewayConnection } from './dial.ts'
-import { buildHostedUpgrade, buildTransferRequest, type UpstreamTransfer } from './headers.ts'
+import {
+  buildHostedUpgrade,
+  buildTransferRequest,
+  type HostedCall,
+  type UpstreamTransfer,
+} from './headers.ts'
 import { Transfer, type TransferSummary } from './transfer.ts'
 
 export type HostedGatewayOptions = {
@@ -21,17 +26,6 @@ export type HostedGatewayOptions = {
   readonly handshakes: Pick<Semaphore, 'acquire'>
   /** Called with each socket before it connects. */
   readonly watchPeer: (socket: Socket) => void
-}
-
-/** A request of session hosting, as far as the gateway is told of it. */
-export type HostedCall = {
-  readonly method: string
-  readonly target: string
-  /** The gateway's own credential. */
-  readonly authorization: string | undefined
-  readonly contentType: string | undefined
-  readonly contentLength: number | undefined
-  readonly acceptEncoding: string | undefined
 }
 
 /** Where a call came from: the peer address of its socket, and our host name for it. */

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { WebSocket } from 'ws'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
+import { systemNetwork } from '@openclaw-k8s/auth-sidecar/lib/network.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
@@ -63,6 +64,7 @@ export const settle = async (cluster: ClusterRig, options: RigOptions = {}) => {
   const log: string[] = []
   const runtime: Runtime = {
     clock,
+    network: systemNetwork,
     random: Math.random,
     env: {},
     readFile: (path) => readFileSync(path, 'utf8'),

@@ -1,6 +1,7 @@
 /** The whole line of admission over a cluster in this process: each step is counted, and can be interrupted. */
 
 import type { IncomingMessage } from 'node:http'
+import { systemNetwork } from '@openclaw-k8s/auth-sidecar/lib/network.ts'
 import type { Cluster } from '@openclaw-k8s/auth-sidecar/compose/cluster.ts'
 import { composeObserve } from '@openclaw-k8s/auth-sidecar/compose/observe.ts'
 import { composeLine } from '@openclaw-k8s/auth-sidecar/compose/line.ts'
@@ -159,6 +160,7 @@ export const startAdmissionStepper = async (
   const live = new LiveConfig(load('openclaw-worker'))
   const runtime: Runtime = {
     clock,
+    network: systemNetwork,
     random: () => 0,
     env: {},
     readFile: () => '',

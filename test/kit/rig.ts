@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
+import { systemNetwork } from '@openclaw-k8s/auth-sidecar/lib/network.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
@@ -50,6 +51,7 @@ export const startRig = async (options: RigOptions = {}) => {
   const log: string[] = []
   const sidecar = await compose(config, {
     clock,
+    network: systemNetwork,
     random: () => 0,
     env: {},
     readFile(path) {

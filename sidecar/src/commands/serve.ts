@@ -1,6 +1,7 @@
 /** `serve`: runs the sidecar until it is told to stop. */
 
 import closeWithGrace from 'close-with-grace'
+import { systemNetwork } from '../lib/network.ts'
 import { compose } from '../compose.ts'
 import { checkFiles } from '../config/files.ts'
 import { loadConfig, type Loaded } from '../config/load.ts'
@@ -45,6 +46,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
   try {
     const sidecar = await compose(config, {
       clock,
+      network: systemNetwork,
       random: Math.random,
       env,
       readFile,

@@ -38,7 +38,7 @@ type Parts = {
 
 export function composeAdminPort(
   live: LiveConfig,
-  { clock, log, version, readFile, isLocalAddress = isLoopback }: Runtime,
+  { clock, log, network, version, readFile, isLocalAddress = isLoopback }: Runtime,
   { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
 ): AdminPort {
   const url = new URL(live.config.gateway.url)
@@ -59,7 +59,7 @@ export function composeAdminPort(
       jwks,
       scopes: watch.scopes,
       isTrustEnabled: () => live.config.k8sTrust.enabled,
-      checkGateway: shareAnswer(() => checkGateway({ url, clock }), {
+      checkGateway: shareAnswer(() => checkGateway({ url, clock, connect: network.connect }), {
         clock,
         ...GATEWAY_CHECK_RATE,
       }),

@@ -22,12 +22,13 @@ const WORKER_QUEUE_MS = 60_000
 export type Cluster = ReturnType<typeof composeCluster>
 
 export function composeCluster(config: Config, runtime: Runtime, metrics: Metrics) {
-  const { clock, env, log, readFile } = runtime
+  const { clock, env, log, network, readFile } = runtime
   const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
   const credentials = new OwnCredentials({ tokenFile, caFile, readFile, clock })
   const common = {
     apiServer,
     clock,
+    network,
     credentials,
     onOwnCredentialRefused(status: number) {
       metrics.ownCredentialErrors.inc()

@@ -108,12 +108,13 @@ function composeOperator(
   readAuth: () => GatewayAuth,
 ) {
   const { gateway, k8sTrust, limits } = live.config
-  const { clock, log, random, version } = runtime
+  const { clock, log, network, random, version } = runtime
   const sessions = new Sessions()
   const traits = new GatewayTraits()
   const channel = new OperatorChannel({
     url: new URL(gateway.url),
     readAuth,
+    network,
     version: version.version,
     clock,
     random,

@@ -1,11 +1,13 @@
 /** What a process gives the sidecar; everything that tests replace. */
 
 import type { Clock } from '../lib/clock.ts'
+import type { Network } from '../lib/network.ts'
 import type { Log } from '../observe/log.ts'
 import type { LinesDropped } from '../observe/metric-sources.ts'
 
 export type Runtime = {
   readonly clock: Clock
+  readonly network: Network
   /** From 0 to 1. */
   readonly random: () => number
   readonly env: NodeJS.ProcessEnv

@@ -60,6 +60,7 @@ export function composeDialect(
     workerProto: protoOf(listen),
     signer,
     clock: runtime.clock,
+    connect: runtime.network.connect,
     watchPeer,
   })
   if (gateway.protocol === 'openclaw') {
@@ -104,6 +105,7 @@ function composeHosting(
       connectTimeoutMs: gateway.connectTimeout,
       workerProto: protoOf(listen),
       clock: runtime.clock,
+      connect: runtime.network.connect,
       handshakes: new Semaphore(GATEWAY_HANDSHAKES_MAX.stream),
       watchPeer,
     }),

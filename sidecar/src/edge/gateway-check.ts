@@ -1,18 +1,19 @@
 /** The readiness check of the gateway: whether its address accepts a connection. */
 
-import { connect } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
 import { endpointOf } from '../lib/address.ts'
+import { systemNetwork, type Network } from '../lib/network.ts'
 
 export type GatewayCheckOptions = {
   readonly url: URL
   readonly clock: Clock
+  readonly connect?: Network['connect'] | undefined
 }
 
 const CONNECT_TIMEOUT_MS = 1000
 
 /** Connects and disconnects; resolves with what is wrong, or `undefined`. */
-export function checkGateway({ url, clock }: GatewayCheckOptions) {
+export function checkGateway({ url, clock, connect = systemNetwork.connect }: GatewayCheckOptions) {
   return new Promise<string | undefined>((resolve) => {
     const socket = connect(endpointOf(url))
     const settle = (objection: string | undefined) => {

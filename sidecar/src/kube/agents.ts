@@ -3,10 +3,13 @@
 import { Agent } from 'undici'
 import type { Code } from '../denial.ts'
 import { Fault } from '../fault.ts'
+import { systemNetwork, type Network } from '../lib/network.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
 export type ClusterAgentOptions = {
   readonly credentials: Pick<OwnCredentials, 'ca'>
+  /** The machine's own unless said otherwise. */
+  readonly network?: Network | undefined
   /** The code of the fault when there is no CA. */
   readonly faultCode: Code
   /**
@@ -29,7 +32,13 @@ export class ClusterAgent {
    * Throws a `Fault` while there is no CA: without one, Node would trust every public authority.
    */
   get(): Agent {
-    const { credentials, faultCode, agent: options, connect } = this.#options
+    const {
+      credentials,
+      faultCode,
+      agent: options,
+      connect,
+      network = systemNetwork,
+    } = this.#options
     const { ca } = credentials
     if (this.#current?.ca === ca) return this.#current.agent
     if (ca === '') throw new Fault(faultCode, 'The CA file of the API server is missing or empty.')
@@ -37,7 +46,7 @@ export class ClusterAgent {
     const agent = new Agent({
       ...options,
       // Whatever NODE_TLS_REJECT_UNAUTHORIZED says.
-      connect: { ...connect, ca, allowH2: false, rejectUnauthorized: true },
+      connect: network.buildConnector({ ...connect, ca, allowH2: false, rejectUnauthorized: true }),
       allowH2: false,
       // Only the callers' deadlines apply: these timeouts would start counting at another moment.
       headersTimeout: 0,

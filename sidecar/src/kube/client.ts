@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Dispatcher } from 'undici'
 import type { Clock } from '../lib/clock.ts'
 import type { Code } from '../denial.ts'
+import type { Network } from '../lib/network.ts'
 import { Fault } from '../fault.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { messageOf } from '../lib/errors.ts'
@@ -17,6 +18,7 @@ export type KubeClientOptions = {
   readonly apiServer: URL
   readonly credentials: OwnCredentials
   readonly clock: Clock
+  readonly network?: Network | undefined
   /** Requests in flight at once, and connections kept open. */
   readonly concurrency: number
   /** Requests that may queue; one more is a fault at once. */
@@ -96,15 +98,15 @@ export class KubeClient {
 
   constructor(options: KubeClientOptions) {
     this.#options = options
-    const { concurrency, credentials, faultCode, queue, turnMs } = options
+    const { concurrency, credentials, faultCode, network, queue, turnMs } = options
     const common = { maxResponseSize: ANSWER_BYTES_MAX }
     this.#semaphore = new Semaphore(concurrency, queue)
+    const to = { credentials, faultCode, network }
     this.#pool = new ClusterAgent({
-      credentials,
-      faultCode,
+      ...to,
       agent: { ...common, connections: turnMs === undefined ? concurrency : null, pipelining: 1 },
     })
-    this.#single = new ClusterAgent({ credentials, faultCode, agent: { ...common, pipelining: 0 } })
+    this.#single = new ClusterAgent({ ...to, agent: { ...common, pipelining: 0 } })
     this.#breaker = new Breaker({
       clock: options.clock,
       failuresMax: turnMs === undefined ? BREAKER_FAILURES : Infinity,

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
+import type { Network } from '../lib/network.ts'
 import { ClusterAgent } from './agents.ts'
 import { targetOf } from './api-server.ts'
 import type { OwnCredentials } from './own-credentials.ts'
@@ -13,6 +14,7 @@ export type WatchClientOptions = {
   readonly apiServer: URL
   readonly credentials: OwnCredentials
   readonly clock: Clock
+  readonly network?: Network | undefined
   readonly onOwnCredentialRefused: (status: number) => void
 }
 
@@ -40,6 +42,7 @@ export class WatchClient {
     this.#options = options
     this.#agent = new ClusterAgent({
       credentials: options.credentials,
+      network: options.network,
       faultCode: 'pod_unconfirmed',
       agent: { pipelining: 0 },
       connect: { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS },

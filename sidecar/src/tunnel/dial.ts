@@ -1,12 +1,12 @@
 /** Opens a stream at the gateway: connects, sends the request, and checks the answer. */
 
-import { connect as netConnect } from 'node:net'
 import type { Socket } from 'node:net'
 
 import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 import { endpointOf } from '../lib/address.ts'
+import { systemNetwork, type Network } from '../lib/network.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
 import { judgeResponseHead } from '../websocket/response-head.ts'
@@ -21,7 +21,8 @@ export type DialOptions = {
   readonly timeoutMs: number
   readonly clock: Clock
   readonly signal?: AbortSignal | undefined
-  readonly connect?: typeof netConnect | undefined
+  /** The machine's own network unless said otherwise. */
+  readonly connect?: Network['connect'] | undefined
   /** Called with the socket before it connects. */
   readonly watchPeer?: ((socket: Socket) => void) | undefined
 }
@@ -46,7 +47,7 @@ const HEAD_END = '\r\n\r\n'
  * then destroyed, and nothing the gateway sent was passed on.
  */
 export async function dialGateway(options: DialOptions): Promise<GatewayConnection> {
-  const { url, signal, timeoutMs, clock, connect = netConnect } = options
+  const { url, signal, timeoutMs, clock, connect = systemNetwork.connect } = options
   if (url.protocol !== 'ws:') throw new Error('the gateway URL must use ws:')
   signal?.throwIfAborted()
   // Half-open: the splice ends the other side itself, so nothing in flight is lost.

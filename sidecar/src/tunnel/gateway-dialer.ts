@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
+import type { Network } from '../lib/network.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
 import { dialGateway, type GatewayConnection } from './dial.ts'
@@ -16,6 +17,7 @@ export type GatewayDialerOptions = {
   readonly workerProto: 'http' | 'https'
   readonly signer: AssertionSigner
   readonly clock: Clock
+  readonly connect?: Network['connect'] | undefined
   /** Called with each socket before it connects. */
   readonly watchPeer: (socket: Socket) => void
 }
@@ -42,7 +44,7 @@ export type DialContext = {
 export type GatewayDialer = (caller: Caller, context: DialContext) => Promise<GatewayConnection>
 
 export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {
-  const { url, connectTimeoutMs, workerProto, signer, clock, watchPeer } = options
+  const { url, connectTimeoutMs, workerProto, signer, clock, connect, watchPeer } = options
   return async (caller, { identity, role, signal }) => {
     const request = buildUpstreamRequest({
       gatewayUrl: url,
@@ -65,6 +67,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       timeoutMs: connectTimeoutMs,
       clock,
       signal,
+      connect,
       watchPeer,
     })
   }

@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Code } from '../denial.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { Network } from '../lib/network.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
 import { randomPool } from '../lib/random-pool.ts'
 import { dialGateway, type GatewayConnection } from './dial.ts'
@@ -22,6 +23,7 @@ export type HostedGatewayOptions = {
   /** The protocol workers use to reach us. */
   readonly workerProto: 'http' | 'https'
   readonly clock: Clock
+  readonly connect?: Network['connect'] | undefined
   /** Bounds the upgrades under way at the gateway. */
   readonly handshakes: Pick<Semaphore, 'acquire'>
   /** Called with each socket before it connects. */
@@ -55,7 +57,7 @@ export class HostedGateway {
     source: HostedSource,
     signal: AbortSignal,
   ): Promise<GatewayConnection> {
-    const { url, connectTimeoutMs, clock, handshakes, watchPeer } = this.#options
+    const { url, connectTimeoutMs, clock, connect, handshakes, watchPeer } = this.#options
     const { target, authorization } = call
     const key = randomPool.take(16).toString('base64')
     const request = buildHostedUpgrade({ ...this.#forwarded(source), target, authorization, key })
@@ -67,13 +69,14 @@ export class HostedGateway {
       timeoutMs: connectTimeoutMs,
       clock,
       signal,
+      connect,
       watchPeer,
     }).finally(release)
   }
 
   /** Relays a request and its answer. Synchronous: nothing of it has been sent before. */
   transfer({ call, source, ...exchange }: HostedExchange): Transfer {
-    const { url, connectTimeoutMs, clock, watchPeer } = this.#options
+    const { url, connectTimeoutMs, clock, connect, watchPeer } = this.#options
     const upstream: UpstreamTransfer = buildTransferRequest({ ...this.#forwarded(source), ...call })
     const transfer = new Transfer({
       ...exchange,
@@ -81,6 +84,7 @@ export class HostedGateway {
       url,
       connectTimeoutMs,
       clock,
+      connect,
       watchPeer,
     })
     transfer.start()

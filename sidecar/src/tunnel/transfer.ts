@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import type { Code } from '../denial.ts'
 import { endpointOf } from '../lib/address.ts'
 import type { Clock } from '../lib/clock.ts'
+import { systemNetwork, type Network } from '../lib/network.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 import type { RelayTotals } from '../lib/relay-totals.ts'
 import type { UpstreamTransfer } from './headers.ts'
@@ -29,6 +30,7 @@ export type TransferOptions = {
   /** Answers the worker in the gateway's place, and ends its socket. */
   readonly refuse: (code: Code) => void
   readonly clock: Clock
+  readonly connect?: Network['connect'] | undefined
   readonly watchPeer: (socket: Socket) => void
   /** Called once, when the worker's socket is gone. */
   readonly onClose: (summary: TransferSummary) => void
@@ -72,7 +74,7 @@ export class Transfer {
   #cancelDeadline = () => {}
 
   constructor(options: TransferOptions) {
-    const { upstream, url, watchPeer } = options
+    const { upstream, url, connect = systemNetwork.connect, watchPeer } = options
     this.#options = options
     this.#outgoing = sendRequest({
       ...endpointOf(url),
@@ -80,6 +82,7 @@ export class Transfer {
       path: upstream.target,
       headers: upstream.headers,
       agent: false,
+      createConnection: () => connect(endpointOf(url)),
       maxHeaderSize: HEAD_BYTES_MAX,
     })
     this.#outgoing.once('socket', watchPeer)

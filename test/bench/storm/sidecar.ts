@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
+import { systemNetwork } from '@openclaw-k8s/auth-sidecar/lib/network.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
@@ -11,6 +12,7 @@ const flags = process.argv.slice(2).filter((argument) => argument.includes('='))
 const { config } = loadConfig({ env: {}, flags, readFile })
 const sidecar = await compose(config, {
   clock: systemClock,
+  network: systemNetwork,
   random: Math.random,
   env: {},
   readFile,

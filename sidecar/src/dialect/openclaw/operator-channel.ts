@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { Backoff } from '../../lib/backoff.ts'
 import type { Clock } from '../../lib/clock.ts'
+import type { Network } from '../../lib/network.ts'
 import { Fault } from '../../fault.ts'
 import { readEvent, readResponse, type EventFrame } from './frames.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
@@ -12,6 +13,7 @@ export type OperatorChannelOptions = {
   readonly url: URL
   /** The gateway's secret, read again for every connection. May throw. */
   readonly readAuth: () => GatewayAuth
+  readonly network?: Network | undefined
   readonly version: string
   readonly clock: Clock
   /** From 0 to 1. */
@@ -126,7 +128,7 @@ export class OperatorChannel {
   }
 
   #connect(): void {
-    const { clock, messageBytesMax, readAuth, url, version } = this.#options
+    const { clock, messageBytesMax, network, readAuth, url, version } = this.#options
     let auth: GatewayAuth
     try {
       auth = readAuth()
@@ -139,6 +141,7 @@ export class OperatorChannel {
     const socket = openOperatorSocket({
       url,
       auth,
+      network,
       version,
       messageBytesMax,
       onHello: (capabilities) => this.#onHello(capabilities),

@@ -1,7 +1,8 @@
 /** One connection as the gateway's operator, from the dial to its end. */
 
 import type { Socket } from 'node:net'
-import { Agent, WebSocket, buildConnector } from 'undici'
+import { Agent, WebSocket } from 'undici'
+import { systemNetwork, type Network } from '../../lib/network.ts'
 import {
   PROTOCOL,
   readChallenge,
@@ -14,6 +15,8 @@ import type { GatewayAuth } from './gateway-connect.ts'
 export type OperatorSocketOptions = {
   readonly url: URL
   readonly auth: GatewayAuth
+  /** The machine's own unless said otherwise. */
+  readonly network?: Network | undefined
   readonly version: string
   readonly messageBytesMax: number
   /** Called with the capabilities of the gateway's challenge. */
@@ -51,8 +54,8 @@ const CONNECT_ID = 'operator'
  * ever gets here.
  */
 export function openOperatorSocket(options: OperatorSocketOptions): OperatorSocket {
-  const { auth, onDown, onHello, onMessage, url, version } = options
-  const tcp = keepSocket()
+  const { auth, network = systemNetwork, onDown, onHello, onMessage, url, version } = options
+  const tcp = keepSocket(network)
   const dispatcher = new Agent({
     connect: tcp.connect,
     webSocket: { maxPayloadSize: options.messageBytesMax },
@@ -107,7 +110,7 @@ function errorOf(response: ResponseFrame): Error {
 }
 
 /** The dispatcher no longer controls an upgraded socket. To end it at once, keep a reference. */
-function keepSocket() {
+function keepSocket({ buildConnector }: Network) {
   const connector = buildConnector({ timeout: CONNECT_MS_MAX })
   let kept: Socket | undefined
   let isOver = false

@@ -95,7 +95,10 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
 /** Everything that works inside, put together and not yet started. */
 async function composeParts(config: Config, runtime: Runtime) {
   const live = new LiveConfig(config)
-  const observed = composeObserve(live, runtime, () => sources)
+  const observed = composeObserve(live, runtime, {
+    sources: () => sources,
+    addressesOf: (podUid) => watch.find(podUid)?.ips ?? [],
+  })
   const { metrics, totals } = observed
   const watchPeer = observed.peerErrors.watch
   const cluster = composeCluster(config, runtime, metrics)

@@ -36,6 +36,9 @@ export type Identity = {
 /** A ServiceAccount by name. */
 export type Account = Pick<Identity, 'namespace' | 'serviceAccount'>
 
+/** Whom an unverified token names; one that is bound to no pod names only its ServiceAccount. */
+export type Claimed = Account & { readonly podName?: string; readonly podUid?: string }
+
 /** Its user name in the cluster (Kubernetes, "Authenticating": service account tokens). */
 export const userNameOf = ({ namespace, serviceAccount }: Account): string =>
   `system:serviceaccount:${namespace}:${serviceAccount}`

@@ -42,7 +42,7 @@ test('with the option a stream ends with its token, to the second; other streams
   await waitUntil(() => rig.audit.some(({ event }) => event === 'k8s-session-closed'))
   t.match(
     rig.audit.filter(({ event }) => event === 'k8s-session-closed'),
-    [{ code: 'token_expired', podName: 'worker-a' }],
+    [{ code: 'token_expired', displayName: 'worker-a' }],
   )
 })
 

@@ -40,7 +40,7 @@ test('a deleted pod loses its streams at once, and its token although the cluste
     closesOf(rig),
     [1, 2].map(() => ({
       code: 'pod_deleted',
-      podName: 'worker-a',
+      displayName: 'worker-a',
       podUid: pod.metadata.uid,
       namespace: NS,
     })),

@@ -168,7 +168,10 @@ export const startAdmissionStepper = async (
     writeAudit: () => {},
     version: { version: 'test' },
   }
-  const observed = composeObserve(live, runtime, () => ({}) as MetricSources)
+  const observed = composeObserve(live, runtime, {
+    sources: () => ({}) as MetricSources,
+    addressesOf: () => [],
+  })
   const cluster = inProcessCluster(store, keys, clock, probe) as unknown as Cluster
   const line = composeLine({ live, runtime, cluster, metrics: observed.metrics })
   const { registry } = line

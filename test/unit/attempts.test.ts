@@ -18,7 +18,7 @@ const POD_ADDRESS = '10.0.0.11'
 const POD_ADDRESSES = ['2001:db8:1:2::11', '2001:db8:1:2::12']
 const groupOf = groupStrangers((address) => POD_ADDRESSES.includes(address))
 const CLAIMS = { podUid: 'pod-uid' } as Claims
-const SIGNED = { claimed: CLAIMS, isSigned: true } as const
+const SIGNED = { claimed: CLAIMS, signed: CLAIMS }
 const BURST = 3
 
 const setUp = () => {

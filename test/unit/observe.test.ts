@@ -47,7 +47,6 @@ const SUBJECT = {
   namespace: 'openclaw',
   serviceAccount: 'openclaw-worker',
   podUid: 'pod-uid',
-  podName: 'worker-a',
   displayName: 'worker-a',
   nodeName: 'node-1',
   credentialId: 'jti-1',
@@ -101,6 +100,7 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
     log,
     totals: new RelaySum(),
     isSourceUnenforced: () => isReported,
+    addressesOf: (podUid) => (podUid === CLAIMS.podUid ? ['10.0.0.5', 'fd00::5'] : []),
     faultLogs: new TokenBuckets({ ratePerSecond: 1, burst: 3, clock }),
   })
   return { clock, lines, warnings, audit, series, recorder }
@@ -112,7 +112,7 @@ test('an admission and its end are one audit line each, in the original field na
   recorder.closed({
     ...ADMITTED,
     code: 'completed',
-    durationMs: 1500,
+    durationMs: 1500.4567,
     counts: { bytesUp: 7, bytesDown: 8, messagesUp: 1, messagesDown: 1 },
   })
   const common = {
@@ -138,8 +138,8 @@ test('an admission and its end are one audit line each, in the original field na
 
 test('refusals of a pod after the signature become one line per second and code, with its identity', async (t) => {
   const { recorder, lines, clock, series } = setUp()
-  const refuse = (code: Code, claimed: Claims, address = '10.0.0.1') => {
-    const attempt = { hasCredential: true, claimed, isSigned: true } as const
+  const refuse = (code: Code, claims: Claims, address = '10.0.0.1') => {
+    const attempt = { hasCredential: true, claimed: claims, signed: claims } as const
     recorder.refused({ code, address, attempt, durationMs: 1 })
   }
   const other = { ...CLAIMS, podUid: 'other-uid', podName: 'worker-b' }
@@ -154,8 +154,8 @@ test('refusals of a pod after the signature become one line per second and code,
   t.match(lines, [
     { event: 'k8s-auth-failed', code: 'too_many_streams_of_pod', count: 1000, ...SUBJECT },
     { code: 'review_rejected', count: 1000, ...SUBJECT },
-    { code: 'too_many_streams_of_pod', count: 1000, podName: 'worker-b', remoteIp: '10.0.0.1' },
-    { code: 'too_many_streams_of_pod', count: 1, podName: 'worker-a', remoteIp: '10.0.0.2' },
+    { code: 'too_many_streams_of_pod', count: 1000, displayName: 'worker-b', remoteIp: '10.0.0.1' },
+    { code: 'too_many_streams_of_pod', count: 1, displayName: 'worker-a', remoteIp: '10.0.0.2' },
   ])
   for (const line of lines) t.notOk('claimed' in line)
   const counted = await series()
@@ -192,7 +192,8 @@ test('unsigned claims are logged under claimed, shortened, and never as the subj
   audit.flush()
   const { namespace, serviceAccount } = CLAIMS
   t.strictSame(lines[0]?.['claimed'], { namespace, serviceAccount, podName: 'p'.repeat(64) })
-  t.equal(lines[0]?.['count'], 1)
+  t.match(lines[0], { unverified: true, count: 1 })
+  for (const name of ['alsoClaimed', 'otherClaims']) t.notOk(name in lines[0]!, name)
   for (const name of Object.keys(SUBJECT)) t.notOk(name in lines[0]!, name)
 })
 
@@ -221,6 +222,61 @@ test('a flood becomes one line per second, code and address, with a count', asyn
   t.equal(clock.pending, 0)
 })
 
+test('a line shows three distinct claims and counts the refusals that claim something else', async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const refuse = (name: number) => {
+    const claimed = { ...CLAIMS, podName: `worker-${name}`, podUid: `uid-${name}` }
+    const attempt = { hasCredential: true, claimed } as const
+    recorder.refused({ code: 'token_expired', address: '10.0.0.1', attempt, durationMs: 1 })
+  }
+  for (const name of [1, 2, 1, 3, 2, 4, 5, 4, 1]) refuse(name)
+  const attempt = { hasCredential: true } as const
+  recorder.refused({ code: 'token_expired', address: '10.0.0.1', attempt, durationMs: 1 })
+  audit.flush()
+  const claimOf = (name: number) => ({
+    namespace: 'openclaw',
+    serviceAccount: 'openclaw-worker',
+    podName: `worker-${name}`,
+  })
+  t.equal(lines.length, 1)
+  const { claimed, alsoClaimed, otherClaims, count } = lines[0]!
+  t.strictSame(
+    { claimed, alsoClaimed, otherClaims, count },
+    { claimed: claimOf(1), alsoClaimed: [claimOf(2), claimOf(3)], otherClaims: 3, count: 10 },
+  )
+})
+
+test('a token without a pod is told by its ServiceAccount', async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const claimed = { namespace: 'openclaw', serviceAccount: 'openclaw-worker' }
+  const attempt = { hasCredential: true, claimed } as const
+  recorder.refused({ code: 'token_not_pod_bound', address: '10.0.0.1', attempt, durationMs: 1 })
+  audit.flush()
+  t.strictSame(lines[0]?.['claimed'], claimed)
+})
+
+test("a line about a foreign address shows the pod's own, proven or not", async (t) => {
+  const { recorder, lines, audit } = setUp()
+  const refuse = (code: Code, attempt: Parameters<typeof recorder.refused>[0]['attempt']) =>
+    recorder.refused({ code, address: '10.0.0.66', attempt, durationMs: 1 })
+  for (let n = 0; n < 100; n += 1) {
+    refuse('source_address_mismatch', { claimed: CLAIMS, signed: CLAIMS })
+  }
+  refuse('source_address_mismatch', { claimed: CLAIMS })
+  refuse('pod_terminating', { claimed: CLAIMS, signed: CLAIMS })
+  audit.flush()
+  const counts = { bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }
+  recorder.closed({ ...ADMITTED, code: 'source_address_mismatch', counts })
+  const podAddresses = ['10.0.0.5', 'fd00::5']
+  t.match(lines, [
+    { ...SUBJECT, remoteIp: '10.0.0.66', podAddresses, count: 100 },
+    { claimed: { podName: 'worker-a', podAddresses }, count: 1 },
+    { code: 'pod_terminating' },
+    { event: 'k8s-session-closed', podAddresses },
+  ])
+  t.notOk('podAddresses' in lines[2]!, 'only where the address decides')
+})
+
 test('the groups of a second are bounded, and nothing is lost from the count', async (t) => {
   const { recorder, lines, audit } = setUp()
   const total = 5000
@@ -228,13 +284,15 @@ test('the groups of a second are bounded, and nothing is lost from the count', a
     const address = `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`
     recorder.refused({ code: 'token_expired', address, attempt: {}, durationMs: 1 })
   }
+  recorder.refused({ code: 'token_malformed', address: '10.9.9.9', attempt: {}, durationMs: 1 })
   audit.flush()
-  t.equal(lines.length, 1001)
+  t.equal(lines.length, 100)
   const sum = lines.reduce((all, { count }) => all + Number(count), 0)
-  t.equal(sum, total)
+  t.equal(sum, total + 1)
   const rest = lines.filter(({ remoteIp }) => remoteIp === undefined)
   t.equal(rest.length, 1, 'the line for the rest names no address')
-  t.match(rest[0], { code: 'token_expired', count: 4000 })
+  t.strictSame(rest[0]?.['codes'], { token_expired: 4901, token_malformed: 1 })
+  t.equal(rest[0]?.['count'], 4902)
 })
 
 test('where the source address is not enforced, every line says so', async (t) => {
@@ -345,7 +403,7 @@ test('attempts with and without a credential are counted separately', async (t) 
   recorder.refused({
     code: 'review_unavailable',
     address: 'x',
-    attempt: { hasCredential: true, claimed: CLAIMS, isSigned: true, fault },
+    attempt: { hasCredential: true, claimed: CLAIMS, signed: CLAIMS, fault },
     durationMs: 1,
   })
   t.equal(warnings.length, 1, 'a fault is logged')

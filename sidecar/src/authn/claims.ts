@@ -2,8 +2,8 @@
 
 import * as z from 'zod'
 import { decodeBase64url } from '../lib/base64url.ts'
-import { denied, granted, type Code, type Verdict } from '../denial.ts'
-import { userNameOf, type Claims } from '../identity.ts'
+import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
+import { userNameOf, type Claimed, type Claims } from '../identity.ts'
 import { parseStrictJson } from './strict-json.ts'
 
 export type ClaimRules = {
@@ -68,20 +68,25 @@ function isString(value: unknown): value is string {
   return typeof value === 'string'
 }
 
+/** A refused token still says whose it claims to be: for the audit line, never for a decision. */
+export type ClaimsVerdict =
+  | Extract<Verdict<Claims>, { ok: true }>
+  | (Denied & { readonly claimed?: Claimed })
+
 /** Reads a token's claims and refuses what no signature could make acceptable. */
-export function readClaims(token: string, rules: ClaimRules, nowMs: number): Verdict<Claims> {
+export function readClaims(token: string, rules: ClaimRules, nowMs: number): ClaimsVerdict {
   const claims = parseToken(token)
   return claims.ok ? judgeClaims(claims.value, rules, nowMs) : claims
 }
 
 /** Judges claims that were read earlier by the rules and the time as they are now. */
-export function judgeClaims(claims: Claims, rules: ClaimRules, nowMs: number): Verdict<Claims> {
+export function judgeClaims(claims: Claims, rules: ClaimRules, nowMs: number): ClaimsVerdict {
   const objection = findObjection(claims, rules, nowMs / 1000)
-  return objection === undefined ? granted(claims) : denied(objection)
+  return objection === undefined ? granted(claims) : { ...denied(objection), claimed: claims }
 }
 
 /** The result depends on the token alone, not on the time or the rules. */
-function parseToken(token: string): Verdict<Claims> {
+function parseToken(token: string): ClaimsVerdict {
   // A JWE has five parts.
   const parts = token.split('.', 4)
   const [header, payload, signature] = parts.map(decodeBase64url)
@@ -124,17 +129,16 @@ function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | 
   return undefined
 }
 
-function parseClaims(payload: object | undefined): Verdict<Claims> {
+function parseClaims(payload: object | undefined): ClaimsVerdict {
   const parsed = CLAIMS.safeParse(payload)
   if (!parsed.success) return denied('token_malformed')
   const { iss, aud, exp, iat, nbf, jti, sub, 'kubernetes.io': bound } = parsed.data
   const issuedAt = iat ?? nbf
   if (issuedAt === undefined) return denied('token_malformed')
   const { namespace, serviceaccount, pod, node } = bound
-  if (sub !== userNameOf({ namespace, serviceAccount: serviceaccount.name })) {
-    return denied('token_malformed')
-  }
-  if (pod === undefined) return denied('token_not_pod_bound')
+  const account = { namespace, serviceAccount: serviceaccount.name }
+  if (sub !== userNameOf(account)) return denied('token_malformed')
+  if (pod === undefined) return { ...denied('token_not_pod_bound'), claimed: account }
   return granted({
     issuer: iss,
     audiences: typeof aud === 'string' ? [aud] : aud,
@@ -142,8 +146,7 @@ function parseClaims(payload: object | undefined): Verdict<Claims> {
     notBefore: nbf,
     expiresAt: exp,
     tokenId: jti,
-    namespace,
-    serviceAccount: serviceaccount.name,
+    ...account,
     serviceAccountUid: serviceaccount.uid,
     podName: pod.name,
     podUid: pod.uid,

@@ -6,7 +6,7 @@ import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { acceptToken } from './credential.ts'
-import { judgeClaims, readClaims, type ClaimRules } from './claims.ts'
+import { judgeClaims, readClaims, type ClaimRules, type ClaimsVerdict } from './claims.ts'
 import { verifySignature, type KeySource, type SignatureState } from './signature.ts'
 import { VerifiedTokens } from './verified-tokens.ts'
 
@@ -54,7 +54,7 @@ export function createPrecheck(options: PrecheckOptions) {
       : denied('keys_unavailable')
   return {
     /** Shape and claims. Can only refuse, never admit. */
-    read(token: string): Verdict<Claims> {
+    read(token: string): ClaimsVerdict {
       const accepted = acceptToken(token)
       if (!accepted.ok) return accepted
       const known = verified.find(token)
@@ -64,7 +64,7 @@ export function createPrecheck(options: PrecheckOptions) {
     },
 
     /** The same for claims that were read before: the rules and the time may have changed. */
-    judge(claims: Claims): Verdict<Claims> {
+    judge(claims: Claims): ClaimsVerdict {
       return judgeClaims(claims, options.rules(), clock.now())
     },
 

@@ -14,7 +14,13 @@ import type { Runtime } from './runtime.ts'
 /** Faults logged a second, for each code. */
 const FAULT_LOGS = { ratePerSecond: 1, burst: 10 }
 
-export function composeObserve(live: LiveConfig, runtime: Runtime, sources: () => MetricSources) {
+type Known = {
+  /** Called at each scrape only. */
+  readonly sources: () => MetricSources
+  readonly addressesOf: (podUid: string) => readonly string[]
+}
+
+export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known) {
   const { clock, log, version, writeAudit } = runtime
   const { allowedIdentities } = live.config.k8sTrust
   const metrics = createMetrics({
@@ -22,7 +28,7 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, sources: () =
     namespaces: allowedIdentities
       .map(({ namespace }) => namespace)
       .filter((namespace) => !isGlob(namespace)),
-    sources,
+    sources: known.sources,
   })
   const audit = new Audit({
     clock,
@@ -37,6 +43,7 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, sources: () =
     log,
     faultLogs: new TokenBuckets({ ...FAULT_LOGS, clock }),
     isSourceUnenforced: () => live.config.k8sTrust.sourceAddress === 'report',
+    addressesOf: known.addressesOf,
   })
   const peerErrors = new PeerErrors({
     clock,

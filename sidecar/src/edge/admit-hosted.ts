@@ -91,8 +91,7 @@ function proveByAddress<G>({
   const own = stages.registry.findOwn(pod.uid)
   if (own === undefined) return denied('session_hosting_no_stream')
   const { claims } = own
-  attempt.claimed = claims
-  attempt.isSigned = true
+  attempt.signed = claims
   if (!mayContinue(claims)) return denied('rate_limited')
   return granted({ claims, signature: 'verified', token: undefined })
 }

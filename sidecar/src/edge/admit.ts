@@ -151,13 +151,13 @@ export async function precheck(
 ): Promise<Verdict<Prechecked>> {
   attempt.hasCredential = true
   const claims = stages.precheck.read(token)
-  if (!claims.ok) return claims
-  attempt.claimed = claims.value
+  attempt.claimed = claims.ok ? claims.value : claims.claimed
+  if (!claims.ok) return denied(claims.code)
 
   const signature = await stages.precheck.verify(token, worker.address, claims.value)
   if (!signature.ok) return signature
   if (signature.value === 'verified') {
-    attempt.isSigned = true
+    attempt.signed = claims.value
     if (!mayContinue(claims.value)) return denied('rate_limited')
   }
   return granted({ claims: claims.value, signature: signature.value })
@@ -182,7 +182,7 @@ export function confirm(
   admission: Admission,
   { stages, attempt, mayContinue, onProven }: EntryRequest,
 ): Code | undefined {
-  attempt.isSigned = true
+  attempt.signed = admission.claims
   if (!mayContinue(admission.claims)) return 'rate_limited'
   const confirmed = stages.registry.confirm(admission)
   if (!confirmed.ok) return confirmed.code

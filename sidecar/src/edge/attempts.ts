@@ -96,10 +96,10 @@ export class Attempts {
    * Pods may share an address, so a pod pays for itself. A token used from elsewhere is charged to
    * that address: a thief must not be able to lock the token's pod out.
    */
-  #charge(address: string, { claimed, isSigned }: Readonly<AuthAttempt>): void {
+  #charge(address: string, { signed }: Readonly<AuthAttempt>): void {
     const { groupOf, perAddress, perPod } = this.#options
-    if (isSigned === true && claimed !== undefined && this.#isOfPod({ claims: claimed, address })) {
-      perPod.charge(claimed.podUid)
+    if (signed !== undefined && this.#isOfPod({ claims: signed, address })) {
+      perPod.charge(signed.podUid)
     } else perAddress.charge(groupOf(address))
   }
 

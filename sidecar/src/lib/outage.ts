@@ -34,7 +34,7 @@ export class Outage {
     const { clock, onEnd } = this.#options
     const since = this.#since
     if (since === undefined || this.#cancelEnd !== undefined) return
-    const lengthMs = clock.monotonic() - since
+    const lengthMs = Math.round(clock.monotonic() - since)
     this.#cancelEnd = clock.after(QUIET_MS, () => {
       this.stop()
       onEnd(lengthMs)

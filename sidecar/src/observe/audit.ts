@@ -1,5 +1,6 @@
 /** The audit stream: a line for each admission, each end, and each kind of refusal in a second. */
 
+import type { Code } from '../denial.ts'
 import { addressGroup } from '../lib/address-group.ts'
 import type { Clock } from '../lib/clock.ts'
 
@@ -17,15 +18,20 @@ export type AuditOptions = {
 
 /** What refusals in one line have in common; `podUid` is known once a signature is verified. */
 export type AuditGroup = {
-  readonly code: string
+  readonly code: Code
   readonly address: string
   readonly podUid: string | undefined
   /** The route of session hosting that was asked for. */
   readonly route?: string | undefined
 }
 
-/** The most groups of refusals a second, by code, address and pod. */
-const GROUPS_MAX = 1000
+/** What a refused token says about its worker, in the audit's words. Nothing of it is verified. */
+export type ClaimedFields = Readonly<Record<string, unknown>>
+
+/** The most lines of refusals a second; what is over shares the last one. */
+const LINES_MAX = 100
+/** The most distinct claims that a line shows. */
+const CLAIMS_MAX = 3
 const FLUSH_MS = 1000
 
 type Counted = {
@@ -33,11 +39,17 @@ type Counted = {
   readonly address: string
   count: number
   isMixed: boolean
+  /** By their JSON, in the order in which they came. */
+  readonly claimed: Map<string, ClaimedFields>
+  /** Refusals with yet another claim. */
+  otherClaims: number
 }
 
 export class Audit {
   readonly #options: AuditOptions
   readonly #groups = new Map<string, Counted>()
+  /** Refusals that found no line, by code. */
+  readonly #rest = new Map<Code, number>()
   #cancelFlush: (() => void) | undefined
 
   constructor(options: AuditOptions) {
@@ -54,34 +66,68 @@ export class Audit {
 
   /**
    * Counts a refusal. Refusals of one group within a second become one line with their `count`, so
-   * that a flood cannot fill the disk. The first refusal provides the line.
+   * that a flood cannot fill the disk. The first refusal provides the line; what each of them claims
+   * is gathered.
    */
-  aggregate({ code, address, podUid, route }: AuditGroup, line: AuditLine): void {
+  aggregate(group: AuditGroup, line: AuditLine, claimed?: ClaimedFields): void {
     if (!this.#options.isEnabled()) return
-    const own = `${code} ${addressGroup(address)} ${podUid ?? ''} ${route ?? ''}`
-    // Beyond the bound a line covers many addresses, and names none.
-    const isFull = !this.#groups.has(own) && this.#groups.size >= GROUPS_MAX
-    const key = isFull ? code : own
-    const counted = this.#groups.get(key)
-    if (counted === undefined) {
-      const kept = isFull ? { event: line.event, code } : line
-      this.#groups.set(key, { line: kept, address, count: 1, isMixed: false })
-    } else {
-      counted.count += 1
-      counted.isMixed ||= !isFull && counted.address !== address
-    }
     this.#cancelFlush ??= this.#options.clock.after(FLUSH_MS, () => this.flush())
+    const counted = this.#groupOf(group, line)
+    if (counted === undefined) {
+      this.#rest.set(group.code, (this.#rest.get(group.code) ?? 0) + 1)
+      return
+    }
+    counted.count += 1
+    counted.isMixed ||= counted.address !== group.address
+    if (claimed !== undefined) addClaim(counted, claimed)
   }
 
   /** Writes what has been counted so far. */
   flush(): void {
     this.#cancelFlush?.()
     this.#cancelFlush = undefined
-    for (const { line, address, count, isMixed } of this.#groups.values()) {
-      // `remoteIp` is the first one's address; the others came from the same network.
-      const more = isMixed ? { remotePrefix: addressGroup(address) } : {}
-      this.write({ ...line, ...more, count })
-    }
+    for (const counted of this.#groups.values()) this.write(lineOf(counted))
     this.#groups.clear()
+    if (this.#rest.size === 0) return
+    const counts = [...this.#rest.values()]
+    this.write({
+      event: 'k8s-auth-failed',
+      codes: Object.fromEntries(this.#rest),
+      count: counts.reduce((sum, count) => sum + count, 0),
+    })
+    this.#rest.clear()
+  }
+
+  /** The group that a refusal belongs to; `undefined` where there is no line left for it. */
+  #groupOf({ code, address, podUid, route }: AuditGroup, line: AuditLine): Counted | undefined {
+    const key = `${code} ${addressGroup(address)} ${podUid ?? ''} ${route ?? ''}`
+    const known = this.#groups.get(key)
+    if (known !== undefined) return known
+    // The last line is that of the rest.
+    if (this.#groups.size >= LINES_MAX - 1) return undefined
+    const claimed = new Map<string, ClaimedFields>()
+    const counted = { line, address, count: 0, isMixed: false, claimed, otherClaims: 0 }
+    this.#groups.set(key, counted)
+    return counted
+  }
+}
+
+function addClaim(counted: Counted, claimed: ClaimedFields): void {
+  const key = JSON.stringify(claimed)
+  if (counted.claimed.has(key)) return
+  if (counted.claimed.size < CLAIMS_MAX) counted.claimed.set(key, claimed)
+  else counted.otherClaims += 1
+}
+
+function lineOf({ line, address, count, isMixed, claimed, otherClaims }: Counted): AuditLine {
+  const [first, ...more] = claimed.values()
+  return {
+    ...line,
+    // `remoteIp` is the first one's address; the others came from the same network.
+    ...(isMixed ? { remotePrefix: addressGroup(address) } : {}),
+    ...(first === undefined ? {} : { unverified: true, claimed: first }),
+    ...(more.length === 0 ? {} : { alsoClaimed: more }),
+    ...(otherClaims === 0 ? {} : { otherClaims }),
+    count,
   }
 }

@@ -2,20 +2,21 @@
 
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
-import type { Claims, Identity } from '../identity.ts'
+import type { Claimed, Claims, Identity } from '../identity.ts'
 import type { RelaySum, RelayTotals } from '../lib/relay-totals.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
 
-/** What is known about a worker so far, for the audit line: claimed until proven. */
+/** What is known about a worker so far, for the audit line: claimed, then signed, then proven. */
 export type AuthAttempt = {
   /** A credential was found. */
   hasCredential?: true
-  claimed?: Claims
-  /** The signature of `claimed` is valid. */
-  isSigned?: true
+  /** What its token says, verified or not. */
+  claimed?: Claimed | undefined
+  /** The claims of a token whose signature is valid, or of the pod that alone has the address. */
+  signed?: Claims
   identity?: Identity
   role?: string
   /** The route of session hosting that was asked for. */
@@ -64,15 +65,24 @@ export type RecorderOptions = {
   readonly totals: Pick<RelaySum, 'add'>
   /** Source addresses are only reported; every line then says so. */
   readonly isSourceUnenforced: () => boolean
+  /** The addresses that the watch shows for a pod; none if it does not show the pod. */
+  readonly addressesOf: (podUid: string) => readonly string[]
 }
 
 /** Unsigned claims are cut to this many characters when they are written down. */
 const CLAIM_LENGTH_MAX = 64
+/** A pod has one address, or one of each family. */
+const POD_ADDRESSES_MAX = 4
 
 export function createRecorder(options: RecorderOptions): Recorder {
   const { metrics, audit, log, faultLogs } = options
   const sourceOf = (remoteIp: string) =>
     options.isSourceUnenforced() ? { remoteIp, sourceAddress: 'report' } : { remoteIp }
+  /** Where a worker should have come from: SNAT and theft look alike without it. */
+  const addressesOf = (code: Code | 'completed', podUid: string | undefined) => {
+    if (code !== 'source_address_mismatch' || podUid === undefined) return {}
+    return { podAddresses: options.addressesOf(podUid).slice(0, POD_ADDRESSES_MAX) }
+  }
   return {
     refused({ code, address, attempt, durationMs }) {
       if (attempt.hasCredential === true) {
@@ -85,10 +95,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
       }
       const { route } = attempt
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address), route } as const
-      const { isSigned, claimed } = attempt
-      const podUid = isSigned === true ? claimed?.podUid : undefined
-      const who = podUid === undefined ? claimedOf(attempt) : subjectOf(attempt)
-      audit.aggregate({ code, address, podUid, route }, { ...line, ...who })
+      const { signed, claimed } = attempt
+      const group = { code, address, podUid: signed?.podUid, route }
+      const addresses = addressesOf(code, signed?.podUid ?? claimed?.podUid)
+      if (signed !== undefined) {
+        audit.aggregate(group, { ...line, ...subjectOf(attempt), ...addresses })
+      } else if (claimed === undefined) audit.aggregate(group, line)
+      else audit.aggregate(group, line, { ...claimedFields(claimed), ...addresses })
     },
 
     admitted({ streamId, address, identity, role, route, durationMs }) {
@@ -117,10 +130,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
         event: 'k8s-session-closed',
         ...subjectOf({ identity, role }),
         ...sourceOf(address),
+        ...addressesOf(code, identity.podUid),
         route,
         code,
         streamId,
-        durationSeconds: durationMs / 1000,
+        durationSeconds: Math.round(durationMs) / 1000,
         bytesUp: counts.bytesUp,
         bytesDown: counts.bytesDown,
       })
@@ -129,30 +143,23 @@ export function createRecorder(options: RecorderOptions): Recorder {
 }
 
 /** The subject, in the original field names; `displayName` is the verified pod name. */
-function subjectOf({ claimed, identity, role }: Readonly<AuthAttempt>) {
-  const subject = identity ?? claimed
+function subjectOf({ signed, identity, role }: Readonly<AuthAttempt>) {
+  const subject = identity ?? signed
   return {
     namespace: subject?.namespace,
     serviceAccount: subject?.serviceAccount,
     podUid: subject?.podUid,
-    podName: subject?.podName,
     displayName: subject?.podName,
     nodeName: subject?.nodeName,
-    credentialId: identity?.credentialId ?? claimed?.tokenId,
+    credentialId: identity?.credentialId ?? signed?.tokenId,
     role,
   }
 }
 
-function claimedOf({ claimed }: Readonly<AuthAttempt>) {
-  if (claimed === undefined) return {}
-  const { namespace, serviceAccount, podName } = claimed
-  return {
-    claimed: {
-      namespace: cut(namespace),
-      serviceAccount: cut(serviceAccount),
-      podName: cut(podName),
-    },
-  }
-}
+const claimedFields = ({ namespace, serviceAccount, podName }: Claimed) => ({
+  namespace: cut(namespace),
+  serviceAccount: cut(serviceAccount),
+  ...(podName === undefined ? {} : { podName: cut(podName) }),
+})
 
 const cut = (text: string): string => text.slice(0, CLAIM_LENGTH_MAX)

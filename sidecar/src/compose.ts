@@ -9,6 +9,8 @@ import { composeObserve } from './compose/observe.ts'
 import type { Runtime } from './compose/runtime.ts'
 import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
+import { CertificateWatch } from './edge/certificate-watch.ts'
+import { readTls } from './edge/tls.ts'
 import { kindOf } from './kube/scope.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
@@ -35,7 +37,7 @@ export type Sidecar = {
 export async function compose(config: Config, runtime: Runtime): Promise<Sidecar> {
   const { log } = runtime
   const parts = await composeParts(config, runtime)
-  const { live, line, observed, cluster, openclaw, workerPort, signer } = parts
+  const { live, line, observed, cluster, openclaw, workerPort, signer, certificates, tls } = parts
   const { metrics, peerErrors } = observed
   const { registry, watch, revocation, jwks } = line
   const drain = new Drain({ windowMs: config.drain.window, log, workerPort, registry })
@@ -55,6 +57,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     const admin = await adminPort.listen(config.listen.admin.host, config.listen.admin.port)
     void jwks.start()
     live.announce()
+    certificates.use(tls)
     revocation.start()
     openclaw?.start()
     stopHeartbeat = registry.startHeartbeat(config.limits.idlePing)
@@ -68,6 +71,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     isStopped = true
     stopHeartbeat()
     jwks.stop()
+    certificates.stop()
     revocation.stop()
     watch.stop()
     openclaw?.stop()
@@ -75,7 +79,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     await Promise.all([workerPort.close(), adminPort.close(), cluster.close()])
     observed.audit.flush()
   }
-  const applyReload = createReload({ live, runtime, metrics, workerPort })
+  const applyReload = createReload({ live, runtime, metrics, workerPort, certificates })
   return {
     start,
     stop,
@@ -106,7 +110,15 @@ async function composeParts(config: Config, runtime: Runtime) {
   const { registry, verdicts, watch, jwks } = line
   const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', runtime.clock)
   const { dialect, openclaw } = composeDialect(live, runtime, { signer, watch, watchPeer })
-  const workerPort = composeWorkerPort(live, runtime, { ...line, ...observed, dialect, watchPeer })
+  const tls = readTls(config.listen.tls, runtime.readFile)
+  const certificates = new CertificateWatch({ ...runtime, files: config.listen.tls })
+  const workerPort = composeWorkerPort(live, runtime, {
+    ...line,
+    ...observed,
+    dialect,
+    watchPeer,
+    tls,
+  })
   const sources: MetricSources = {
     carried: () => totals.with(registry.listCounts()),
     streams: () => registry.size,
@@ -120,7 +132,8 @@ async function composeParts(config: Config, runtime: Runtime) {
     watchStaleMs: () => watch.scopes.longestStaleForMs,
     scopes: () =>
       watch.scopes.listStates().map(({ scope, state }) => ({ kind: kindOf(scope), state })),
+    certificates: () => certificates.states(),
     linesDropped: runtime.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
-  return { live, line, observed, cluster, openclaw, workerPort, signer }
+  return { live, line, observed, cluster, openclaw, workerPort, signer, certificates, tls }
 }

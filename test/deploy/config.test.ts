@@ -65,8 +65,9 @@ describe('configuration', { skip }, () => {
     writeFileSync(files.keyFile, key)
     writeFileSync(files.clientCaFile, authority.cert)
     for (const { name, text, config } of variants) {
-      const named = Object.keys(config.listen.tls ?? {}) as (keyof typeof files)[]
-      const flags = named.flatMap((file) => ['--set', `listen.tls.${file}=${files[file]}`])
+      const flags = Object.entries(files)
+        .filter(([option]) => Object.hasOwn(config.listen.tls ?? {}, option))
+        .flatMap(([option, file]) => ['--set', `listen.tls.${option}=${file}`])
       const { code, stdout, stderr } = await checkConfig(text, flags)
       assert.equal(code, 0, `${name}: ${stderr}`)
       assert.equal(stderr, '', name)
@@ -85,7 +86,9 @@ describe('configuration', { skip }, () => {
       const isOpenclaw = config.gateway.protocol === 'openclaw'
       const paths = [
         `${IN_CLUSTER}/token`,
-        ...Object.values(config.listen.tls ?? {}),
+        config.listen.tls?.certFile,
+        config.listen.tls?.keyFile,
+        config.listen.tls?.clientCaFile,
         ...(isOpenclaw ? [config.gateway.auth?.secretFile, config.gateway.deviceSeedFile] : []),
       ]
       for (const path of paths) {

@@ -1,5 +1,6 @@
 /** A new policy is in force at once, ends what it no longer allows, and nothing else. */
 
+import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -210,10 +211,19 @@ test('renewed certificates are used from the next handshake on, and bad ones nev
     return event
   }
   t.ok(await isShown(old))
-  await write(await issue(fresh))
+  const expiry = async () =>
+    (await rig.metrics()).get(
+      'openclaw_k8s_certificate_expiry_timestamp_seconds{file="certificate"}',
+    )
+  const first = await expiry()
+  const notAfter = new Date(Date.now() + 90 * 86_400_000)
+  await write(await fresh.issue({ commonName: 'sidecar', hosts: ['localhost'], notAfter }))
   reload(rig, allow(A))
   t.ok(await isShown(fresh))
   t.notOk(await isShown(old))
+  const endOf = (pem: string) => new X509Certificate(pem).validToDate.getTime() / 1000
+  t.notSame(await expiry(), first)
+  t.equal(await expiry(), endOf(await rig.readFile(certFile)))
   t.ok(await echoes(socket), 'an open stream keeps its own')
 
   // A certificate without its key, as when files are swapped one by one.

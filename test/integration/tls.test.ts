@@ -60,8 +60,17 @@ test('a worker enters over TLS, and the gateway is told that it did', async (t) 
   worker.socket.terminate()
 })
 
-test('TLS 1.2 and 1.3 are spoken, older versions are not', async (t) => {
+/** Also speaks TLS 1.2. */
+const OLDER = { set: ['listen.tls.minVersion=TLSv1.2'] }
+
+test('TLS 1.3 is spoken, and 1.2 only where it is allowed', async (t) => {
   const { shake } = await rigWithTls(t)
+  t.equal((await shake({})).result, 'TLSv1.3')
+  t.equal((await shake({ maxVersion: 'TLSv1.2' })).result, 'refused')
+})
+
+test('where TLS 1.2 is allowed, older versions are still not spoken', async (t) => {
+  const { shake } = await rigWithTls(t, false, OLDER)
   t.equal((await shake({ maxVersion: 'TLSv1.2' })).result, 'TLSv1.2')
   t.equal((await shake({ minVersion: 'TLSv1.3' })).result, 'TLSv1.3')
   for (const version of ['TLSv1', 'TLSv1.1'] as const) {
@@ -177,7 +186,7 @@ test('over TLS an admitted worker is no longer pending', async (t) => {
 })
 
 test('over TLS 1.2 nobody renegotiates, neither before the upgrade nor behind it', async (t) => {
-  const { rig } = await rigWithTls(t)
+  const { rig } = await rigWithTls(t, false, OLDER)
   for (const isUpgraded of [false, true]) {
     const socket = connect({
       port: rig.port,

@@ -215,6 +215,7 @@ export const startAdmissionStepper = async (
     dialect: (worker) => probe.watch('handshake', dialect(worker)),
     watchPeer: () => {},
     watch: { hasAddress: () => false, listAt: () => [] },
+    tls: undefined,
   })
   let pods = 0
   /** A new pod each time, since a deleted pod does not come back. */

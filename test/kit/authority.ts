@@ -22,34 +22,61 @@ type CertificateRequest = {
   readonly notAfter?: Date
 }
 
+type Dates = Pick<CertificateRequest, 'notBefore' | 'notAfter'>
+
 export type Authority = {
   /** The CA certificate in PEM. */
   readonly cert: string
   readonly issue: (request: CertificateRequest) => Promise<KeyPair>
+  /** Makes an intermediate CA. */
+  readonly subordinate: (commonName: string, dates?: Dates) => Promise<Authority>
 }
 
-export const createAuthority = async (commonName = 'kubernetes'): Promise<Authority> => {
+export const createAuthority = async (
+  commonName = 'kubernetes',
+  dates: Dates = {},
+): Promise<Authority> => {
   const keys = await generateKeys()
   const root = await x509.X509CertificateGenerator.createSelfSigned({
     name: `CN=${commonName}`,
     keys,
-    signingAlgorithm: ALGORITHM,
-    notBefore: new Date(Date.now() - BACKDATED_MS),
-    notAfter: new Date(Date.now() + 365 * DAY_MS),
-    extensions: [
-      new x509.BasicConstraintsExtension(true, undefined, true),
-      new x509.KeyUsagesExtension(
-        x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
-        true,
-      ),
-      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
-    ],
+    ...(await authorityOptions(keys, dates)),
   })
-  return {
-    cert: root.toString('pem'),
-    issue: (request) => issue(root, keys.privateKey, request),
-  }
+  return authorityOf(root, keys)
 }
+
+const authorityOf = (
+  ca: x509.X509Certificate,
+  { privateKey: signingKey }: webcrypto.CryptoKeyPair,
+): Authority => ({
+  cert: ca.toString('pem'),
+  issue: (request) => issue(ca, signingKey, request),
+  async subordinate(commonName, dates = {}) {
+    const keys = await generateKeys()
+    const certificate = await x509.X509CertificateGenerator.create({
+      subject: `CN=${commonName}`,
+      issuer: ca.subject,
+      publicKey: keys.publicKey,
+      signingKey,
+      ...(await authorityOptions(keys, dates)),
+    })
+    return authorityOf(certificate, keys)
+  },
+})
+
+const authorityOptions = async (
+  { publicKey }: webcrypto.CryptoKeyPair,
+  { notBefore, notAfter }: Dates,
+) => ({
+  signingAlgorithm: ALGORITHM,
+  notBefore: notBefore ?? new Date(Date.now() - BACKDATED_MS),
+  notAfter: notAfter ?? new Date(Date.now() + 365 * DAY_MS),
+  extensions: [
+    new x509.BasicConstraintsExtension(true, undefined, true),
+    new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+    await x509.SubjectKeyIdentifierExtension.create(publicKey),
+  ],
+})
 
 const issue = async (
   root: x509.X509Certificate,

@@ -110,6 +110,7 @@ export const readMetrics = async () => {
 }
 
 const HISTOGRAM = ['_bucket', '_sum', '_count']
+const NO_CERTIFICATE = { notBefore: 0, notAfter: 0, faults: [], isEndingSoon: false }
 const NOTHING = {
   carried: () => ({ bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }),
   streams: () => 0,
@@ -125,6 +126,7 @@ const NOTHING = {
   watchedPods: () => 0,
   watchStaleMs: () => 0,
   scopes: () => [],
+  certificates: () => ['certificate', 'clientCa'].map((file) => [file, NO_CERTIFICATE] as const),
   linesDropped: () => ({ audit: 0, log: 0 }),
 }
 

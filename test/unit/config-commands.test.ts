@@ -39,7 +39,8 @@ const runWith = async (
       if (text === undefined) throw Object.assign(new Error('absent'), { code: 'ENOENT' })
       return text
     },
-    clock: new FakeClock(),
+    // The certificates of the tests are valid now.
+    clock: new FakeClock(Date.now()),
   })
   return { exitCode, stdout: out.join(''), stderr: err.join('') }
 }
@@ -250,6 +251,55 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
       it.notMatch(result.stderr, 'hunter2', 'no content is quoted')
       it.notMatch(result.stderr, 'PRIVATE')
     }
+  })
+
+  t.test(
+    'must hold certificates that are fit: in their time, for servers, for the names',
+    async (it) => {
+      const hosts = ['localhost']
+      const day = (days: number) => new Date(Date.now() + days * 86_400_000)
+      const old = { notBefore: day(-90), notAfter: day(-1) }
+      const cases = [
+        [{ hosts, ...old }, 'certFile', /CN=c expired at \d.*Z\.\n    Hint: Renew/],
+        [
+          { hosts, notBefore: day(1) },
+          'certFile',
+          /CN=c is not valid before \d.*Z\.\n    Hint: Comp/,
+        ],
+        [{ hosts, usage: 'client' }, 'certFile', /not for servers: .*\n    Hint: Issue it with/],
+        [{ hosts: ['b'] }, 'certFile', /not for localhost; it has DNS:b\.\n    Hint: Issue it/],
+      ] as const
+      const named = text.replace('certFile:', 'serverNames: [localhost], certFile:')
+      for (const [request, option, reason] of cases) {
+        const { cert, key } = await authority.issue({ commonName: 'c', ...request })
+        const files = { ...good, 'config.yaml': named, 'c.pem': cert, 'k.pem': key }
+        const { exitCode, stderr } = await runWith(checkConfig, files)
+        it.equal(exitCode, 78)
+        it.match(stderr, reason)
+        it.match(stderr, `  listen.tls.${option} (c.pem): The certificate `)
+      }
+      const past = await createAuthority('past', old)
+      for (const [file, option] of [
+        ['ca.pem', 'listen.tls.clientCaFile'],
+        ['kca.pem', 'kubernetes.caFile'],
+      ] as const) {
+        const { exitCode, stderr } = await runWith(checkConfig, { ...good, [file]: past.cert })
+        it.equal(exitCode, 78)
+        it.match(stderr, `${option} (${file}): The certificate of CN=past expired at`)
+      }
+    },
+  )
+
+  t.test('that expire soon are a warning', async (it) => {
+    const day = (days: number) => new Date(Date.now() + days * 86_400_000)
+    const dates = { notBefore: day(-85), notAfter: day(5) }
+    const { cert, key } = await authority.issue({ commonName: 'c', ...dates })
+    const outcome = await runWith(checkConfig, { ...good, 'c.pem': cert, 'k.pem': key })
+    it.match(outcome, {
+      exitCode: 0,
+      stderr:
+        /^Warning: listen\.tls\.certFile \(c\.pem\): The certificate expires soon, at .*Z\.\n$/,
+    })
   })
 
   t.test('are distinguished from defaults, which need not exist yet', async (it) => {

@@ -80,6 +80,9 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
         { kind: 'namespace', state: 'stale' },
         { kind: 'namespace', state: 'stale' },
       ],
+      certificates: () => [
+        ['clientCa', { notBefore: 11_000, notAfter: 12_000, faults: [], isEndingSoon: false }],
+      ],
       linesDropped: () => ({ audit: 9, log: 10 }),
     }),
   })
@@ -360,6 +363,11 @@ test('values read on scrape are the current ones', async (t) => {
   t.equal(values.get('log_lines_dropped_total{output="audit"}'), 9)
   t.equal(values.get('log_lines_dropped_total{output="log"}'), 10)
   t.equal(values.get('build_info{version="test"}'), 1)
+  const ofCertificates = (name: string, file: string) =>
+    values.get(`certificate_${name}_timestamp_seconds{file="${file}"}`)
+  t.equal(ofCertificates('not_before', 'clientCa'), 11)
+  t.equal(ofCertificates('expiry', 'clientCa'), 12)
+  t.equal(ofCertificates('expiry', 'certificate'), undefined, 'absent where there is no file')
 })
 
 test('workers are counted by namespace, and a named namespace without one has 0', async (t) => {

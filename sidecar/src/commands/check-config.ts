@@ -1,5 +1,6 @@
 /** `check-config`: checks a configuration and prints every problem. */
 
+import { describeEnding, judgeCertificates, problemsOf } from '../config/certificates.ts'
 import { checkFiles } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
@@ -13,8 +14,15 @@ export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, USAGE, () => {
     const loaded = loadConfig(parseConfigArguments(context))
     for (const warning of loaded.warnings) context.stderr.write(`Warning: ${warning}\n`)
-    const problems = checkFiles(loaded.config, loaded.explicitPaths, context.readFile)
+    const certificates = judgeCertificates(loaded.config, context.readFile, context.clock.now())
+    const problems = [
+      ...checkFiles(loaded.config, loaded.explicitPaths, context.readFile),
+      ...problemsOf(certificates),
+    ]
     if (problems.length > 0) throw new ConfigError(problems)
+    for (const judged of certificates) {
+      if (judged.isEndingSoon) context.stderr.write(`Warning: ${describeEnding(judged)}\n`)
+    }
     const { enabled, allowedIdentities } = loaded.config.k8sTrust
     const count = allowedIdentities.length
     const identities = `${count} ${count === 1 ? 'identity' : 'identities'} allowed`

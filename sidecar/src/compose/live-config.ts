@@ -5,6 +5,7 @@ import type { AuthenticationRules } from '../authn/authenticator.ts'
 import type { ClaimRules } from '../authn/claims.ts'
 import { createPolicy, type Policy } from '../authz/policy.ts'
 import type { Config } from '../config/schema.ts'
+import type { CertificateWatch } from '../edge/certificate-watch.ts'
 import { readTls } from '../edge/tls.ts'
 import type { WorkerPort } from '../edge/worker-port.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -119,20 +120,24 @@ type ReloadParts = {
   readonly runtime: Runtime
   readonly metrics: Metrics
   readonly workerPort: Pick<WorkerPort, 'renewTls'>
+  readonly certificates: Pick<CertificateWatch, 'use'>
 }
 
 /**
  * Puts what `load` returns in force, and reads the certificates again. When that fails, the failure
  * is counted and the last good configuration stays in force.
  */
-export function createReload({ live, runtime, metrics, workerPort }: ReloadParts) {
+export function createReload({ live, runtime, metrics, workerPort, certificates }: ReloadParts) {
   const { log, readFile } = runtime
   return (load: () => Config): void => {
     let next: Config
     try {
       next = load()
       const tls = readTls(live.config.listen.tls, readFile)
-      if (tls !== undefined) workerPort.renewTls(tls)
+      if (tls !== undefined) {
+        workerPort.renewTls(tls)
+        certificates.use(tls)
+      }
     } catch (error) {
       metrics.configReloads.inc({ outcome: 'failed' })
       log.error(

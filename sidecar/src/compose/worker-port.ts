@@ -9,7 +9,7 @@ import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import type { Stages } from '../edge/admit.ts'
 import { Attempts } from '../edge/attempts.ts'
 import type { HostingOptions } from '../edge/hosting-port.ts'
-import { readTls } from '../edge/tls.ts'
+import type { TlsMaterial } from '../edge/tls.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
 import { isLoopback } from '../lib/address.ts'
 import { groupStrangers } from '../lib/address-group.ts'
@@ -79,6 +79,7 @@ type Parts = Pick<Line, 'precheck' | 'authenticator' | 'binding' | 'registry'> &
   readonly dialect: Dialect
   readonly watchPeer: PeerErrors['watch']
   readonly watch: Pick<Line['watch'], 'hasAddress' | 'listAt'>
+  readonly tls: TlsMaterial | undefined
 }
 
 const protoOf = ({ tls }: Config['listen']) => (tls === undefined ? 'http' : 'https')
@@ -113,9 +114,10 @@ function composeHosting(
 }
 
 export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Parts): WorkerPort {
-  const { clock, random, readFile } = runtime
+  const { clock, random } = runtime
   const { limits } = live.config
-  const { precheck, authenticator, binding, registry, recorder, dialect, watch, watchPeer } = parts
+  const { precheck, authenticator, binding, registry, recorder, dialect, watch, watchPeer, tls } =
+    parts
   const groupOf = groupStrangers((address) => watch.hasAddress(address))
   const buckets = (limit: BucketLimit) => new TokenBuckets({ ...limit, clock })
   const rate = limits.failuresPerAddress
@@ -138,7 +140,7 @@ export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Par
       groupOf,
     }),
     groupOf,
-    tls: readTls(live.config.listen.tls, readFile),
+    tls,
     watchPeer,
     onAcceptError: createAcceptErrorLog('workers', runtime),
     isTrustEnabled: () => live.config.k8sTrust.enabled,

@@ -1,7 +1,8 @@
 /** Reads the files a configuration names, and reports early which of them cannot be used. */
 
-import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { createPrivateKey } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { readCertificates } from '../lib/certificates.ts'
 import type { Problem } from './config-error.ts'
 import type { Config } from './schema.ts'
 
@@ -9,7 +10,6 @@ import type { Config } from './schema.ts'
 export type ReadFile = (path: string, bytesMax?: number) => string
 
 const FILE_BYTES_MAX = 1_048_576
-const CERTIFICATE_PATTERN = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
 /** Reading a pipe means waiting for its writer, which would block the event loop. */
 class NotAFileError extends Error {}
@@ -99,7 +99,7 @@ type Fault = { readonly reason: string; readonly hint: string }
 
 const CONTENT_CHECKS: Readonly<Record<Check['holds'], (text: string) => Fault | undefined>> = {
   certificates: (text) =>
-    certificatesIn(text) === undefined
+    readCertificates(text) === undefined
       ? {
           reason: 'This is not a PEM file with certificates.',
           hint: 'Name a PEM file with certificates.',
@@ -123,7 +123,7 @@ function checkPair({ listen }: Config, readFile: ReadFile): Problem[] {
   const { tls } = listen
   if (tls === undefined) return []
   const fits = attempt(() => {
-    const [certificate] = certificatesIn(readFile(tls.certFile)) ?? []
+    const [certificate] = readCertificates(readFile(tls.certFile)) ?? []
     return certificate?.checkPrivateKey(createPrivateKey(readFile(tls.keyFile)))
   })
   if (fits === true) return []
@@ -135,11 +135,6 @@ function checkPair({ listen }: Config, readFile: ReadFile): Problem[] {
       hint: 'Name a certificate and its own private key.',
     },
   ]
-}
-
-function certificatesIn(text: string): readonly X509Certificate[] | undefined {
-  const blocks = text.match(CERTIFICATE_PATTERN)
-  return blocks === null ? undefined : attempt(() => blocks.map((pem) => new X509Certificate(pem)))
 }
 
 function attempt<T>(run: () => T): T | undefined {

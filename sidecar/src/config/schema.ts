@@ -14,6 +14,15 @@ const tls = z.strictObject({
   clientCaFile: filePath()
     .optional()
     .describe('PEM file with the CAs of worker certificates. If set, mutual TLS is required.'),
+  serverNames: stringList(16, 253)
+    .optional()
+    .describe(
+      'Host names or addresses workers connect to, 1 to 16: the certificate must be for each. Default: not checked.',
+    ),
+  minVersion: z
+    .enum(['TLSv1.3', 'TLSv1.2'])
+    .default('TLSv1.3')
+    .describe('Lowest version of TLS, TLSv1.3 or TLSv1.2. Default TLSv1.3.'),
 })
 
 const listen = z.strictObject({

@@ -63,7 +63,6 @@ const BACKLOG = 4096
 
 /** HTTP/1.1 only: if h2 were offered, a client could choose it and find no WebSocket there. */
 const TLS_DEFAULTS = {
-  minVersion: 'TLSv1.2',
   ALPNProtocols: ['http/1.1'],
   // A renegotiation of TLS 1.2 costs us a handshake, no limit counts it, and WebSockets need none.
   secureOptions: constants.SSL_OP_NO_RENEGOTIATION,

@@ -1,21 +1,32 @@
 /** Reads the certificates of the worker port. */
 
-import type { SecureContextOptions, TlsOptions } from 'node:tls'
+import type { TlsOptions } from 'node:tls'
 
 export type TlsFiles = {
   readonly certFile: string
   readonly keyFile: string
   /** If set, every worker must present a certificate of this CA. */
   readonly clientCaFile?: string | undefined
+  /** Names the certificate must be for. */
+  readonly serverNames?: readonly string[] | undefined
+  readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
+}
+
+/** What a server needs for its handshakes, in PEM. */
+export type TlsMaterial = Pick<TlsOptions, 'minVersion' | 'requestCert' | 'rejectUnauthorized'> & {
+  readonly cert: string
+  readonly key: string
+  readonly ca?: string
 }
 
 /** `undefined` if TLS is off. Throws what `readFile` throws. */
 export function readTls(
   files: TlsFiles | undefined,
   readFile: (path: string) => string,
-): (TlsOptions & SecureContextOptions) | undefined {
+): TlsMaterial | undefined {
   if (files === undefined) return undefined
-  const server = { cert: readFile(files.certFile), key: readFile(files.keyFile) }
+  const { minVersion } = files
+  const server = { cert: readFile(files.certFile), key: readFile(files.keyFile), minVersion }
   if (files.clientCaFile === undefined) return server
   return {
     ...server,

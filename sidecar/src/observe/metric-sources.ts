@@ -1,6 +1,7 @@
 /** Metrics that are read at each scrape rather than updated on change. */
 
 import { Counter, Gauge, type Registry } from 'prom-client'
+import type { CertificateState } from '../lib/certificates.ts'
 import type { RelayTotals } from '../lib/relay-totals.ts'
 
 /** Lines that could not be written since the start, by output. */
@@ -40,6 +41,8 @@ export type MetricSources = {
   readonly watchStaleMs: () => number
   /** The scopes under watch. */
   readonly scopes: () => Iterable<ScopeSeen>
+  /** The certificates of the worker port; none without TLS. */
+  readonly certificates: () => Iterable<readonly [file: string, state: CertificateState]>
   readonly linesDropped: () => LinesDropped
 }
 
@@ -161,6 +164,7 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
     () => sources().watchStaleMs() / 1000,
   )
   readCluster(sources, registers)
+  readCertificateDates(sources, registers)
   counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
@@ -185,6 +189,23 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
     'output',
     () => sources().linesDropped(),
   )
+}
+
+/** Series exist only for the files that are configured. */
+function readCertificateDates(sources: () => MetricSources, registers: Registry[]): void {
+  const gauge = (name: string, help: string, read: (state: CertificateState) => number) =>
+    new Gauge({
+      name: `openclaw_k8s_certificate_${name}_timestamp_seconds`,
+      help: `${help}, by file: certificate (the worker port's chain), clientCa. Absent without TLS.`,
+      labelNames: ['file'],
+      registers,
+      collect() {
+        this.reset()
+        for (const [file, state] of sources().certificates()) this.set({ file }, read(state) / 1000)
+      },
+    })
+  gauge('expiry', 'When the first certificate of the file expires', ({ notAfter }) => notAfter)
+  gauge('not_before', 'From when on the file is valid', ({ notBefore }) => notBefore)
 }
 
 /** How much of the cluster the sidecar can use. */

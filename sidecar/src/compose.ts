@@ -38,11 +38,13 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
   const { log } = runtime
   const parts = await composeParts(config, runtime)
   const { live, line, observed, cluster, openclaw, workerPort, signer, certificates, tls } = parts
-  const { metrics, peerErrors } = observed
+  const { metrics, peerErrors, refusals } = observed
   const { registry, watch, revocation, jwks } = line
   const drain = new Drain({ windowMs: config.drain.window, log, workerPort, registry })
   const adminPort = composeAdminPort(live, runtime, {
     metrics,
+    registry,
+    refusals,
     signer,
     jwks,
     watch,

@@ -13,6 +13,7 @@ import { PROOF_HEADER } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
 import { onServerError } from '@openclaw-k8s/auth-sidecar/edge/fastify.ts'
 import { stopParserAfter } from '@openclaw-k8s/auth-sidecar/edge/one-at-a-time.ts'
 import { shareAnswer } from '@openclaw-k8s/auth-sidecar/edge/shared-answer.ts'
+import type { Status } from '@openclaw-k8s/auth-sidecar/edge/status.ts'
 import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/lib/open-files.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
@@ -24,6 +25,18 @@ const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
 
 /** Long enough for a good request, even on a busy machine. */
 const SHORT_MS = 1000
+
+const EMPTY_STATUS: Status = {
+  at: '2026-11-23T12:00:00.000Z',
+  version: 'test',
+  startedAt: '2026-11-23T12:00:00.000Z',
+  isReady: true,
+  checks: [],
+  streams: { open: 0, pods: 0, listed: [] },
+  refusals: [],
+  watch: { pods: 0, staleSeconds: 0, scopes: 0, bad: [] },
+  keys: { isReviewOnly: false },
+}
 
 /** An admin port with parts that the test chooses. */
 const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
@@ -38,7 +51,9 @@ const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
     checks: [],
     version: { version: 'test' },
     jwks: { keys: [] },
-    drain: { run: () => drained.promise, isLocalAddress: () => true, isProven: () => true },
+    isLocalAddress: () => true,
+    status: { read: async () => EMPTY_STATUS, objection: undefined },
+    drain: { run: () => drained.promise, isProven: () => true },
     ...given,
   })
   const address = await port.listen('127.0.0.1', 0)

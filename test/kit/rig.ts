@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { systemNetwork } from '@openclaw-k8s/auth-sidecar/lib/network.ts'
+import type { Runtime } from '@openclaw-k8s/auth-sidecar/compose/runtime.ts'
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
@@ -25,6 +26,9 @@ export type RigOptions = {
   readonly prepare?: (api: KubeApi) => void
   /** Stands in for loopback, since here every pod is on it. */
   readonly isLocalAddress?: (address: string) => boolean
+  /** The environment of the process; empty unless told. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly interfaces?: Runtime['interfaces']
   /** Called with each file that the running sidecar reads. */
   readonly onReadFile?: (path: string) => void
 }
@@ -53,7 +57,8 @@ export const startRig = async (options: RigOptions = {}) => {
     clock,
     network: systemNetwork,
     random: () => 0,
-    env: {},
+    env: options.env ?? {},
+    interfaces: options.interfaces ?? {},
     readFile(path) {
       options.onReadFile?.(path)
       return readFileSync(path, 'utf8')

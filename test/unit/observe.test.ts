@@ -8,6 +8,7 @@ import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
 import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import type { SessionHosting } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
+import { RecentRefusals } from '@openclaw-k8s/auth-sidecar/observe/recent-refusals.ts'
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { RelaySum } from '@openclaw-k8s/auth-sidecar/lib/relay-totals.ts'
 import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
@@ -97,16 +98,18 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
           return [line.slice('openclaw_k8s_'.length, at), Number(line.slice(at + 1))] as const
         }),
     )
+  const refusals = new RecentRefusals(clock)
   const recorder = createRecorder({
     metrics,
     audit,
     log,
+    refusals,
     totals: new RelaySum(),
     isSourceUnenforced: () => isReported,
     addressesOf: (podUid) => (podUid === CLAIMS.podUid ? ['10.0.0.5', 'fd00::5'] : []),
     faultLogs: new TokenBuckets({ ratePerSecond: 1, burst: 3, clock }),
   })
-  return { clock, lines, warnings, audit, series, recorder }
+  return { clock, lines, warnings, audit, series, recorder, refusals }
 }
 
 test('an admission and its end are one audit line each, in the original field names', async (t) => {

@@ -8,9 +8,12 @@ imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
 # A native sidecar: it starts before the gateway and stops after it.
 restartPolicy: Always
 args: [serve, --config, /etc/auth-sidecar/config.yaml]
-{{- with .Values.sidecar.env }}
-env: {{- toYaml . | nindent 2 }}
-{{- end }}
+env:
+  # On the host network it shows its status to nobody.
+  - { name: HOST_IP, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: status.hostIP } } }
+  {{- with .Values.sidecar.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 ports:
   - { name: workers, containerPort: {{ include "openclaw.sidecarPort" (list . "workers" 18443) }} }
   - { name: admin, containerPort: {{ include "openclaw.sidecarPort" (list . "admin" 9464) }} }

@@ -75,6 +75,11 @@ export class AdmissionRegistry {
     for (const { counts } of this.#admissions) if (counts !== undefined) yield counts
   }
 
+  /** Admissions whose streams are open; the oldest first. */
+  *listAdmitted(): Iterable<Admission> {
+    for (const admission of this.#admissions) if (admission.state === 'admitted') yield admission
+  }
+
   /** Pods with an admitted worker, by namespace. */
   countWorkers(): ReadonlyMap<string, number> {
     const counts = new Map<string, number>()

@@ -1,5 +1,6 @@
 /** `serve`: runs the sidecar until it is told to stop. */
 
+import { networkInterfaces } from 'node:os'
 import closeWithGrace from 'close-with-grace'
 import { systemNetwork } from '../lib/network.ts'
 import { compose } from '../compose.ts'
@@ -53,6 +54,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       log,
       writeAudit,
       linesDropped,
+      interfaces: networkInterfaces(),
       version,
     })
     let bug: Error | undefined

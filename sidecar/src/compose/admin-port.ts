@@ -5,6 +5,8 @@ import { createAdminPort, type AdminPort } from '../edge/admin-port.ts'
 import { DrainProofs } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
 import { createReadiness } from '../edge/readiness.ts'
+import { createStatus } from '../edge/status.ts'
+import { findStatusObjection } from '../edge/status-caller.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
@@ -16,17 +18,23 @@ import { isLoopback } from '../lib/address.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createAcceptErrorLog } from '../edge/accept-errors.ts'
 import type { Drain } from '../admissions/drain.ts'
+import type { AdmissionRegistry } from '../admissions/registry.ts'
+import type { RecentRefusals } from '../observe/recent-refusals.ts'
 import type { OpenClaw } from './openclaw.ts'
 import type { LiveConfig } from './live-config.ts'
 import type { Runtime } from './runtime.ts'
 
 /** A render of the metrics takes about 3 ms of the loop. */
 const METRICS_RATE = { ratePerSecond: 10, burst: 100 }
+/** With ten thousand streams it takes the loop about as long. */
+const STATUS_RATE = { ratePerSecond: 5, burst: 20 }
 /** Each check of the gateway is a connection to it. */
 const GATEWAY_CHECK_RATE = { ratePerSecond: 10, burst: 100 }
 
 type Parts = {
   readonly metrics: Metrics
+  readonly registry: AdmissionRegistry
+  readonly refusals: RecentRefusals
   readonly signer: AssertionSigner
   readonly jwks: Jwks
   readonly watch: PodWatch
@@ -36,11 +44,9 @@ type Parts = {
   readonly credentials: Pick<OwnCredentials, 'token' | 'reread'>
 }
 
-export function composeAdminPort(
-  live: LiveConfig,
-  { clock, log, network, version, readFile, isLocalAddress = isLoopback }: Runtime,
-  { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer }: Parts,
-): AdminPort {
+export function composeAdminPort(live: LiveConfig, runtime: Runtime, parts: Parts): AdminPort {
+  const { clock, log, network, version, readFile, isLocalAddress = isLoopback } = runtime
+  const { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer } = parts
   const url = new URL(live.config.gateway.url)
   const proofs = new DrainProofs({ clock, credentials })
   const { register } = metrics
@@ -48,23 +54,32 @@ export function composeAdminPort(
     contentType: register.contentType,
     body: await register.metrics(),
   })
+  const checks = createReadiness({
+    drain,
+    jwks,
+    scopes: watch.scopes,
+    isTrustEnabled: () => live.config.k8sTrust.enabled,
+    checkGateway: shareAnswer(() => checkGateway({ url, clock, connect: network.connect }), {
+      clock,
+      ...GATEWAY_CHECK_RATE,
+    }),
+    operator: openclaw,
+  })
+  const status = createStatus({ ...parts, clock, checks, version: version.version })
+  const objection = findStatusObjection(runtime)
+  if (objection !== undefined) log.warn(objection)
   return createAdminPort({
     clock,
     connectionsMax: adminConnectionsMax(readOpenFilesMax(readFile)),
     watchPeer,
     onAcceptError: createAcceptErrorLog('admin', { clock, log }),
     renderMetrics: shareAnswer(renderMetrics, { clock, ...METRICS_RATE }),
-    checks: createReadiness({
-      drain,
-      jwks,
-      scopes: watch.scopes,
-      isTrustEnabled: () => live.config.k8sTrust.enabled,
-      checkGateway: shareAnswer(() => checkGateway({ url, clock, connect: network.connect }), {
-        clock,
-        ...GATEWAY_CHECK_RATE,
-      }),
-      operator: openclaw,
-    }),
+    checks,
+    status: {
+      read: shareAnswer(status, { clock, ...STATUS_RATE }),
+      objection,
+    },
+    isLocalAddress,
     version,
     jwks: signer.jwks,
     drain: {
@@ -74,7 +89,6 @@ export function composeAdminPort(
         )
         return drain.run()
       },
-      isLocalAddress,
       isProven: (proof) => proofs.accept(proof),
     },
   })

@@ -3,6 +3,7 @@
 import { Audit } from '../observe/audit.ts'
 import type { MetricSources } from '../observe/metric-sources.ts'
 import { createMetrics } from '../observe/metrics.ts'
+import { RecentRefusals } from '../observe/recent-refusals.ts'
 import { createRecorder } from '../observe/recorder.ts'
 import { isGlob } from '../lib/glob.ts'
 import { RelaySum } from '../lib/relay-totals.ts'
@@ -36,11 +37,13 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
     isEnabled: () => live.config.k8sTrust.auditLog,
   })
   const totals = new RelaySum()
+  const refusals = new RecentRefusals(clock)
   const recorder = createRecorder({
     totals,
     metrics,
     audit,
     log,
+    refusals,
     faultLogs: new TokenBuckets({ ...FAULT_LOGS, clock }),
     isSourceUnenforced: () => live.config.k8sTrust.sourceAddress === 'report',
     addressesOf: known.addressesOf,
@@ -52,5 +55,5 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
       log.error({ err, stack: err.stack }, 'a socket error had no listener: socket destroyed')
     },
   })
-  return { metrics, audit, recorder, totals, peerErrors }
+  return { metrics, audit, recorder, refusals, totals, peerErrors }
 }

@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http'
 import { denied, granted } from '../denial.ts'
 import { findHostingRoute, type HostingRoute } from '../dialect/openclaw/hosting-routes.ts'
 import { HEADERS_MAX, validateUpgrade, type UpgradeRequest } from '../edge/upgrade.ts'
-import { isLoopback, normalizeAddress } from '../lib/address.ts'
+import { isLoopbackHost } from '../lib/address.ts'
 import type { ConnectCode } from './codes.ts'
 
 /** A WebSocket that may go on: the worker's own, or one of session hosting. */
@@ -40,7 +40,6 @@ export const BODY_BYTES_MAX = 4 * 1024 ** 3
 const WORKER_PATH = '/'
 const BEARER = /^Bearer [\x21-\x7e]{1,8192}$/
 const LENGTH = /^(?:0|[1-9][0-9]{0,10})$/
-const HOST = /^(localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/i
 
 const refused = (code: ConnectCode): Refused => ({ ok: false, code })
 
@@ -66,18 +65,10 @@ function findPeerObjection(request: GuardedRequest): Refused | undefined {
   if (rawHeaders.length > 2 * HEADERS_MAX) return denied('head_too_large')
   if (headers['origin'] !== undefined) return denied('origin_not_allowed')
   const [host, ...others] = headers['host'] ?? []
-  if (host === undefined || others.length > 0 || !isLoopbackName(host)) {
+  if (host === undefined || others.length > 0 || !isLoopbackHost(host)) {
     return refused('host_not_loopback')
   }
   return undefined
-}
-
-function isLoopbackName(host: string): boolean {
-  const name = HOST.exec(host)?.[1]?.toLowerCase()
-  if (name === undefined) return false
-  if (name === 'localhost') return true
-  const address = normalizeAddress(name.replace(/^\[|\]$/g, ''))
-  return address !== undefined && isLoopback(address)
 }
 
 function judgeUpgrade(request: GuardedRequest, route: HostingRoute | undefined): Judgement {

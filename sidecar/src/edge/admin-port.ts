@@ -1,4 +1,4 @@
-/** The admin port: metrics, probes, version, the assertion's key and the drain; never a worker. */
+/** The admin port: metrics, probes, version, the assertion's key, status and drain; never a worker. */
 
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -11,8 +11,9 @@ import type { Drained } from '../admissions/registry.ts'
 import { AdminConnections } from './admin-connections.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn, NO_SCHEMAS, onServerError } from './fastify.ts'
-import type { ReadinessCheck } from './readiness.ts'
+import { judgeReadiness, type CheckResult, type ReadinessCheck } from './readiness.ts'
 import { oneAtATime, stopParserAfter } from './one-at-a-time.ts'
+import { serveStatus, type StatusPortOptions } from './status-port.ts'
 
 export type AdminPortOptions = {
   readonly clock: Clock
@@ -28,11 +29,12 @@ export type AdminPortOptions = {
   readonly checks: readonly ReadinessCheck[]
   readonly version: object
   readonly jwks: JSONWebKeySet
+  /** Whether an address can only belong to this machine. */
+  readonly isLocalAddress: (address: string) => boolean
+  readonly status: Omit<StatusPortOptions, 'isLocalAddress'>
   readonly drain: {
     /** Resolves when the drain is over; a running drain is joined. */
     readonly run: () => Promise<Drained>
-    /** Whether an address can only belong to this machine. */
-    readonly isLocalAddress: (address: string) => boolean
     /** Whether the caller is the command of this very sidecar. */
     readonly isProven: (proof: string) => boolean
   }
@@ -71,14 +73,7 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   // Shows that the event loop runs, and checks nothing else.
   app.get('/livez', async (_request, reply) => reply.type('text/plain').send('ok\n'))
   app.get<{ Querystring: { verbose?: string } }>('/readyz', async (request, reply) => {
-    const results = await Promise.all(
-      options.checks.map(async ({ name, check, listWarnings = () => [] }) => ({
-        name,
-        objection: await check(),
-        warnings: listWarnings(),
-      })),
-    )
-    const isReady = results.every(({ objection }) => objection === undefined)
+    const { isReady, results } = await judgeReadiness(options.checks)
     const lines = results.flatMap(describeCheck)
     const verdict = isReady ? 'ok\n' : 'not ready\n'
     const isVerbose = request.query.verbose !== undefined || !isReady
@@ -90,13 +85,14 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
   app.get('/version', async () => options.version)
   app.get('/.well-known/jwks.json', async () => options.jwks)
   app.post('/drain', async (request, reply) => {
-    const { run, isLocalAddress, isProven } = options.drain
+    const { run, isProven } = options.drain
     const proof = request.headers[PROOF_HEADER]
     // A mesh's proxy forwards foreign requests from a local address: that alone proves nothing.
-    const isOurs = isLocalPeer(request.raw.socket, isLocalAddress)
+    const isOurs = isLocalPeer(request.raw.socket, options.isLocalAddress)
     if (isOurs && typeof proof === 'string' && isProven(proof)) return run()
     return reply.code(403).type('text/plain').send(DRAIN_REFUSED)
   })
+  serveStatus(app, { ...options.status, isLocalAddress: options.isLocalAddress })
 
   return {
     listen: (host, port) => listenOn(app, { host, port }),
@@ -154,12 +150,6 @@ function createBoundedServer(handler: RequestListener, requestTimeoutMs: number)
   // Node would answer these itself, out of order.
   server.on('checkExpectation', answer)
   return server
-}
-
-type CheckResult = {
-  readonly name: string
-  readonly objection: string | undefined
-  readonly warnings: readonly string[]
 }
 
 /** `ok` only where nothing is wrong. */

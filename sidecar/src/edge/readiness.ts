@@ -15,6 +15,26 @@ export type ReadinessCheck = {
   readonly listWarnings?: () => readonly string[]
 }
 
+export type CheckResult = {
+  readonly name: string
+  readonly objection?: string | undefined
+  readonly warnings: readonly string[]
+}
+
+/** Asks all checks at once. */
+export async function judgeReadiness(
+  checks: readonly ReadinessCheck[],
+): Promise<{ readonly isReady: boolean; readonly results: readonly CheckResult[] }> {
+  const results = await Promise.all(
+    checks.map(async ({ name, check, listWarnings = () => [] }) => ({
+      name,
+      objection: await check(),
+      warnings: listWarnings(),
+    })),
+  )
+  return { isReady: results.every(({ objection }) => objection === undefined), results }
+}
+
 export type ReadinessOptions = {
   readonly drain: Pick<Drain, 'isUnderWay'>
   readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>

@@ -28,6 +28,20 @@ LOOPBACK.addAddress('::1', 'ipv6')
 export const isLoopback = (address: string): boolean =>
   LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
 
+const HOST = /^(localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/i
+
+/**
+ * Whether the value of a `Host` header names loopback. A browser sends the name that it was given:
+ * one that its owner points to loopback (DNS rebinding) is not among these.
+ */
+export function isLoopbackHost(host: string): boolean {
+  const name = HOST.exec(host)?.[1]?.toLowerCase()
+  if (name === undefined) return false
+  if (name === 'localhost') return true
+  const address = normalizeAddress(name.replace(/^\[|\]$/g, ''))
+  return address !== undefined && isLoopback(address)
+}
+
 const DEFAULT_PORTS = { 'ws:': 80, 'wss:': 443 } as const
 
 /** Host and port of a `ws:` or `wss:` URL, as a socket takes them: an IPv6 host without its brackets. */

@@ -23,7 +23,7 @@ export class RelaySum {
   }
 }
 
-const sumOf = (all: Iterable<RelayTotals>): RelayTotals => {
+export const sumOf = (all: Iterable<RelayTotals>): RelayTotals => {
   const sum = { bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }
   for (const { bytesUp, bytesDown, messagesUp, messagesDown } of all) {
     sum.bytesUp += bytesUp

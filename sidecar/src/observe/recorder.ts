@@ -8,6 +8,7 @@ import type { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Audit } from './audit.ts'
 import type { Log } from './log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
+import type { RecentRefusals } from './recent-refusals.ts'
 
 /** What is known about a worker so far, for the audit line: claimed, then signed, then proven. */
 export type AuthAttempt = {
@@ -59,6 +60,7 @@ export type RecorderOptions = {
   readonly metrics: Metrics
   readonly audit: Audit
   readonly log: Log
+  readonly refusals: Pick<RecentRefusals, 'add'>
   /** Bounds how many faults of a code are logged: an outage must not flood the log. */
   readonly faultLogs: TokenBuckets
   /** Gets the totals of every stream that ended. */
@@ -96,6 +98,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const { route } = attempt
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address), route } as const
       const { signed, claimed } = attempt
+      const pod = signed ?? claimed
+      options.refusals.add({ code, address, route, pod, isSigned: signed !== undefined })
       const group = { code, address, podUid: signed?.podUid, route }
       const addresses = addressesOf(code, signed?.podUid ?? claimed?.podUid)
       if (signed !== undefined) {

@@ -10,6 +10,7 @@ import type { Runtime } from './compose/runtime.ts'
 import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import { CertificateWatch } from './edge/certificate-watch.ts'
+import { isWithoutIpv6 } from './edge/fastify.ts'
 import { readTls } from './edge/tls.ts'
 import { kindOf } from './kube/scope.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
@@ -65,6 +66,10 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     stopHeartbeat = registry.startHeartbeat(config.limits.idlePing)
     const { host, port } = config.listen.workers
     const workers = await workerPort.listen(host, port)
+    const asked = [config.listen.admin.host, host]
+    if ([admin, workers].some((bound, at) => isWithoutIpv6(asked[at], bound))) {
+      log.info('this machine has no IPv6: [::] is every IPv4 address')
+    }
     log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
     return { workers, admin }
   }

@@ -1,5 +1,6 @@
 /** The command line: picks the command and turns its result into the exit code. */
 
+import { networkInterfaces } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from './lib/clock.ts'
@@ -58,6 +59,7 @@ async function main(): Promise<void> {
     stderr,
     readFile: readFileBounded,
     clock: systemClock,
+    interfaces: networkInterfaces,
     signals,
   })
   if (code === undefined) return giveBackStart()

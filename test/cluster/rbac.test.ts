@@ -67,6 +67,7 @@ describe('rbac', () => {
         env: {},
         readFile: runtime.readFile,
         clock: runtime.clock,
+        interfaces: {},
       })
     const found = await examine()
     assert.deepEqual(

@@ -31,6 +31,7 @@ const ready = async (t: Test, options: RigOptions = {}) => {
 
 const settingsOf = (rig: Rig): readonly string[] => [
   `listen.admin=${new URL(rig.adminUrl).host}`,
+  `listen.workers=${new URL(rig.url).host}`,
   `gateway.url=${rig.gateway.url}`,
   'gateway.protocol=stream',
   `kubernetes.apiServer=${rig.api.url}`,
@@ -70,8 +71,12 @@ test('a sidecar that has everything it needs passes every check', async (t) => {
     '[ok] reviews: the API server reviews tokens',
     `[ok] gateway: a server listens on ${gateway}`,
     '[ok] sidecar: ready, 4 checks passed',
+    "[warn] addresses: listen.admin is on loopback, where the kubelet's probes cannot reach it. " +
+      `Listen on [::]:${new URL(rig.adminUrl).port}, which is every address of both families.`,
+    '[warn] addresses: listen.workers is on loopback, where workers cannot reach it. ' +
+      `Listen on [::]:${rig.port}, which is every address of both families.`,
   ])
-  t.equal(summary, '10 ok, 1 warning, 0 failed')
+  t.equal(summary, '10 ok, 3 warnings, 0 failed')
   t.equal(stderr, '')
   t.equal(exitCode, 0)
 })
@@ -483,12 +488,34 @@ test('a drained sidecar, another server and an unknown port are distinguished', 
   await drained
 })
 
+test('it says so if nobody can tell whether others reach the ports', async (t) => {
+  const { rig, clock } = await ready(t, { set: ['listen.admin=[::]:0', 'listen.workers=[::]:0'] })
+  const admin = `listen.admin=[::]:${new URL(rig.adminUrl).port}`
+  const alone = (await examine(rig, clock, [admin, `listen.workers=[::]:${rig.port}`])).of(
+    'addresses',
+  )
+  t.match(
+    alone,
+    /^\[warn\] addresses: no network but loopback is here: nobody can tell whether the kubelet's probes reach listen\.admin\. Run this in/m,
+  )
+  t.match(alone, /^\[warn\] .* whether workers reach listen\.workers\. /m)
+  const free = (await examine(rig, clock, [admin, 'listen.workers=[::]:0'])).of('addresses')
+  t.match(free, /^\[warn\] addresses: listen\.workers has port 0: nobody can tell/m)
+  const absent = await examine(rig, clock, ['listen.admin=[::]:1', 'listen.workers=[::]:0'])
+  t.match(
+    absent.of('sidecar'),
+    /^\[fail\] .* http:\/\/localhost:1: .*ECONNREFUSED 127\.0\.0\.1:1; .*ECONNREFUSED ::1:1\. /,
+  )
+  t.equal(absent.of('addresses'), '', 'it is said once')
+})
+
 test('what the configuration allows on purpose is a warning, not a failure', async (t) => {
   const { rig, clock } = await ready(t)
   const warned = async (...set: readonly string[]) => {
     const { lines, exitCode } = await examine(rig, clock, set)
     t.equal(exitCode, 0, set.join(' '))
-    return lines.filter((line) => line.startsWith('[warn] ') && !line.startsWith('[warn] tls:'))
+    // Here the sidecar is on loopback, without TLS.
+    return lines.filter((line) => /^\[warn\] (?!tls:|addresses:)/.test(line))
   }
   t.strictSame(await warned(), [])
   const cases: readonly (readonly [setting: string, warning: RegExp])[] = [
@@ -580,7 +607,7 @@ test('in a real process it examines the sidecar next to it', async (t) => {
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }
   const good = await examination()
-  t.match(good, { code: 0, stdout: /\n10 ok, 1 warning, 0 failed\n$/, stderr: '' })
+  t.match(good, { code: 0, stdout: /\n10 ok, 3 warnings, 0 failed\n$/, stderr: '' })
   const bad = await examination('gateway.url=ws://127.0.0.1:1')
   t.match(bad, {
     code: 69,

@@ -10,6 +10,8 @@ export type RunOptions = {
   readonly argv?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
   readonly clock?: Clock
+  /** The addresses of the machine it runs on; none but loopback unless said otherwise. */
+  readonly addresses?: readonly string[]
 }
 
 type Outcome = {
@@ -20,7 +22,7 @@ type Outcome = {
 
 export const runCommand = async (
   command: (context: CommandContext) => Promise<number | undefined>,
-  { set = [], argv = [], env = {}, clock = systemClock }: RunOptions,
+  { set = [], argv = [], env = {}, clock = systemClock, addresses = [] }: RunOptions,
 ): Promise<Outcome> => {
   const out: string[] = []
   const err: string[] = []
@@ -31,6 +33,7 @@ export const runCommand = async (
     stderr: { write: (text) => err.push(text) },
     readFile: readFileBounded,
     clock,
+    interfaces: () => ({ eth0: addresses.map((address) => ({ address })) }),
   })
   return { exitCode, stdout: out.join(''), stderr: err.join('') }
 }

@@ -41,6 +41,7 @@ const runWith = async (
     },
     // The certificates of the tests are valid now.
     clock: new FakeClock(Date.now()),
+    interfaces: () => ({}),
   })
   return { exitCode, stdout: out.join(''), stderr: err.join('') }
 }
@@ -177,7 +178,7 @@ test('schema prints a closed JSON Schema of the document', async (t) => {
         properties: { timeout: { type: 'string', default: '3s', description: /10ms to 30s/ } },
       },
       limits: { properties: { messageBytes: { default: '25MiB' }, streams: { maximum: 1e6 } } },
-      listen: { properties: { workers: { type: 'string', default: '0.0.0.0:18443' } } },
+      listen: { properties: { workers: { type: 'string', default: '[::]:18443' } } },
       k8sTrust: { properties: { allowedIdentities: { type: 'array', minItems: 1 } } },
     },
   })

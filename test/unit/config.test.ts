@@ -10,8 +10,8 @@ test('everything has the published default', async (t) => {
   t.strictSame(warnings, [])
   t.strictSame(config, {
     listen: {
-      workers: { host: '0.0.0.0', port: 18443 },
-      admin: { host: '0.0.0.0', port: 9464 },
+      workers: { host: '::', port: 18443 },
+      admin: { host: '::', port: 9464 },
     },
     gateway: {
       url: 'ws://127.0.0.1:18789',
@@ -129,12 +129,16 @@ test('values are read in the notation of the document', async (t) => {
     ['limits.failuresPerAddress', '0', 0],
     ['limits.failuresPerAddress', '0/s', 0],
     ['listen.workers', '"[::1]:0"', { host: '::1', port: 0 }],
+    ['listen.workers', '"[FD00:0::1]:0"', { host: 'fd00::1', port: 0 }],
+    ['listen.workers', '"[0:0:0:0:0:0:0:0]:0"', { host: '::', port: 0 }],
+    ['listen.workers', '"[::ffff:0.0.0.0]:0"', { host: '0.0.0.0', port: 0 }],
     ['listen.publicHost', 'gateway.example', 'gateway.example'],
     ['listen.publicHost', '"[fd00::1]:443"', '[fd00::1]:443'],
     ['listen.workers', 'localhost:65535', { host: 'localhost', port: 65_535 }],
     ['gateway.url', 'ws://localhost:1/path', 'ws://localhost:1/path'],
     ['gateway.url', 'ws://127.200.0.1:1', 'ws://127.200.0.1:1'],
     ['gateway.url', '"ws://[::1]:18789"', 'ws://[::1]:18789'],
+    ['gateway.url', '"ws://[::ffff:127.0.0.1]:18789"', 'ws://[::ffff:127.0.0.1]:18789'],
     ['kubernetes.apiServer', 'https://10.0.0.1:6443', 'https://10.0.0.1:6443'],
     [
       'kubernetes.apiServer',
@@ -194,6 +198,7 @@ test('what is out of bounds or form is refused at its path and place', async (t)
     ['listen.workers', '"::1:18443"', /not an address/],
     ['listen.workers', '"[::g]:1"', /not an address/],
     ['listen.workers', '"[1.2.3.4]:1"', /not an IPv6 address/],
+    ['listen.workers', '"[fe80::1%eth0]:1"', /not an address/],
     ['listen.workers', '1.2.3.400:1', /not an IPv4 address/],
     ['listen.workers', '0.0.0.0:65536', /0 to 65535/],
     ['listen.workers', '0.0.0.0:-1', /not an address/],
@@ -208,6 +213,9 @@ test('what is out of bounds or form is refused at its path and place', async (t)
     ['gateway.url', 'ws://gateway:18789', /not on loopback/],
     ['gateway.url', 'ws://localhost.example:18789', /not on loopback/],
     ['gateway.url', '"ws://[::2]:18789"', /not on loopback/],
+    ['gateway.url', '"ws://[::ffff:10.0.0.1]:18789"', /not on loopback/],
+    ['gateway.url', '"ws://[fe80::1%25eth0]:18789"', /not a URL/],
+    ['gateway.url', '"ws://[::1]:18443"', /same port as listen.workers/],
     ['gateway.url', 'ws://127.0.0.1:18443', /same port as listen.workers/],
     ['gateway.url', 'ws://localhost:9464', /same port as listen.admin/],
     ['gateway.protocol', 'opencalw', /one of: openclaw, stream/],

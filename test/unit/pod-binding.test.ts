@@ -7,7 +7,11 @@ import { PodBinding, type BindingRules } from '@openclaw-k8s/auth-sidecar/authz/
 import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
-import type { WatchedAccount, WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import {
+  readPod,
+  type WatchedAccount,
+  type WatchedPod,
+} from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const CLAIMS: Claims = {
@@ -124,14 +128,21 @@ test('each difference between a pod and its token or a live pod has its own refu
 })
 
 test('every address of a pod counts, in whatever form it is written, and no other', async (t) => {
-  const check = (ips: readonly string[], address: string) =>
-    codeOf(setUp({ pods: [{ ...POD, ips }] }).binding.check({ claims: CLAIMS, address }))
+  const check = (ips: readonly string[], address: string) => {
+    const read = readPod({
+      metadata: { uid: 'u', name: 'a', namespace: 'ns' },
+      spec: {},
+      status: { podIPs: ips.map((ip) => ({ ip })) },
+    })
+    const pods = [{ ...POD, ips: read.ips }]
+    return codeOf(setUp({ pods }).binding.check({ claims: CLAIMS, address }))
+  }
   t.equal(check(['10.0.0.1', 'fd00::1'], 'fd00::1'), 'ok')
   t.equal(check(['::ffff:10.0.0.1'], '10.0.0.1'), 'ok')
   t.equal(check(['FD00::1'], 'fd00::1'), 'ok')
   t.equal(check(['10.0.0.1', 'fd00::1'], 'fd00::2'), 'source_address_mismatch')
   t.equal(check(['10.0.0.11'], '10.0.0.1'), 'source_address_mismatch')
-  t.equal(check(['nonsense'], ''), 'source_address_mismatch')
+  t.equal(check(['nonsense'], ''), 'pod_unconfirmed')
 })
 
 test('an address that now belongs to another pod does not carry the old token', async (t) => {

@@ -123,6 +123,8 @@ test('only a few fields of a pod are kept', async (t) => {
   })
   const old = { ...bare, status: { podIP: '10.0.0.9' } }
   t.strictSame(readPod(old).ips, ['10.0.0.9'], 'an address that stands alone')
+  const spelled = readPod(podOf('u', { ips: ['FD00:0::1', '::ffff:10.0.0.1', 'none'] })).ips
+  t.strictSame(spelled, ['fd00::1', '10.0.0.1'], 'as sockets spell them')
   const forced = { ...bare, metadata: { ...bare.metadata, deletionTimestamp: 'now' } }
   t.equal(readPod(forced).terminationSeconds, 0, 'deleted without a grace')
   for (const nothing of [undefined, {}, { metadata: {} }, { kind: 'Status' }, accountOf('u')]) {

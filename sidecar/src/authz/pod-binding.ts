@@ -6,7 +6,6 @@ import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
-import { normalizeAddress } from '../lib/address.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 
 /** What the watch knows about pods. */
@@ -225,6 +224,5 @@ function findAddressObjection(
   if (sourceAddress === 'report') return undefined
   // The kubelet publishes the addresses a moment after the container can already connect.
   if (pod.ips.length === 0) return 'pod_unconfirmed'
-  const isOfPod = pod.ips.some((ip) => normalizeAddress(ip) === address)
-  return isOfPod ? undefined : 'source_address_mismatch'
+  return pod.ips.includes(address) ? undefined : 'source_address_mismatch'
 }

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { ConfigError } from '../config/config-error.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { ReadFile } from '../config/files.ts'
+import type { Interfaces } from '../lib/own-addresses.ts'
 import type { LoadOptions } from '../config/load.ts'
 import type { Signals } from './signals.ts'
 
@@ -28,6 +29,7 @@ export type CommandContext = {
   readonly stderr: Output
   readonly readFile: ReadFile
   readonly clock: Clock
+  readonly interfaces: () => Interfaces
   /** Caught for `serve` and `connect`; the other commands keep the system's default. */
   readonly signals?: Signals | undefined
 }

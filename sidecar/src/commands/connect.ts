@@ -1,7 +1,6 @@
 /** `connect`: runs in a worker's pod, and lends its workers the pod's identity. */
 
 import closeWithGrace from 'close-with-grace'
-import { networkInterfaces } from 'node:os'
 import { ConfigError } from '../config/config-error.ts'
 import { checkConnect } from '../connect/check.ts'
 import { ConnectPort } from '../connect/connect-port.ts'
@@ -35,7 +34,7 @@ export const run = (context: CommandContext): Promise<number | undefined> =>
     if (given.help === true) return help(context)
     if (given.check === true) return check(given, context)
     const config = readConnectOptions(given)
-    const place = { env: context.env, interfaces: networkInterfaces() }
+    const place = { env: context.env, interfaces: context.interfaces() }
     const problem = findHostNetworkProblem(config.listen, place)
     if (problem !== undefined) throw new ConfigError([problem])
     return serveWorkers(config, context)

@@ -11,8 +11,14 @@ const USAGE = 'auth-sidecar doctor [--config FILE] [--set path=value]…'
 export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, USAGE, async () => {
     const loaded = loadConfig(parseConfigArguments(context))
-    const { env, readFile, clock, stdout } = context
-    const findings = await examine({ ...loaded, env, readFile, clock })
+    const { env, readFile, clock, stdout, interfaces } = context
+    const findings = await examine({
+      ...loaded,
+      env,
+      readFile,
+      clock,
+      interfaces: interfaces(),
+    })
     for (const finding of findings) stdout.write(`${describeFinding(finding)}\n`)
     const count = (level: Finding['level']) =>
       findings.filter((finding) => finding.level === level).length

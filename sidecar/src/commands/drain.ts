@@ -44,7 +44,7 @@ function findOrigin({ listen }: Config): string {
   const origin = localOriginOf(listen.admin)
   if (origin !== undefined) return origin
   const reason = 'The port is 0: the port of the running sidecar is unknown.'
-  const hint = 'Set a fixed port, such as 0.0.0.0:9464.'
+  const hint = 'Set a fixed port, such as [::]:9464.'
   throw new ConfigError([{ path: 'listen.admin', reason, hint }])
 }
 

@@ -1,6 +1,5 @@
 /** `serve`: runs the sidecar until it is told to stop. */
 
-import { networkInterfaces } from 'node:os'
 import closeWithGrace from 'close-with-grace'
 import { systemNetwork } from '../lib/network.ts'
 import { compose } from '../compose.ts'
@@ -54,7 +53,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       log,
       writeAudit,
       linesDropped,
-      interfaces: networkInterfaces(),
+      interfaces: context.interfaces(),
       version,
     })
     let bug: Error | undefined

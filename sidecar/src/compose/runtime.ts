@@ -1,8 +1,8 @@
 /** What a process gives the sidecar; everything that tests replace. */
 
 import type { Clock } from '../lib/clock.ts'
-import type { Place } from '../lib/host-network.ts'
 import type { Network } from '../lib/network.ts'
+import type { Interfaces } from '../lib/own-addresses.ts'
 import type { Log } from '../observe/log.ts'
 import type { LinesDropped } from '../observe/metric-sources.ts'
 
@@ -19,7 +19,7 @@ export type Runtime = {
   readonly linesDropped?: () => LinesDropped
   /** Whether an address can only be the pod's own; loopback unless said otherwise. */
   readonly isLocalAddress?: (address: string) => boolean
-  /** As of `os.networkInterfaces`; none unless said otherwise. */
-  readonly interfaces?: Place['interfaces']
+  /** None unless said otherwise. */
+  readonly interfaces?: Interfaces
   readonly version: { readonly version: string }
 }

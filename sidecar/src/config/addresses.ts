@@ -2,9 +2,9 @@
 
 import { isIP } from 'node:net'
 import * as z from 'zod'
-import { isLoopback } from '../lib/address.ts'
+import { bracketed, isLoopback, normalizeAddress, unbracketed } from '../lib/address.ts'
 
-/** Where a port listens. `host` is without the brackets of IPv6; port 0 lets the system choose. */
+/** Where a port listens. `host` is a name or a normalized address; port 0 lets the system choose. */
 export type Address = { readonly host: string; readonly port: number }
 
 const ADDRESS_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/
@@ -12,7 +12,7 @@ const HOST_PATTERN = /^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5
 const URL_LENGTH_MAX = 2_048
 /** Scheme, credentials, host and port of a URL. */
 const AUTHORITY = /^[a-z]+:\/\/[^/?#]*/
-const ADDRESS_HINT = 'Write host:port, such as 0.0.0.0:18443 or [::]:18443.'
+const ADDRESS_HINT = 'Write host:port, such as [::]:18443 or 10.0.0.1:18443.'
 
 /** A codec of `host:port` and an `Address`. */
 export const address = () =>
@@ -24,12 +24,12 @@ export const address = () =>
     {
       decode(value, payload) {
         const [, name = '', port = ''] = ADDRESS_PATTERN.exec(value) ?? []
-        const parsed = { host: name.replace(/^\[|\]$/g, ''), port: Number(port) }
+        const parsed = { host: unbracketed(name), port: Number(port) }
         const reason = addressFault(name, parsed)
         if (reason !== undefined) payload.issues.push(problem(value, reason, ADDRESS_HINT))
-        return parsed
+        return { ...parsed, host: normalizeAddress(parsed.host) ?? parsed.host }
       },
-      encode: ({ host, port }) => (isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`),
+      encode: ({ host, port }) => `${bracketed(host)}:${port}`,
     },
   )
 
@@ -67,20 +67,19 @@ export const apiServerUrl = () =>
 /** Whether a host, as written in an address or a URL, can only mean this machine. */
 export function isLoopbackHost(host: string): boolean {
   if (host === 'localhost') return true
-  const bare = host.replace(/^\[|\]$/g, '')
-  return isIP(bare) !== 0 && isLoopback(bare)
+  const bare = normalizeAddress(unbracketed(host))
+  return bare !== undefined && isLoopback(bare)
 }
 
 /** Whether a host means every address of the machine. */
 export const isWildcardHost = (host: string): boolean => ['0.0.0.0', '::', '[::]'].includes(host)
 
+/** The host for a client on the same machine. A port on `::` is on both families, or on IPv4 alone. */
+const LOCAL_HOSTS: Readonly<Record<string, string>> = { '::': 'localhost', '0.0.0.0': '127.0.0.1' }
+
 /** The URL of a port for a client on the same machine; `undefined` if the system chooses the port. */
-export function localOriginOf({ host, port }: Address): string | undefined {
-  if (port === 0) return undefined
-  // Node also listens on IPv4 for `::`, and every pod has 127.0.0.1.
-  const dialed = isWildcardHost(host) ? '127.0.0.1' : host
-  return `http://${isIP(dialed) === 6 ? `[${dialed}]` : dialed}:${port}`
-}
+export const localOriginOf = ({ host, port }: Address): string | undefined =>
+  port === 0 ? undefined : `http://${bracketed(LOCAL_HOSTS[host] ?? host)}:${port}`
 
 function addressFault(name: string, parsed: Address): string | undefined {
   if (parsed.port > 65_535) return 'The port is out of range: 0 to 65535.'

@@ -27,11 +27,15 @@ const tls = z.strictObject({
 
 const listen = z.strictObject({
   workers: address()
-    .prefault('0.0.0.0:18443')
-    .describe('Address of the worker port as host:port. Default 0.0.0.0:18443.'),
+    .prefault('[::]:18443')
+    .describe(
+      'Address of the worker port as host:port. [::] is every address, IPv4 too, and only IPv4 where there is no IPv6. Default [::]:18443.',
+    ),
   admin: address()
-    .prefault('0.0.0.0:9464')
-    .describe('Address of the admin port (metrics, probes) as host:port. Default 0.0.0.0:9464.'),
+    .prefault('[::]:9464')
+    .describe(
+      'Address of the admin port (metrics, probes) as host:port, as listen.workers. Default [::]:9464.',
+    ),
   publicHost: publicHost()
     .optional()
     .describe(

@@ -7,7 +7,7 @@ import {
   HEADER_PATTERN,
   RESERVED_HEADER,
 } from '../config/credential-header.ts'
-import { isLoopback, normalizeAddress } from '../lib/address.ts'
+import { isLoopback, isPrivate, normalizeAddress, unbracketed } from '../lib/address.ts'
 import type { Listen } from './connect-port.ts'
 
 type Option = {
@@ -171,15 +171,10 @@ function readGateway(text: string | undefined, refuse: Refuse): URL {
 
 /** Whether a host lies within the cluster by its name or address. */
 function isNear(hostname: string): boolean {
-  const address = normalizeAddress(hostname.replace(/^\[|\]$/g, ''))
+  const address = normalizeAddress(unbracketed(hostname))
   if (address === undefined) return SERVICE_NAME.test(hostname)
   return isLoopback(address) || isPrivate(address)
 }
-
-const isPrivate = (address: string): boolean =>
-  isIP(address) === 4
-    ? /^(10|192\.168|172\.(1[6-9]|2\d|3[01])|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\./.test(address)
-    : /^f[cd]/.test(address)
 
 function readListen(text: string, refuse: Refuse): Listen {
   const path = text.startsWith('unix:') ? text.slice('unix:'.length) : undefined
@@ -190,7 +185,7 @@ function readListen(text: string, refuse: Refuse): Listen {
     return { kind: 'unix', path }
   }
   const [, name = '', port = ''] = LISTEN.exec(text) ?? []
-  const host = name === 'localhost' ? '127.0.0.1' : name.replace(/^\[|\]$/g, '')
+  const host = name === 'localhost' ? '127.0.0.1' : unbracketed(name)
   const address = normalizeAddress(host)
   if (address === undefined || Number(port) > 65_535) {
     refuse('listen', 'This is not an address to listen on.', LISTEN_HINT)

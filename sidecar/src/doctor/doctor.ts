@@ -5,13 +5,18 @@ import { examineFiles } from './files.ts'
 import type { DoctorContext, Finding } from './finding.ts'
 import { examineGateway, examineSidecar } from './neighbors.ts'
 import { examineHosting } from './session-hosting.ts'
+import { examineAddresses } from './own-addresses.ts'
 import { examineSettings } from './settings.ts'
 
 /** Runs all checks at once and resolves with their findings, always in the same order. */
 export async function examine(context: DoctorContext): Promise<readonly Finding[]> {
-  const pending = [examineCluster, examineGateway, examineSidecar, examineHosting].map((check) =>
-    check(context),
-  )
+  const pending = [
+    examineCluster,
+    examineGateway,
+    examineSidecar,
+    examineAddresses,
+    examineHosting,
+  ].map((check) => check(context))
   return [
     ...examineSettings(context),
     ...examineFiles(context),

@@ -6,12 +6,14 @@ import type { Loaded } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { Fault } from '../fault.ts'
 import type { KubeClient } from '../kube/client.ts'
+import type { Interfaces } from '../lib/own-addresses.ts'
 
 /** The sidecar's configuration and environment, as they are inside its container. */
 export type DoctorContext = Loaded & {
   readonly env: NodeJS.ProcessEnv
   readonly readFile: ReadFile
   readonly clock: Clock
+  readonly interfaces: Interfaces
 }
 
 /** What a check needs in order to ask the API server. */

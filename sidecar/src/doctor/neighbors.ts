@@ -26,7 +26,7 @@ export async function examineSidecar({
   const origin = localOriginOf(config.listen.admin)
   if (origin === undefined) {
     const what = 'listen.admin has port 0: the admin port of the running sidecar is unknown'
-    return [warn('sidecar', what, 'Set a fixed port, such as 0.0.0.0:9464.')]
+    return [warn('sidecar', what, 'Set a fixed port, such as [::]:9464.')]
   }
   const call = { origin, method: 'GET', path: '/readyz?verbose', clock } as const
   try {

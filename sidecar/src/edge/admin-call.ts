@@ -2,6 +2,7 @@
 
 import { once } from 'node:events'
 import { request, type IncomingMessage } from 'node:http'
+import type { LookupFunction } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
 
@@ -18,6 +19,16 @@ export type AdminCall = {
 
 export type AdminAnswer = { readonly status: number; readonly text: string }
 
+/**
+ * `localhost`, without asking a resolver: in an IPv6-only machine, and in one without IPv6, the port
+ * is on one of them.
+ */
+const lookupLoopback: LookupFunction = (_hostname, _options, callback) =>
+  callback(null, [
+    { address: '127.0.0.1', family: 4 },
+    { address: '::1', family: 6 },
+  ])
+
 /** Whatever is longer is not from the sidecar, apart from its metrics. */
 const ANSWER_BYTES_MAX = 64 * 1024
 
@@ -29,7 +40,10 @@ export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
   const { origin, method, path, headers = {}, deadlineMs, bytesMax = ANSWER_BYTES_MAX } = call
   return withDeadline(call.clock, deadlineMs, async (signal) => {
     // Not undici: it would cost the container more memory, and its features are not needed here.
-    const sent = request(`${origin}${path}`, { method, headers, agent: false, signal })
+    const url = new URL(path, origin)
+    const lookup = url.hostname === 'localhost' ? { lookup: lookupLoopback } : {}
+    const how = { method, headers, agent: false, signal, autoSelectFamily: true, ...lookup }
+    const sent = request(url, how)
     const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
     return { status: response.statusCode ?? 0, text: await readBounded(response, bytesMax) }
   })

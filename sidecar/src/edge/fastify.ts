@@ -2,6 +2,7 @@
 
 import type { Server } from 'node:net'
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
+import { bracketed } from '../lib/address.ts'
 
 const refuse = (): never => {
   throw new Error('a route has a schema, but no schema compiler is installed')
@@ -14,14 +15,26 @@ export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> =
 
 type Where = { readonly host: string; readonly port: number; readonly backlog?: number }
 
-/** Resolves with `host:port`, an IPv6 host in brackets; port 0 picks a free port. */
+/** What `::` fails with where the kernel has no IPv6. */
+const NO_IPV6 = ['EAFNOSUPPORT', 'EADDRNOTAVAIL']
+const EVERY_ADDRESS = '::'
+const EVERY_IPV4_ADDRESS = '0.0.0.0'
+
+/**
+ * Resolves with `host:port`, an IPv6 host in brackets; port 0 picks a free port. The host `::` is
+ * every address of the machine, of both families: without IPv6, every IPv4 address.
+ */
 export async function listenOn(app: FastifyInstance, where: Where): Promise<string> {
-  await app.listen(where)
+  try {
+    await app.listen(where)
+  } catch (error) {
+    if (where.host !== EVERY_ADDRESS || !hasCode(error, NO_IPV6)) throw error
+    await app.listen({ ...where, host: EVERY_IPV4_ADDRESS })
+  }
   const bound = app.server.address()
   if (bound === null || typeof bound === 'string')
     throw new Error('the server is not bound to a port')
-  const { address, family, port } = bound
-  return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
+  return `${bracketed(bound.address)}:${bound.port}`
 }
 
 /**
@@ -34,3 +47,10 @@ export function onServerError(server: Server, onAcceptError: (error: Error) => v
     if (server.listening) onAcceptError(error)
   })
 }
+
+/** Whether a port that was asked for every address, and got `bound`, is on IPv4 alone. */
+export const isWithoutIpv6 = (host: string | undefined, bound: string): boolean =>
+  host === EVERY_ADDRESS && bound.startsWith(`${EVERY_IPV4_ADDRESS}:`)
+
+const hasCode = (error: unknown, codes: readonly string[]): boolean =>
+  error instanceof Error && 'code' in error && codes.includes(String(error.code))

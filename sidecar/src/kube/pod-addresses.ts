@@ -9,7 +9,7 @@ export class PodAddresses {
    */
   readonly #podsAt = new Tally()
 
-  /** Whether a pod has this address. It must be spelled as the kernel spells it. */
+  /** Whether a pod has this address, which must be normalized. */
   has(address: string): boolean {
     return this.#podsAt.of(address) > 0
   }

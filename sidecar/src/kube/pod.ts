@@ -1,6 +1,7 @@
 /** What is kept of a pod and of a ServiceAccount: a few words, never the whole object. */
 
 import * as z from 'zod'
+import { normalizeAddress } from '../lib/address.ts'
 
 export type WatchedPod = {
   readonly uid: string
@@ -8,7 +9,7 @@ export type WatchedPod = {
   readonly namespace: string
   readonly serviceAccount: string
   readonly nodeName: string | undefined
-  /** Every address of `status.podIPs`; `podIP` if there is no other. */
+  /** Every address of `status.podIPs`, spelled as a socket's; `podIP` if there is no other. */
   readonly ips: readonly string[]
   readonly phase: string
   readonly isHostNetwork: boolean
@@ -53,7 +54,7 @@ const ACCOUNT = z.object({ metadata })
 /** Throws for anything that is not a pod. */
 export function readPod(object: unknown): WatchedPod {
   const { metadata: meta, spec, status } = POD.parse(object)
-  const ips = (status?.podIPs ?? []).flatMap(({ ip }) => (ip ? [ip] : []))
+  const ips = readAddresses((status?.podIPs ?? []).map(({ ip }) => ip))
   const isTerminating = typeof meta.deletionTimestamp === 'string'
   return {
     uid: meta.uid,
@@ -61,12 +62,15 @@ export function readPod(object: unknown): WatchedPod {
     namespace: intern(meta.namespace),
     serviceAccount: intern(spec.serviceAccountName ?? 'default'),
     nodeName: spec.nodeName ? intern(spec.nodeName) : undefined,
-    ips: ips.length === 0 && status?.podIP ? [status.podIP] : ips,
+    ips: ips.length === 0 ? readAddresses([status?.podIP]) : ips,
     phase: intern(status?.phase ?? 'Pending'),
     isHostNetwork: spec.hostNetwork === true,
     terminationSeconds: isTerminating ? (meta.deletionGracePeriodSeconds ?? 0) : undefined,
   }
 }
+
+const readAddresses = (texts: readonly (string | null | undefined)[]): readonly string[] =>
+  texts.flatMap((text) => normalizeAddress(text ?? undefined) ?? [])
 
 /** Throws for anything that is not a ServiceAccount. */
 export function readAccount(object: unknown): WatchedAccount {

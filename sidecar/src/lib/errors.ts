@@ -3,6 +3,13 @@
 export const asError = (reason: unknown): Error =>
   reason instanceof Error ? reason : new Error(String(reason))
 
-/** Its message; the name of an error without one. */
-export const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message || error.name : String(error)
+/** A name has few addresses, each of which fails in its own way. */
+const REASONS_MAX = 4
+
+/** Its message; without one those of the errors it stands for, or its name. */
+export const messageOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  if (error.message !== '') return error.message
+  const reasons = error instanceof AggregateError ? error.errors.slice(0, REASONS_MAX) : []
+  return reasons.map(messageOf).join('; ') || error.name
+}

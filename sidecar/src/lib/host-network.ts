@@ -1,14 +1,11 @@
 /** Whether this process is on the network of its node, where loopback is not a pod's own. */
 
-import type { NetworkInterfaceInfo } from 'node:os'
 import { normalizeAddress } from './address.ts'
+import { listAddresses, type Interfaces } from './own-addresses.ts'
 
 export type Place = {
   readonly env: Readonly<Record<string, string | undefined>>
-  /** As of `os.networkInterfaces`. */
-  readonly interfaces: Readonly<
-    Record<string, readonly Pick<NetworkInterfaceInfo, 'address'>[] | undefined>
-  >
+  readonly interfaces: Interfaces
 }
 
 /** The node's address, from the downward API: `status.hostIP`. */
@@ -31,6 +28,5 @@ export function findNetwork({ env, interfaces }: Place): NetworkKind {
   if (given === undefined || given === '') return env[IN_A_POD] === undefined ? 'own' : 'unset'
   const host = normalizeAddress(given)
   if (host === undefined) return 'invalid'
-  const own = Object.values(interfaces).flatMap((list) => list ?? [])
-  return own.some(({ address }) => normalizeAddress(address) === host) ? 'host' : 'own'
+  return listAddresses(interfaces).includes(host) ? 'host' : 'own'
 }

@@ -1,0 +1,111 @@
+/** Whether both ports answer at the pod's own addresses, where the kubelet and workers dial them. */
+
+import { isLoopbackHost, localOriginOf, type Address } from '../config/addresses.ts'
+import { callAdmin } from '../edge/admin-call.ts'
+import { checkGateway } from '../edge/gateway-check.ts'
+import { bracketed } from '../lib/address.ts'
+import type { Clock } from '../lib/clock.ts'
+import { messageOf } from '../lib/errors.ts'
+import { listDialable } from '../lib/own-addresses.ts'
+import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
+
+const NAME = 'addresses'
+/** As the kubelet's probes of the shipped manifests, in milliseconds. */
+const PROBE_DEADLINE_MS = 3000
+/** A node that is on the host network can have thousands, of its Services. */
+const DIALED_MAX = 8
+
+type Port = {
+  readonly option: 'listen.admin' | 'listen.workers'
+  readonly listen: Address
+  /** Those who dial it. */
+  readonly callers: string
+  /** Resolves with what is wrong at an address of this machine, or `undefined`. */
+  readonly dial: (host: string) => Promise<string | undefined>
+}
+
+/** Finds nothing where no sidecar answers: another check says so. */
+export async function examineAddresses({
+  config,
+  clock,
+  interfaces,
+}: DoctorContext): Promise<readonly Finding[]> {
+  const { admin, workers } = config.listen
+  const origin = localOriginOf(admin)
+  if (origin === undefined || (await probe(origin, clock)) !== undefined) return []
+  const addresses = listDialable(interfaces).slice(0, DIALED_MAX)
+  const ports: readonly Port[] = [
+    {
+      option: 'listen.admin',
+      listen: admin,
+      callers: "the kubelet's probes",
+      dial: (host) => probe(`http://${host}:${admin.port}`, clock),
+    },
+    {
+      option: 'listen.workers',
+      listen: workers,
+      callers: 'workers',
+      dial: (host) => checkGateway({ url: new URL(`ws://${host}:${workers.port}`), clock }),
+    },
+  ]
+  const findings = await Promise.all(ports.map((port) => examinePort(port, addresses)))
+  return findings.flat()
+}
+
+/** A TLS listener is only connected to, which costs it nothing and leaves no line in the audit. */
+async function examinePort(
+  { option, listen, callers, dial }: Port,
+  addresses: readonly string[],
+): Promise<readonly Finding[]> {
+  if (isLoopbackHost(listen.host)) {
+    const what = `${option} is on loopback, where ${callers} cannot reach it`
+    return [warn(NAME, what, remedyOf(listen))]
+  }
+  if (listen.port === 0) {
+    const what = `${option} has port 0: nobody can tell whether ${callers} reach it`
+    return [warn(NAME, what, 'Set a fixed port.')]
+  }
+  if (addresses.length === 0) {
+    const what = `no network but loopback is here: nobody can tell whether ${callers} reach ${option}`
+    return [warn(NAME, what, "Run this in the sidecar's container.")]
+  }
+  const outcomes = await Promise.all(
+    addresses.map(async (address) => {
+      const place = `${bracketed(address)}:${listen.port}`
+      return { place, objection: await dial(bracketed(address)) }
+    }),
+  )
+  return [judge({ option, listen, callers }, outcomes)]
+}
+
+type Outcome = { readonly place: string; readonly objection: string | undefined }
+
+function judge(
+  { option, listen, callers }: Omit<Port, 'dial'>,
+  outcomes: readonly Outcome[],
+): Finding {
+  const good = outcomes.filter(({ objection }) => objection === undefined)
+  const bad = outcomes.filter(({ objection }) => objection !== undefined)
+  const answered = good.map(({ place }) => place).join(' and ')
+  const failures = bad.map(({ place, objection }) => `${place} (${objection})`).join(', ')
+  if (bad.length === 0) return ok(NAME, `${option} answers at ${answered}`)
+  if (good.length === 0) {
+    return fail(NAME, `${callers} cannot reach ${option} at ${failures}`, remedyOf(listen))
+  }
+  const what = `${option} answers at ${answered}, but not at ${failures}`
+  return warn(NAME, what, `${remedyOf(listen)} It is enough if the pod's address answers.`)
+}
+
+const remedyOf = ({ port }: Address): string =>
+  `Listen on [::]:${port}, which is every address of both families.`
+
+/** What a liveness probe of the kubelet would find; `undefined` if nothing is wrong. */
+async function probe(origin: string, clock: Clock): Promise<string | undefined> {
+  const call = { origin, method: 'GET', path: '/livez', clock } as const
+  try {
+    const { status } = await callAdmin({ ...call, deadlineMs: PROBE_DEADLINE_MS })
+    return status === 200 ? undefined : `it answered ${status}`
+  } catch (error) {
+    return messageOf(error)
+  }
+}

@@ -85,6 +85,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     registry.destroyAll()
     await Promise.all([workerPort.close(), adminPort.close(), cluster.close()])
     observed.audit.flush()
+    observed.tlsFailures.flush()
   }
   const applyReload = createReload({ live, runtime, metrics, workerPort, certificates })
   return {

@@ -10,6 +10,7 @@ import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
 import { describeFinding } from '@openclaw-k8s/auth-sidecar/doctor/finding.ts'
 import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startServeRig } from '../kit/serve-rig.ts'
+import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
@@ -79,6 +80,43 @@ test('a sidecar that has everything it needs passes every check', async (t) => {
   t.equal(summary, '10 ok, 3 warnings, 0 failed')
   t.equal(stderr, '')
   t.equal(exitCode, 0)
+})
+
+test('a certificate that is unfit is a failure, and one that should be renewed a warning', async (t) => {
+  const { rig, clock } = await ready(t)
+  const authority = await createAuthority('workers')
+  const directory = t.testdir()
+  const day = (days: number) => new Date(clock.now() + days * 86_400_000)
+  const examineWith = async (request: object, ca = authority.cert) => {
+    const { cert, key } = await authority.issue({ commonName: 'c', hosts: ['a'], ...request })
+    const file = (name: string, text: string) => {
+      writeFileSync(join(directory, name), text)
+      return join(directory, name)
+    }
+    const files = `certFile: ${file('tls.crt', cert)}, keyFile: ${file('tls.key', key)}`
+    const tls = `listen.tls={${files}, clientCaFile: ${file('ca', ca)}, serverNames: [a]}`
+    return examine(rig, clock, [tls])
+  }
+  const span = (from: number, to: number) => ({ notBefore: day(from), notAfter: day(to) })
+  const past = await createAuthority('past', span(-30, -1))
+  const present = await createAuthority('present', span(-30, 300))
+  for (const [request, ca, expected] of [
+    [
+      span(-90, -1),
+      present,
+      /^\[fail\] certificates: listen\.tls\.certFile \(.*\): The certificate of CN=c expired at .*Z\. Renew/m,
+    ],
+    [span(1, 90), present, /^\[fail\] .* CN=c is not valid before .*Z\. Compare/m],
+    [{ ...span(-1, 90), usage: 'client' }, present, /^\[fail\] .* not for servers/m],
+    [{ ...span(-1, 90), hosts: ['b'] }, present, /^\[fail\] .* not for a; it has DNS:b\. Issue/m],
+    [span(-1, 90), past, /^\[fail\] certificates: listen\.tls\.clientCaFile .* CN=past expired/m],
+    [span(-80, 10), present, /^\[warn\] certificates: .* expires soon, at .*Z\. Renew/m],
+    [span(-1, 90), present, /^\[ok\] certificates: listen\.tls\.certFile: valid until /m],
+  ] as const) {
+    const { of, exitCode } = await examineWith(request, ca.cert)
+    t.match(of('certificates'), expected)
+    t.equal(exitCode, of('certificates').includes('[fail]') ? 69 : 0)
+  }
 })
 
 test('an invalid command line or configuration exits 64 or 78', async (t) => {

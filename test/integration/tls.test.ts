@@ -211,3 +211,88 @@ test('over TLS 1.2 nobody renegotiates, neither before the upgrade nor behind it
     socket.destroy()
   }
 })
+
+/** Certificates of clients, by what is wrong with them. */
+const issueClients = async () => {
+  const past = { notBefore: new Date(Date.now() - 7e6), notAfter: new Date(Date.now() - 3e6) }
+  const request = { commonName: 'worker', usage: 'client' } as const
+  return {
+    foreign: await stranger.issue(request),
+    expired: await authority.issue({ ...request, ...past }),
+    future: await authority.issue({ ...request, notBefore: new Date(Date.now() + 3e6) }),
+    forServers: await authority.issue({ ...request, usage: 'server' }),
+  }
+}
+
+test('a failed TLS handshake is counted by its reason, and logged with its address', async (t) => {
+  const clients = await issueClients()
+  const plain = { isMutual: false, set: [] as string[] }
+  const mutual = { isMutual: true, set: [] as string[] }
+  const weak = { isMutual: false, set: OLDER.set }
+  const write = (bytes: string | Buffer) => (port: number) => {
+    const socket = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.11' })
+    socket.on('error', () => {}).resume()
+    socket.write(bytes)
+    return socket
+  }
+  const dial = (settings: ConnectionOptions) => (port: number) => {
+    const target = { port, host: '127.0.0.1', localAddress: '127.0.0.11', servername: 'localhost' }
+    const socket = connect({ ...target, ca: authority.cert, ...settings } as ConnectionOptions)
+    return socket.on('error', () => {}).resume()
+  }
+  const cases = [
+    ['plain_http', plain, write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')],
+    ['not_tls', plain, write(Buffer.alloc(64, 7))],
+    ['client_certificate_missing', mutual, dial({})],
+    ['client_certificate_expired', mutual, dial(clients.expired)],
+    ['client_certificate_invalid', mutual, dial(clients.foreign)],
+    ['client_certificate_invalid', mutual, dial(clients.future)],
+    ['client_certificate_invalid', mutual, dial(clients.forServers)],
+    ['no_shared_version', plain, dial({ maxVersion: 'TLSv1.2' })],
+    ['no_shared_cipher', weak, dial({ maxVersion: 'TLSv1.2', ciphers: 'AES128-SHA' })],
+    ['other', plain, dial({ ALPNProtocols: ['h2'] })],
+    ['reset', plain, (port: number) => write(Buffer.from('160301', 'hex'))(port).end()],
+    // A client that does not trust the certificate, and leaves without a word.
+    ['reset', plain, dial({ ca: stranger.cert })],
+  ] as const
+  for (const [reason, { isMutual, set }, attack] of cases) {
+    const { rig } = await rigWithTls(t, isMutual, { set })
+    const count = async () =>
+      (await rig.metrics()).get(`openclaw_k8s_tls_handshake_failures_total{reason="${reason}"}`)
+    t.equal(await count(), 0)
+    const socket = attack(rig.port)
+    await waitUntil(async () => (await count()) === 1)
+    await rig.sidecar.stop()
+    socket.destroy()
+    const line = rig.log.find((text) => text.includes('TLS handshakes failed')) ?? '{}'
+    t.match(JSON.parse(line), { reason, remoteIp: '127.0.0.11', count: 1, hint: /./ }, reason)
+  }
+})
+
+test('a TLS handshake that takes too long is counted, and a probe of the port is not', async (t) => {
+  const clock = new FakeClock()
+  const { rig } = await rigWithTls(t, false, { clock, set: ['limits.handshakeTimeout=5s'] })
+  const failures = async () =>
+    [...(await rig.metrics())].filter(
+      ([name, count]) => name.startsWith('openclaw_k8s_tls_handshake_failures_total') && count > 0,
+    )
+  const open = () => {
+    const socket = connectTcp({ port: rig.port, host: '127.0.0.1', localAddress: '127.0.0.11' })
+    return socket.on('error', () => {}).resume()
+  }
+  const isPending = (count: number) => async () =>
+    (await rig.metrics()).get('openclaw_k8s_pending_sockets') === count
+  const probe = open()
+  await waitUntil(isPending(1))
+  probe.destroy()
+  await waitUntil(isPending(0))
+  const slow = open()
+  await waitUntil(isPending(1))
+  const cut = once(slow, 'close')
+  await clock.advanceAsync(5000)
+  await cut
+  await waitUntil(async () => (await failures()).length > 0)
+  t.strictSame(await failures(), [
+    ['openclaw_k8s_tls_handshake_failures_total{reason="timeout"}', 1],
+  ])
+})

@@ -216,6 +216,7 @@ export const startAdmissionStepper = async (
     watchPeer: () => {},
     watch: { hasAddress: () => false, listAt: () => [] },
     tls: undefined,
+    tlsFailures: { failed: () => {} },
   })
   let pods = 0
   /** A new pod each time, since a deleted pod does not come back. */

@@ -9,6 +9,8 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 const DAY_MS = 86_400_000
 /** Clocks of two machines differ; a certificate that starts now is not valid yet on one of them. */
 const BACKDATED_MS = 3_600_000
+/** A CA is also valid at the time of a fake clock. */
+const AUTHORITY_BACKDATED_MS = 3650 * DAY_MS
 
 type KeyPair = { readonly cert: string; readonly key: string }
 
@@ -69,7 +71,7 @@ const authorityOptions = async (
   { notBefore, notAfter }: Dates,
 ) => ({
   signingAlgorithm: ALGORITHM,
-  notBefore: notBefore ?? new Date(Date.now() - BACKDATED_MS),
+  notBefore: notBefore ?? new Date(Date.now() - AUTHORITY_BACKDATED_MS),
   notAfter: notAfter ?? new Date(Date.now() + 365 * DAY_MS),
   extensions: [
     new x509.BasicConstraintsExtension(true, undefined, true),

@@ -4,6 +4,7 @@ import { Audit } from '../observe/audit.ts'
 import type { MetricSources } from '../observe/metric-sources.ts'
 import { createMetrics } from '../observe/metrics.ts'
 import { RecentRefusals } from '../observe/recent-refusals.ts'
+import { TlsFailures } from '../observe/tls-failures.ts'
 import { createRecorder } from '../observe/recorder.ts'
 import { isGlob } from '../lib/glob.ts'
 import { RelaySum } from '../lib/relay-totals.ts'
@@ -55,5 +56,6 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
       log.error({ err, stack: err.stack }, 'a socket error had no listener: socket destroyed')
     },
   })
-  return { metrics, audit, recorder, refusals, totals, peerErrors }
+  const tlsFailures = new TlsFailures({ clock, log, metrics })
+  return { metrics, audit, recorder, refusals, totals, peerErrors, tlsFailures }
 }

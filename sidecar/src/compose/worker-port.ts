@@ -16,6 +16,7 @@ import { groupStrangers } from '../lib/address-group.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
 import { Semaphore } from '../lib/semaphore.ts'
 import { TokenBuckets, type BucketLimit } from '../lib/token-buckets.ts'
+import type { TlsFailures } from '../observe/tls-failures.ts'
 import type { Recorder } from '../observe/recorder.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
@@ -80,6 +81,7 @@ type Parts = Pick<Line, 'precheck' | 'authenticator' | 'binding' | 'registry'> &
   readonly watchPeer: PeerErrors['watch']
   readonly watch: Pick<Line['watch'], 'hasAddress' | 'listAt'>
   readonly tls: TlsMaterial | undefined
+  readonly tlsFailures: Pick<TlsFailures, 'failed'>
 }
 
 const protoOf = ({ tls }: Config['listen']) => (tls === undefined ? 'http' : 'https')
@@ -141,6 +143,7 @@ export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Par
     }),
     groupOf,
     tls,
+    onTlsFailure: parts.tlsFailures.failed,
     watchPeer,
     onAcceptError: createAcceptErrorLog('workers', runtime),
     isTrustEnabled: () => live.config.k8sTrust.enabled,

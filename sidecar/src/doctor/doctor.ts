@@ -1,5 +1,6 @@
 /** The `doctor` command's checks: everything the sidecar needs, seen from inside its container. */
 
+import { examineCertificates } from './certificates.ts'
 import { examineCluster } from './cluster.ts'
 import { examineFiles } from './files.ts'
 import type { DoctorContext, Finding } from './finding.ts'
@@ -20,6 +21,7 @@ export async function examine(context: DoctorContext): Promise<readonly Finding[
   return [
     ...examineSettings(context),
     ...examineFiles(context),
+    ...examineCertificates(context),
     ...(await Promise.all(pending)).flat(),
   ]
 }

@@ -11,7 +11,12 @@ import {
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { Server as TlsServer, type SecureContextOptions, type TlsOptions } from 'node:tls'
+import {
+  Server as TlsServer,
+  type SecureContextOptions,
+  type TlsOptions,
+  type TLSSocket,
+} from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Clock } from '../lib/clock.ts'
 import { CODES, type Code } from '../denial.ts'
@@ -33,6 +38,8 @@ export type HttpServerOptions = {
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
+  /** A TLS handshake ended without a connection. */
+  readonly onTlsFailure: (error: Error, socket: TLSSocket) => void
 }
 
 /** A plain request, the answer to it, and what lets its body be read. */
@@ -100,6 +107,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     ignoreErrorsOf(stream)
     stream.resume()
   }
+  app.server.on('tlsClientError', options.onTlsFailure)
   // Without a listener Node answers a CONNECT by silently closing the connection.
   app.server.on('connect', ({ socket }, stream) => {
     if (stream !== socket) discard(stream)

@@ -4,12 +4,13 @@ import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { SecureContextOptions, TlsOptions } from 'node:tls'
+import type { SecureContextOptions, TlsOptions, TLSSocket } from 'node:tls'
 import { findCredential } from '../authn/credential.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Code, Verdict } from '../denial.ts'
 import type { Dialect, Handshake } from '../dialect/dialect.ts'
 import type { AuthAttempt, Recorder } from '../observe/recorder.ts'
+import type { TlsFailure } from '../observe/tls-failures.ts'
 import { localHostOf } from '../lib/address.ts'
 import { admit, type Admitted, type Stages } from './admit.ts'
 import { connectionOf, type Attempts, type Connection } from './attempts.ts'
@@ -18,6 +19,7 @@ import { createHttpServer, type HttpServer, type PlainRequest } from './http-ser
 import { openStream, type StreamOptions } from './open-stream.ts'
 import { PendingSockets, type PendingEnd } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
+import { connectionUnder, readTlsFailure } from './tls-failure.ts'
 import { validateUpgrade } from './upgrade.ts'
 import { Worker } from './worker.ts'
 
@@ -38,6 +40,8 @@ export type WorkerPortOptions = {
   readonly watchPeer: (stream: Duplex) => void
   /** A connection could not be accepted. */
   readonly onAcceptError: (error: Error) => void
+  /** A TLS handshake failed; the address is empty if it is not known any more. */
+  readonly onTlsFailure: (reason: TlsFailure, address: string) => void
   readonly isTrustEnabled: () => boolean
   readonly credentialHeader: () => string
   /**
@@ -62,6 +66,8 @@ export class WorkerPort {
   readonly #pending: PendingSockets
   readonly #streams: StreamOptions
   readonly #hosting: HostingPort | undefined
+  /** Over TLS: accepted connections, and with which code we ended those that we ended ourselves. */
+  readonly #handshakes = new WeakMap<Socket, { readonly address: string; cut?: Code }>()
   #isDraining = false
 
   constructor(options: WorkerPortOptions) {
@@ -87,6 +93,7 @@ export class WorkerPort {
         attempts.failed(code, connectionOf(socket, clock))
       },
       onAcceptError: options.onAcceptError,
+      onTlsFailure: (error, socket) => this.#onTlsFailure(error, socket),
     })
     this.#http.server.prependListener('connection', (socket) => this.#onConnection(socket))
     this.#http.onUpgrade((request, head) => this.#receive(request, request.socket, head))
@@ -139,8 +146,9 @@ export class WorkerPort {
   }
 
   #onConnection(socket: Socket): void {
-    const { attempts, clock } = this.#options
+    const { attempts, clock, tls } = this.#options
     const connection = connectionOf(socket, clock)
+    if (tls !== undefined) this.#handshakes.set(socket, { address: connection.address })
     // Before anything is read: a TLS handshake alone costs more than all that follows a refusal.
     if (this.#findPortObjection(connection.address) === 'rate_limited') {
       return this.#cut(socket, 'rate_limited', connection)
@@ -157,9 +165,21 @@ export class WorkerPort {
     const { attempts, random, tls } = this.#options
     this.#pending.answer(socket)
     attempts.failed(code, connection)
+    const handshake = this.#handshakes.get(socket)
+    if (handshake !== undefined) handshake.cut = code
     // Over TLS an answer needs a handshake first, which would cost more than the refusal saves.
     if (tls === undefined) socket.write(refusalResponse(code, random))
     socket.destroySoon()
+  }
+
+  #onTlsFailure(error: Error, socket: TLSSocket): void {
+    const connection = connectionUnder(socket)
+    const { address = '', cut } = (connection && this.#handshakes.get(connection)) ?? {}
+    const reason = cut === 'handshake_timeout' ? 'timeout' : readTlsFailure(error, socket)
+    // What we cut for another reason has its code, and a probe of the port sends nothing.
+    const isCut = cut !== undefined && reason !== 'timeout'
+    const isProbe = reason === 'reset' && connection?.bytesRead === 0
+    if (!isCut && !isProbe) this.#options.onTlsFailure(reason, address)
   }
 
   /** Keeps no reference to `request`: its headers would be held during the whole admission. */

@@ -2,6 +2,7 @@
 
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import { CODES, isFault, type Code } from '../denial.ts'
+import { TLS_FAILURES } from './tls-failures.ts'
 import { readOnScrape, type MetricSources } from './metric-sources.ts'
 
 export type MetricsOptions = {
@@ -103,6 +104,11 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
       'Errors of peer sockets without a listener: bugs the sidecar survived. Should always be 0.',
       [],
     ),
+    tlsFailures: counter<'reason'>(
+      'tls_handshake_failures_total',
+      `Failed TLS handshakes of the worker port, by reason: ${Object.keys(TLS_FAILURES).join(', ')}.`,
+      ['reason'],
+    ),
     configReloads: counter(
       'config_reloads_total',
       'Configuration reloads, by outcome: ok, failed.',
@@ -152,6 +158,7 @@ function initialize(
     families.streamCloses.inc({ code }, 0)
   }
   families.streamCloses.inc({ code: 'completed' }, 0)
+  for (const reason of Object.keys(TLS_FAILURES)) families.tlsFailures.inc({ reason }, 0)
   for (const outcome of ['hit', 'miss', 'negative', 'shared']) {
     families.verdictLookups.inc({ outcome }, 0)
   }

@@ -1,7 +1,7 @@
 /** Builds the sidecar from a `Config`: with its parts the only place that knows all rooms. */
 
 import { Drain } from './admissions/drain.ts'
-import { composeAdminPort } from './compose/admin-port.ts'
+import { composeAdminPort, composeReadiness } from './compose/admin-port.ts'
 import { composeCluster } from './compose/cluster.ts'
 import { composeLine } from './compose/line.ts'
 import { createReload, LiveConfig } from './compose/live-config.ts'
@@ -11,6 +11,7 @@ import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import { CertificateWatch } from './edge/certificate-watch.ts'
 import { isWithoutIpv6 } from './edge/fastify.ts'
+import { judgeReadiness } from './edge/readiness.ts'
 import { readTls } from './edge/tls.ts'
 import { kindOf } from './kube/scope.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
@@ -38,19 +39,19 @@ export type Sidecar = {
 export async function compose(config: Config, runtime: Runtime): Promise<Sidecar> {
   const { log } = runtime
   const parts = await composeParts(config, runtime)
-  const { live, line, observed, cluster, openclaw, workerPort, signer, certificates, tls } = parts
+  const { live, line, observed, cluster, openclaw, workerPort, signer } = parts
+  const { certificates, tls, drain, checks } = parts
   const { metrics, peerErrors, refusals } = observed
   const { registry, watch, revocation, jwks } = line
-  const drain = new Drain({ windowMs: config.drain.window, log, workerPort, registry })
-  const adminPort = composeAdminPort(live, runtime, {
+  const adminPort = composeAdminPort(runtime, {
     metrics,
     registry,
     refusals,
     signer,
     jwks,
     watch,
-    openclaw,
     drain,
+    checks,
     watchPeer: peerErrors.watch,
     credentials: cluster.credentials,
   })
@@ -127,7 +128,16 @@ async function composeParts(config: Config, runtime: Runtime) {
     watchPeer,
     tls,
   })
+  const drain = new Drain({
+    windowMs: config.drain.window,
+    log: runtime.log,
+    workerPort,
+    registry,
+  })
+  const checks = composeReadiness(live, runtime, { drain, jwks, watch, openclaw })
   const sources: MetricSources = {
+    readiness: async () => (await judgeReadiness(checks)).results,
+    ownTokenExpiresAt: () => cluster.credentials.expiresAt,
     carried: () => totals.with(registry.listCounts()),
     streams: () => registry.size,
     connectedWorkers: () => registry.countWorkers(),
@@ -143,5 +153,6 @@ async function composeParts(config: Config, runtime: Runtime) {
     certificates: () => certificates.states(),
     linesDropped: runtime.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
-  return { live, line, observed, cluster, openclaw, workerPort, signer, certificates, tls }
+  const built = { live, line, observed, cluster, openclaw, workerPort, signer }
+  return { ...built, certificates, tls, drain, checks }
 }

@@ -84,3 +84,25 @@ test('an API server that is gone does not make the sidecar unready, a gateway do
   t.match(await response.text(), /\[-\] gateway: nothing listens on 127\.0\.0\.1:\d+/)
   t.equal((await fetch(`${gone.adminUrl}/livez`)).status, 200, 'no reason to restart it')
 })
+
+test('each check of readiness is a metric, though nobody tries to get in', async (t) => {
+  const other = await startRig()
+  t.teardown(() => other.stop())
+  const readiness = async () => {
+    const metrics = await other.metrics()
+    const checks = ['serving', 'jwks', 'pods', 'gateway']
+    t.notOk(metrics.has('openclaw_k8s_ready{check="operator"}'), 'this protocol has none')
+    return checks.map((check) => metrics.get(`openclaw_k8s_ready{check="${check}"}`))
+  }
+  await waitUntil(async () => (await fetch(`${other.adminUrl}/readyz`)).ok)
+  t.strictSame(await readiness(), [1, 1, 1, 1])
+  await other.gateway.close()
+  t.strictSame(await readiness(), [1, 1, 1, 0])
+})
+
+test("the end of the sidecar's own token is a metric", async (t) => {
+  const expiry = (await rig.metrics()).get('openclaw_k8s_own_token_expiry_timestamp_seconds')
+  const [, payload = ''] = (await rig.readFile(rig.tokenFile)).split('.')
+  const { exp } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { exp: number }
+  t.equal(expiry, exp)
+})

@@ -39,6 +39,11 @@ const reloads = async (rig: WatchedRig) => {
   return { ok: count('ok'), failed: count('failed') }
 }
 
+const isLastSuccessful = async (rig: WatchedRig) => {
+  const metrics = await rig.metrics()
+  return metrics.get('openclaw_k8s_config_last_reload_successful') === 1
+}
+
 test('a removed identity loses its streams, a kept one keeps them, and a new one can enter', async (t) => {
   const rig = await startWatchedRig(t, { set: [allow(A, B)], watches: 4 })
   const a = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
@@ -230,6 +235,7 @@ test('renewed certificates are used from the next handshake on, and bad ones nev
   await writeFile(certFile, (await issue(old)).cert)
   reload(rig, allow(A))
   t.same(await reloads(rig), { ok: 1, failed: 1 })
+  t.notOk(await isLastSuccessful(rig))
   t.ok(await isShown(fresh))
   await writeFile(certFile, 'nonsense')
   reload(rig, allow(B))

@@ -112,6 +112,9 @@ export const readMetrics = async () => {
 const HISTOGRAM = ['_bucket', '_sum', '_count']
 const NO_CERTIFICATE = { notBefore: 0, notAfter: 0, faults: [], isEndingSoon: false }
 const NOTHING = {
+  readiness: async () =>
+    ['serving', 'jwks', 'pods', 'gateway', 'operator'].map((name) => ({ name })),
+  ownTokenExpiresAt: () => 0,
   carried: () => ({ bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 }),
   streams: () => 0,
   connectedWorkers: () => new Map([['any', 0]]),

@@ -19,6 +19,7 @@ import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.
 import { FakeClock } from '../kit/fake-clock.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import type { ApiFault } from '../kit/kube-faults.ts'
+import { encodeToken } from '../kit/kube-tokens.ts'
 
 const DEADLINE_MS = 3000
 const VERSION: KubeRequest = { method: 'GET', path: '/version', deadlineMs: DEADLINE_MS }
@@ -323,6 +324,13 @@ test('our files are read again every 10 s, and the last content of a missing fil
   t.strictSame([credentials.token, credentials.ca], ['two', 'ca-2'])
   files.set('token', 'three')
   t.equal(credentials.reread(), true)
+  t.equal(credentials.expiresAt, undefined, 'this token names no time')
+  files.set(
+    'token',
+    encodeToken({ alg: 'none' }, { exp: 1234 }, () => Buffer.from('x')),
+  )
+  credentials.reread()
+  t.equal(credentials.expiresAt, 1234)
 })
 
 test("the API server's address comes from the configuration or the pod", async (t) => {

@@ -66,6 +66,8 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
     version: 'test',
     namespaces: ['openclaw'],
     sources: () => ({
+      readiness: async () => [{ name: 'serving' }, { name: 'gateway', objection: 'nothing there' }],
+      ownTokenExpiresAt: () => 3600,
       carried: () => ({ bytesUp: 10, bytesDown: 20, messagesUp: 1, messagesDown: 2 }),
       streams: () => 3,
       connectedWorkers: () => new Map([['openclaw', 2]]),
@@ -363,6 +365,9 @@ test('values read on scrape are the current ones', async (t) => {
   t.equal(values.get('jwks_age_seconds'), 6)
   t.equal(values.get('watched_pods'), 7)
   t.equal(values.get('watch_stale_seconds'), 8)
+  t.equal(values.get('ready{check="serving"}'), 1)
+  t.equal(values.get('ready{check="gateway"}'), 0)
+  t.equal(values.get('own_token_expiry_timestamp_seconds'), 3600)
   t.equal(values.get('log_lines_dropped_total{output="audit"}'), 9)
   t.equal(values.get('log_lines_dropped_total{output="log"}'), 10)
   t.equal(values.get('build_info{version="test"}'), 1)

@@ -4,7 +4,7 @@ import { adminConnectionsMax } from '../edge/admin-connections.ts'
 import { createAdminPort, type AdminPort } from '../edge/admin-port.ts'
 import { DrainProofs } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
-import { createReadiness } from '../edge/readiness.ts'
+import { createReadiness, type ReadinessCheck } from '../edge/readiness.ts'
 import { createStatus } from '../edge/status.ts'
 import { findStatusObjection } from '../edge/status-caller.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
@@ -38,23 +38,27 @@ type Parts = {
   readonly signer: AssertionSigner
   readonly jwks: Jwks
   readonly watch: PodWatch
-  readonly openclaw: OpenClaw | undefined
   readonly watchPeer: PeerErrors['watch']
   readonly drain: Drain
+  readonly checks: readonly ReadinessCheck[]
   readonly credentials: Pick<OwnCredentials, 'token' | 'reread'>
 }
 
-export function composeAdminPort(live: LiveConfig, runtime: Runtime, parts: Parts): AdminPort {
-  const { clock, log, network, version, readFile, isLocalAddress = isLoopback } = runtime
-  const { metrics, signer, jwks, watch, openclaw, drain, credentials, watchPeer } = parts
+type Known = {
+  readonly drain: Drain
+  readonly jwks: Jwks
+  readonly watch: PodWatch
+  readonly openclaw: OpenClaw | undefined
+}
+
+/** What has to be true before workers are sent here. */
+export function composeReadiness(
+  live: LiveConfig,
+  { clock, network }: Runtime,
+  { drain, jwks, watch, openclaw }: Known,
+): readonly ReadinessCheck[] {
   const url = new URL(live.config.gateway.url)
-  const proofs = new DrainProofs({ clock, credentials })
-  const { register } = metrics
-  const renderMetrics = async () => ({
-    contentType: register.contentType,
-    body: await register.metrics(),
-  })
-  const checks = createReadiness({
+  return createReadiness({
     drain,
     jwks,
     scopes: watch.scopes,
@@ -64,6 +68,17 @@ export function composeAdminPort(live: LiveConfig, runtime: Runtime, parts: Part
       ...GATEWAY_CHECK_RATE,
     }),
     operator: openclaw,
+  })
+}
+
+export function composeAdminPort(runtime: Runtime, parts: Parts): AdminPort {
+  const { clock, log, version, readFile, isLocalAddress = isLoopback } = runtime
+  const { metrics, signer, drain, checks, credentials, watchPeer } = parts
+  const proofs = new DrainProofs({ clock, credentials })
+  const { register } = metrics
+  const renderMetrics = async () => ({
+    contentType: register.contentType,
+    body: await register.metrics(),
   })
   const status = createStatus({ ...parts, clock, checks, version: version.version })
   const objection = findStatusObjection(runtime)

@@ -140,6 +140,7 @@ export function createReload({ live, runtime, metrics, workerPort, certificates 
       }
     } catch (error) {
       metrics.configReloads.inc({ outcome: 'failed' })
+      metrics.configReloaded.set(0)
       log.error(
         { reason: String(error) },
         'the new configuration is not valid: the old one stays in force',
@@ -148,6 +149,7 @@ export function createReload({ live, runtime, metrics, workerPort, certificates 
     }
     const waitingForRestart = live.apply(next)
     metrics.configReloads.inc({ outcome: 'ok' })
+    metrics.configReloaded.set(1)
     log.info({ waitingForRestart }, 'the configuration was reloaded')
   }
 }

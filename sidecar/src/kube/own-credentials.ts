@@ -1,5 +1,6 @@
 /** The sidecar's own token and CA for the API server, read again as the kubelet rotates them. */
 
+import { decodeJwt } from 'jose'
 import type { Clock } from '../lib/clock.ts'
 
 export type OwnCredentialsOptions = {
@@ -20,6 +21,7 @@ export class OwnCredentials {
   #token = ''
   #ca = ''
   #readAt = -Infinity
+  #expiry: { readonly token: string; readonly expiresAt: number | undefined } | undefined
 
   constructor(options: OwnCredentialsOptions) {
     this.#options = options
@@ -33,6 +35,13 @@ export class OwnCredentials {
   get ca(): string {
     this.#readIfStale()
     return this.#ca
+  }
+
+  /** The token's `exp`, in seconds since the epoch; `undefined` for a token that has none. */
+  get expiresAt(): number | undefined {
+    const { token } = this
+    if (this.#expiry?.token !== token) this.#expiry = { token, expiresAt: expiryOf(token) }
+    return this.#expiry.expiresAt
   }
 
   /** Reads at once, as after a 401. Returns true when the token changed. */
@@ -62,5 +71,15 @@ export class OwnCredentials {
     } catch {
       return undefined
     }
+  }
+}
+
+/** The token is our own, and this only warns of its end: its signature is the API server's business. */
+function expiryOf(token: string): number | undefined {
+  try {
+    const { exp } = decodeJwt(token)
+    return exp
+  } catch {
+    return undefined
   }
 }

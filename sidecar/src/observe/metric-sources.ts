@@ -23,7 +23,13 @@ type ScopeSeen = {
   readonly state: (typeof SCOPE_STATES)[number]
 }
 
+/** A check of `/readyz`; it fails if there is an objection. */
+type CheckSeen = { readonly name: string; readonly objection?: string | undefined }
+
 export type MetricSources = {
+  readonly readiness: () => Promise<readonly CheckSeen[]>
+  /** The end of the sidecar's own token, in seconds since the epoch. */
+  readonly ownTokenExpiresAt: () => number | undefined
   /** What all streams have carried since the start, ended ones included. */
   readonly carried: () => RelayTotals
   readonly streams: () => number
@@ -56,6 +62,34 @@ type ScrapeOptions = {
 export function readOnScrape(options: ScrapeOptions): void {
   readTotals(options)
   readWorkers(options)
+  readReadiness(options)
+}
+
+/** Whether workers are sent here: a sidecar that is not ready gets none, so no attempt fails. */
+function readReadiness({ sources, registers }: ScrapeOptions): void {
+  const ready = new Gauge({
+    name: 'openclaw_k8s_ready',
+    help: '1 if a check of /readyz passes, 0 if it fails, by check: serving, jwks, pods, gateway, and operator with the protocol openclaw.',
+    labelNames: ['check'],
+    registers: [],
+    async collect() {
+      for (const { name: check, objection } of await sources().readiness()) {
+        this.set({ check }, Number(objection === undefined))
+      }
+    },
+  })
+  const ownToken = new Gauge({
+    name: 'openclaw_k8s_own_token_expiry_timestamp_seconds',
+    help: "When the sidecar's own token for the API server expires; NaN if it names no time.",
+    registers: [],
+    collect() {
+      this.set(sources().ownTokenExpiresAt() ?? Number.NaN)
+    },
+  })
+  for (const register of registers) {
+    register.registerMetric(ready)
+    register.registerMetric(ownToken)
+  }
 }
 
 /** What is counted by the namespace of the workers. */

@@ -114,6 +114,11 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
       'Configuration reloads, by outcome: ok, failed.',
       ['outcome'],
     ),
+    configReloaded: gauge(
+      'config_last_reload_successful',
+      '1 if the last reload of configuration and certificates worked, or there was none; 0 while the old ones stay in force.',
+      [],
+    ),
   }
 }
 
@@ -159,6 +164,7 @@ function initialize(
   }
   families.streamCloses.inc({ code: 'completed' }, 0)
   for (const reason of Object.keys(TLS_FAILURES)) families.tlsFailures.inc({ reason }, 0)
+  families.configReloaded.set(1)
   for (const outcome of ['hit', 'miss', 'negative', 'shared']) {
     families.verdictLookups.inc({ outcome }, 0)
   }

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readKubeconfig } from '../cluster/kubeconfig.ts'
 import { runSuites } from '../kit/suite-run.ts'
-import { raisePods } from '../openclaw/namespace.ts'
+import { raisePods } from '../kit/namespace.ts'
 import { findTool } from './tools.ts'
 
 const [namespace = ''] = process.argv.splice(2)

@@ -3,7 +3,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { connect } from 'node:net'
 import { takeAllAway } from '../kit/leftovers.ts'
-import { runInside } from '../openclaw/namespace.ts'
+import { runInside } from '../kit/namespace.ts'
 import { prepare } from '../openclaw/prepare.ts'
 import { freshName, openNamespace, startDeployRig } from './deploy-rig.ts'
 

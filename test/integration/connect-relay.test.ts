@@ -377,9 +377,12 @@ test('the certificate of the sidecar must come from the authority, and be for it
     [503, await issue(['127.0.0.1'], stranger), { caFile }],
     [503, await issue(['127.0.0.1']), { caFile: join(files, 'other.pem') }],
     [503, await issue(['127.0.0.1']), {}],
+    [101, await issue(['::1']), { caFile }, '::1'],
+    [101, await issue(['sidecar.example']), { caFile, serverName: 'sidecar.example' }, '::1'],
+    [503, await issue(['::2']), { caFile }, '::1'],
   ] as const
-  for (const [expected, tls, target] of cases) {
-    const rig = await startConnectRig(t, { tls, target })
+  for (const [expected, tls, target, host = '127.0.0.1'] of cases) {
+    const rig = await startConnectRig(t, { tls, target, host })
     const { status, body, socket } = await rig.upgrade()
     t.equal(status, expected)
     if (status === 503) t.equal(errorOf(body), 'sidecar_tls_failed')

@@ -20,6 +20,7 @@ import {
 } from '@openclaw-k8s/auth-sidecar/connect/connect-port.ts'
 import { DEFAULT_CREDENTIAL_HEADER } from '@openclaw-k8s/auth-sidecar/config/credential-header.ts'
 import type { TargetOptions } from '@openclaw-k8s/auth-sidecar/connect/target.ts'
+import { bracketed } from '@openclaw-k8s/auth-sidecar/lib/address.ts'
 import { systemClock, type Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { acceptKeyOf } from '@openclaw-k8s/auth-sidecar/websocket/accept-key.ts'
@@ -33,6 +34,8 @@ export type ConnectRigOptions = Partial<Pick<ConnectPortOptions, 'sessionHosting
   /** What the sidecar does with an upgrade; unless said otherwise it echoes bytes. */
   readonly onUpgrade?: OnUpgrade
   readonly onRequest?: RequestListener
+  /** Where the sidecar listens; `127.0.0.1` unless said otherwise. */
+  readonly host?: string
   /** TLS of the sidecar. */
   readonly tls?: ServerOptions
   readonly target?: Partial<TargetOptions>
@@ -68,7 +71,7 @@ const echo: OnUpgrade = (request, socket, head) => {
 }
 
 export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {}) => {
-  const { clock = systemClock, sessionHosting = false } = options
+  const { clock = systemClock, host = '127.0.0.1', sessionHosting = false } = options
   const directory = mkdtempSync(join(tmpdir(), 'connect-'))
   t.teardown(() => rmSync(directory, { recursive: true }))
   const tokenFile = join(directory, 'token')
@@ -94,7 +97,7 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
     socket.on('error', () => {})
     ;(options.onUpgrade ?? echo)(request, socket, head)
   })
-  await once(upstream.listen(0, '127.0.0.1'), 'listening')
+  await once(upstream.listen(0, host), 'listening')
   const upstreamPort = (upstream.address() as AddressInfo).port
   const stopUpstream = async () => {
     const closed = once(upstream, 'close')
@@ -116,7 +119,7 @@ export const startConnectRig = async (t: Scope, options: ConnectRigOptions = {})
     clock,
     log: createLog('trace', { write: (line) => void lines.push(JSON.parse(line) as LogRecord) }),
     target: {
-      url: new URL(`${scheme}://127.0.0.1:${upstreamPort}`),
+      url: new URL(`${scheme}://${bracketed(host)}:${upstreamPort}`),
       tokenFile,
       credentialHeader: DEFAULT_CREDENTIAL_HEADER,
       serverName: undefined,

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
+import { bracketed } from '@openclaw-k8s/auth-sidecar/lib/address.ts'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import type { Clock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
 import { deliver, Faults, Gate, ROUTES } from './kube-faults.ts'
@@ -101,7 +102,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
   const { paces = {}, prefix = '' } = options
   const traffic = createTraffic({ backend, store, clock, paces, prefix })
   const server = await createTlsServer(options, traffic.handle)
-  const url = `https://127.0.0.1:${server.port}${prefix}`
+  const url = `https://${bracketed(options.host ?? '127.0.0.1')}:${server.port}${prefix}`
 
   return {
     url,

@@ -33,6 +33,8 @@ export type SidecarProcessOptions = {
   readonly main?: string
   /** The most files it may have open, sockets included. */
   readonly openFilesMax?: number
+  /** A program, and its first arguments, that runs it. */
+  readonly runner?: readonly string[]
 }
 
 /** Starts `auth-sidecar` with these arguments and with no environment of ours but the PATH and a cache. */
@@ -43,12 +45,14 @@ export const startSidecarProcess = (
     isDetached = false,
     main = MAIN,
     openFilesMax,
+    runner = [],
     ...output
   }: SidecarProcessOptions = {},
 ) => {
   const node = [process.execPath, '--import', END_WITH_PARENT, main, ...args]
   const limit = ['/bin/sh', '-c', 'ulimit -n "$0" && exec "$@"', String(openFilesMax)]
-  const [command = '', ...rest] = openFilesMax === undefined ? node : [...limit, ...node]
+  const limited = openFilesMax === undefined ? node : [...limit, ...node]
+  const [command = '', ...rest] = [...runner, ...limited]
   const child = spawn(command, rest, {
     stdio: ['pipe', output.stdout ?? 'pipe', output.stderr ?? 'pipe'],
     detached: isDetached,

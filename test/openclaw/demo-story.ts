@@ -1,7 +1,7 @@
 /** The story of the demonstration: two real nodes, then four, a command on each, one pod gone. */
 
 import { waitForProcess } from '../kit/wait.ts'
-import { raisePods } from './namespace.ts'
+import { raisePods } from '../kit/namespace.ts'
 import type { ListedNode } from './operator.ts'
 import { startProductRig, type ProductRig, type RigPod } from './product-rig.ts'
 import { PINNED_RUN } from './suite-plan.ts'

@@ -1,7 +1,7 @@
 /** `npm run demo:openclaw`: the real product, told line by line. */
 
 import { parseArgs } from 'node:util'
-import { runInside } from './namespace.ts'
+import { runInside } from '../kit/namespace.ts'
 import { prepare } from './prepare.ts'
 
 const HELP = `Usage: npm run demo:openclaw [-- --once]

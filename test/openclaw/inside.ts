@@ -4,7 +4,7 @@ import { run } from 'node:test'
 import { inspect } from 'node:util'
 import { absenceOf } from './bounded-test.ts'
 import type { TestResult } from './features.ts'
-import { raisePods } from './namespace.ts'
+import { raisePods } from '../kit/namespace.ts'
 import { readRun } from './suite-plan.ts'
 
 /** Of a failure's text, in characters: what was wrong stands first, what the processes said last of all. */

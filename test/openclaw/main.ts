@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { rewritePage } from './compatibility.ts'
 import type { TestResult } from './features.ts'
 import { prepare } from './prepare.ts'
-import { runInside } from './namespace.ts'
+import { runInside } from '../kit/namespace.ts'
 import { parseOptions, USAGE, type SuiteOptions } from './suite-options.ts'
 import { titleOfRun, writeRun, type SuiteRun } from './suite-plan.ts'
 

@@ -1,7 +1,7 @@
 /** What the suite and the demonstration need before they can run: the product and a namespace. */
 
 import { provideProduct, UnknownVersion } from './install.ts'
-import { findNamespace } from './namespace.ts'
+import { findNamespace } from '../kit/namespace.ts'
 import { PINNED, type Product } from './product.ts'
 
 export type Prepared = {

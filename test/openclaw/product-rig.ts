@@ -10,7 +10,7 @@ import { connectLightNode, createDevice, openLightNode } from '../kit/light-node
 import type { LightNodeOptions } from '../kit/light-node.ts'
 import { findLacks, hasSessionHosting } from './lacks.ts'
 import { startModel } from './model.ts'
-import { podAddress, PODS_MAX } from './namespace.ts'
+import { podAddress, PODS_MAX } from '../kit/namespace.ts'
 import type { Operator } from './operator.ts'
 import { startRealNode, type RealNode, type RealNodeOptions } from './real-node.ts'
 import { startConnect } from './connect-process.ts'

@@ -70,10 +70,10 @@ async function examinePort(
     return [warn(NAME, what, "Run this in the sidecar's container.")]
   }
   const outcomes = await Promise.all(
-    addresses.map(async (address) => {
-      const place = `${bracketed(address)}:${listen.port}`
-      return { place, objection: await dial(bracketed(address)) }
-    }),
+    addresses.map(bracketed).map(async (host) => ({
+      place: `${host}:${listen.port}`,
+      objection: await dial(host),
+    })),
   )
   return [judge({ option, listen, callers }, outcomes)]
 }
@@ -84,16 +84,13 @@ function judge(
   { option, listen, callers }: Omit<Port, 'dial'>,
   outcomes: readonly Outcome[],
 ): Finding {
-  const good = outcomes.filter(({ objection }) => objection === undefined)
-  const bad = outcomes.filter(({ objection }) => objection !== undefined)
-  const answered = good.map(({ place }) => place).join(' and ')
-  const failures = bad.map(({ place, objection }) => `${place} (${objection})`).join(', ')
-  if (bad.length === 0) return ok(NAME, `${option} answers at ${answered}`)
-  if (good.length === 0) {
-    return fail(NAME, `${callers} cannot reach ${option} at ${failures}`, remedyOf(listen))
-  }
-  const what = `${option} answers at ${answered}, but not at ${failures}`
-  return warn(NAME, what, `${remedyOf(listen)} It is enough if the pod's address answers.`)
+  const good = outcomes.flatMap(({ place, objection }) => (objection === undefined ? place : []))
+  const bad = outcomes.flatMap(({ objection }) => objection ?? [])
+  if (bad.length === 0) return ok(NAME, `${option} answers at ${good.join(' and ')}`)
+  const what = `${callers} cannot reach ${option}: ${bad.join('; ')}`
+  if (good.length === 0) return fail(NAME, what, remedyOf(listen))
+  const remedy = `${remedyOf(listen)} It is enough if the pod's own address answers.`
+  return warn(NAME, `${what}; it answers at ${good.join(' and ')}`, remedy)
 }
 
 const remedyOf = ({ port }: Address): string =>
@@ -104,7 +101,7 @@ async function probe(origin: string, clock: Clock): Promise<string | undefined> 
   const call = { origin, method: 'GET', path: '/livez', clock } as const
   try {
     const { status } = await callAdmin({ ...call, deadlineMs: PROBE_DEADLINE_MS })
-    return status === 200 ? undefined : `it answered ${status}`
+    return status === 200 ? undefined : `${origin} answered ${status}`
   } catch (error) {
     return messageOf(error)
   }

@@ -73,6 +73,20 @@ export const behaviorNames = Object.keys(BY_NAME) as readonly BehaviorName[]
 
 export const isBehaviorName = (name: string): name is BehaviorName => Object.hasOwn(BY_NAME, name)
 
+/** Word for word the answer of OpenClaw 2026.9.6 to forwarded headers from a stranger. */
+export const UNATTRIBUTED: Behavior = {
+  kind: 'status',
+  status: 403,
+  headers: { 'Content-Type': 'application/json; charset=utf-8', Connection: 'close' },
+  body: JSON.stringify({
+    error: {
+      message:
+        'Proxy client attribution is required. Configure gateway.trustedProxies narrowly and make the proxy overwrite or safely rebuild forwarded client headers.',
+      type: 'proxy_attribution_required',
+    },
+  }),
+}
+
 const resolveBehavior = (behavior: Behavior | BehaviorName): Behavior =>
   typeof behavior === 'string' ? BY_NAME[behavior] : behavior
 

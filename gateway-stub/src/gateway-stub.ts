@@ -10,7 +10,7 @@ import websocket from '@fastify/websocket'
 import type { WebSocket } from '@fastify/websocket'
 import fastify from 'fastify'
 import type { FastifyInstance } from 'fastify'
-import { BehaviorPlan, type Behavior, type BehaviorName } from './behavior.ts'
+import { BehaviorPlan, UNATTRIBUTED, type Behavior, type BehaviorName } from './behavior.ts'
 import { systemClock, type StubClock } from './clock.ts'
 import { handleRawSocket, handleWebSocket } from './connection.ts'
 import type { Arrival, StubConnection } from './connection.ts'
@@ -48,6 +48,11 @@ export type GatewayStubOptions = {
    * the whole frame for one of them, as an older gateway does. Default none.
    */
   readonly unknownFields?: readonly string[]
+  /**
+   * Whether forwarded headers are believed (openclaw mode); otherwise it refuses every upgrade that
+   * has them, as without `trustedProxies`. Asked at each upgrade. Default true.
+   */
+  readonly isProxyTrusted?: () => boolean
   /** Default 4, and nodes from 3. */
   readonly protocols?: Protocols
   /** The largest message, reassembled. Default 26,214,400. */
@@ -201,8 +206,9 @@ class Stub {
   #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
     // A peer can reset at any moment; the `close` event that follows says everything.
     socket.on('error', () => {})
-    const behavior = this.#plan.take()
+    const planned = this.#plan.take()
     const handshake = readHandshake(request, this.#handshakes.total + 1, this.#clock.now())
+    const behavior = this.#isAttributed(handshake) ? planned : UNATTRIBUTED
     const arrival = { socket, handshake, behavior }
     this.#handshakes.add(handshake)
     this.#options.onHandshake?.(handshake)
@@ -213,6 +219,11 @@ class Stub {
     }
     this.#open(handleRawSocket(arrival))
     misbehave(behavior, socket, handshake)
+  }
+
+  #isAttributed({ headers }: Handshake): boolean {
+    const { isProxyTrusted = () => true } = this.#options
+    return headers['x-forwarded-for'] === undefined || isProxyTrusted()
   }
 
   #chooseProtocol(offered: ReadonlySet<string>, request: IncomingMessage): string | false {

@@ -108,12 +108,17 @@ function judgeDevice(connect: Connect, terms: ConnectTerms): ConnectVerdict | un
 
 /** An operator on loopback needs no device; the shared secret is enough. */
 function judgeMissingDevice({ role, auth }: Connect, terms: ConnectTerms) {
-  const isToken = (terms.authMode ?? 'token') === 'token'
-  const secret = isToken ? auth.token : auth.password
-  if (role === 'operator' && terms.token !== undefined && secret === terms.token) {
-    return undefined
+  const { authMode = 'token', token: secret } = terms
+  const shown = authMode === 'token' ? auth.token : auth.password
+  if (role === 'operator' && secret !== undefined && shown === secret) return undefined
+  const isShown = auth.token !== undefined || auth.password !== undefined
+  if (secret === undefined || shown === secret || !isShown) {
+    return refuse('DEVICE_IDENTITY_REQUIRED', 'device identity required')
   }
-  return refuse('DEVICE_IDENTITY_REQUIRED', 'device identity required')
+  const kind = authMode === 'token' ? 'TOKEN' : 'PASSWORD'
+  const what = shown === undefined ? 'MISSING' : 'MISMATCH'
+  const message = `unauthorized: gateway ${kind.toLowerCase()} ${what.toLowerCase()}`
+  return refuse(`AUTH_${kind}_${what}`, message)
 }
 
 function isProven(connect: Connect, device: Device, rawKey: Buffer): boolean {

@@ -7,7 +7,7 @@ import { composeLine } from './compose/line.ts'
 import { createReload, LiveConfig } from './compose/live-config.ts'
 import { composeObserve } from './compose/observe.ts'
 import type { Runtime } from './compose/runtime.ts'
-import { composeDialect, composeWorkerPort } from './compose/worker-port.ts'
+import { composeDialect, composeWorkerPort, composeWorkerWay } from './compose/worker-port.ts'
 import type { Config } from './config/schema.ts'
 import { CertificateWatch } from './edge/certificate-watch.ts'
 import { isWithoutIpv6 } from './edge/fastify.ts'
@@ -118,7 +118,9 @@ async function composeParts(config: Config, runtime: Runtime) {
   const line = composeLine({ live, runtime, cluster, metrics })
   const { registry, verdicts, watch, jwks } = line
   const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', runtime.clock)
-  const { dialect, openclaw } = composeDialect(live, runtime, { signer, watch, watchPeer })
+  const way = composeWorkerWay(live, runtime, { metrics, watchPeer })
+  const toGateway = { signer, watch, watchPeer, way, metrics }
+  const { dialect, openclaw } = composeDialect(live, runtime, toGateway)
   const tls = readTls(config.listen.tls, runtime.readFile)
   const certificates = new CertificateWatch({ ...runtime, files: config.listen.tls })
   const workerPort = composeWorkerPort(live, runtime, {
@@ -134,7 +136,7 @@ async function composeParts(config: Config, runtime: Runtime) {
     workerPort,
     registry,
   })
-  const checks = composeReadiness(live, runtime, { drain, jwks, watch, openclaw })
+  const checks = composeReadiness(live, runtime, { drain, jwks, watch, way, openclaw })
   const sources: MetricSources = {
     readiness: async () => (await judgeReadiness(checks)).results,
     ownTokenExpiresAt: () => cluster.credentials.expiresAt,

@@ -71,13 +71,14 @@ test('a sidecar that has everything it needs passes every check', async (t) => {
     '[ok] rights: can create tokenreviews, and read pods and ServiceAccounts in namespace openclaw',
     '[ok] reviews: the API server reviews tokens',
     `[ok] gateway: a server listens on ${gateway}`,
+    '[ok] gateway-upgrade: the gateway upgrades a connection of a worker',
     '[ok] sidecar: ready, 4 checks passed',
     "[warn] addresses: listen.admin is on loopback, where the kubelet's probes cannot reach it. " +
       `Listen on [::]:${new URL(rig.adminUrl).port}, which is every address of both families.`,
     '[warn] addresses: listen.workers is on loopback, where workers cannot reach it. ' +
       `Listen on [::]:${rig.port}, which is every address of both families.`,
   ])
-  t.equal(summary, '10 ok, 3 warnings, 0 failed')
+  t.equal(summary, '11 ok, 3 warnings, 0 failed')
   t.equal(stderr, '')
   t.equal(exitCode, 0)
 })
@@ -645,7 +646,7 @@ test('in a real process it examines the sidecar next to it', async (t) => {
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }
   const good = await examination()
-  t.match(good, { code: 0, stdout: /\n10 ok, 3 warnings, 0 failed\n$/, stderr: '' })
+  t.match(good, { code: 0, stdout: /\n11 ok, 3 warnings, 0 failed\n$/, stderr: '' })
   const bad = await examination('gateway.url=ws://127.0.0.1:1')
   t.match(bad, {
     code: 69,

@@ -150,7 +150,7 @@ test('a refusal by the gateway is not passed on, and is a fault to the node', as
   t.equal(node.answer, undefined)
   t.match(await node.closed, { code: 1013, reason: 'gateway_refused' })
   t.notMatch(JSON.stringify(node.frames), /RATE_LIMITED|gossip/)
-  t.match(rig.log.join(''), /refused the connect: AUTH_RATE_LIMITED/)
+  t.match(rig.log.join(''), /refused the connect \(AUTH_RATE_LIMITED\)/)
   t.notMatch(rig.log.join(''), /gossip/)
 })
 

@@ -4,14 +4,16 @@ import { test, type Test } from 'tap'
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { createServer, Socket, type AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { WebSocketServer } from 'ws'
 
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
+import { GatewayRefused } from '@openclaw-k8s/auth-sidecar/gateway-refusal.ts'
 import { dialGateway, type DialOptions } from '@openclaw-k8s/auth-sidecar/tunnel/dial.ts'
 import { buildUpstreamRequest } from '@openclaw-k8s/auth-sidecar/tunnel/headers.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 /** The example of RFC 6455 §1.3, for exactly this key. */
@@ -159,7 +161,7 @@ const REFUSED: Record<string, readonly [string, RegExp]> = {
       `a ${status}`,
       [
         response(['Content-Length: 6'], `HTTP/1.1 ${status} Whatever`) + 'secret',
-        new RegExp(`answered ${status}$`),
+        new RegExp(`answered ${status}(\\.| \\()`),
       ],
     ]),
   ),
@@ -213,6 +215,83 @@ for (const [name, [answer, message]] of Object.entries(REFUSED)) {
     await closed
   })
 }
+
+const TYPED = { error: { type: 'proxy_attribution_required', message: 'secret' } }
+
+const BODIES: Record<string, readonly [answer: string, refusal: string]> = {
+  'a known type': [JSON.stringify(TYPED), 'proxy_attribution_required'],
+  'an unknown type': ['{"error":{"type":"secret_of_9_6"}}', 'other'],
+  'a type of the prototype': ['{"error":{"type":"constructor"}}', 'other'],
+  'a type that is not a word': ['{"error":{"type":"secret, and more"}}', 'other'],
+  'a type that is not a string': ['{"error":{"type":["rate_limited"]}}', 'other'],
+  'no error': ['null', 'other'],
+  'no JSON': ['<html>secret', 'other'],
+  'a body that is too long': [
+    JSON.stringify({ ...TYPED, padding: 'secret'.repeat(1000) }),
+    'other',
+  ],
+}
+
+const forbidden = (body: string, length = body.length): string =>
+  response([`Content-Length: ${length}`], 'HTTP/1.1 403 Forbidden') + body
+
+for (const [name, [body, refusal]] of Object.entries(BODIES)) {
+  test(`a refusal with ${name} has a reason of the table, and none of the gateway's text`, async (t) => {
+    const { url, closed } = await gateway(t, (socket) => socket.write(forbidden(body)))
+    const error = await dialGateway(optionsFor(url)).catch((thrown: unknown) => thrown)
+    if (!(error instanceof GatewayRefused)) throw new Error('no refusal was thrown')
+    t.equal(error.refusal, refusal)
+    t.notMatch(error.message, /secret,|<html>/)
+    await closed
+  })
+}
+
+test('the reason of a refusal may come in pieces, and end with the connection', async (t) => {
+  const [first, second] = [JSON.stringify(TYPED).slice(0, 20), JSON.stringify(TYPED).slice(20)]
+  const { url } = await gateway(t, (socket) => {
+    socket.write(forbidden(first, 4000), 'latin1', () => socket.end(second))
+  })
+  const error = await dialGateway(optionsFor(url)).catch((thrown: unknown) => thrown)
+  t.match(error, { refusal: 'proxy_attribution_required' })
+})
+
+test('a refusal whose body does not come is a refusal without a reason', async (t) => {
+  const clock = new FakeClock()
+  const { url, closed } = await gateway(t, (socket) => socket.write(forbidden('', 100)))
+  const dialing = dialGateway(optionsFor(url, { clock })).catch((thrown: unknown) => thrown)
+  // The deadline of the dial, then that of the body, too.
+  await waitUntil(() => clock.pending === 2)
+  clock.advance(500)
+  t.match(await dialing, { code: 'gateway_refused', refusal: 'other' })
+  await closed
+  t.equal(clock.pending, 0)
+})
+
+test('a gateway that answers in TLS is named', async (t) => {
+  // An alert: unexpected message.
+  const alert = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x0a])
+  const { url, closed } = await gateway(t, (socket) => socket.write(alert))
+  t.match(await dialGateway(optionsFor(url)).catch((thrown: unknown) => thrown), {
+    code: 'gateway_refused',
+    refusal: 'tls',
+  })
+  await closed
+})
+
+test('a sidecar without file descriptors does not blame the gateway', async (t) => {
+  const connect = () => {
+    const socket = new Socket()
+    process.nextTick(() =>
+      socket.destroy(Object.assign(new Error('connect EMFILE'), { code: 'EMFILE' })),
+    )
+    return socket
+  }
+  const dialing = dialGateway(optionsFor(new URL('ws://127.0.0.1:1/'), { connect }))
+  await t.rejects(dialing, {
+    code: 'gateway_unreachable',
+    message: /the sidecar has no file descriptor left/,
+  })
+})
 
 test('a gateway that listens nowhere is unreachable', async (t) => {
   const server = createServer().listen(0, '127.0.0.1')

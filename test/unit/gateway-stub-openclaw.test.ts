@@ -289,7 +289,10 @@ tap.test('an operator with the secret needs no device and calls the methods give
   }
   const stranger = await openNode(stub)
   stranger.ws.send(requestFrame('1', 'connect', { ...connect, auth: { token: 'wrong' } }))
-  t.match(await stranger.nextFrame(), { ok: false })
+  t.match(await stranger.nextFrame(), { error: { details: { code: 'AUTH_TOKEN_MISMATCH' } } })
+  const other = await openNode(stub)
+  other.ws.send(requestFrame('1', 'connect', { ...connect, auth: { password: 'secret' } }))
+  t.match(await other.nextFrame(), { error: { details: { code: 'AUTH_TOKEN_MISSING' } } })
   const newcomer = await openNode(stub)
   newcomer.ws.send(requestFrame('1', 'connect', { ...connect, auth: { bootstrapToken: 'boot' } }))
   t.match(await newcomer.nextFrame(), { error: { details: { code: 'DEVICE_IDENTITY_REQUIRED' } } })

@@ -109,5 +109,5 @@ test('a refusal keeps its reason for the log, and the answer to another request 
     [frame(CHALLENGE)],
     [frame({ ...helloWith(AUTH), id: 'r0' }), frame(no)],
   )
-  t.match(outcome, /refused the connect: PAIRING_REQUIRED/)
+  t.match(outcome, /refused the connect \(PAIRING_REQUIRED\)/)
 })

@@ -47,6 +47,7 @@ const start = async (
     messageBytesMax: 1_048_576,
     onReady: () => tell('ready'),
     onDown: ({ message }) => tell(`down ${message}`),
+    onRefused: (refusal) => tell(`refused ${refusal}`),
     onEvent: ({ event }) => tell(`event ${event}`),
     ...options,
   })
@@ -236,5 +237,5 @@ test('a gateway that never says hello is left after the handshake limit', async 
   channel.start()
   clock.advance(5000)
   await down
-  t.match(told[0], /no hello message within 5000 ms/)
+  t.match(told[0], /no hello within 5000 ms/)
 })

@@ -8,6 +8,7 @@ import { createReadiness, type ReadinessCheck } from '../edge/readiness.ts'
 import { createStatus } from '../edge/status.ts'
 import { findStatusObjection } from '../edge/status-caller.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
+import type { WorkerWay } from '../edge/worker-way.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
@@ -48,6 +49,7 @@ type Known = {
   readonly drain: Drain
   readonly jwks: Jwks
   readonly watch: PodWatch
+  readonly way: WorkerWay
   readonly openclaw: OpenClaw | undefined
 }
 
@@ -55,7 +57,7 @@ type Known = {
 export function composeReadiness(
   live: LiveConfig,
   { clock, network }: Runtime,
-  { drain, jwks, watch, openclaw }: Known,
+  { drain, jwks, watch, way, openclaw }: Known,
 ): readonly ReadinessCheck[] {
   const url = new URL(live.config.gateway.url)
   return createReadiness({
@@ -67,6 +69,7 @@ export function composeReadiness(
       clock,
       ...GATEWAY_CHECK_RATE,
     }),
+    way,
     operator: openclaw,
   })
 }

@@ -17,10 +17,12 @@ import { PairingRequests } from '../dialect/openclaw/pairing-requests.ts'
 import { SessionHosts, type SessionHostsOptions } from '../dialect/openclaw/session-hosts.ts'
 import { Sessions } from '../dialect/openclaw/sessions.ts'
 import { Surfaces } from '../dialect/openclaw/surfaces.ts'
+import type { WorkerWay } from '../edge/worker-way.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../lib/address.ts'
 import type { SessionHosting } from '../observe/metric-sources.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
 import type { LiveConfig } from './live-config.ts'
 import type { Runtime } from './runtime.ts'
@@ -38,6 +40,8 @@ export type OpenClawParts = {
   /** Handshakes under way at the gateway. */
   readonly handshakes: Semaphore
   readonly watch: PodWatch
+  readonly way: WorkerWay
+  readonly metrics: Metrics
 }
 
 export type OpenClaw = {
@@ -103,7 +107,7 @@ const nameOf = ({ namespace, podName }: PodName): string => `${namespace}/${podN
 
 /** What goes over the operator channel, and what has to be done when it comes up. */
 function composeOperator(
-  { live, runtime, watch }: OpenClawParts,
+  { live, runtime, watch, way, metrics }: OpenClawParts,
   deviceKeys: DeviceKeys,
   readAuth: () => GatewayAuth,
 ) {
@@ -121,6 +125,7 @@ function composeOperator(
     messageBytesMax: limits.messageBytes,
     onReady(capabilities) {
       log.info('the operator channel is up')
+      way.doubt()
       traits.reset(capabilities)
       // Whatever changed at the gateway meanwhile went unseen.
       devices.forget()
@@ -132,6 +137,7 @@ function composeOperator(
       log.warn({ err }, 'the operator channel is down')
       hosts.disconnected()
     },
+    onRefused: (reason) => metrics.gatewayRefusals.inc({ reason }),
     onEvent({ event }) {
       if (event === 'node.pair.requested') surfaces.check()
       if (event === 'node.runnerInventory.changed') hosts.check()

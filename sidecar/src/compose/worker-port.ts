@@ -11,16 +11,19 @@ import { Attempts } from '../edge/attempts.ts'
 import type { HostingOptions } from '../edge/hosting-port.ts'
 import type { TlsMaterial } from '../edge/tls.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
+import { WorkerWay } from '../edge/worker-way.ts'
 import { isLoopback } from '../lib/address.ts'
 import { groupStrangers } from '../lib/address-group.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
 import { Semaphore } from '../lib/semaphore.ts'
 import { TokenBuckets, type BucketLimit } from '../lib/token-buckets.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import type { TlsFailures } from '../observe/tls-failures.ts'
 import type { Recorder } from '../observe/recorder.ts'
 import type { AssertionSigner } from '../tunnel/assertion.ts'
 import { createGatewayDialer } from '../tunnel/gateway-dialer.ts'
 import { HostedGateway } from '../tunnel/hosted-gateway.ts'
+import { checkUpgrade } from '../tunnel/upgrade-check.ts'
 import type { Line } from './line.ts'
 import type { LiveConfig } from './live-config.ts'
 import { composeOpenClaw, type OpenClaw } from './openclaw.ts'
@@ -40,6 +43,34 @@ type DialectParts = {
   readonly watch: Line['watch']
   /** Told of each socket to the gateway before it connects. */
   readonly watchPeer: PeerErrors['watch']
+  readonly way: WorkerWay
+  readonly metrics: Metrics
+}
+
+/** How long the gateway may take for an upgrade that is only asked for, in milliseconds. */
+const CHECK_TIMEOUT_MS = 1000
+
+export function composeWorkerWay(
+  live: LiveConfig,
+  { clock, log, network }: Runtime,
+  { metrics, watchPeer }: Pick<DialectParts, 'metrics' | 'watchPeer'>,
+): WorkerWay {
+  const { url, protocol, connectTimeout } = live.config.gateway
+  const timeoutMs = Math.min(connectTimeout, CHECK_TIMEOUT_MS)
+  return new WorkerWay({
+    isAskedFirst: protocol === 'openclaw',
+    clock,
+    async ask() {
+      const to = { url: new URL(url), timeoutMs, clock, connect: network.connect, watchPeer }
+      const { socket } = await checkUpgrade(to)
+      socket.destroy()
+    },
+    onChanged(err) {
+      if (err === undefined) return log.info('the gateway accepts the connections of workers again')
+      metrics.gatewayRefusals.inc({ reason: err.refusal })
+      log.warn({ err }, 'the gateway refuses the connections of workers')
+    },
+  })
 }
 
 export type ComposedDialect = {
@@ -51,7 +82,7 @@ export type ComposedDialect = {
 export function composeDialect(
   live: LiveConfig,
   runtime: Runtime,
-  { signer, watch, watchPeer }: DialectParts,
+  { signer, watch, watchPeer, way, metrics }: DialectParts,
 ): ComposedDialect {
   const { gateway, k8sTrust, listen } = live.config
   const handshakes = new Semaphore(GATEWAY_HANDSHAKES_MAX[gateway.protocol])
@@ -63,9 +94,10 @@ export function composeDialect(
     clock: runtime.clock,
     connect: runtime.network.connect,
     watchPeer,
+    onDialed: (fault) => way.dialed(fault),
   })
   if (gateway.protocol === 'openclaw') {
-    const openclaw = composeOpenClaw({ live, runtime, dial, handshakes, watch })
+    const openclaw = composeOpenClaw({ live, runtime, dial, handshakes, watch, way, metrics })
     return { dialect: openclaw.dialect, openclaw }
   }
   const { inBandCredentials } = k8sTrust

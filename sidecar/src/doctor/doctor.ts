@@ -4,6 +4,7 @@ import { examineCertificates } from './certificates.ts'
 import { examineCluster } from './cluster.ts'
 import { examineFiles } from './files.ts'
 import type { DoctorContext, Finding } from './finding.ts'
+import { examineGatewayWay } from './gateway-way.ts'
 import { examineGateway, examineSidecar } from './neighbors.ts'
 import { examineHosting } from './session-hosting.ts'
 import { examineAddresses } from './own-addresses.ts'
@@ -14,6 +15,7 @@ export async function examine(context: DoctorContext): Promise<readonly Finding[
   const pending = [
     examineCluster,
     examineGateway,
+    examineGatewayWay,
     examineSidecar,
     examineAddresses,
     examineHosting,

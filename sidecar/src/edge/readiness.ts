@@ -4,6 +4,7 @@ import type { Drain } from '../admissions/drain.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import { describeScope } from '../kube/scope.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
+import type { WorkerWay } from './worker-way.ts'
 
 /** What is missing, in words; `undefined` where nothing is. */
 type Objection = string | undefined
@@ -42,13 +43,15 @@ export type ReadinessOptions = {
   /** Without trust nobody is let in, and the cluster is not needed. */
   readonly isTrustEnabled: () => boolean
   readonly checkGateway: () => Promise<Objection>
+  /** Whether a gateway that listens takes workers, too. */
+  readonly way: Pick<WorkerWay, 'findObjection'>
   /** `undefined` where the dialect has no operator channel. */
   readonly operator: { readonly findObjection: () => Objection } | undefined
 }
 
 /** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function createReadiness(options: ReadinessOptions): readonly ReadinessCheck[] {
-  const { drain, jwks, scopes, isTrustEnabled, checkGateway, operator } = options
+  const { drain, jwks, scopes, isTrustEnabled, checkGateway, way, operator } = options
   const unless = (isKnown: boolean, objection: string): Objection =>
     isKnown || !isTrustEnabled() ? undefined : objection
   const checks: readonly ReadinessCheck[] = [
@@ -68,7 +71,7 @@ export function createReadiness(options: ReadinessOptions): readonly ReadinessCh
       check: () => unless(scopes.isReady, 'pods have not been listed yet'),
       listWarnings: () => listScopeWarnings(scopes),
     },
-    { name: 'gateway', check: checkGateway },
+    { name: 'gateway', check: async () => (await checkGateway()) ?? way.findObjection() },
   ]
   if (operator === undefined) return checks
   return [...checks, { name: 'operator', check: () => operator.findObjection() }]

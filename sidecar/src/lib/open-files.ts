@@ -14,3 +14,10 @@ export function readOpenFilesMax(readFile: (path: string) => string): number {
     return Infinity
   }
 }
+
+/** Whether `error`, or what caused it, says that this process, or the machine, has no descriptor left. */
+export function isOutOfFiles(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = 'code' in error ? error.code : undefined
+  return code === 'EMFILE' || code === 'ENFILE' || isOutOfFiles(error.cause)
+}

@@ -2,6 +2,7 @@
 
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import { CODES, isFault, type Code } from '../denial.ts'
+import { GATEWAY_REFUSALS } from '../gateway-refusal.ts'
 import { TLS_FAILURES } from './tls-failures.ts'
 import { readOnScrape, type MetricSources } from './metric-sources.ts'
 
@@ -122,7 +123,7 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
   }
 }
 
-/** The sidecar's requests to the cluster, and the sidecar itself. */
+/** The sidecar's requests to the cluster and the gateway, and the sidecar itself. */
 function createClusterFamilies({ counter, gauge, seconds }: Makers) {
   return {
     verdictLookups: counter(
@@ -139,6 +140,11 @@ function createClusterFamilies({ counter, gauge, seconds }: Makers) {
       'jwks_fetches_total',
       "Fetches of the cluster's signing keys, by outcome: ok, failed.",
       ['outcome'],
+    ),
+    gatewayRefusals: counter(
+      'gateway_refusals_total',
+      'Connections that the gateway refused, by its own reason; other for one that is not known.',
+      ['reason'],
     ),
     ownCredentialErrors: counter(
       'own_credential_errors_total',
@@ -165,6 +171,7 @@ function initialize(
   families.streamCloses.inc({ code: 'completed' }, 0)
   for (const reason of Object.keys(TLS_FAILURES)) families.tlsFailures.inc({ reason }, 0)
   families.configReloaded.set(1)
+  for (const reason of Object.keys(GATEWAY_REFUSALS)) families.gatewayRefusals.inc({ reason }, 0)
   for (const outcome of ['hit', 'miss', 'negative', 'shared']) {
     families.verdictLookups.inc({ outcome }, 0)
   }

@@ -2,6 +2,7 @@
 
 import type { Code } from '../denial.ts'
 import type { Fault } from '../fault.ts'
+import { GatewayRefused } from '../gateway-refusal.ts'
 import type { Claimed, Claims, Identity } from '../identity.ts'
 import type { RelaySum, RelayTotals } from '../lib/relay-totals.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
@@ -77,7 +78,7 @@ const CLAIM_LENGTH_MAX = 64
 const POD_ADDRESSES_MAX = 4
 
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { metrics, audit, log, faultLogs } = options
+  const { metrics, audit } = options
   const sourceOf = (remoteIp: string) =>
     options.isSourceUnenforced() ? { remoteIp, sourceAddress: 'report' } : { remoteIp }
   /** Where a worker should have come from: SNAT and theft look alike without it. */
@@ -92,9 +93,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
         metrics.authFailures.inc({ kind: kindOf(code), code })
         metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
       } else metrics.upgradesRefused.inc({ code })
-      if (attempt.fault !== undefined && faultLogs.take(code)) {
-        log.warn({ code, address, err: attempt.fault }, 'admission fault')
-      }
+      if (attempt.fault !== undefined) recordFault(options, address, attempt.fault)
       const { route } = attempt
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address), route } as const
       const { signed, claimed } = attempt
@@ -144,6 +143,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
       })
     },
   }
+}
+
+function recordFault({ metrics, log, faultLogs }: RecorderOptions, address: string, err: Fault) {
+  const { code } = err
+  const refusal = err instanceof GatewayRefused ? err.refusal : undefined
+  if (refusal !== undefined) metrics.gatewayRefusals.inc({ reason: refusal })
+  if (faultLogs.take(refusal ?? code)) log.warn({ code, address, err }, 'admission fault')
 }
 
 /** The subject, in the original field names; `displayName` is the verified pod name. */

@@ -6,9 +6,12 @@ import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 import { endpointOf } from '../lib/address.ts'
+import { GatewayRefused } from '../gateway-refusal.ts'
+import { isOutOfFiles } from '../lib/open-files.ts'
 import { systemNetwork, type Network } from '../lib/network.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
+import { RefusalReader } from './refusal-reader.ts'
 import { judgeResponseHead } from '../websocket/response-head.ts'
 
 export type DialOptions = {
@@ -43,8 +46,9 @@ const HEAD_END = '\r\n\r\n'
 
 /**
  * Rejects with a `Fault`: `gateway_unreachable` when nobody answered in time, `gateway_refused`
- * when the answer is not a perfect 101. Rejects with the signal's reason on abort. The socket is
- * then destroyed, and nothing the gateway sent was passed on.
+ * when the answer is not a perfect 101, as a `GatewayRefused` where the gateway says why. Rejects
+ * with the signal's reason on abort. The socket is then destroyed, and nothing the gateway sent was
+ * passed on.
  */
 export async function dialGateway(options: DialOptions): Promise<GatewayConnection> {
   const { url, signal, timeoutMs, clock, connect = systemNetwork.connect } = options
@@ -91,25 +95,30 @@ function readAnswer(
 ): () => void {
   const { socket } = dialed
   let read = Buffer.alloc(0)
+  let refusal: RefusalReader | undefined
   const onData = (chunk: Buffer): void => {
+    if (refusal !== undefined) return refusal.read(chunk)
     read = Buffer.concat([read, chunk])
     const end = read.indexOf(HEAD_END)
-    if (end === -1 && read.length <= HEAD_BYTES_MAX) return
+    if (end === -1 && read.length <= HEAD_BYTES_MAX && !isTlsRecord(read)) return
     // Now, not after the promise settles: chunks in between would be lost.
     socket.pause()
-    settle(dialed, { read, end, outcome })
+    refusal = settle(dialed, { read, end, outcome })
+    if (refusal !== undefined) socket.resume()
   }
   const onError = (cause: Error): void => {
-    outcome.reject(new Fault('gateway_unreachable', 'the gateway cannot be reached', { cause }))
+    const fault = new Fault('gateway_unreachable', describeError(cause), { cause })
+    outcome.reject(refusal?.end() ?? fault)
   }
   const onEnd = (): void => {
-    outcome.reject(new Fault('gateway_unreachable', 'the gateway disconnected before it answered'))
+    outcome.reject(refusal?.end() ?? new NoAnswer())
   }
   socket.on('data', onData)
   socket.on('error', onError)
   socket.on('end', onEnd)
   socket.on('close', onEnd)
   return () => {
+    refusal?.stop()
     socket.off('data', onData)
     socket.off('error', onError)
     socket.off('end', onEnd)
@@ -117,19 +126,54 @@ function readAnswer(
   }
 }
 
+/** A server that expects TLS does the same. */
+export class NoAnswer extends Fault {
+  constructor() {
+    super(
+      'gateway_unreachable',
+      'the gateway disconnected before it answered: it is stopping, or it expects TLS',
+    )
+  }
+}
+
 type HeadEnd = { readonly read: Buffer; readonly end: number; readonly outcome: Outcome }
 
+/** Returns what has to be read of a refusal before the outcome can be settled. */
 function settle(
   dialed: Pick<GatewayConnection, 'socket' | 'reader'>,
   { read, end, outcome }: HeadEnd,
-): void {
-  const { request, subprotocols } = outcome.options
+): RefusalReader | undefined {
+  const { request, subprotocols, clock } = outcome.options
+  const refuse = (reason: string) => {
+    outcome.reject(new Fault('gateway_refused', reason))
+    return undefined
+  }
+  if (isTlsRecord(read)) {
+    outcome.reject(new GatewayRefused('tls', ''))
+    return undefined
+  }
   if (end === -1 || end + HEAD_END.length > HEAD_BYTES_MAX) {
-    return outcome.reject(new Fault('gateway_refused', "the gateway's answer exceeds 16 KiB"))
+    return refuse("the gateway's answer exceeds 16 KiB")
   }
   const text = read.toString('latin1', 0, end)
   const answer = judgeResponseHead(text, { key: request.key, subprotocols })
-  if (!answer.ok) return outcome.reject(new Fault('gateway_refused', answer.reason))
-  const head = Buffer.from(read.subarray(end + HEAD_END.length))
-  outcome.resolve({ ...dialed, head, subprotocol: answer.subprotocol })
+  const rest = Buffer.from(read.subarray(end + HEAD_END.length))
+  if (answer.ok) {
+    outcome.resolve({ ...dialed, head: rest, subprotocol: answer.subprotocol })
+    return undefined
+  }
+  if (answer.refusal === undefined) return refuse(answer.reason)
+  const reader = new RefusalReader({ ...answer.refusal, clock, onRead: outcome.reject })
+  reader.read(rest)
+  return reader
 }
+
+/** The first bytes of an alert or a handshake in TLS (RFC 8446 §5.1). */
+const isTlsRecord = (read: Buffer): boolean =>
+  (read[0] === 0x15 || read[0] === 0x16) && read[1] === 0x03
+
+/** Without descriptors of our own the gateway is not to blame. */
+const describeError = (cause: Error): string =>
+  isOutOfFiles(cause)
+    ? 'the sidecar has no file descriptor left to reach the gateway with'
+    : 'the gateway cannot be reached'

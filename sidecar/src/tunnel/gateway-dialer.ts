@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
+import { Fault } from '../fault.ts'
 import type { Network } from '../lib/network.ts'
 import type { Identity } from '../identity.ts'
 import type { AssertionSigner } from './assertion.ts'
@@ -20,6 +21,8 @@ export type GatewayDialerOptions = {
   readonly connect?: Network['connect'] | undefined
   /** Called with each socket before it connects. */
   readonly watchPeer: (socket: Socket) => void
+  /** Told of every upgrade, whether it was given or not. */
+  readonly onDialed?: ((fault: Fault | undefined) => void) | undefined
 }
 
 /** What the gateway is told about the caller besides its identity. */
@@ -44,7 +47,8 @@ export type DialContext = {
 export type GatewayDialer = (caller: Caller, context: DialContext) => Promise<GatewayConnection>
 
 export function createGatewayDialer(options: GatewayDialerOptions): GatewayDialer {
-  const { url, connectTimeoutMs, workerProto, signer, clock, connect, watchPeer } = options
+  const { url, connectTimeoutMs, workerProto, signer, clock, connect, watchPeer, onDialed } =
+    options
   return async (caller, { identity, role, signal }) => {
     const request = buildUpstreamRequest({
       gatewayUrl: url,
@@ -60,15 +64,14 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       key: randomPool.take(16).toString('base64'),
     })
     const { subprotocols } = caller
-    return dialGateway({
-      url,
-      request,
-      subprotocols,
-      timeoutMs: connectTimeoutMs,
-      clock,
-      signal,
-      connect,
-      watchPeer,
-    })
+    const common = { url, request, subprotocols, clock, signal, connect, watchPeer }
+    try {
+      const dialed = await dialGateway({ ...common, timeoutMs: connectTimeoutMs })
+      onDialed?.(undefined)
+      return dialed
+    } catch (error) {
+      if (error instanceof Fault) onDialed?.(error)
+      throw error
+    }
   }
 }

@@ -85,9 +85,8 @@ const USER_AGENT_MAX = 256
 export function buildUpstreamRequest(options: UpstreamRequestOptions): UpstreamRequest {
   const { gatewayUrl, key } = options
   if (!KEY.test(key)) throw new Error('the Sec-WebSocket-Key is not 16 bytes in base64')
-  const target = `${gatewayUrl.pathname}${gatewayUrl.search}`
   const text =
-    `GET ${target} HTTP/1.1\r\n` +
+    `GET ${targetOf(gatewayUrl)} HTTP/1.1\r\n` +
     linesOf(upgradeFields(options)) +
     linesOf(clientFields(options)) +
     linesOf(identityFields(options)) +
@@ -109,6 +108,18 @@ export function buildHostedUpgrade(options: HostedUpgradeOptions): UpstreamReque
   ]
   return { [built]: true, text: `GET ${target} HTTP/1.1\r\n${linesOf(fields)}\r\n`, key }
 }
+
+/** An upgrade for the sidecar itself, which only wants to know whether workers would get one. */
+export const buildCheckUpgrade = (
+  options: ForwardedOptions & Pick<UpstreamRequestOptions, 'key'>,
+): UpstreamRequest =>
+  buildHostedUpgrade({
+    ...options,
+    target: targetOf(options.gatewayUrl),
+    authorization: undefined,
+  })
+
+const targetOf = ({ pathname, search }: URL): string => `${pathname}${search}`
 
 /**
  * A request of session hosting. It asks to keep the connection: a gateway that refuses a body

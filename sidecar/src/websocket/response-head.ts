@@ -12,7 +12,14 @@ export type AwaitedAnswer = {
 export type Answer =
   | { readonly ok: true; readonly subprotocol: string | undefined }
   /** `reason` is for our log; of the gateway's answer it quotes only the status. */
-  | { readonly ok: false; readonly reason: string }
+  | { readonly ok: false; readonly reason: string; readonly refusal?: HttpRefusal }
+
+/** An answer in HTTP with another status than 101. */
+export type HttpRefusal = {
+  readonly status: number
+  /** Of its body, in bytes; `undefined` where it does not say. */
+  readonly contentLength: number | undefined
+}
 
 const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
 /**
@@ -32,8 +39,15 @@ export function judgeResponseHead(head: string, awaited: AwaitedAnswer): Answer 
   const [statusLine = '', ...lines] = head.split('\r\n')
   const status = STATUS_LINE.exec(statusLine)?.[1]
   if (status === undefined) return refuse('the gateway did not answer in HTTP/1.1')
-  if (status !== '101') return refuse(`the gateway answered ${status}`)
   const fields = parseFields(lines)
+  if (status !== '101') {
+    const reason = `the gateway answered ${status}`
+    return {
+      ok: false,
+      reason,
+      refusal: { status: Number(status), contentLength: lengthIn(fields) },
+    }
+  }
   if (fields === undefined) return refuse('a header of the 101 is malformed')
   const fault = findFault(fields, awaited)
   if (fault !== undefined) return refuse(fault)
@@ -43,6 +57,13 @@ export function judgeResponseHead(head: string, awaited: AwaitedAnswer): Answer 
 const refuse = (reason: string): Answer => ({ ok: false, reason })
 
 type Fields = ReadonlyMap<string, readonly string[]>
+
+const LENGTH = /^\d{1,9}$/
+
+function lengthIn(fields: Fields | undefined): number | undefined {
+  const [length = ''] = fields?.get('content-length') ?? []
+  return LENGTH.test(length) ? Number(length) : undefined
+}
 
 /**
  * Folded lines (obsolete since RFC 7230), stray CR or LF and control characters match no field

@@ -4,6 +4,7 @@ import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../../lib/bounded-lru.ts'
 import { pause, raceAbort } from '../../lib/deadline.ts'
 import { Fault } from '../../fault.ts'
+import { GatewayRefused } from '../../gateway-refusal.ts'
 import type { Semaphore } from '../../lib/semaphore.ts'
 import type { Devices } from './devices.ts'
 import type { EphemeralSessions } from './ephemeral-sessions.ts'
@@ -197,7 +198,7 @@ export class Enrolment {
       return await this.#whileChanging(entrant, () => this.#greet(entrant, auth))
     } catch (error) {
       if (!(error instanceof ConnectRefused)) throw error
-      throw new Fault('gateway_refused', `refused after the approval: ${error.message}`)
+      throw new GatewayRefused(error.reason, 'the gateway refused the connect after the approval')
     }
   }
 

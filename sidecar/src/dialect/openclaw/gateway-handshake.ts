@@ -2,12 +2,13 @@
 
 import * as z from 'zod'
 import { Fault } from '../../fault.ts'
+import { GatewayRefused } from '../../gateway-refusal.ts'
 import type { GatewayConnection } from '../../tunnel/dial.ts'
 import { readChallenge, readResponse, refusalCodeOf, type Challenge } from './frames.ts'
 import { GatewayMessages } from './gateway-messages.ts'
 
 /** The gateway refused a `connect`. For our log and our next step, never for a worker. */
-export class ConnectRefused extends Fault {
+export class ConnectRefused extends GatewayRefused {
   /** Its own code. */
   readonly reason: string
   /** Its own words; at most 1024 characters. */
@@ -16,7 +17,7 @@ export class ConnectRefused extends Fault {
   readonly protocolMin: number | undefined
 
   constructor(reason: string, text = '', protocolMin?: number) {
-    super('gateway_refused', `the gateway refused the connect: ${reason}`)
+    super(reason, 'the gateway refused the connect')
     this.reason = reason
     this.text = text
     this.protocolMin = protocolMin

@@ -5,9 +5,10 @@ import { Backoff } from '../../lib/backoff.ts'
 import type { Clock } from '../../lib/clock.ts'
 import type { Network } from '../../lib/network.ts'
 import { Fault } from '../../fault.ts'
+import { GatewayRefused, type GatewayRefusal } from '../../gateway-refusal.ts'
 import { readEvent, readResponse, type EventFrame } from './frames.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
-import { GatewayTooOld, openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
+import { openOperatorSocket, type OperatorSocket } from './operator-socket.ts'
 
 export type OperatorChannelOptions = {
   readonly url: URL
@@ -23,6 +24,8 @@ export type OperatorChannelOptions = {
   readonly onReady: (capabilities: readonly string[]) => void
   /** The channel is down, or could not be opened. Called once for each change of the reason. */
   readonly onDown: (error: Error) => void
+  /** The gateway refused a connection. Called each time. */
+  readonly onRefused: (refusal: GatewayRefusal) => void
   readonly onEvent: (event: EventFrame) => void
 }
 
@@ -133,11 +136,10 @@ export class OperatorChannel {
     try {
       auth = readAuth()
     } catch (cause) {
-      return this.#onDown(new Error("the gateway's secret cannot be read", { cause }))
+      const what = "gateway.auth.secretFile: the gateway's secret cannot be read"
+      return this.#onDown(new Fault('operator_unavailable', what, { cause }))
     }
-    this.#cancelTimer = clock.after(HANDSHAKE_MS_MAX, () =>
-      socket.destroy(new Error(`no hello message within ${HANDSHAKE_MS_MAX} ms`)),
-    )
+    this.#cancelTimer = clock.after(HANDSHAKE_MS_MAX, () => socket.expire(HANDSHAKE_MS_MAX))
     const socket = openOperatorSocket({
       url,
       auth,
@@ -184,7 +186,8 @@ export class OperatorChannel {
     if (this.#isStopped) return
     // A call that was sent may or may not have been executed: the caller decides, not the channel.
     if (this.#isReady) this.#rejectAll(unavailable('the operator channel was disconnected'))
-    this.#objection = error instanceof GatewayTooOld ? error.message : DOWN
+    if (error instanceof GatewayRefused) this.#options.onRefused(error.refusal)
+    this.#objection = error instanceof Fault ? error.message : DOWN
     this.#isReady = false
     this.#socket = undefined
     if (error.message !== this.#lastReason) this.#options.onDown(error)

@@ -10,6 +10,7 @@ import {
   refusalCodeOf,
   type ResponseFrame,
 } from './frames.ts'
+import { GatewayRefused } from '../../gateway-refusal.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
 
 export type OperatorSocketOptions = {
@@ -31,16 +32,8 @@ export type OperatorSocket = {
   readonly send: (text: string) => void
   /** Ends the connection at once. */
   readonly destroy: (reason?: Error) => void
-}
-
-/** The gateway speaks an older protocol only, which has no way for the sidecar. */
-export class GatewayTooOld extends Error {
-  constructor(protocol: number) {
-    super(
-      `the gateway speaks protocol ${protocol}: update OpenClaw to ${OLDEST_VERSION} or newer at the gateway`,
-    )
-    this.name = 'GatewayTooOld'
-  }
+  /** The same, since the hello did not come within `ms` milliseconds. */
+  readonly expire: (ms: number) => void
 }
 
 /** The oldest version that speaks our protocol. */
@@ -100,13 +93,24 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
       if (stage === 'ready') socket.send(text)
     },
     destroy: (reason = new Error('stopped')) => end(reason),
+    expire(ms) {
+      // OpenClaw sends its challenge with the upgrade: a server that sends none is another one.
+      const isOther = stage === 'dialed' && socket.readyState === WebSocket.OPEN
+      end(isOther ? new GatewayRefused('no_challenge', '') : new Error(`no hello within ${ms} ms`))
+    },
   }
 }
 
+/** A gateway that speaks an older protocol only has no way for the sidecar. */
 function errorOf(response: ResponseFrame): Error {
   const { expectedProtocol = PROTOCOL } = response.error?.details ?? {}
-  if (expectedProtocol < PROTOCOL) return new GatewayTooOld(expectedProtocol)
-  return new Error(`the gateway refused the operator connection: ${refusalCodeOf(response)}`)
+  const reason = refusalCodeOf(response)
+  if (expectedProtocol >= PROTOCOL) {
+    return new GatewayRefused(reason, 'the gateway refused the operator connection')
+  }
+  const what = `the gateway speaks protocol ${expectedProtocol}`
+  const remedy = `Update OpenClaw to ${OLDEST_VERSION} or newer at the gateway.`
+  return new GatewayRefused(reason, what, remedy)
 }
 
 /** The dispatcher no longer controls an upgraded socket. To end it at once, keep a reference. */

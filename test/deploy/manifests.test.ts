@@ -1,13 +1,13 @@
 /** The raw manifests, by the documented steps on the real API server; and what the chart has to do with them. */
 
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { isMatch } from './label-selector.ts'
 import { renderManifests, secretCommand } from '../tools/manifests.ts'
 import { containersOf, ofKind, parseObjects, pick, templateOf } from './objects.ts'
-import { NAMESPACE } from './render.ts'
+import { NAMESPACE, render } from './render.ts'
 import { startDeployRig, removeNamespace, type DeployRig } from './deploy-rig.ts'
 import { findHelm } from './tools.ts'
 import { waitForProcess } from '../kit/wait.ts'
@@ -108,6 +108,66 @@ describe('manifests', { skip }, () => {
       const text = read('gateway.yaml')
       assert.ok(text.includes('openclaw-gateway-token'))
       assert.ok(!/optional: true/.test(text))
+    })
+  })
+
+  describe('the patch for an existing gateway', () => {
+    const running = readFileSync(join(import.meta.dirname, 'running-gateway.yaml'), 'utf8')
+    const renderer = join(import.meta.dirname, '../../examples/existing-gateway/post-renderer')
+    const values = [
+      'gateway.enabled=false',
+      'gateway.existingSecret=my-gateway-token',
+      'existingGateway.kind=Deployment',
+      'existingGateway.name=my-gateway',
+      'existingGateway.container=gateway',
+    ]
+    let patch: string
+
+    before(async () => {
+      const made = ofKind(await render(rig, { set: values }), 'ConfigMap')
+      patch = made.flatMap(({ data }) => data?.['patch.yaml'] ?? []).join()
+    })
+
+    /** The sidecar is there, and no probe goes over the network. */
+    const isPatched = (text: string): void => {
+      const of = templateOf(pick(parseObjects(text), 'Deployment', 'my-gateway'))
+      assert.deepEqual(
+        containersOf(of ?? { spec: { containers: [] } }).map(({ name }) => name),
+        ['auth-sidecar', 'gateway'],
+      )
+      const [gateway] = of?.spec.containers ?? []
+      for (const probe of ['startupProbe', 'livenessProbe', 'readinessProbe'] as const) {
+        const handlers = Object.keys(gateway?.[probe] ?? {}).filter((key) => !/[A-Z]/.test(key))
+        assert.deepEqual(handlers, ['exec'], probe)
+      }
+    }
+
+    test('is a kustomize patch', async () => {
+      const directory = join(rig.directory, 'kustomize')
+      mkdirSync(directory)
+      writeFileSync(join(directory, 'my-gateway.yaml'), running)
+      writeFileSync(join(directory, 'auth-sidecar-patch.yaml'), patch)
+      writeFileSync(
+        join(directory, 'kustomization.yaml'),
+        'resources: [my-gateway.yaml]\npatches: [{ path: auth-sidecar-patch.yaml }]\n',
+      )
+      isPatched(await rig.kubectl('kustomize', directory))
+    })
+
+    test("is kept by the post-renderer, whenever the gateway's own chart is rendered", async () => {
+      const directory = join(rig.directory, 'own-chart')
+      mkdirSync(join(directory, 'templates'), { recursive: true })
+      writeFileSync(join(directory, 'Chart.yaml'), 'apiVersion: v2\nname: own\nversion: 1.0.0\n')
+      writeFileSync(join(directory, 'templates/gateway.yaml'), running)
+      const plugin = join(rig.directory, 'post-renderer')
+      cpSync(renderer, plugin, { recursive: true })
+      writeFileSync(join(plugin, 'auth-sidecar-patch.yaml'), patch)
+      const script =
+        `helm plugin install ${plugin} >&2\n` +
+        `helm template own ${directory} --post-renderer auth-sidecar-patch`
+      const { code, stdout, stderr } = await rig.shell(script)
+      assert.equal(code, 0, stderr)
+      isPatched(stdout)
     })
   })
 

@@ -6,23 +6,18 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
-import { setTimeout } from 'node:timers/promises'
 import { createAuthority } from '../kit/authority.ts'
 import { waitForProcess } from '../kit/wait.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { secretCommand } from '../tools/manifests.ts'
 import { parseObjects } from './objects.ts'
 import { CHART } from './render.ts'
-import { freshName, openNamespace, startDeployRig, type DeployRig } from './deploy-rig.ts'
+import { freshName, openNamespace, type DeployRig } from './deploy-rig.ts'
+import { startNodeRig } from './node-rig.ts'
 import { findTool } from './tools.ts'
 
-const found = await startDeployRig()
-
-const IMAGES = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
 /** Not on the PATH of the sidecar's image. */
 const DISTROLESS_NODE = '/nodejs/bin/node'
-const ASKED_MAX = 15
-const ASK_EVERY_MS = 5000
 const WORKERS_WITHIN_MS = 150_000
 const GONE_WITHIN_MS = 30_000
 const ROLLOUT = '--timeout=180s'
@@ -31,42 +26,10 @@ const QUICK = ['sidecar.config.drain.window=4s', 'gateway.preStopSleepSeconds=6'
   (each) => `--set=${each}`,
 )
 
-type Node = {
-  readonly status: {
-    readonly conditions: readonly { readonly type: string; readonly status: string }[]
-    readonly images?: readonly { readonly names?: readonly string[] }[]
-  }
-}
+const found = await startNodeRig()
+const skip = 'why' in found && found.why
 
-/** Why these tests have no node. */
-const missing = async (rig: DeployRig): Promise<string | undefined> => {
-  const nodes = JSON.parse(await rig.kubectl('get', 'nodes', '-o=json')) as {
-    readonly items: readonly Node[]
-  }
-  const ready = nodes.items.filter(({ status }) =>
-    status.conditions.some((each) => each.type === 'Ready' && each.status === 'True'),
-  )
-  if (ready.length === 0) return 'no node is ready'
-  const names = ready
-    .flatMap(({ status }) => status.images ?? [])
-    .flatMap((each) => each.names ?? [])
-  const absent = IMAGES.filter((image) => !names.includes(image))
-  return absent.length === 0 ? undefined : `no node has ${absent.join(' and ')}`
-}
-
-/** A kubelet reports its images only now and then. */
-const missingAfterAll = async (rig: DeployRig): Promise<string | undefined> => {
-  let why = await missing(rig)
-  for (let asked = 1; why !== undefined && asked < ASKED_MAX; asked += 1) {
-    await setTimeout(ASK_EVERY_MS)
-    why = await missing(rig)
-  }
-  return why
-}
-
-const why = 'why' in found ? found.why : await missingAfterAll(found)
-
-describe('on a node', { skip: why ?? false }, () => {
+describe('on a node', { skip }, () => {
   const rig = found as DeployRig
   const namespace = freshName('openclaw-test')
   const at = `--namespace=${namespace}`

@@ -478,6 +478,37 @@ describe('rendered objects', { skip }, () => {
       })
     })
 
+    test('with limited egress the gateway reaches DNS and the API server, a worker DNS and the worker port', async () => {
+      const made = await render(rig, { set: ['networkPolicy.egress.enabled=true'] })
+      const system = {
+        name: 'kube-system',
+        labels: { 'kubernetes.io/metadata.name': 'kube-system' },
+      }
+      const dns: End = { namespace: system, labels: { 'k8s-app': 'kube-dns' } }
+      const ends = { dns, gateway: end(gateway()), worker: end(worker()), neighbor, outside }
+      const reached = (from: End) =>
+        Object.fromEntries(
+          Object.entries(ends).map(([name, to]) => [
+            name,
+            [53, ...PORTS].filter((port) => isAllowed(made, { from, to, port })),
+          ]),
+        )
+      const none = { dns: [53], gateway: [], worker: [], neighbor: [], outside: [] }
+      assert.deepEqual(reached(end(worker())), { ...none, gateway: [WORKER_PORT] })
+      // The API server is wherever its own port is: it can be outside of the cluster.
+      const api = { dns: [53, 443], neighbor: [443], outside: [443] }
+      assert.deepEqual(reached(end(gateway())), { ...none, ...api })
+    })
+
+    test('the workers of every group are let in', async () => {
+      const made = await render(rig, { values: [join(CHART, 'ci/worker-groups-values.yaml')] })
+      for (const name of ['openclaw-worker', 'openclaw-worker-gpu']) {
+        const from = end(template('Deployment', name, made))
+        assert.ok(isAllowed(made, { from, to: end(gateway()), port: WORKER_PORT }), name)
+        assert.ok(!isAllowed(made, { from: stranger, to: from, port: 22 }), name)
+      }
+    })
+
     test('without policies everything is reachable, which proves that the evaluation works', async () => {
       const made = await render(rig, { set: ['networkPolicy.enabled=false'] })
       assert.deepEqual(reach(end(gateway()), made, { stranger }), { stranger: PORTS })

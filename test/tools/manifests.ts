@@ -14,7 +14,7 @@ const NAMESPACE = 'openclaw'
 const SECRET = ['gateway.existingSecret=openclaw-gateway-token']
 const SEED = ['sidecar.deviceSeedSecret.name=openclaw-gateway-token']
 const WHOLE = [...SECRET, ...SEED, 'tests.enabled=false']
-const SIDECAR_ONLY = [...WHOLE, 'gateway.enabled=false', 'workers.enabled=false']
+const SIDECAR_ONLY = [...WHOLE, 'gateway.enabled=false', 'existingGateway.name=any']
 
 /** Labels and annotations that mean something to Helm only, or name a digest of what may be edited. */
 const HELM_LABELS = ['helm.sh/chart', 'app.kubernetes.io/managed-by']

@@ -77,6 +77,28 @@ test('every value of the chart that is named or set exists', async (t) => {
   )
 })
 
+test('the gateway has the same configuration in the manifests, the example and the documents', async (t) => {
+  const files = [
+    'manifests/gateway-config.yaml',
+    'manifests/overlays/example/gateway.yaml',
+    'docs/openclaw.md',
+    'docs/existing-gateway.md',
+  ]
+  const configs = files.map((path) => {
+    const document = [...read(path).matchAll(/^( *)\{\n[^]*?\n\1\}$/gm)]
+      .map(([text]) => JSON.parse(text) as { readonly gateway?: Readonly<Record<string, unknown>> })
+      .find(({ gateway }) => gateway?.['bind'] !== undefined)
+    // The token is in a Secret, or for you to fill in.
+    return { path, ...document?.gateway, auth: { mode: 'token' } }
+  })
+  const [{ path: _path, ...chart } = { path: '' }] = configs
+  t.match(chart, { bind: 'loopback', trustedProxies: ['127.0.0.1', '::1'] })
+  t.strictSame(
+    configs,
+    files.map((path) => ({ path, ...chart })),
+  )
+})
+
 test('every command in the sidecar of a pod is one that its image has', async (t) => {
   const others = [
     'CONTRIBUTING.md',

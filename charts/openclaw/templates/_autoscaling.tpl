@@ -1,9 +1,9 @@
 {{/* What decides how many workers there are. */}}
 
-{{/* Not empty where the workers scale on the slots of hosted sessions. */}}
+{{/* Not empty where the group scales on the slots of hosted sessions. */}}
 {{- define "openclaw.scalesOnSessions" -}}
 {{- $autoscaling := .Values.workers.autoscaling -}}
-{{- if and .Values.workers.enabled $autoscaling.enabled (eq $autoscaling.metric "sessions") -}}
+{{- if and (include "openclaw.hasWorkers" .) $autoscaling.enabled (eq $autoscaling.metric "sessions") -}}
 {{- if ne (include "openclaw.protocol" .) "openclaw" -}}
 {{- fail "workers.autoscaling.metric is sessions, and only the openclaw protocol has sessions. Set it to cpu." -}}
 {{- end -}}

@@ -2,20 +2,20 @@
 
 {{/* The sidecar's configuration: the chart's values, overridden by the user's. */}}
 {{- define "openclaw.sidecarConfig" -}}
+{{- $root := .Root | default . -}}
 {{- $known := dict "k8sTrust" (dict "audiences" (list "openclaw-gateway")) -}}
 {{- /* When a gateway restarts, all its workers come back at once: each keeps its place. */ -}}
 {{- $_ := set $known "review" (dict "queue" 16384) -}}
-{{- $worker := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerName" .) "allowedRoles" (list "node") -}}
-{{- if .Values.workers.sessionHosting.enabled -}}
+{{- $identities := include "openclaw.forEachGroup" (list $root "openclaw.workerIdentity") | default (include "openclaw.workerIdentity" $root) -}}
+{{- $_ := set $known.k8sTrust "allowedIdentities" (fromYamlArray $identities) -}}
+{{- if include "openclaw.hostsSessions" $root -}}
 {{- if ne (include "openclaw.protocol" .) "openclaw" -}}
 {{- fail "workers.sessionHosting.enabled: only OpenClaw nodes host sessions. Set it to false, or sidecar.config.gateway.protocol to openclaw." -}}
 {{- end -}}
-{{- $_ := set $worker "allowSessionHosting" true -}}
 {{- $_ := set $known "gateway" (dict "sessionHosting" true) -}}
 {{- end -}}
-{{- $_ := set $known.k8sTrust "allowedIdentities" (list $worker) -}}
-{{- if include "openclaw.scalesOnSessions" . -}}
-{{- $_ := set $known.k8sTrust "terminationGrace" (printf "%ds" (min 3600 (int .Values.workers.terminationGracePeriodSeconds))) -}}
+{{- with include "openclaw.forEachGroup" (list $root "openclaw.sessionGrace") | trim -}}
+{{- $_ := set $known.k8sTrust "terminationGrace" . -}}
 {{- end -}}
 {{- if include "openclaw.tlsSecret" . -}}
 {{- $tls := dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key" -}}
@@ -23,6 +23,20 @@
 {{- $_ := set $known "listen" (dict "tls" $tls) -}}
 {{- end -}}
 {{- toYaml (mustMergeOverwrite $known (deepCopy .Values.sidecar.config)) -}}
+{{- end -}}
+
+{{/* The entry of a group's workers in the allow-list. */}}
+{{- define "openclaw.workerIdentity" -}}
+{{- $identity := dict "namespace" .Release.Namespace "serviceAccount" (include "openclaw.workerServiceAccount" .) "allowedRoles" (list "node") -}}
+{{- if .Values.workers.sessionHosting.enabled -}}{{- $_ := set $identity "allowSessionHosting" true -}}{{- end -}}
+{{- toYaml (list $identity) -}}
+{{- end -}}
+
+{{/* How long the streams of the group that scales on sessions may finish. */}}
+{{- define "openclaw.sessionGrace" -}}
+{{- if include "openclaw.scalesOnSessions" . -}}
+{{- min 3600 (int .Values.workers.terminationGracePeriodSeconds) }}s
+{{- end -}}
 {{- end -}}
 
 {{/* Changes with the options the sidecar reads only at its start. It reloads the rest of k8sTrust. */}}

@@ -15,10 +15,9 @@
 {{- end -}}
 {{- $args = concat $args (list "--cert-file" "/etc/openclaw-client/tls.crt" "--key-file" "/etc/openclaw-client/tls.key") -}}
 {{- end -}}
-{{- if dig "sessionHosting" "enabled" false .Values.workers -}}{{- $args = append $args "--session-hosting" -}}{{- end -}}
+{{- if .Values.workers.sessionHosting.enabled -}}{{- $args = append $args "--session-hosting" -}}{{- end -}}
 name: connect
-image: {{ printf "%s:%s" .Values.sidecar.image.repository (.Values.sidecar.image.tag | default .Chart.AppVersion) | quote }}
-imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
+{{ include "openclaw.sidecarImage" . }}
 # A native sidecar: it starts before the worker and stops after it.
 restartPolicy: Always
 args: {{ $args | toJson }}

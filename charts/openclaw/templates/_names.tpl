@@ -17,14 +17,21 @@
 {{- end -}}
 
 {{- define "openclaw.gatewayName" -}}{{ include "openclaw.fullname" . }}-gateway{{- end -}}
-{{- define "openclaw.workerName" -}}{{ include "openclaw.fullname" . }}-worker{{- end -}}
+{{- define "openclaw.workerName" -}}
+{{ include "openclaw.fullname" . }}-worker{{ with .Values.workerGroup }}-{{ . }}{{ end }}
+{{- end -}}
 {{- define "openclaw.sidecarName" -}}{{ include "openclaw.fullname" . }}-auth-sidecar{{- end -}}
 
 {{/* Cluster-wide objects are prefixed with the namespace; its name cannot contain a colon. */}}
 {{- define "openclaw.clusterName" -}}{{ .Release.Namespace }}:{{ include "openclaw.sidecarName" . }}{{- end -}}
 
 {{- define "openclaw.gatewayServiceAccount" -}}
-{{- default (include "openclaw.gatewayName" .) (and (not .Values.gateway.enabled) .Values.existingGateway.serviceAccountName) -}}
+{{- $existing := and (not .Values.gateway.enabled) .Values.existingGateway.serviceAccountName -}}
+{{- $existing | default .Values.gateway.serviceAccount.name | default (include "openclaw.gatewayName" .) -}}
+{{- end -}}
+
+{{- define "openclaw.workerServiceAccount" -}}
+{{- .Values.workers.serviceAccount.name | default (include "openclaw.workerName" .) -}}
 {{- end -}}
 
 {{/* Labels of an object of a component. Called with (list $ "gateway"). */}}
@@ -52,7 +59,7 @@ app.kubernetes.io/part-of: openclaw
 {{/* Labels that never change during the life of a release. */}}
 {{- define "openclaw.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "openclaw.name" $root }}
+app.kubernetes.io/name: {{ include "openclaw.name" $root }}{{ with $root.Values.workerGroup }}-{{ . }}{{ end }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
@@ -66,12 +73,14 @@ auth-sidecar.openclaw/release: {{ .Release.Name }}
 {{- define "openclaw.gatewayPodLabels" -}}
 {{- if .Values.gateway.enabled -}}
 {{ include "openclaw.selectorLabels" (list . "gateway") }}
+{{- else if .Values.existingGateway.podLabels -}}
+{{ toYaml .Values.existingGateway.podLabels }}
 {{- else -}}
 {{ include "openclaw.injectedLabel" . }}
 {{- end -}}
 {{- end -}}
 
-{{/* Pods with a token of the workers' ServiceAccount: the workers and the handshake test. */}}
+{{/* Pods with a token of a worker's ServiceAccount: the workers of all groups, and the handshake test. */}}
 {{- define "openclaw.workerPeerLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: worker

@@ -3,8 +3,7 @@
 {{- define "openclaw.sidecarContainer" -}}
 {{- $isOpenclaw := eq (include "openclaw.protocol" .) "openclaw" -}}
 name: auth-sidecar
-image: {{ printf "%s:%s" .Values.sidecar.image.repository (.Values.sidecar.image.tag | default .Chart.AppVersion) | quote }}
-imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
+{{ include "openclaw.sidecarImage" . }}
 # A native sidecar: it starts before the gateway and stops after it.
 restartPolicy: Always
 args: [serve, --config, /etc/auth-sidecar/config.yaml]
@@ -14,22 +13,22 @@ env:
   {{- with .Values.sidecar.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- with .Values.sidecar.envFrom }}
+envFrom: {{- toYaml . | nindent 2 }}
+{{- end }}
 ports:
   - { name: workers, containerPort: {{ include "openclaw.sidecarPort" (list . "workers" 18443) }} }
   - { name: admin, containerPort: {{ include "openclaw.sidecarPort" (list . "admin" 9464) }} }
 # Not readiness: readiness waits for the gateway, and the gateway waits for this probe.
 startupProbe:
   httpGet: { path: /livez, port: admin }
-  periodSeconds: 1
-  failureThreshold: 60
+  {{- toYaml .Values.sidecar.probes.startup | nindent 2 }}
 livenessProbe:
   httpGet: { path: /livez, port: admin }
-  periodSeconds: 10
-  timeoutSeconds: 3
+  {{- toYaml .Values.sidecar.probes.liveness | nindent 2 }}
 readinessProbe:
   httpGet: { path: /readyz, port: admin }
-  periodSeconds: 5
-  timeoutSeconds: 5
+  {{- toYaml .Values.sidecar.probes.readiness | nindent 2 }}
 lifecycle:
   # SIGTERM comes after the gateway has stopped; this hook runs when the pod is deleted.
   preStop:
@@ -46,6 +45,9 @@ volumeMounts:
   - { name: auth-sidecar-tls, mountPath: /etc/auth-sidecar-tls, readOnly: true }
   {{- end }}
   - { name: auth-sidecar-identity, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true }
+  {{- with .Values.sidecar.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "openclaw.sidecarVolumes" -}}
@@ -80,4 +82,32 @@ volumeMounts:
           items: [{ key: ca.crt, path: ca.crt }]
       - downwardAPI:
           items: [{ path: namespace, fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } }]
+{{- with .Values.sidecar.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What a gateway's container needs next to the sidecar. */}}
+{{- define "openclaw.gatewayHooks" -}}
+{{- if eq (include "openclaw.protocol" .) "openclaw" -}}
+# The gateway listens on loopback, which the kubelet's network probes cannot reach.
+{{- range $probe, $path := dict "startup" "healthz" "liveness" "healthz" "readiness" "readyz" }}
+{{ $probe }}Probe:
+  exec:
+    command:
+      - node
+      - -e
+      - "fetch('http://127.0.0.1:{{ include "openclaw.gatewayPort" $ }}/{{ $path }}').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"
+  {{- toYaml (get $.Values.gateway.probes $probe) | nindent 2 }}
+{{- end }}
+{{ end -}}
+lifecycle:
+  # Meanwhile the sidecar disconnects the workers.
+  preStop:
+    sleep: { seconds: {{ .Values.gateway.preStopSleepSeconds }} }
+{{- end -}}
+
+{{/* The port on loopback where the sidecar finds the gateway. */}}
+{{- define "openclaw.gatewayPort" -}}
+{{- (dig "gateway" "url" "ws://127.0.0.1:18789" .Values.sidecar.config | urlParse).host | regexFind ":[0-9]+$" | trimPrefix ":" | default "80" -}}
 {{- end -}}

@@ -1,0 +1,49 @@
+/** Where pods run: a cluster with a ready node that has the images of `values-local.yaml`. */
+
+import { setTimeout } from 'node:timers/promises'
+import { startDeployRig, type DeployRig } from './deploy-rig.ts'
+
+const IMAGES = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
+const ASKED_MAX = 15
+const ASK_EVERY_MS = 5000
+
+/** The rig, or the reason why there is none. */
+export const startNodeRig = async (): Promise<DeployRig | { readonly why: string }> => {
+  const rig = await startDeployRig()
+  if ('why' in rig) return rig
+  const why = await missingAfterAll(rig)
+  return why === undefined ? rig : { why }
+}
+
+type Node = {
+  readonly status: {
+    readonly conditions: readonly { readonly type: string; readonly status: string }[]
+    readonly images?: readonly { readonly names?: readonly string[] }[]
+  }
+}
+
+/** Why tests have no node. */
+const missing = async (rig: DeployRig): Promise<string | undefined> => {
+  const nodes = JSON.parse(await rig.kubectl('get', 'nodes', '-o=json')) as {
+    readonly items: readonly Node[]
+  }
+  const ready = nodes.items.filter(({ status }) =>
+    status.conditions.some((each) => each.type === 'Ready' && each.status === 'True'),
+  )
+  if (ready.length === 0) return 'no node is ready'
+  const names = ready
+    .flatMap(({ status }) => status.images ?? [])
+    .flatMap((each) => each.names ?? [])
+  const absent = IMAGES.filter((image) => !names.includes(image))
+  return absent.length === 0 ? undefined : `no node has ${absent.join(' and ')}`
+}
+
+/** A kubelet reports its images only now and then. */
+const missingAfterAll = async (rig: DeployRig): Promise<string | undefined> => {
+  let why = await missing(rig)
+  for (let asked = 1; why !== undefined && asked < ASKED_MAX; asked += 1) {
+    await setTimeout(ASK_EVERY_MS)
+    why = await missing(rig)
+  }
+  return why
+}

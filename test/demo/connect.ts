@@ -7,10 +7,17 @@ import { closed, connectWorker, nextMessage } from '../kit/worker-client.ts'
 
 const USAGE = 'Usage: node test/demo/connect.ts URL --token-file FILE [--from ADDRESS]'
 
-const { values, positionals } = parseArgs({
-  options: { 'token-file': { type: 'string' }, from: { type: 'string' } },
-  allowPositionals: true,
-})
+const readArguments = () => {
+  try {
+    return parseArgs({
+      options: { 'token-file': { type: 'string' }, from: { type: 'string' } },
+      allowPositionals: true,
+    })
+  } catch {
+    return { values: {}, positionals: [] }
+  }
+}
+const { values, positionals } = readArguments()
 const [url] = positionals
 const { 'token-file': tokenFile, from } = values
 
@@ -42,6 +49,6 @@ async function converse(to: string, file: string): Promise<void> {
   }
   await print().catch(() => {})
   const { code, reason } = await closed(socket)
-  process.stderr.write(`Closed ${code} ${reason}\n`)
+  process.stderr.write(`Closed ${[code, reason].join(' ').trimEnd()}\n`)
   input.close()
 }

@@ -51,8 +51,8 @@ const play = async (flags: Flags): Promise<number> => {
   const hasColor = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === ''
   const narrator = createNarrator(process.stdout, hasColor)
   const interrupted = untilSignal()
-  const opening = startServeRig(flags)
-  const rig = await opening
+  narrator.say('Starting an API server, a gateway and the sidecar …')
+  const rig = await startServeRig(flags)
   try {
     const story = tellStory(rig, narrator)
     const teller = await Promise.race([story, interrupted, expiry(), rig.sidecar.exited])
@@ -86,21 +86,31 @@ const invite = async (rig: ServeRig, narrator: Narrator, pod: Pod): Promise<void
   narrator.say('Connect as worker-a (from the root of this checkout):')
   narrator.gap()
   narrator.verbatim(
-    `npx node ${relative(process.cwd(), CONNECT)} ${rig.url} --from ${address} \\\n` +
-      `  --token-file ${tokenFile}`,
+    `npx node ${relative(process.cwd(), CONNECT)} ${rig.url} \\\n` +
+      `  --from ${address} \\\n  --token-file ${tokenFile}`,
   )
   narrator.gap()
-  narrator.say('The handshake alone, with curl; leave the Authorization out or bend it, and see:')
+  narrator.say(
+    'The handshake alone, with curl. Change the token, and the answer is 401. Without Authorization ' +
+      'it is 101, because a worker can also show its token in its first message, as in chapter 4. ' +
+      'Nothing reaches the gateway before that token is proven, and a connection that stays silent is ' +
+      'closed after 15 s:',
+  )
   narrator.gap()
   narrator.verbatim(
     `curl --http1.1 -i -N --max-time 3 --interface ${address} \\\n` +
-      `  -H "Authorization: Bearer $(cat ${tokenFile})" \\\n` +
-      "  -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\\n" +
-      `  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ${rig.url.replace('ws:', 'http:')}/`,
+      `  --oauth2-bearer "$(cat ${tokenFile})" \\\n` +
+      "  -H 'Connection: Upgrade' -H 'Upgrade: websocket' \\\n" +
+      "  -H 'Sec-WebSocket-Version: 13' \\\n" +
+      `  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \\\n  ${rig.url.replace('ws:', 'http:')}/`,
   )
+  narrator.gap()
+  narrator.say('The same story with the real OpenClaw: npm run demo:openclaw')
 }
 
 const tellEnd = (narrator: Narrator): number => {
+  narrator.chapter('What you have seen')
+  narrator.recap()
   narrator.gap()
   const { failures } = narrator
   narrator.say(

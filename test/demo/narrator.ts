@@ -1,22 +1,26 @@
-/** The demo's voice: headings, facts and checks that fit a terminal of 100 columns. */
+/** The demo's voice: headings, facts and checks that fit a terminal of 80 columns. */
 
 export type Narrator = ReturnType<typeof createNarrator>
 
 type Output = { readonly write: (text: string) => unknown }
 
-const WIDTH = 100
-const INDENT = '    '
-const LABEL_WIDTH = 30
+const WIDTH = 80
+const INDENT = '  '
+const LABEL_WIDTH = 31
 const CHECK_WIDTH = 44
+/** The mark of a check, and a space. */
+const MARK_WIDTH = 2
 const STYLES = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39] } as const
 
 export const createNarrator = (output: Output, hasColor: boolean) => {
-  let chapters = 0
   let failures = 0
+  /** What each chapter has promised, and whether all of it was kept. */
+  const chapters: { title: string; checks: number; failures: number }[] = []
   const style = (name: keyof typeof STYLES, text: string) => {
     const [on, off] = STYLES[name]
     return hasColor ? `\u001b[${on}m${text}\u001b[${off}m` : text
   }
+  const mark = (isGood: boolean) => (isGood ? style('green', '✓') : style('red', '✗'))
   const line = (text = '') => void output.write(`${text}\n`)
 
   return {
@@ -25,8 +29,8 @@ export const createNarrator = (output: Output, hasColor: boolean) => {
     },
 
     chapter(title: string): void {
-      chapters += 1
-      line(`\n${style('bold', `${String(chapters).padStart(2)}  ${title}`)}\n`)
+      chapters.push({ title, checks: 0, failures: 0 })
+      line(`\n${style('bold', `${String(chapters.length).padStart(2)}  ${title}`)}\n`)
     },
 
     say(text: string): void {
@@ -49,9 +53,25 @@ export const createNarrator = (output: Output, hasColor: boolean) => {
     /** What was promised, what happened, and whether they match. */
     check(what: string, came: string, isAsTold: boolean): void {
       if (!isAsTold) failures += 1
-      const mark = isAsTold ? style('green', '✓') : style('red', '✗')
+      const chapter = chapters.at(-1)
+      if (chapter !== undefined) {
+        chapter.checks += 1
+        if (!isAsTold) chapter.failures += 1
+      }
       const told = isAsTold ? '' : style('red', '   <- not as told')
-      line(`${INDENT}${mark} ${what.padEnd(CHECK_WIDTH)} ${came}${told}`)
+      const room = WIDTH - INDENT.length - MARK_WIDTH - CHECK_WIDTH - 1
+      const isShort = came.length <= room
+      line(
+        `${INDENT}${mark(isAsTold)} ${what.padEnd(CHECK_WIDTH)} ${isShort ? came + told : ''}`.trimEnd(),
+      )
+      if (!isShort) line(`${INDENT}${' '.repeat(MARK_WIDTH + 2)}${came}${told}`)
+    },
+
+    /** One line for each chapter that promised something. */
+    recap(): void {
+      for (const { title, checks, failures: failed } of chapters) {
+        if (checks > 0) line(`${INDENT}${mark(failed === 0)} ${title}`)
+      }
     },
   }
 }

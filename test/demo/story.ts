@@ -34,7 +34,8 @@ const introduceCast = (rig: ServeRig, narrator: Narrator): Cast => {
   narrator.chapter('The stage, all of it on this machine')
   narrator.fact('Kubernetes API', `${rig.api.url} (a stand-in, TLS with its own CA)`)
   narrator.fact('gateway', `${rig.gateway.url} (a stand-in that echoes)`)
-  narrator.fact('auth sidecar', `${rig.url}, admin ${rig.adminUrl}, process ${rig.sidecar.pid}`)
+  narrator.fact('auth sidecar', `${rig.url}, process ${rig.sidecar.pid}`)
+  narrator.fact('its admin port', rig.adminUrl)
   narrator.fact('its configuration', rig.configFile)
   const cast = {
     a: rig.createPod('worker-a', ADDRESS_A),
@@ -50,10 +51,10 @@ const introduceCast = (rig: ServeRig, narrator: Narrator): Cast => {
 const showAdmission = async ({ rig, narrator, cast }: Scene): Promise<void> => {
   narrator.chapter('A worker shows the token Kubernetes mounted for it, and is in')
   const outcome = await rig.connect(ADDRESS_A, rig.mint({ pod: cast.a }))
-  narrator.check('worker-a connects with its ServiceAccount token', statusOf(outcome), outcome.ok)
+  narrator.check("worker-a connects with its pod's token", statusOf(outcome), outcome.ok)
   if (!outcome.ok) return
   const answer = await say(outcome.socket, 'hello from worker-a')
-  narrator.check('it says "hello from worker-a", the gateway', `"${answer}"`, isEcho(answer, 'a'))
+  narrator.check('it says hello, and the gateway echoes', `"${answer}"`, isEcho(answer, 'a'))
 }
 
 const showIdentityHeaders = async ({ rig, narrator, cast }: Scene): Promise<void> => {
@@ -66,7 +67,7 @@ const showIdentityHeaders = async ({ rig, narrator, cast }: Scene): Promise<void
     of('X-OpenClaw-K8s-Pod-Name') === 'worker-a' &&
     of('X-OpenClaw-K8s-Pod-Uid') === cast.a.metadata.uid &&
     of('X-Forwarded-For') === ADDRESS_A
-  narrator.check('the pod, its uid and its address', 'the true ones', isItsPod)
+  narrator.check('the pod, its uid and its address', 'as in the cluster', isItsPod)
   const isSigned = await verifyAssertion(rig, of('X-OpenClaw-K8s-Assertion') ?? '')
   narrator.check('the assertion, by /.well-known/jwks.json', 'signature holds', isSigned)
   const handshake = rig.gateway.handshakes.at(-1)
@@ -87,7 +88,7 @@ const showInBand = async ({ rig, narrator, cast }: Scene): Promise<Leaver | unde
   narrator.check('worker-b sends connect.request', answer, /"success":true/.test(answer))
   if (outcome.kind !== 'message') return undefined
   const echo = await say(outcome.socket, 'hello from worker-b')
-  narrator.check('it says "hello from worker-b", the gateway', `"${echo}"`, isEcho(echo, 'b'))
+  narrator.check('it says hello, and the gateway echoes', `"${echo}"`, isEcho(echo, 'b'))
   return { socket: outcome.socket, token }
 }
 
@@ -180,10 +181,13 @@ const showTraces = async ({ rig, narrator }: Scene): Promise<void> => {
     await rig.sidecar.stdout.wait(({ code }) => code === 'signature_invalid'),
     await rig.sidecar.stdout.wait(({ event }) => event === 'k8s-session-closed'),
   ]
-  for (const line of lines) narrator.say(spaced(JSON.stringify(line)))
+  const inOrder = lines.toSorted((a, b) => timeOf(a).localeCompare(timeOf(b)))
+  for (const line of inOrder) narrator.say(spaced(JSON.stringify(line)))
   narrator.gap()
   const series = (await rig.scrape()).filter((line) =>
-    /^openclaw_k8s_(auth_|sessions_active|stream_messages|stream_closes)/.test(line),
+    /^openclaw_k8s_(auth_attempts|sessions_active|stream_(closes|messages)|.*signature_invalid)/.test(
+      line,
+    ),
   )
   for (const line of series) narrator.say(line)
   narrator.gap()
@@ -224,6 +228,8 @@ const shorten = (value: string): string => {
   if (value === '') return '(empty)'
   return JWT.test(value) ? `${value.slice(0, 16)}… (${value.length} characters)` : value
 }
+
+const timeOf = ({ timestamp }: Readonly<Record<string, unknown>>): string => String(timestamp)
 
 /** Lets a line of JSON break between its members. */
 const spaced = (json: string): string => json.replaceAll(/,(?=")/g, ', ')

@@ -1,4 +1,4 @@
-/** docs/existing-gateway.md from top to bottom: its own commands, for a gateway that runs without the sidecar. */
+/** Follows docs/existing-gateway.md from top to bottom on a gateway that runs without the sidecar. */
 
 import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'

@@ -38,7 +38,7 @@ const startDemo = (t: Test, args: readonly string[]) => {
 const tracesOf = (text: string) => ({
   pid: Number(/process (\d+)/.exec(text)?.[1]),
   directory: /auth-sidecar-demo-\w+/.exec(text)?.[0] ?? 'none',
-  adminUrl: /admin (http:\S+),/.exec(text)?.[1] ?? 'none',
+  adminUrl: /admin port +(http:\S+)/.exec(text)?.[1] ?? 'none',
 })
 
 const isAlive = (pid: number): boolean => {
@@ -54,12 +54,12 @@ test('the demo with --once keeps every promise and exits 0', async (t) => {
   t.equal(await ended, 0, text())
   const told = text()
   const promised = [
-    /✓ worker-a connects with its ServiceAccount token +101 admitted/,
-    /✓ it says "hello from worker-a", the gateway +"hello from worker-a"/,
+    /✓ worker-a connects with its pod's token +101 admitted/,
+    /✓ it says hello, and the gateway echoes +"hello from worker-a"/,
     /X-OpenClaw-K8s-Pod-Name +worker-a/,
     /X-Forwarded-For +127\.0\.0\.11/,
     /X-OpenClaw-K8s-Assertion +eyJ\S{1,20}… \(\d+ characters\)/,
-    /✓ worker-b sends connect\.request +\{"type":"connect\.response","success":true\}/,
+    /✓ worker-b sends connect\.request\s+\{"type":"connect\.response","success":true\}/,
     /✓ a forged signature +401 signature_invalid/,
     /✓ a token for the API server +401 audience_mismatch/,
     /✓ an expired token +401 token_expired/,
@@ -70,17 +70,20 @@ test('the demo with --once keeps every promise and exits 0', async (t) => {
     /✓ worker-a's token from 127\.0\.0\.13 +403 source_address_mismatch/,
     /✓ worker-b's stream is closed +1008 pod_deleted/,
     /✓ worker-b comes again with its token +403 pod_deleted/,
-    /"log":"audit".*"event":"k8s-auth-success"/,
+    /"log":"audit"[^}]*"event":"k8s-auth-success"/,
     /openclaw_k8s_auth_attempts_total\{result="success"\} 3/,
     /http:\/\/127\.0\.0\.1:\d+\/metrics/,
+    /Without\s+Authorization\s+it is 101,[^]*Nothing reaches the gateway before\s+that\s+token is proven/,
+    /npm run demo:openclaw/,
+    /What you have seen\n\n +✓ A worker shows the token[^]*✓ A stolen token[^]*\n\n/,
     /Everything went as told\./,
   ]
   for (const line of promised) t.match(told, line)
   t.notMatch(told, '✗')
   t.notMatch(told, JWT, 'no token and no assertion is shown whole')
   t.notMatch(told, '\u001b', 'no color where there is no terminal')
-  const wide = told.split('\n').filter((line) => line.length > 100)
-  t.strictSame(wide, [], 'it fits 100 columns')
+  const wide = told.split('\n').filter((line) => line.length > 80)
+  t.strictSame(wide, [], 'it fits 80 columns')
 })
 
 /** Runs the command that the demo prints, and says one line to the gateway. */

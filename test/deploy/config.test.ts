@@ -91,9 +91,9 @@ describe('configuration', { skip }, () => {
         config.listen.tls?.clientCaFile,
         ...(isOpenclaw ? [config.gateway.auth?.secretFile, config.gateway.deviceSeedFile] : []),
       ]
-      for (const path of paths) {
-        const mount = container.volumeMounts?.find(
-          ({ mountPath }) => path?.startsWith(`${mountPath}/`) === true,
+      for (const path of paths.filter((each) => each !== undefined)) {
+        const mount = container.volumeMounts?.find(({ mountPath }) =>
+          path.startsWith(`${mountPath}/`),
         )
         assert.ok(mount, `${name}: ${path}`)
         assert.equal((mount as { readOnly?: boolean }).readOnly, true, `${name}: ${path}`)

@@ -36,9 +36,8 @@ describe('a worker of the chart', { skip }, () => {
     ends.push(await openNamespace(rig, namespace))
     stub = await startGatewayStub()
     ends.push(() => stub.close())
-    const set = [`gateway.url=${stub.url}`, 'gateway.protocol=stream']
-    const flags = set.map((each) => `--set=sidecar.config.${each}`)
-    await rig.helm('install', 'openclaw', CHART, at, ...flags)
+    const stream = '--set=sidecar.config.gateway.protocol=stream'
+    await rig.helm('install', 'openclaw', CHART, at, stream)
     const podNamed = async (prefix: string): Promise<string> => {
       let name: string | undefined
       await waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {
@@ -53,6 +52,8 @@ describe('a worker of the chart', { skip }, () => {
     sidecar = await gatewayPod.startSidecar([
       'listen.workers=127.0.0.1:0',
       'listen.admin=127.0.0.1:0',
+      // The chart's own gateway has a port that may be taken here.
+      `gateway.url=${stub.url}`,
     ])
     ends.push(keepTrackOf(() => sidecar.end('SIGTERM')))
     await waitForProcess('its ports', READY_WITHIN_MS, () => {

@@ -25,7 +25,8 @@ describe('rbac', { skip }, () => {
     const globs = `--values=${join(CHART, 'ci/many-namespaces-values.yaml')}`
     const lists = identities([namespace, 'default-worker'], [workers, 'worker'])
     await rig.helm('install', 'openclaw', CHART, at)
-    await rig.helm('install', 'listing', CHART, at, `--set-json=${lists}`)
+    const none = '--set=workers.enabled=false'
+    await rig.helm('install', 'listing', CHART, at, none, `--set-json=${lists}`)
     await rig.helm('install', 'matching', CHART, at, globs)
   })
   after(async () => {

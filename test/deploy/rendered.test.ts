@@ -97,7 +97,7 @@ describe('rendered objects', { skip }, () => {
       'k8sTrust.allowedIdentities[0].namespace=shared',
       'k8sTrust.allowedIdentities[0].serviceAccount=w',
     ]
-    const set = shared.map((each) => `sidecar.config.${each}`)
+    const set = ['workers.enabled=false', ...shared.map((each) => `sidecar.config.${each}`)]
     const placed = async (namespace: string) =>
       (await render(rig, { namespace, set }))
         .filter(({ metadata }) => metadata.namespace === 'shared')

@@ -81,3 +81,12 @@ const read = (bytes: Buffer): Json => {
   const text = bytes.toString()
   return text.startsWith('{') ? (JSON.parse(text) as Json) : { text }
 }
+
+/** Of the API server, as `v1.35.4`. */
+export const readVersion = async (api: Pick<Api, 'must'>): Promise<string> => {
+  const { gitVersion } = await api.must({ method: 'GET', path: '/version' })
+  return String(gitVersion)
+}
+
+/** As a number, such as 35. */
+export const minorOf = (version: string): number => Number(version.split('.')[1])

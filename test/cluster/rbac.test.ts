@@ -10,32 +10,43 @@ import { settle } from './rig.ts'
 type Rule = Readonly<Record<'apiGroups' | 'resources' | 'verbs', readonly string[]>>
 
 const REVIEWS = '/apis/authorization.k8s.io/v1'
-/** What every authenticated user may ask about itself (ClusterRole system:basic-user). */
-const BASIC = /^create (authorization|authentication)\.k8s\.io\/selfsubject/
+
+const BARE = 'openclaw-bare'
 
 describe('rbac', () => {
   let cluster: ClusterRig
   let token: string
+  /** Of an account that no role is bound to. */
+  let bare: string
 
   before(async () => {
     cluster = await startClusterRig()
     token = await cluster.mint({ serviceAccount: GATEWAY, audiences: [] })
+    await cluster.createServiceAccount(BARE)
+    bare = await cluster.mint({ serviceAccount: BARE, audiences: [] })
   })
   after(() => cluster?.close())
 
-  const rulesIn = async (namespace: string): Promise<readonly string[]> => {
+  const listRules = async (caller: string, namespace: string): Promise<readonly string[]> => {
     const path = `${REVIEWS}/selfsubjectrulesreviews`
     const body = { spec: { namespace } }
-    const review = await cluster.api.must({ method: 'POST', path, body, token })
+    const review = await cluster.api.must({ method: 'POST', path, body, token: caller })
     const { resourceRules } = review['status'] as { resourceRules: readonly Rule[] }
-    return resourceRules
-      .flatMap(({ apiGroups, resources, verbs }) =>
-        apiGroups.flatMap((group) =>
-          resources.flatMap((resource) => verbs.map((verb) => `${verb} ${group}/${resource}`)),
-        ),
-      )
-      .filter((rule) => !BASIC.test(rule))
-      .sort()
+    return resourceRules.flatMap(({ apiGroups, resources, verbs }) =>
+      apiGroups.flatMap((group) =>
+        resources.flatMap((resource) => verbs.map((verb) => `${verb} ${group}/${resource}`)),
+      ),
+    )
+  }
+
+  /**
+   * What the sidecar may beyond every ServiceAccount. Those may ask about themselves
+   * (`system:basic-user`), and read ClusterTrustBundles where these are on by default, as in 1.37.
+   */
+  const rulesIn = async (namespace: string): Promise<readonly string[]> => {
+    const everybodys = new Set(await listRules(bare, namespace))
+    const own = await listRules(token, namespace)
+    return own.filter((rule) => !everybodys.has(rule)).toSorted()
   }
 
   const may = async (resourceAttributes: Json): Promise<boolean> => {

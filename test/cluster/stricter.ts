@@ -108,6 +108,15 @@ const REASONS: readonly Reason[] = [
   ],
 ]
 
-export const STRICTER: ReadonlyMap<string, Code> = new Map(
-  REASONS.flatMap(([, code, kinds]) => kinds.map((kind) => [kind, code] as const)),
-)
+/** Since 1.31 the API server looks the key up by an id that is given (kubernetes/kubernetes#125177). */
+const REASONS_BEFORE_31: readonly Reason[] = [
+  ['The API server tried all its keys, whatever the id.', 'signing_key_unknown', ['kid: unknown']],
+  ['The same; such an id is refused unread.', 'token_malformed', ['kid: long']],
+]
+const LOOKED_UP_SINCE = 31
+
+/** By kind, on an API server of this minor version. */
+export const stricterOn = (minor: number): ReadonlyMap<string, Code> => {
+  const reasons = minor < LOOKED_UP_SINCE ? [...REASONS, ...REASONS_BEFORE_31] : REASONS
+  return new Map(reasons.flatMap(([, code, kinds]) => kinds.map((kind) => [kind, code] as const)))
+}

@@ -10,7 +10,8 @@ import { AUDIENCE, startClusterRig, WORKER, type ClusterRig, type Pod } from './
 import { startLocalVerdict, type LocalVerdict } from './local-verdict.ts'
 import { EDGES, MUTATIONS, type Parts, type Scene } from './mutations.ts'
 import { findSigningKey } from './own-cluster.ts'
-import { STRICTER } from './stricter.ts'
+import { minorOf, readVersion } from './api.ts'
+import { stricterOn } from './stricter.ts'
 
 type Sample = { readonly kind: string; readonly token: string; readonly pod: Pod }
 type Judged = Sample & { readonly local: string; readonly remote: boolean }
@@ -25,10 +26,12 @@ describe('tokens', () => {
   let local: LocalVerdict
   let pods: readonly Pod[]
   let tokens: readonly string[]
+  let explained: ReturnType<typeof stricterOn>
   const judged: Judged[] = []
 
   before(async () => {
     cluster = await startClusterRig()
+    explained = stricterOn(minorOf(await readVersion(cluster.api)))
     await cluster.createServiceAccount(SPARE)
     local = await startLocalVerdict(cluster, [WORKER, SPARE])
     pods = await Promise.all(Array.from({ length: PODS }, () => cluster.createPod()))
@@ -65,10 +68,10 @@ describe('tokens', () => {
     const looser = results.filter((each) => each.local === 'ok' && !each.remote)
     assert.deepEqual(tally(looser), {}, 'admitted here, refused there')
     const stricter = results.filter((each) => each.local !== 'ok' && each.remote)
-    const unexplained = stricter.filter(({ kind }) => !STRICTER.has(kind))
+    const unexplained = stricter.filter(({ kind }) => !explained.has(kind))
     assert.deepEqual(tally(unexplained), {}, 'refused here, admitted there, and nobody said why')
     for (const { kind, local: code } of stricter) {
-      assert.equal(code, STRICTER.get(kind), `${kind}: refused for another reason`)
+      assert.equal(code, explained.get(kind), `${kind}: refused for another reason`)
     }
   }
 
@@ -161,7 +164,7 @@ describe('tokens', () => {
     const shown = new Set(
       judged.filter((each) => each.local !== 'ok' && each.remote).map(({ kind }) => kind),
     )
-    const stale = [...STRICTER.keys()].filter((kind) => !shown.has(kind))
+    const stale = [...explained.keys()].filter((kind) => !shown.has(kind))
     assert.deepEqual(stale, [], 'explained, but no longer different')
     const agreed = judged.filter((each) => (each.local === 'ok') === each.remote).length
     process.stdout.write(

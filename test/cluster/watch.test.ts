@@ -79,17 +79,29 @@ describe('watch', () => {
     await assertKept()
   })
 
-  test('a watch that is black-holed without a reset admits no deleted pod and ends by itself', async () => {
+  test('a watch that is black-holed without a reset ends by itself', async () => {
+    const victim = await join()
+    const end = endOf(victim.stream)
+    relay.blackhole()
+    await cluster.deletePod(victim.pod)
+    await assertKept()
+    assert.equal(victim.stream.readyState, victim.stream.OPEN, 'nobody could tell yet')
+    clock.jump(WATCH_LIFE_MS)
+    assert.match((await end).ended, GONE)
+    await relay.watching('/serviceaccounts')
+    await assertKept()
+  })
+
+  test('a black-holed watch admits no deleted pod, and ends by the answer that it should have given', async () => {
     const victim = await join()
     const end = endOf(victim.stream)
     relay.blackhole()
     await cluster.deletePod(victim.pod)
     clock.jump(SILENCE_MS)
-    assert.equal(await attempt(victim), 'pod_not_found')
+    assert.equal(await attempt(victim), 'pod_not_found', 'the API server is asked')
     await assertKept()
-    assert.equal(victim.stream.readyState, victim.stream.OPEN, 'nobody could tell yet')
+    assert.match((await end).ended, GONE, 'without waiting for the end of the watch')
     clock.jump(WATCH_LIFE_MS)
-    assert.match((await end).ended, GONE)
     await relay.watching('/serviceaccounts')
     await assertKept()
   })

@@ -3,6 +3,7 @@
 import { run } from 'node:test'
 import { inspect, parseArgs } from 'node:util'
 import { takeAllAway } from './leftovers.ts'
+import { countOf, type TestResult } from './result-page.ts'
 
 export type Totals = { passed: number; failed: number; skipped: number }
 
@@ -16,11 +17,23 @@ type Plan = {
   readonly whyNot?: () => string | undefined
   /** What else counts, once the suites are through. */
   readonly afterwards?: () => Promise<readonly Totals[]>
+  /** Told of each test of a whole run, once all are through. */
+  readonly report?: (report: Report) => Promise<void>
+  /** Default: those of this process. */
+  readonly args?: readonly string[]
+}
+
+type Report = {
+  readonly results: readonly TestResult[]
+  /** What the tests said about themselves. */
+  readonly diagnostics: readonly string[]
 }
 
 /** `--suite NAME` runs one of them, `--only PATTERN` the tests whose name matches. */
 export const runSuites = async (plan: Plan): Promise<Totals> => {
-  const { values } = parseArgs({ options: { suite: { type: 'string' }, only: { type: 'string' } } })
+  const { args = process.argv.slice(2) } = plan
+  const options = { suite: { type: 'string' }, only: { type: 'string' } } as const
+  const { values } = parseArgs({ args: [...args], options })
   const whyNot = (plan.whyNot ?? whyNoApiServer)()
   if (whyNot !== undefined) {
     process.stdout.write(`skipped: ${whyNot}\n`)
@@ -41,10 +54,17 @@ export const runSuites = async (plan: Plan): Promise<Totals> => {
     timeout: plan.testLimitMs,
     ...(values.only === undefined ? {} : { testNamePatterns: [new RegExp(values.only)] }),
   })
-  const totals: Totals = { passed: 0, failed: 0, skipped: 0 }
-  for await (const event of events) count(event, totals)
+  const results: TestResult[] = []
+  const diagnostics: string[] = []
+  for await (const event of events) {
+    if (event.type === 'test:diagnostic') diagnostics.push(event.data.message)
+    const result = readResult(event)
+    if (result !== undefined) results.push(result)
+  }
   await takeAllAway()
+  const totals = totalOf(results)
   const isWhole = values.suite === undefined && values.only === undefined
+  if (isWhole) await plan.report?.({ results, diagnostics })
   return finish([totals, ...(isWhole ? ((await plan.afterwards?.()) ?? []) : [])])
 }
 
@@ -53,23 +73,32 @@ const whyNoApiServer = (): string | undefined =>
 
 type TestEvent = ReturnType<typeof run> extends AsyncIterable<infer E> ? E : never
 
-const count = ({ type, data }: TestEvent, totals: Totals): void => {
-  if (type !== 'test:pass' && type !== 'test:fail') return
+/** Prints a line for each test. */
+const readResult = ({ type, data }: TestEvent): TestResult | undefined => {
+  if (type !== 'test:pass' && type !== 'test:fail') return undefined
   const isSkipped = type === 'test:pass' && data.skip !== undefined && data.skip !== false
   // Suites are only a frame: what failed in their hooks fails their tests. One that is skipped
   // says nothing of its tests, and counts itself.
   if (data.details.type === 'suite' && !isSkipped) {
     if (type === 'test:fail')
       process.stdout.write(`${data.name}: ${reasonOf(data.details.error)}\n`)
-    return
+    return undefined
   }
   const seconds = (data.details.duration_ms / 1000).toFixed(1)
-  totals[type === 'test:fail' ? 'failed' : isSkipped ? 'skipped' : 'passed'] += 1
-  const word = type === 'test:fail' ? 'not ok' : isSkipped ? 'skip  ' : 'ok    '
+  const outcome = type === 'test:fail' ? 'failed' : isSkipped ? 'skipped' : 'passed'
+  const word = { failed: 'not ok', skipped: 'skip  ', passed: 'ok    ' }[outcome]
   process.stdout.write(`${word} ${data.name} (${seconds} s)\n`)
-  if (isSkipped && typeof data.skip === 'string') process.stdout.write(`  ${data.skip}\n`)
+  const reason = isSkipped && typeof data.skip === 'string' ? data.skip : undefined
+  if (reason !== undefined) process.stdout.write(`  ${reason}\n`)
   if (type === 'test:fail') process.stdout.write(`${reasonOf(data.details.error)}\n`)
+  return { name: data.name, outcome, ...(reason === undefined ? {} : { reason }) }
 }
+
+const totalOf = (results: readonly TestResult[]): Totals => ({
+  passed: countOf('passed', results),
+  failed: countOf('failed', results),
+  skipped: countOf('skipped', results),
+})
 
 /** What the test threw, without the runner's words about it. */
 const reasonOf = (error: Error): string => inspect(error.cause ?? error)

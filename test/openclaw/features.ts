@@ -1,17 +1,6 @@
 /** The features of the compatibility page, and the tests of the suite that show each of them. */
 
-export type TestResult = {
-  readonly name: string
-  /** `absent`: the version does not have what the test needs, for the reason given. */
-  readonly outcome: 'passed' | 'failed' | 'skipped' | 'absent'
-  readonly reason?: string
-}
-
-type Feature = {
-  readonly name: string
-  /** The names of its tests; with `says`, what the page shows when that test passed, in place of `yes`. */
-  readonly tests: readonly (string | { readonly test: string; readonly says: string })[]
-}
+import type { Feature } from '../kit/result-page.ts'
 
 /** A feature without a test stays empty on the page: nothing on it is written by hand. */
 export const FEATURES: readonly Feature[] = [

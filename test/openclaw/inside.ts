@@ -3,7 +3,7 @@
 import { run } from 'node:test'
 import { inspect } from 'node:util'
 import { absenceOf } from './bounded-test.ts'
-import type { TestResult } from './features.ts'
+import type { TestResult } from '../kit/result-page.ts'
 import { raisePods } from '../kit/namespace.ts'
 import { readRun } from './suite-plan.ts'
 

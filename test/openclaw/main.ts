@@ -2,7 +2,7 @@
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { rewritePage } from './compatibility.ts'
-import type { TestResult } from './features.ts'
+import { today, type TestResult } from '../kit/result-page.ts'
 import { prepare } from './prepare.ts'
 import { runInside } from '../kit/namespace.ts'
 import { parseOptions, USAGE, type SuiteOptions } from './suite-options.ts'
@@ -86,9 +86,8 @@ const runOnce = async (
 
 const writePage = async (run: SuiteRun, results: readonly TestResult[]): Promise<void> => {
   const versions = { gateway: run.gateway.version, node: run.node.version, mode: run.mode }
-  const date = new Date().toISOString().slice(0, 'yyyy-mm-dd'.length)
   const page = await readFile(PAGE, 'utf8')
-  await writeFile(PAGE, rewritePage(page, { ...versions, date, results }))
+  await writeFile(PAGE, rewritePage(page, { ...versions, date: today(), results }))
   say('docs/compatibility.md has the result')
 }
 

@@ -2,8 +2,16 @@
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'tap'
+import {
+  FEATURES as KUBERNETES_FEATURES,
+  isMeasured,
+  refreshOverview as refreshKubernetes,
+  rewritePage as rewriteKubernetes,
+  type KubernetesRun,
+} from '../cluster/compatibility.ts'
 import { refreshOverview, rewritePage, type CompatibilityRun } from '../openclaw/compatibility.ts'
-import { FEATURES, type TestResult } from '../openclaw/features.ts'
+import { FEATURES } from '../openclaw/features.ts'
+import type { TestResult } from '../kit/result-page.ts'
 
 const SUITE = new URL('../openclaw/', import.meta.url)
 const PAGE = readFileSync(new URL('../../docs/compatibility.md', import.meta.url), 'utf8')
@@ -148,4 +156,90 @@ test('every test that a feature names is one of the suite', async (t) => {
 test('the overview of the page is made of its sections', async (t) => {
   t.equal(refreshOverview(PAGE), PAGE)
   t.equal(overviewOf(PAGE).length, PAGE.match(/<!-- begin run /g)?.length ?? 0)
+})
+
+const MEASURED = 'streams closed p99 215 ms, last 230 ms; callers refused p99 184 ms, last 190 ms'
+const kubernetesRun = (version: string, changes: Partial<KubernetesRun> = {}): KubernetesRun => ({
+  version,
+  date: '2026-11-28',
+  results: [{ name: 'frozen', outcome: 'passed' }],
+  revocation: MEASURED,
+  ...changes,
+})
+const BOTH = `# Page
+
+<!-- begin overview -->
+<!-- end overview -->
+
+## Kubernetes
+
+<!-- begin overview of kubernetes -->
+<!-- end overview of kubernetes -->
+
+What differs.
+
+## Runs
+`
+const overviewOfKubernetes = (page: string): readonly string[] =>
+  (page.split('<!-- end overview of kubernetes -->')[0] ?? '')
+    .split('\n')
+    .filter((line) => line.startsWith('| v1.'))
+
+test('a run on Kubernetes writes its own section and its line, and nothing else', async (t) => {
+  t.ok(isMeasured(MEASURED))
+  const openclaw = rewritePage(BOTH, runOf('2026.9.6'))
+  const page = ['v1.35.4', 'v1.9.1', 'v1.37.2']
+    .map((version) => kubernetesRun(version))
+    .reduce(rewriteKubernetes, openclaw)
+  t.strictSame(
+    overviewOfKubernetes(page).map((line) => line.split(' | ')[0]),
+    ['| v1.37.2', '| v1.35.4', '| v1.9.1'],
+  )
+  t.match(overviewOfKubernetes(page)[0], / \| yes \| 215 ms, 184 ms \| 2026-11-28 \|$/)
+  t.match(page, '1 passed, 0 failed, 0 skipped.')
+  t.match(page, '215 ms to the end of its streams, 184 ms to the first refusal of its token.')
+  const tail = (text: string) => text.slice(text.indexOf('\nWhat differs.'))
+  t.equal(tail(page), tail(openclaw), 'what follows stays')
+  t.equal(rewriteKubernetes(page, kubernetesRun('v1.35.4')), page, 'the same run changes nothing')
+
+  const failed = kubernetesRun('v1.35.4', {
+    date: '2026-12-01',
+    results: [
+      { name: 'frozen', outcome: 'failed' },
+      { name: 'another', outcome: 'skipped', reason: 'not here' },
+    ],
+    revocation: undefined,
+  })
+  const rewritten = rewriteKubernetes(page, failed)
+  t.match(rewritten, '2026-12-01: 0 passed, 1 failed, 1 skipped.')
+  t.match(rewritten, `Skipped:\n\n- "another": not here`)
+  t.match(overviewOfKubernetes(rewritten)[1], / \| \*\*fails\*\* \| – \| 2026-12-01 \|$/)
+  t.equal(rewritten.match(/<!-- begin kubernetes v/g)?.length, 3)
+  const again = rewritePage(rewritten, runOf('2026.9.6', { date: '2026-12-02' }))
+  t.strictSame(overviewOfKubernetes(again), overviewOfKubernetes(rewritten))
+  t.equal(again.match(/<!-- begin kubernetes v/g)?.length, 3, 'the other suite leaves it alone')
+})
+
+test('every test of the cluster suite belongs to one feature, or to none by intent', async (t) => {
+  const suite = new URL('../cluster/', import.meta.url)
+  const tests = readdirSync(suite)
+    .filter((name) => name.endsWith('.test.ts'))
+    .flatMap((name) => [
+      ...readFileSync(new URL(name, suite), 'utf8').matchAll(/^ +test\('(.+?)', async/gm),
+    ])
+    .map(([, name = '']) => name)
+  const named = KUBERNETES_FEATURES.flatMap((each) => each.tests)
+  t.strictSame(
+    tests.filter((name) => !named.includes(name)),
+    ['all this needed no right that the sidecar does not have'],
+  )
+  t.strictSame(
+    named.filter((name) => typeof name !== 'string' || !tests.includes(name)),
+    [],
+  )
+})
+
+test('the overview of Kubernetes is made of its sections', async (t) => {
+  t.equal(refreshKubernetes(PAGE), PAGE)
+  t.equal(overviewOfKubernetes(PAGE).length, PAGE.match(/<!-- begin kubernetes v/g)?.length ?? 0)
 })

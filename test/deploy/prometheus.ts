@@ -1,4 +1,4 @@
-/** A real Prometheus with the alerts of the chart, that scrapes one sidecar. */
+/** A real Prometheus with the alerts of the chart, that scrapes sidecars. */
 
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -28,19 +28,38 @@ type Rule = {
 const LISTENING = /msg="Listening on" address=(\S+)/
 const READY = /msg="Server is ready to receive web requests."/
 
-/** Scrapes `addresses` once a second; everything it keeps is in `directory`. */
-export const startPrometheus = async (addresses: readonly string[], directory: string) => {
+export type PrometheusOptions = {
+  /** Where everything it keeps is. */
+  readonly directory: string
+  /** How it finds its targets, in its own words. */
+  readonly discovery: object
+  /** The file of the rules. Default: as shipped. */
+  readonly rulesFile?: string
+  /** Between two scrapes, and between two evaluations. Default 1 s. */
+  readonly interval?: string
+}
+
+/** Finds these addresses as a PodMonitor would. */
+export const staticTargets = (addresses: readonly string[]) => ({
+  static_configs: [{ targets: addresses, labels: TARGET }],
+})
+
+export const startPrometheus = async ({
+  directory,
+  discovery,
+  rulesFile = fileURLToPath(RULES),
+  interval = '1s',
+}: PrometheusOptions) => {
   const configFile = join(directory, 'prometheus.yml')
   // JSON is YAML.
-  const scrape = {
-    job_name: 'gateways/auth-sidecar',
-    honor_labels: true,
-    static_configs: [{ targets: addresses, labels: TARGET }],
-  }
   const config = {
-    global: { scrape_interval: '1s', evaluation_interval: '1s' },
-    rule_files: [fileURLToPath(RULES)],
-    scrape_configs: [scrape],
+    global: {
+      scrape_interval: interval,
+      scrape_timeout: interval,
+      evaluation_interval: interval,
+    },
+    rule_files: [rulesFile],
+    scrape_configs: [{ job_name: 'gateways/auth-sidecar', honor_labels: true, ...discovery }],
   }
   await writeFile(configFile, JSON.stringify(config))
   const child = spawn(

@@ -7,7 +7,7 @@ import { createPairedDevices } from '../kit/paired-devices.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
 import { waitForProcess } from '../kit/wait.ts'
 import { openWorker } from '../kit/worker-client.ts'
-import { startPrometheus, TARGET, type Prometheus } from './prometheus.ts'
+import { startPrometheus, staticTargets, TARGET, type Prometheus } from './prometheus.ts'
 
 const WAIT_MS_MAX = 60_000
 /** Longer than all this takes, so that nothing that happened falls out of it. */
@@ -22,7 +22,10 @@ export const watchSidecar = async (directory: string) => {
     await Promise.all([rig.stop(), hosting.stop()])
   }
   const addresses = [rig, hosting].map(({ adminUrl }) => new URL(adminUrl).host)
-  const prometheus = await startPrometheus(addresses, directory).catch(async (error: unknown) => {
+  const prometheus = await startPrometheus({
+    directory,
+    discovery: staticTargets(addresses),
+  }).catch(async (error: unknown) => {
     await stopRigs()
     throw error
   })

@@ -93,8 +93,8 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     mintToken({ issuer, keys, store, nowMs: clock.now, nodeUid }, request)
 
   workloads.createServiceAccount(sidecar.namespace, sidecar.serviceAccount)
-  const sidecarToken = (): string => {
-    const token = mint({ ...sidecar, audiences: [issuer] })
+  const sidecarToken = (lifetime: Pick<TokenRequest, 'expiresInS'> = {}): string => {
+    const token = mint({ ...sidecar, audiences: [issuer], ...lifetime })
     sidecarTokens.add(token)
     return token
   }

@@ -67,6 +67,13 @@ const halfAnswers: HostingRigOptions['serve'] = ({ method }, response) => {
 const reload = (rig: HostingRig, ...set: readonly string[]) =>
   rig.sidecar.reload(() => loadConfig({ env: {}, flags: set, readFile: () => '' }).config)
 
+const allowCommands = (rig: HostingRig, ...commands: readonly string[]) =>
+  reload(
+    rig,
+    'gateway.sessionHosting=true',
+    allowList(true).replace('}]', `, allowedCommands: [${commands.join(', ')}]}]`),
+  )
+
 const ENDS: Readonly<Record<string, (rig: HostingRig) => void>> = {
   pod_deleted: ({ api }) => api.deletePod('openclaw', 'worker-a'),
   service_account_deleted: ({ api }) => api.deleteServiceAccount('openclaw', 'openclaw-worker'),
@@ -80,12 +87,7 @@ const ENDS: Readonly<Record<string, (rig: HostingRig) => void>> = {
     reload(rig, 'gateway.sessionHosting=true', allowList(true), 'k8sTrust.enabled=false'),
   session_hosting_not_allowed: (rig) =>
     reload(rig, 'gateway.sessionHosting=true', allowList(false)),
-  policy_changed: (rig) =>
-    reload(
-      rig,
-      'gateway.sessionHosting=true',
-      allowList(true).replace('}]', ', allowedCommands: [system.which]}]'),
-    ),
+  policy_changed: (rig) => allowCommands(rig, 'system.which'),
 }
 
 for (const [code, end] of Object.entries(ENDS)) {
@@ -173,6 +175,21 @@ test('a pod that is deleted while its own stream is away loses its hosted stream
   await waitUntil(async () => (await streams(rig)) === 1)
   rig.api.deletePod('openclaw', 'worker-a')
   t.equal((await closed(hosted)).reason, 'pod_deleted')
+})
+
+test('while its own stream is away, a policy that allows less than it offered ends hosted streams', async (t) => {
+  const rig = await hostFor(t, { serve: halfAnswers })
+  const hosted = await openHosted(rig)
+  const { over } = await openTransfers(rig)
+  rig.node.end()
+  await waitUntil(async () => (await streams(rig)) === 3)
+  allowCommands(rig, 'system.*', 'file.*')
+  t.equal(hosted.readyState, hosted.OPEN, 'fewer commands, and still all that it offered')
+  allowCommands(rig, 'system.which')
+  t.equal((await closed(hosted)).reason, 'policy_changed')
+  await rig.clock.advanceAsync(900)
+  await over
+  t.equal(rig.clock.monotonic() <= 1000, true)
 })
 
 test('a revocation during an admission lets nothing through', async (t) => {

@@ -41,10 +41,9 @@ const keys = await KeyRing.create(['ES256'])
 /** The dialect as it ships; each answer of the operator comes a microtask later and is a separate step. */
 const inOpenClaw =
   (wayOfGateway: Way) =>
-  ({ dial, clock, probe, onReload }: DialectParts) => {
+  ({ dial, clock, probe }: DialectParts) => {
     way = wayOfGateway
     const sessions = new Sessions()
-    onReload(() => sessions.policyChanged())
     const devices = probe.watch('devices', {
       isEnrolled: async () => way === 'known',
       list: async () => [],

@@ -114,8 +114,6 @@ export type DialectParts = {
   readonly dial: GatewayDialer
   readonly clock: FakeClock
   readonly probe: Probe
-  /** Runs with every reload. */
-  readonly onReload: (review: () => void) => void
 }
 
 const inStream = ({ dial, probe }: DialectParts): Dialect =>
@@ -194,12 +192,7 @@ export const startAdmissionStepper = async (
       },
     },
   })
-  const dialect = createDialect({
-    dial,
-    clock,
-    probe,
-    onReload: (policyChanged) => live.subscribe({ policyChanged }),
-  })
+  const dialect = createDialect({ dial, clock, probe })
   const recorder: Recorder = {
     refused: ({ code }) => void outcomes.push(`refused ${code}`),
     admitted: () => void outcomes.push('admitted'),

@@ -70,6 +70,7 @@ export const FEATURES: readonly Feature[] = [
     tests: [
       'a session on a pod named by its device runs a command there and brings 30 MiB back',
       'a sidecar that restarts in the middle of a turn lets it end well',
+      'the sidecar tells that the slots of a host are free, and that a turn uses one',
       'a pod that is deleted in the middle of a turn loses its hosted streams within a second',
       'the routes are refused without a live stream, with a foreign token, and where hosting is off',
     ],

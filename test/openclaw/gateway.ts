@@ -25,7 +25,8 @@ export type GatewayOptions = {
 
 export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
 
-const READY_LIMIT_MS = 60_000
+/** A gateway is ready after ten seconds on an idle machine, and many times that on a busy one. */
+const READY_LIMIT_MS = 180_000
 const STOP_LIMIT_MS = 30_000
 
 export const startGateway = async (options: GatewayOptions) => {
@@ -49,7 +50,11 @@ export const startGateway = async (options: GatewayOptions) => {
       const answer = await fetch(`http://127.0.0.1:${port}/readyz`)
       return ((await answer.json()) as { ready?: boolean }).ready === true
     })
-  await ready()
+  await ready().catch(async (error: unknown) => {
+    // Nobody else could end it.
+    await running.end('SIGKILL')
+    throw error
+  })
 
   const secret = mode === 'token' ? { token: GATEWAY_SECRET } : { password: GATEWAY_SECRET }
   // The CLI sends a token or a password as the gateway's mode has it, read from its configuration.

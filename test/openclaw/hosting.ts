@@ -26,6 +26,7 @@ const SEARCHABLE = 0o011
 const READY_LIMIT_MS = 120_000
 const TURN_LIMIT_MS = 60_000
 const END_LIMIT_MS = 1000
+const SLOTS_LIMIT_MS = 60_000
 /** A first session has no files outside its pack, and so no blobs. */
 const ROUTES = ['bundle', 'manifest', 'pack', 'worker', 'reconciliation']
 
@@ -126,19 +127,31 @@ export const testHosting = (rig: ProductRig): void => {
 
   testUnless(
     lack,
-    'a pod that is deleted in the middle of a turn loses its hosted streams within a second',
-    async () => {
+    'the sidecar tells that the slots of a host are free, and that a turn uses one',
+    async (t) => {
+      const total = await slotsOffered(rig, host)
+      await slotsTold(sidecar, { free: total, used: 0 })
       const key = await createSession(rig)
       await dispatch(rig, key, { deviceId: host.deviceId })
       const workers = admittedTo(sidecar, 'worker')
-      const uploads = admittedTo(sidecar, 'reconciliation')
-      await send(rig, key, turnMessage(randomUUID(), 'sleep 60'))
-      const before = closedLines(sidecar).length
+      // The next test ends it.
+      await send(rig, key, turnMessage(randomUUID(), 'sleep 150'))
       await waitForProcess(
         'the worker is connected',
         TURN_LIMIT_MS,
         () => admittedTo(sidecar, 'worker') > workers,
       )
+      await slotsTold(sidecar, { free: total - 1, used: 1 })
+      t.diagnostic(`${total} free, then ${total - 1} free and 1 used`)
+    },
+  )
+
+  testUnless(
+    lack,
+    'a pod that is deleted in the middle of a turn loses its hosted streams within a second',
+    async () => {
+      const uploads = admittedTo(sidecar, 'reconciliation')
+      const before = closedLines(sidecar).length
       const upload = await openUpload(host.pod, port)
       const uploadEnded = once(upload, 'close')
       await waitForProcess(
@@ -186,17 +199,47 @@ const startHost = async (rig: ProductRig, port: number): Promise<Host> => {
   const node = await rig.startRealNode(pod, { port, uid: UID, extraArgs: ['--session-host'] })
   const { nodeId } = (await rig.connected(pod.name)) ?? { nodeId: '' }
   await rig.explained(pod.name, () =>
-    waitForProcess('the gateway lists the pod as a session host', READY_LIMIT_MS, async () => {
-      const { environments = [] } = await rig
-        .operator()
-        .call<{ readonly environments?: readonly Environment[] }>('environments.list')
-      return environments.some(({ id, sessionHost }) => id === `node:${nodeId}` && sessionHost)
-    }),
+    waitForProcess('the gateway lists the pod as a session host', READY_LIMIT_MS, async () =>
+      (await listEnvironments(rig)).some(
+        ({ id, sessionHost }) => id === `node:${nodeId}` && sessionHost,
+      ),
+    ),
   )
   return { pod, deviceId: nodeId, stop: node.stop }
 }
 
-type Environment = { readonly id: string; readonly sessionHost?: boolean }
+type Environment = {
+  readonly id: string
+  readonly sessionHost?: boolean
+  readonly workerSlots?: { readonly total: number }
+}
+
+const listEnvironments = async (rig: ProductRig): Promise<readonly Environment[]> => {
+  const { environments = [] } = await rig
+    .operator()
+    .call<{ readonly environments?: readonly Environment[] }>('environments.list')
+  return environments
+}
+
+const slotsOffered = async (rig: ProductRig, { deviceId }: Host): Promise<number> => {
+  const own = (await listEnvironments(rig)).find(({ id }) => id === `node:${deviceId}`)
+  assert.ok(own?.workerSlots !== undefined)
+  return own.workerSlots.total
+}
+
+/** The sidecar asks the gateway some seconds after it has heard of a change. */
+const slotsTold = (
+  sidecar: Sidecar,
+  slots: Readonly<Record<'free' | 'used', number>>,
+): Promise<unknown> =>
+  waitForProcess(`the metrics show ${JSON.stringify(slots)}`, SLOTS_LIMIT_MS, async () => {
+    const text = await sidecar.metrics()
+    return Object.entries(slots).every(([state, count]) =>
+      text.includes(
+        `openclaw_k8s_session_slots{namespace="${NAMESPACE}",state="${state}"} ${count}\n`,
+      ),
+    )
+  })
 
 const createSession = async (rig: ProductRig): Promise<string> => {
   const request = { worktree: true, worktreeSource: 'empty', label: `hosted ${randomUUID()}` }

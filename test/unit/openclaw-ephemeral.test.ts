@@ -423,6 +423,7 @@ test('a wider surface is approved as far as the policy allows, and only for our 
     channel: {
       async call(method, params) {
         if (method === 'node.pair.approve') return approved.push(params)
+        if (method === 'node.describe') return { connected: true }
         lists += 1
         return {
           pending: ['ours', 'greedy', 'foreign'].map((nodeId) => ({
@@ -435,6 +436,7 @@ test('a wider surface is approved as far as the policy allows, and only for our 
       },
     },
     onWithheld: (deviceId) => withheld.push(deviceId),
+    onDropped: () => {},
     onFault: (error) => t.fail(String(error)),
   })
   surfaces.check()
@@ -471,10 +473,12 @@ test('surfaces are approved by the current policy, and no list of commands appro
     channel: {
       async call(method, params) {
         if (method === 'node.pair.list') return { pending }
+        if (method === 'node.describe') return {}
         return approved.push((params as { requestId: string }).requestId)
       },
     },
     onWithheld: () => (withheld += 1),
+    onDropped: () => {},
     onFault: (error) => t.fail(String(error)),
   })
   const check = async (...offers: readonly object[]) => {
@@ -508,14 +512,8 @@ test('surfaces are approved by the current policy, and no list of commands appro
 test('a session ends when the policy leaves less than it offers, and for no other change', async (t) => {
   const sessions = new Sessions()
   let allowed: readonly string[] = ['system.*', 'camera.*']
-  const revoked: string[] = []
   const open = (id: string) =>
-    sessions.open(id, {
-      pod: POD,
-      podUid: id,
-      allowedCommands: () => allowed,
-      revoke: (code) => revoked.push(`${id} ${code}`),
-    })
+    sessions.open(id, { pod: POD, podUid: id, allowedCommands: () => allowed, revoke() {} })
   const mute = open('has not said yet what it offers')
   const small = open('small')
   const wide = open('wide')
@@ -523,9 +521,10 @@ test('a session ends when the policy leaves less than it offers, and for no othe
   wide.offer({ commands: ['system.which', 'camera.snap'], caps: ['camera'] })
   const after = (...list: readonly string[]) => {
     allowed = list
-    revoked.length = 0
-    sessions.policyChanged()
-    return [...revoked]
+    return [mute, small, wide].flatMap((each) => {
+      const code = each.findEnd()
+      return code === undefined ? [] : [`${each.podUid} ${code}`]
+    })
   }
   t.strictSame(after('camera.*', 'system.*', 'system.*'), [], 'in another order')
   t.strictSame(after('*'), [], 'wider')
@@ -557,6 +556,7 @@ test('a bug in the approval of surfaces is a bug, not a failed call', async (t) 
     clock: new FakeClock(),
     channel: { call: async () => ({ pending: [{ requestId: 'r', nodeId: 'n' }] }) },
     onWithheld: () => {},
+    onDropped: () => {},
     onFault: (error) => faults.push(error),
   })
   const uncaught = once(process, 'unhandledRejection')
@@ -623,6 +623,7 @@ test('a surface that somebody else decided about meanwhile needs no second look'
         },
       },
       onWithheld: () => {},
+      onDropped: () => {},
       onFault: (error) => faults.push((error as Error).message),
     })
     surfaces.check()
@@ -643,10 +644,11 @@ test('nothing is approved for a session that the gateway has not accepted yet', 
     channel: {
       async call(method, params) {
         if (method === 'node.pair.list') return { pending: [{ requestId: 'r', nodeId: 'ours' }] }
-        return approved.push(params)
+        return method === 'node.pair.approve' ? approved.push(params) : undefined
       },
     },
     onWithheld: () => {},
+    onDropped: () => {},
     onFault: () => {},
   })
   surfaces.check()
@@ -658,6 +660,44 @@ test('nothing is approved for a session that the gateway has not accepted yet', 
   await settle()
   t.strictSame(approved, [{ requestId: 'r' }])
   surfaces.stop()
+})
+
+test('a session that the gateway dropped over the approval of its surface is ended, and no other', async (t) => {
+  const refusal = new CallRefused('node.describe', 'INVALID_REQUEST', 'unknown method')
+  const answers: readonly (readonly [unknown, readonly string[]])[] = [
+    [{ nodeId: 'ours', connected: false }, ['dropped ours', 'gateway_gone']],
+    [{ nodeId: 'ours', connected: true }, []],
+    [{ nodeId: 'ours' }, []],
+    [refusal, []],
+    ['replaced', []],
+  ]
+  for (const [answer, expected] of answers) {
+    const sessions = new Sessions()
+    const seen: string[] = []
+    openAccepted(sessions, 'ours', { ...session('u'), revoke: (code) => seen.push(code) })
+    const surfaces = new Surfaces({
+      sessions,
+      clock: new FakeClock(),
+      channel: {
+        async call(method) {
+          if (method === 'node.pair.list') return { pending: [{ requestId: 'r', nodeId: 'ours' }] }
+          if (method === 'node.pair.approve') return {}
+          if (answer === refusal) throw refusal
+          if (answer !== 'replaced') return answer
+          sessions.open('ours', session('u'))
+          seen.length = 0
+          return { connected: false }
+        },
+      },
+      onWithheld: () => {},
+      onDropped: (deviceId) => seen.push(`dropped ${deviceId}`),
+      onFault: (error) => t.fail(String(error)),
+    })
+    surfaces.check()
+    await settle()
+    surfaces.stop()
+    t.strictSame(seen, expected, JSON.stringify(answer))
+  }
 })
 
 test('a surface whose approval failed is looked at again, after a pause', async (t) => {
@@ -679,12 +719,14 @@ test('a surface whose approval failed is looked at again, after a pause', async 
         if (method === 'node.pair.list') {
           return { pending: [{ requestId: `of-${approvals}`, nodeId: 'ours' }] }
         }
+        if (method === 'node.describe') return {}
         approvals += 1
         if (approvals === 1) throw new Fault('operator_unavailable', 'unknown requestId')
         return {}
       },
     },
     onWithheld: () => {},
+    onDropped: () => {},
     onFault: (error) => faults.push(error),
   })
   surfaces.check()

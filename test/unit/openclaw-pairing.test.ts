@@ -247,13 +247,18 @@ test('a list that the gateway could not read for a moment is asked for again', a
         throw new CallRefused('device.pair.list', code, 'File changed during read')
       return { pending: [], paired: [record] }
     }
-    return new PairingRequests({ call }, new GatewayTraits())
+    const traits = new GatewayTraits()
+    return Object.assign(new PairingRequests({ call }, traits), {
+      devices: new Devices({ call }, traits),
+    })
   }
   await t.resolves(failing(5, 'UNAVAILABLE').confirm(DEVICE))
   t.equal(asked, 6)
   await t.rejects(failing(6, 'UNAVAILABLE').confirm(DEVICE), { code: 'gateway_refused' })
   await t.rejects(failing(1, 'INVALID_REQUEST').confirm(DEVICE), { code: 'gateway_refused' })
   t.equal(asked, 1, 'another refusal is meant')
+  t.equal(await failing(5, 'UNAVAILABLE').devices.isEnrolled(deviceId), true)
+  await t.rejects(failing(6, 'UNAVAILABLE').devices.list(), { code: 'operator_unavailable' })
 })
 
 test('an answer that cannot be read, or a refused call, is a fault', async (t) => {

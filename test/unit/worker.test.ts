@@ -129,6 +129,7 @@ test('a node that was let in leaves neither its connect nor the hello of the gat
     signal: new AbortController().signal,
     findObjection: () => undefined,
     revoke() {},
+    judgeBy() {},
   })
   handshake.release(gateway)
   t.equal(sent.at(-1), 'the hello')

@@ -55,6 +55,7 @@ export class Admission {
   #revokedAt: number | undefined
   #stream: LiveStream | undefined
   #cancelDestroy: (() => void) | undefined
+  #findOfferEnd: () => Code | undefined = () => undefined
 
   constructor(options: AdmissionOptions, listener: AdmissionListener) {
     const { number, kind, claims, address, clock } = options
@@ -115,6 +116,16 @@ export class Admission {
     this.#controller = undefined
     this.#admittedAt = this.#clock.monotonic()
     return true
+  }
+
+  /** How to tell that the policy does not allow what the worker offers. */
+  judgeBy(findEnd: () => Code | undefined): void {
+    this.#findOfferEnd = findEnd
+  }
+
+  /** Why the current policy does not allow what the worker offers, or offered until it left. */
+  findOfferEnd(): Code | undefined {
+    return this.#findOfferEnd()
   }
 
   attach(stream: LiveStream): void {

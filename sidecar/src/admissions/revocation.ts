@@ -91,15 +91,16 @@ export class Revocation implements PodListener {
   }
 
   /** A pending admission has no role yet: its last check covers the role. */
-  #findPolicyEnd({ claims, role, kind }: Admission): Code | undefined {
+  #findPolicyEnd(admission: Admission): Code | undefined {
+    const { claims, role, kind } = admission
     const policy = this.#options.policy()
     if (!policy.isEnabled) return 'trust_disabled'
     if (!policy.isListed(claims.namespace, claims.serviceAccount)) return 'identity_not_allowed'
-    if (role === undefined) return undefined
+    if (role === undefined) return admission.findOfferEnd()
     const grant = policy.authorize(claims, role)
     if (!grant.ok) return grant.code
     const isAllowed = kind === 'own' || grant.value.isHostingAllowed
-    return isAllowed ? undefined : 'session_hosting_not_allowed'
+    return isAllowed ? admission.findOfferEnd() : 'session_hosting_not_allowed'
   }
 
   /** The binding rules may be stricter now. A fault ends no stream, only a denial does. */

@@ -1,5 +1,6 @@
 /** Puts the observers together: metrics, audit, and what the edge tells its decisions to. */
 
+import { HOSTING_ROUTES } from '../dialect/openclaw/hosting-routes.ts'
 import { Audit } from '../observe/audit.ts'
 import type { MetricSources } from '../observe/metric-sources.ts'
 import { createMetrics } from '../observe/metrics.ts'
@@ -30,6 +31,7 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
     namespaces: allowedIdentities
       .map(({ namespace }) => namespace)
       .filter((namespace) => !isGlob(namespace)),
+    routes: HOSTING_ROUTES,
     sources: known.sources,
   })
   const audit = new Audit({

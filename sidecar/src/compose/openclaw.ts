@@ -63,7 +63,6 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
   const operator = composeOperator(parts, deviceKeys, () => secret.asOperator())
   const { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits } = operator
   watch.subscribe(ephemeral)
-  live.subscribe(sessions)
   live.subscribe(hosts)
   const enrolment = new Enrolment({
     dial,
@@ -165,6 +164,8 @@ function composeOperator(
     sessions,
     clock,
     onWithheld: (deviceId) => log.warn({ deviceId }, 'a node offers commands that are not allowed'),
+    onDropped: (deviceId) =>
+      log.warn({ deviceId }, 'the gateway dropped a session when its surface was approved: ended'),
     onFault,
   })
   const hosts = composeHosts({ live, runtime }, { channel, sessions, onFault })

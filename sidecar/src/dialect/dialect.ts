@@ -35,6 +35,11 @@ export type GrantedDialContext = DialContext & {
   readonly findObjection: () => Code | undefined
   /** Ends this admission, or the stream it became. */
   readonly revoke: (code: Code) => void
+  /**
+   * Takes the question why the current policy does not allow what the worker offers. It is asked after
+   * each change of the policy, for as long as anything of the worker is there. Synchronous.
+   */
+  readonly judgeBy: (findEnd: () => Code | undefined) => void
 }
 
 /** One worker's way through a dialect; the calls come in this order. */

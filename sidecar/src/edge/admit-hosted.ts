@@ -11,7 +11,14 @@ import { Fault } from '../fault.ts'
 import { identityOf, type Claims, type Identity } from '../identity.ts'
 import { raceAbort } from '../lib/deadline.ts'
 import type { AuthAttempt } from '../observe/recorder.ts'
-import { begin, confirm, precheck, OUTAGE_TOLERATED, type Entrant, type Stages } from './admit.ts'
+import {
+  begin,
+  confirm,
+  precheck,
+  OUTAGE_TOLERATED,
+  type EntrantSide,
+  type Stages,
+} from './admit.ts'
 
 export type HostedStages = Omit<Stages, 'registry'> & {
   readonly registry: Pick<AdmissionRegistry, 'run' | 'confirm' | 'findOwn'>
@@ -29,7 +36,7 @@ export type AdmittedHosted<G> = {
 
 /** One request at the start of the line. `G` is what it needs of the gateway before its release. */
 export type AdmitHostedRequest<G> = {
-  readonly worker: Entrant
+  readonly worker: EntrantSide
   readonly kind: AdmissionKind
   readonly stages: HostedStages
   readonly attempt: AuthAttempt
@@ -123,8 +130,11 @@ async function decide<G>(
   const gateway = await request.connect(signal)
 
   // No `await` is allowed between these last checks and the release.
-  const role = stages.registry.findOwn(claims.podUid)?.role ?? ''
+  const own = stages.registry.findOwn(claims.podUid)
+  const role = own?.role ?? ''
   const late = findLateObjection(request, proven)
+  // It is there for what the own stream offers, and ends with the right to offer it.
+  admission.judgeBy(() => own?.findOfferEnd())
   if (late !== undefined || !admission.admit(role)) {
     request.disconnect(gateway)
     return refuse(request, admission, late ?? admission.code)

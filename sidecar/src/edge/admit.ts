@@ -14,6 +14,7 @@ import type { Claims, Identity } from '../identity.ts'
 import { raceAbort } from '../lib/deadline.ts'
 import type { AuthAttempt } from '../observe/recorder.ts'
 import type { GatewayConnection } from '../tunnel/dial.ts'
+import type { Entrant } from './entrant.ts'
 import type { Worker } from './worker.ts'
 
 /** The stages of the line that other rooms own. */
@@ -34,12 +35,12 @@ export type Admitted = {
   readonly gateway: GatewayConnection
 }
 
-/** A worker as far as the line needs it. */
-export type Entrant = Pick<Worker, 'address' | 'token' | 'abortCode' | 'onGone'>
+/** An entrant as far as the line needs it. */
+export type EntrantSide = Pick<Entrant, 'address' | 'token' | 'abortCode' | 'onGone'>
 
 /** What the stages before the TokenReview need of a request for admission. */
 type EntryRequest = Pick<AdmitRequest, 'attempt' | 'mayContinue' | 'onProven'> & {
-  readonly worker: Entrant
+  readonly worker: EntrantSide
   readonly stages: Pick<Stages, 'precheck' | 'binding'> & {
     readonly registry: Pick<AdmissionRegistry, 'confirm'>
   }
@@ -115,11 +116,13 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
       const gateway = await handshake.connectGateway({
         identity,
         role: grant.role,
-        allowedCommands: commandsInForce(stages, identity, grant.role),
-        isHostingAllowed: () => isHostingInForce(stages, identity, grant.role),
+        // If the policy in force refuses the worker, it allows no command and no hosting.
+        allowedCommands: () => grantInForce(stages, proven)?.allowedCommands ?? [],
+        isHostingAllowed: () => grantInForce(stages, proven)?.isHostingAllowed === true,
         signal,
         findObjection: () => findLateObjection(request, proven),
         revoke: (code) => admission.revoke(code),
+        judgeBy: (findEnd) => admission.judgeBy(findEnd),
       })
 
       // No `await` is allowed between these last checks and the release.
@@ -190,25 +193,20 @@ export function confirm(
   return undefined
 }
 
-/** If the current policy refuses the worker, it hosts nothing. */
-function isHostingInForce({ policy }: Stages, identity: Identity, role: string): boolean {
-  const grant = policy().authorize(identity, role)
-  return grant.ok && grant.value.isHostingAllowed
-}
-
-/** If the current policy refuses the worker, no command is allowed. */
-function commandsInForce({ policy }: Stages, identity: Identity, role: string) {
-  return (): readonly string[] => {
-    const grant = policy().authorize(identity, role)
-    return grant.ok ? grant.value.allowedCommands : []
-  }
-}
-
 type Proven = {
   readonly claims: Claims
   readonly identity: Identity
   readonly source: Source
   readonly grant: Grant
+}
+
+/** What the current policy gives the worker; `undefined` if it refuses it. */
+function grantInForce(
+  { policy }: Pick<Stages, 'policy'>,
+  { identity, grant }: Pick<Proven, 'identity' | 'grant'>,
+): Grant | undefined {
+  const renewed = policy().authorize(identity, grant.role)
+  return renewed.ok ? renewed.value : undefined
 }
 
 /** What may have changed while the gateway was being dialed: the rules, the pod, the policy. */

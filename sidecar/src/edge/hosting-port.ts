@@ -16,6 +16,7 @@ import {
 } from './admit-hosted.ts'
 import type { Attempts, Connection } from './attempts.ts'
 import { discardBody } from './discard-body.ts'
+import { Entrant } from './entrant.ts'
 import { findRequestedRoute, readHostedRequest, type HostedRequest } from './hosted-request.ts'
 import type { PlainRequest } from './http-server.ts'
 import { finishAdmission, openStream, sessionOf, type StreamOptions } from './open-stream.ts'
@@ -45,8 +46,7 @@ export type Arrival = { readonly connection: Connection; readonly host: string }
 
 /** What is the same for an upgrade and for a transfer. */
 type Line<G> = Pick<AdmitHostedRequest<G>, 'kind' | 'connect' | 'disconnect' | 'beforeRefusal'> & {
-  readonly worker: AdmitHostedRequest<G>['worker'] & { readonly abort: (code: Code) => void }
-  readonly socket: Socket
+  readonly worker: Entrant
   readonly connection: Connection
   readonly release: (admitted: AdmittedHosted<G>) => void
 }
@@ -98,7 +98,6 @@ export class HostingPort {
     const refused = await this.#lead<GatewayConnection>({
       kind: 'hosted',
       worker,
-      socket,
       connection,
       connect: (signal) => this.#options.gateway.dial(hosted, { address, host }, signal),
       disconnect: (gateway) => gateway.socket.destroy(),
@@ -128,11 +127,11 @@ export class HostingPort {
       passBody(hosted.contentLength)
       socket.pause()
     }
-    const sender = new Sender(socket, hosted.token, connection.address)
+    const { address } = connection
+    const sender = new Entrant({ socket, address, token: hosted.token })
     const refused = await this.#lead<undefined>({
       kind: 'transfer',
       worker: sender,
-      socket,
       connection,
       connect: async () => undefined,
       disconnect: () => {},
@@ -143,25 +142,20 @@ export class HostingPort {
         await discardBody(request, { clock, signal })
       },
       release: (admitted) => {
-        sender.release()
+        sender.leave()
         this.#transfer(hosted, arrival, { request, response, admitted })
       },
     })
     if (refused === undefined) return
-    sender.release()
+    sender.leave()
     refuseUpgrade(socket, refused, this.#port)
   }
 
   /** Returns why the request was refused. */
-  async #lead<G>({
-    socket,
-    connection,
-    release,
-    worker,
-    ...line
-  }: Line<G>): Promise<Code | undefined> {
+  async #lead<G>({ connection, release, worker, ...line }: Line<G>): Promise<Code | undefined> {
     const { attempts, pending, codeOf } = this.#port
     const { address, attempt } = connection
+    const { socket } = worker
     pending.onEnd(socket, (why) => worker.abort(codeOf(why, true)))
     const verdict = await admitHosted<G>({
       ...line,
@@ -221,44 +215,4 @@ function forgetHeaders(request: IncomingMessage): void {
   request.rawHeaders = []
   request.headers = {}
   request.headersDistinct = {}
-}
-
-/** The sender of a plain request, while its admission is under way. */
-class Sender {
-  readonly address: string
-  /** Told once when the sender is gone or out of time. */
-  onGone: (code: Code) => void = () => {}
-  readonly #socket: Socket
-  #token: string | undefined
-  #abortCode: Code | undefined
-  readonly #onLeft = () => this.abort('worker_gone')
-
-  constructor(socket: Socket, token: string | undefined, address: string) {
-    this.#socket = socket
-    this.#token = token
-    this.address = address
-    socket.once('end', this.#onLeft)
-    socket.once('close', this.#onLeft)
-  }
-
-  get token(): string | undefined {
-    return this.#token
-  }
-
-  get abortCode(): Code | undefined {
-    return this.#abortCode
-  }
-
-  abort(code: Code): void {
-    if (this.#abortCode !== undefined) return
-    this.#abortCode = code
-    this.onGone(code)
-  }
-
-  release(): void {
-    this.onGone = () => {}
-    this.#token = undefined
-    this.#socket.off('end', this.#onLeft)
-    this.#socket.off('close', this.#onLeft)
-  }
 }

@@ -10,6 +10,7 @@ import { FirstMessageReader } from '../websocket/first-message.ts'
 import { acceptKeyOf } from '../websocket/accept-key.ts'
 import { textFrame } from '../websocket/frames.ts'
 import { EarlyBytes } from './early-bytes.ts'
+import { Entrant } from './entrant.ts'
 import { endOpened, refuseOpened, refuseUpgrade } from './refuse.ts'
 import type { UpgradeRequest } from './upgrade.ts'
 
@@ -31,9 +32,7 @@ export type WorkerOptions = {
 const FIRST_FRAMES_MAX = 256
 const EMPTY = Buffer.alloc(0)
 
-export class Worker implements WorkerSide {
-  readonly socket: Socket
-  readonly address: string
+export class Worker extends Entrant implements WorkerSide {
   /** The name of the port that the worker connected to, as the gateway is told it. */
   readonly host: string
   readonly role: string | undefined
@@ -41,21 +40,15 @@ export class Worker implements WorkerSide {
   readonly userAgent: string | undefined
   readonly traceparent: string | undefined
   readonly subprotocols: readonly string[]
-  /** Told once when the worker is gone or out of time, while its admission is under way. */
-  onGone: (code: Code) => void = () => {}
   readonly #key: string
   readonly #options: Pick<WorkerOptions, 'clock' | 'random' | 'preAuthFrameBytesMax'>
-  #token: string | undefined
-  #abortCode: Code | undefined
   #isOpen = false
   #isClosedByPeer = false
   #isReading = false
   readonly #early: EarlyBytes
-  readonly #onLeft = () => this.abort('worker_gone')
 
   constructor({ socket, head, address, host, upgrade, credential, ...options }: WorkerOptions) {
-    this.socket = socket
-    this.address = address
+    super({ socket, address, token: credential?.token })
     this.host = host
     this.role = upgrade.role
     this.hasOrigin = upgrade.hasOrigin
@@ -64,13 +57,10 @@ export class Worker implements WorkerSide {
     this.subprotocols = upgrade.subprotocols
     this.#key = upgrade.key
     this.#options = options
-    this.#token = credential?.token
     // Node's `head` is a view of the whole request, token included: a stream must not keep that
     // alive.
     const early = Buffer.allocUnsafeSlow(head.length)
     head.copy(early)
-    socket.once('end', this.#onLeft)
-    socket.once('close', this.#onLeft)
     this.#early = new EarlyBytes(socket)
     this.#early.start(early)
   }
@@ -80,26 +70,9 @@ export class Worker implements WorkerSide {
     return this.#early.held
   }
 
-  /** Only until the release: the token is not kept. */
-  get token(): string | undefined {
-    return this.#token
-  }
-
   /** Whether we wait for the worker's message. */
   get isReading(): boolean {
     return this.#isReading
-  }
-
-  /** Why this worker was given up. */
-  get abortCode(): Code | undefined {
-    return this.#abortCode
-  }
-
-  /** Gives the worker up; the first code counts. */
-  abort(code: Code): void {
-    if (this.#abortCode !== undefined) return
-    this.#abortCode = code
-    this.onGone(code)
   }
 
   open(subprotocol: string | undefined): void {
@@ -116,8 +89,8 @@ export class Worker implements WorkerSide {
   }
 
   nextMessage(): Promise<Verdict<string>> {
-    if (this.#abortCode !== undefined) return Promise.resolve(denied(this.#abortCode))
-    const { socket } = this
+    const { abortCode, socket } = this
+    if (abortCode !== undefined) return Promise.resolve(denied(abortCode))
     const { preAuthFrameBytesMax } = this.#options
     const reader = new FirstMessageReader({
       masked: true,
@@ -170,10 +143,7 @@ export class Worker implements WorkerSide {
 
   /** Hands over the socket, paused. Returns the bytes that precede those still in it. */
   release(): Buffer {
-    this.onGone = () => {}
-    this.#token = undefined
-    this.socket.off('end', this.#onLeft)
-    this.socket.off('close', this.#onLeft)
+    this.leave()
     return this.#early.stop()
   }
 }

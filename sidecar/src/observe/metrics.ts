@@ -12,6 +12,8 @@ export type MetricsOptions = {
   readonly version: string
   /** Namespaces that start at 0: those the allow-list names exactly. */
   readonly namespaces: readonly string[]
+  /** The routes of session hosting, which all start at 0. Default none. */
+  readonly routes?: readonly string[]
 }
 
 const LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -23,19 +25,24 @@ export type Metrics = ReturnType<typeof createFamilies> & { readonly register: R
  * Labels come from closed sets: never a pod, a user or a token. The allow-list bounds `namespace`.
  * Every value of a closed set starts at 0, so that a rate has a starting point.
  */
-export function createMetrics({ sources, version, namespaces }: MetricsOptions): Metrics {
+export function createMetrics(options: MetricsOptions): Metrics {
+  const { sources, version, namespaces, routes = [] } = options
   const register = new Registry()
   collectDefaultMetrics({ register })
   const families = createFamilies([register])
   readOnScrape({ sources, namespaces, registers: [register] })
   families.buildInfo.set({ version }, 1)
-  initialize(families, namespaces)
+  initialize(families, { namespaces, routes })
   return { ...families, register }
 }
 
 const createFamilies = (registers: Registry[]) => {
   const make = createMakers(registers)
-  return { ...createWorkerFamilies(make), ...createClusterFamilies(make) }
+  return {
+    ...createHostingFamilies(make),
+    ...createWorkerFamilies(make),
+    ...createClusterFamilies(make),
+  }
 }
 
 /** Counters, gauges and histograms in seconds, with the prefix all names share. */
@@ -54,6 +61,22 @@ function createMakers(registers: Registry[]) {
 }
 
 type Makers = ReturnType<typeof createMakers>
+
+/** Hosted sessions, besides the streams of their workers. */
+function createHostingFamilies({ counter, gauge }: Makers) {
+  return {
+    hostedStreamsActive: gauge(
+      'hosted_streams_active',
+      'Open streams and transfers of hosted sessions, besides the streams of their workers.',
+      [],
+    ),
+    hostedRequests: counter(
+      'hosted_requests_total',
+      'Requests of hosted sessions, by route and result: success, failed. The counters of attempts and streams have them too.',
+      ['route', 'result'],
+    ),
+  }
+}
 
 /** Admissions and streams of workers. */
 function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
@@ -79,11 +102,6 @@ function createWorkerFamilies({ counter, gauge, seconds }: Makers) {
     sessionsActive: gauge('sessions_active', 'Open streams of admitted workers, by namespace.', [
       'namespace',
     ]),
-    hostedStreamsActive: gauge(
-      'hosted_streams_active',
-      'Open streams and transfers of hosted sessions, besides the streams of their workers.',
-      [],
-    ),
     streamCloses: counter(
       'stream_closes_total',
       'Ended streams, by code; completed if a peer closed the stream.',
@@ -157,9 +175,10 @@ function createClusterFamilies({ counter, gauge, seconds }: Makers) {
 
 function initialize(
   families: ReturnType<typeof createFamilies>,
-  namespaces: readonly string[],
+  { namespaces, routes }: Required<Pick<MetricsOptions, 'namespaces' | 'routes'>>,
 ): void {
   for (const result of ['success', 'failed']) {
+    for (const route of routes) families.hostedRequests.inc({ route, result }, 0)
     families.authAttempts.inc({ result }, 0)
     families.admissionSeconds.zero({ result })
   }

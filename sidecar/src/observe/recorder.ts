@@ -88,13 +88,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
   return {
     refused({ code, address, attempt, durationMs }) {
-      if (attempt.hasCredential === true) {
-        metrics.authAttempts.inc({ result: 'failed' })
-        metrics.authFailures.inc({ kind: kindOf(code), code })
-        metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
-      } else metrics.upgradesRefused.inc({ code })
-      if (attempt.fault !== undefined) recordFault(options, address, attempt.fault)
       const { route } = attempt
+      countRefused(metrics, { code, attempt, durationMs })
+      if (attempt.fault !== undefined) recordFault(options, address, attempt.fault)
       const line = { event: 'k8s-auth-failed', code, ...sourceOf(address), route } as const
       const { signed, claimed } = attempt
       const pod = signed ?? claimed
@@ -108,10 +104,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     },
 
     admitted({ streamId, address, identity, role, route, durationMs }) {
-      metrics.authAttempts.inc({ result: 'success' })
-      metrics.admissionSeconds.observe({ result: 'success' }, durationMs / 1000)
-      if (route === undefined) metrics.sessionsActive.inc({ namespace: identity.namespace })
-      else metrics.hostedStreamsActive.inc()
+      countAdmitted(metrics, { identity, route, durationMs })
       audit.write({
         event: 'k8s-auth-success',
         ...subjectOf({ identity, role }),
@@ -143,6 +136,30 @@ export function createRecorder(options: RecorderOptions): Recorder {
       })
     },
   }
+}
+
+function countRefused(
+  metrics: Metrics,
+  { code, attempt, durationMs }: Omit<Refused, 'address'>,
+): void {
+  const { route, hasCredential } = attempt
+  if (route !== undefined) metrics.hostedRequests.inc({ route, result: 'failed' })
+  if (hasCredential === true) {
+    metrics.authAttempts.inc({ result: 'failed' })
+    metrics.authFailures.inc({ kind: kindOf(code), code })
+    metrics.admissionSeconds.observe({ result: 'failed' }, durationMs / 1000)
+  } else metrics.upgradesRefused.inc({ code })
+}
+
+function countAdmitted(
+  metrics: Metrics,
+  { identity, route, durationMs }: Pick<Admitted, 'identity' | 'route' | 'durationMs'>,
+): void {
+  metrics.authAttempts.inc({ result: 'success' })
+  metrics.admissionSeconds.observe({ result: 'success' }, durationMs / 1000)
+  if (route === undefined) return metrics.sessionsActive.inc({ namespace: identity.namespace })
+  metrics.hostedStreamsActive.inc()
+  metrics.hostedRequests.inc({ route, result: 'success' })
 }
 
 function recordFault({ metrics, log, faultLogs }: RecorderOptions, address: string, err: Fault) {

@@ -2,6 +2,7 @@
 
 import * as z from 'zod'
 import { Fault } from '../../fault.ts'
+import { callDeviceList } from './device-list.ts'
 import type { GatewayTraits } from './gateway-traits.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 
@@ -81,9 +82,8 @@ export class Devices {
         bootstrapProfile: 'node',
       })
     } catch (error) {
-      if (!(error instanceof CallRefused)) throw error
-      if (this.#traits.learnBootstrap(error.message)) return undefined
-      throw refused(error)
+      const isLearned = error instanceof CallRefused && this.#traits.learnBootstrap(error.message)
+      return isLearned ? undefined : asFault(error)
     }
     const code = SETUP.safeParse(payload).data?.setupCode ?? ''
     const setup = SETUP_CODE.safeParse(parseBase64Json(code))
@@ -106,14 +106,14 @@ export class Devices {
     try {
       await this.#channel.call(method, params)
     } catch (error) {
-      if (!(error instanceof CallRefused)) throw error
-      if (!UNKNOWN.some((text) => error.message.includes(text))) throw refused(error)
+      const isGone =
+        error instanceof CallRefused && UNKNOWN.some((text) => error.message.includes(text))
+      if (!isGone) asFault(error)
     }
   }
 
   async #list(): Promise<readonly DeviceRecord[]> {
-    const payload = await this.#call('device.pair.list', {})
-    const list = LIST.safeParse(payload)
+    const list = LIST.safeParse(await callDeviceList(this.#channel).catch(asFault))
     if (!list.success)
       throw new Fault('operator_unavailable', "the gateway's device list cannot be read")
     const { paired } = list.data
@@ -121,19 +121,14 @@ export class Devices {
     this.#isListed = true
     return paired.filter(({ clientId = NODE_HOST }) => clientId === NODE_HOST)
   }
-
-  async #call(method: string, params: object): Promise<unknown> {
-    try {
-      return await this.#channel.call(method, params)
-    } catch (cause) {
-      throw cause instanceof CallRefused ? refused(cause) : cause
-    }
-  }
 }
 
 /** If the gateway refuses its own operator, the worker cannot fix that: a fault. */
-const refused = (cause: CallRefused): Fault =>
-  new Fault('operator_unavailable', cause.message, { cause })
+const asFault = (cause: unknown): never => {
+  throw cause instanceof CallRefused
+    ? new Fault('operator_unavailable', cause.message, { cause })
+    : cause
+}
 
 function parseBase64Json(text: string): unknown {
   try {

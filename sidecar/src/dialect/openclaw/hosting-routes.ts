@@ -29,6 +29,8 @@ const ROUTES: Readonly<Record<HostingRoute, Entry>> = {
   reconciliation: entry('POST', `${TRANSFER}/reconciliations/${SHA256}`),
 }
 
+export const HOSTING_ROUTES: readonly string[] = Object.keys(ROUTES)
+
 export type RequestLine = {
   readonly method: string | undefined
   /** The request target as it came, query included. */

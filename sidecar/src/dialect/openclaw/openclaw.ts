@@ -67,12 +67,14 @@ function handshakeOf(worker: WorkerSide, options: OpenClawDialectOptions): Hands
     async connectGateway(context) {
       if (request === undefined)
         throw new Error("the gateway was dialed before the worker's connect was read")
-      const { allowedCommands, identity, revoke } = context
+      const { allowedCommands, identity, judgeBy, revoke } = context
       const device = options.deviceKeys(identity)
       // Displaces the pod's previous session.
       const { namespace, serviceAccount, podName, podUid } = identity
       const pod = { namespace, serviceAccount, podName }
-      session = options.sessions.open(device.id, { pod, podUid, allowedCommands, revoke })
+      const opened = options.sessions.open(device.id, { pod, podUid, allowedCommands, revoke })
+      session = opened
+      judgeBy(() => opened.findEnd())
       const welcome = await enterGateway({ worker, request, context, device, session, options })
       hello = welcome.hello
       return welcome.gateway

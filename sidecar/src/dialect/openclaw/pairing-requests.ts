@@ -4,6 +4,7 @@ import * as z from 'zod'
 import { Fault } from '../../fault.ts'
 import { normalizeAddress } from '../../lib/address.ts'
 import type { Device } from './device-key.ts'
+import { callDeviceList } from './device-list.ts'
 import type { Surface } from './gateway-connect.ts'
 import type { GatewayTraits } from './gateway-traits.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
@@ -67,9 +68,6 @@ const SURFACE_REQUEST = z.object({
 })
 /** Somebody has decided about the request meanwhile. */
 export const UNKNOWN_REQUEST = 'unknown requestId'
-/** The gateway's own word for a failure that may pass. */
-const UNAVAILABLE = 'UNAVAILABLE'
-const LIST_RETRIES_MAX = 5
 /** The most requests of one device that are rejected at once; the gateway forgets them by itself. */
 const REJECTED_MAX = 8
 
@@ -155,31 +153,19 @@ export class PairingRequests {
       await this.#call('node.pair.approve', { requestId: request.requestId }, UNKNOWN_REQUEST)
       return true
     } catch (error) {
-      if (!(error instanceof CallRefused)) throw error
-      if (this.#traits.learnSurfaceRequests(error.message)) return false
-      throw refused(error.message)
+      const isLearned =
+        error instanceof CallRefused && this.#traits.learnSurfaceRequests(error.message)
+      return isLearned ? false : asFault(error)
     }
   }
 
   /** What the gateway has under the id, now: a list that began earlier could lack it. */
   async #list(deviceId: string) {
-    const list = LIST.safeParse(await this.#callList())
+    const list = LIST.safeParse(await callDeviceList(this.#channel).catch(asFault))
     if (!list.success) throw unreadable('device list')
     const isOurs = (entry: { readonly deviceId?: string | undefined }) =>
       entry.deviceId === deviceId
     return { pending: list.data.pending.filter(isOurs), paired: list.data.paired.filter(isOurs) }
-  }
-
-  /** A gateway of 2026.5 reads its list while it writes it, and says so: the next answer is better. */
-  async #callList(): Promise<unknown> {
-    for (let again = 1; ; again += 1) {
-      try {
-        return await this.#channel.call('device.pair.list', {})
-      } catch (error) {
-        if (!(error instanceof CallRefused)) throw error
-        if (error.code !== UNAVAILABLE || again > LIST_RETRIES_MAX) throw refused(error.message)
-      }
-    }
   }
 
   /** A refusal with the text `forgiven` counts as done. */
@@ -187,9 +173,9 @@ export class PairingRequests {
     try {
       return await this.#channel.call(method, params)
     } catch (error) {
-      if (!(error instanceof CallRefused)) throw error
-      if (forgiven !== undefined && error.message.includes(forgiven)) return undefined
-      throw refused(error.message)
+      const isForgiven =
+        error instanceof CallRefused && forgiven !== undefined && error.message.includes(forgiven)
+      return isForgiven ? undefined : asFault(error)
     }
   }
 }
@@ -205,5 +191,8 @@ const isWithin = (asked: Surface, { commands = [], caps = [], permissions }: Sur
 
 /** The worker cannot help it, and the operator should look: a fault. */
 const refused = (message: string): Fault => new Fault('gateway_refused', message)
+const asFault = (error: unknown): never => {
+  throw error instanceof CallRefused ? refused(error.message) : error
+}
 const unreadable = (what: string): Fault =>
   new Fault('operator_unavailable', `the gateway's ${what} cannot be read`)

@@ -75,13 +75,13 @@ export class Session {
     return isDeepStrictEqual(this.#offered, filterSurface(surface, this.allowedCommands()))
   }
 
-  /** Ends the session if it offers more than the current policy allows. */
-  review(): void {
+  /** Why it must end, if it offers more than the current policy allows. */
+  findEnd(): Code | undefined {
     // If the policy refuses the whole worker, its own check refuses it, with a better reason.
     const isRefused = this.allowedCommands().length === 0
-    if (this.#offered === undefined || isRefused) return
+    if (this.#offered === undefined || isRefused) return undefined
     const isAllowed = this.allows(this.#offered) && this.allows(this.#approved)
-    if (!isAllowed) this.revoke('policy_changed')
+    return isAllowed ? undefined : 'policy_changed'
   }
 
   /** The gateway accepted the session: from now on it lasts as long as this socket. */
@@ -118,11 +118,6 @@ export class Sessions {
   async #forget(deviceId: string, session: Session): Promise<void> {
     await session.closed
     if (this.#newest.get(deviceId) === session) this.#newest.delete(deviceId)
-  }
-
-  /** Checks every session against the policy again. */
-  policyChanged(): void {
-    for (const session of this.#newest.values()) session.review()
   }
 
   /** The newest session of a device, unless it is over. */

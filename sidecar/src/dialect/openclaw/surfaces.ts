@@ -5,7 +5,7 @@ import type { Clock } from '../../lib/clock.ts'
 import { Fault } from '../../fault.ts'
 import { CallRefused, type OperatorChannel } from './operator-channel.ts'
 import { UNKNOWN_REQUEST } from './pairing-requests.ts'
-import type { Sessions } from './sessions.ts'
+import type { Session, Sessions } from './sessions.ts'
 
 export type SurfacesOptions = {
   readonly channel: Pick<OperatorChannel, 'call'>
@@ -13,6 +13,8 @@ export type SurfacesOptions = {
   readonly clock: Clock
   /** A device wants more than its policy allows; the operator has to decide. */
   readonly onWithheld: (deviceId: string) => void
+  /** The gateway has dropped a session over the approval of its surface: its node has to come back. */
+  readonly onDropped: (deviceId: string) => void
   readonly onFault: (error: unknown) => void
 }
 
@@ -28,6 +30,7 @@ const PENDING = z.object({
 type Pending = z.output<typeof PENDING>
 
 const LIST = z.object({ pending: z.array(PENDING) })
+const DROPPED = z.object({ connected: z.literal(false) })
 
 /** The shortest time between two lists, in milliseconds: each names every node. */
 const INTERVAL_MS = 1000
@@ -97,7 +100,25 @@ export class Surfaces {
     // Before the answer: a policy that changes meanwhile has to see it.
     session.approve(surface)
     await channel.call('node.pair.approve', { requestId }).catch(forgiveDecided)
+    await this.#endDropped(nodeId, session)
   }
+
+  /**
+   * A gateway since 2026.8 that lists its nodes while it writes an approval takes the session for an
+   * old one: it never uses it again, and leaves its socket open. The next session has the surface.
+   */
+  async #endDropped(nodeId: string, session: Session): Promise<void> {
+    const { channel, onDropped, sessions } = this.#options
+    const node = await channel.call('node.describe', { nodeId }).catch(ignoreRefusal)
+    if (!DROPPED.safeParse(node).success || sessions.find(nodeId) !== session) return
+    onDropped(nodeId)
+    session.revoke('gateway_gone')
+  }
+}
+
+/** The node may be gone meanwhile. */
+function ignoreRefusal(error: unknown): void {
+  if (!(error instanceof CallRefused)) throw error
 }
 
 /** The enrolment of the same device, or the operator, was first. */

@@ -64,7 +64,8 @@ export const testAdmission = (rig: ProductRig): void => {
     await assert.rejects(rig.operator().invoke(nodeId, 'system.run', params))
   })
 
-  test('a surface that widens later is approved as far as it is allowed', async () => {
+  const widens = 'a surface that widens later is approved as far as it is allowed'
+  testUnless(rig.lacks.liveSurface, widens, async () => {
     const pod = rig.createPod('worker-widens')
     const narrow = await rig.connectLightNode(pod, { commands: ['system.which'] })
     await rig.connected(pod.name)

@@ -28,6 +28,8 @@ export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
 /** A gateway is ready after ten seconds on an idle machine, and many times that on a busy one. */
 const READY_LIMIT_MS = 180_000
 const STOP_LIMIT_MS = 30_000
+/** The command line of a gateway of 2026.5 has a device, whose scopes are approved one after another. */
+const SCOPES_WANTED = /scope upgrade pending approval \(requestId: ([0-9a-f-]+)\)/u
 
 export const startGateway = async (options: GatewayOptions) => {
   const { product = PINNED, mode, port, home } = options
@@ -71,9 +73,20 @@ export const startGateway = async (options: GatewayOptions) => {
     env,
     tell: () => running.tell(),
     connectOperator: (limitMs?: number) => connectOperator(url, secret, limitMs),
-    /** `openclaw …` as the owner types it on the gateway's machine. */
-    cli: (...args: readonly string[]) =>
-      callProduct({ product, args: [...args, ...cliSecret], env: cliEnv }),
+    /** `openclaw …` as the owner types it on the gateway's machine, who approves what it asks for. */
+    cli: async (...args: readonly string[]): Promise<string> => {
+      const call = () => callProduct({ product, args: [...args, ...cliSecret], env: cliEnv })
+      try {
+        return await call()
+      } catch (error) {
+        const [, requestId] = SCOPES_WANTED.exec(String(error)) ?? []
+        if (requestId === undefined) throw error
+        const owner = await connectOperator(url, secret)
+        await owner.call('device.pair.approve', { requestId })
+        await owner.close()
+        return call()
+      }
+    },
     stop: (signal: NodeJS.Signals = 'SIGTERM') => running.end(signal, STOP_LIMIT_MS),
     start: async (): Promise<void> => {
       running = launch()

@@ -11,6 +11,8 @@ export type Lacks = {
   readonly bootstrapToken: string | undefined
   /** The gateway takes nodes of protocol 3. */
   readonly protocol3: string | undefined
+  /** The gateway gives a wider surface to a node that is connected. */
+  readonly liveSurface: string | undefined
   /** The node sends `CF_ACCESS_CLIENT_ID` and its secret as headers. */
   readonly accessHeaders: string | undefined
   /** The gateway places sessions on nodes, the node hosts them, and the suite has a user for it. */
@@ -29,6 +31,7 @@ export type Questioned = {
 export const findLacks = async (questioned: Questioned): Promise<Lacks> => ({
   bootstrapToken: await whyNoBootstrapToken(questioned),
   protocol3: await whyNoProtocol3(questioned),
+  liveSurface: whyNoLiveSurface(questioned.gateway),
   accessHeaders: whyNoAccessHeaders(questioned.node),
   sessionHosting: whyNoSessionHosting(questioned),
 })
@@ -54,6 +57,15 @@ const whyNoBootstrapToken = async ({ operator, gatewayUrl }: Questioned) => {
     return `the gateway mints no bootstrap token for nodes (${messageOf(error)})`
   }
 }
+
+/** Whether a node of this version runs no command by default that its owner has not listed or approved. */
+export const asksBeforeItRuns = (node: Product): boolean =>
+  hasText(node, 'value === "full" ? value : "allowlist"')
+
+const whyNoLiveSurface = (gateway: Product) =>
+  hasText(gateway, 'nodeRegistry.updateSurface(')
+    ? undefined
+    : `a gateway of ${gateway.version} applies a wider surface at the next connection`
 
 /** A proof that cannot hold: whatever the gateway thinks of the protocol, no request to pair stays behind. */
 const whyNoProtocol3 = async ({ gatewayUrl, address }: Questioned) => {

@@ -8,7 +8,7 @@ import { waitForProcess } from '../kit/wait.ts'
 import { GATEWAY_SECRET, startGateway } from './gateway.ts'
 import { connectLightNode, createDevice, openLightNode } from '../kit/light-node.ts'
 import type { LightNodeOptions } from '../kit/light-node.ts'
-import { findLacks, hasSessionHosting } from './lacks.ts'
+import { asksBeforeItRuns, findLacks, hasSessionHosting } from './lacks.ts'
 import { startModel } from './model.ts'
 import { podAddress, PODS_MAX } from '../kit/namespace.ts'
 import type { Operator } from './operator.ts'
@@ -113,6 +113,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
     gateway: run.gateway,
     node: run.node,
   })
+  const nodeOptions = { product: run.node, runsUnasked: asksBeforeItRuns(run.node) }
   const realNodes: RealNode[] = []
   started.push(() => Promise.all(realNodes.map((node) => node.stop())))
   const minted: string[] = []
@@ -207,7 +208,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
     },
     startRealNode: async (pod: RigPod, options: Partial<RealNodeOptions> = {}) => {
       const node = await startRealNode({
-        product: run.node,
+        ...nodeOptions,
         name: pod.name,
         home: join(directory, 'nodes', pod.name),
         address: pod.address,
@@ -231,7 +232,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
       })
       started.push(connect.stop)
       const node = await startRealNode({
-        product: run.node,
+        ...nodeOptions,
         name: pod.name,
         home: join(directory, 'nodes', pod.name),
         address: listen.host,

@@ -24,6 +24,8 @@ export type RealNodeOptions = {
   readonly tlsFingerprint?: string
   /** Added to those of `node run`. */
   readonly extraArgs?: readonly string[]
+  /** Set where a node of this version asks somebody before it runs a command. Default false. */
+  readonly runsUnasked?: boolean
   /** User and group to run as; its home is given to it. */
   readonly uid?: number
 }
@@ -47,7 +49,11 @@ export const startRealNode = async (options: RealNodeOptions) => {
   const tokenFile = join(home, 'token')
   const writeToken = (token: string) => writeFile(tokenFile, token, { mode: 0o644 })
   await writeToken(options.token)
-  await writeFile(env['OPENCLAW_CONFIG_PATH'] ?? '', JSON.stringify(configOf(recipe, tokenFile)))
+  const config = {
+    ...configOf(recipe, tokenFile),
+    ...(options.runsUnasked === true ? { tools: { exec: { security: 'full', ask: 'off' } } } : {}),
+  }
+  await writeFile(env['OPENCLAW_CONFIG_PATH'] ?? '', JSON.stringify(config))
 
   const { address, port, tlsFingerprint, extraArgs = [], uid } = options
   if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${uid}`, home])

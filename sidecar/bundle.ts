@@ -42,6 +42,17 @@ const undiciInParts: Plugin = {
   },
 }
 
+/** The bundle is one file: what this module reads in a checkout is part of it. */
+const pageInside: Plugin = {
+  name: 'the files of the status page',
+  setup(bundle) {
+    bundle.onLoad({ filter: /\/edge\/page-files\.ts$/ }, async ({ path }) => {
+      const { PAGE } = (await import(path)) as { readonly PAGE: unknown }
+      return { contents: `export const PAGE = ${JSON.stringify(PAGE)}` }
+    })
+  },
+}
+
 await checkParts(UNDICI_PARTS, undici)
 const { metafile } = await build({
   absWorkingDir: HERE,
@@ -58,7 +69,7 @@ const { metafile } = await build({
   minifySyntax: true,
   legalComments: 'none',
   alias: Object.fromEntries(LEFT_OUT.map((name) => [name, './left-out.cjs'])),
-  plugins: [undiciInParts],
+  plugins: [undiciInParts, pageInside],
   metafile: true,
 })
 await chmod(join(directory, NAME), 0o755)

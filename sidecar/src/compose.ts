@@ -47,6 +47,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     metrics,
     registry,
     refusals,
+    certificates,
     signer,
     jwks,
     watch,

@@ -2,19 +2,16 @@
 
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
-import {
-  createAdminPort,
-  type AdminPortOptions,
-} from '@openclaw-k8s/auth-sidecar/edge/admin-port.ts'
+import type { AdminPortOptions } from '@openclaw-k8s/auth-sidecar/edge/admin-port.ts'
 import { PROOF_HEADER } from '@openclaw-k8s/auth-sidecar/edge/drain-proof.ts'
 import { onServerError } from '@openclaw-k8s/auth-sidecar/edge/fastify.ts'
 import { stopParserAfter } from '@openclaw-k8s/auth-sidecar/edge/one-at-a-time.ts'
 import { shareAnswer } from '@openclaw-k8s/auth-sidecar/edge/shared-answer.ts'
-import type { Status } from '@openclaw-k8s/auth-sidecar/edge/status.ts'
 import { readOpenFilesMax } from '@openclaw-k8s/auth-sidecar/lib/open-files.ts'
+import { dialFrom, readAll, startAdminRig } from '../kit/admin-rig.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { rawUpgrade } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
@@ -26,59 +23,16 @@ const UNREADABLE = 'x'.repeat(16 * 1024 * 1024)
 /** Long enough for a good request, even on a busy machine. */
 const SHORT_MS = 1000
 
-const EMPTY_STATUS: Status = {
-  at: '2026-11-23T12:00:00.000Z',
-  version: 'test',
-  startedAt: '2026-11-23T12:00:00.000Z',
-  isReady: true,
-  checks: [],
-  streams: { open: 0, pods: 0, listed: [] },
-  refusals: [],
-  watch: { pods: 0, staleSeconds: 0, scopes: 0, bad: [] },
-  keys: { isReviewOnly: false },
-}
-
-/** An admin port with parts that the test chooses. */
 const startPort = async (t: Test, given: Partial<AdminPortOptions> = {}) => {
-  const clock = new FakeClock()
-  const drained = Promise.withResolvers<{ streams: number }>()
-  const port = createAdminPort({
-    clock,
-    connectionsMax: 64,
-    watchPeer: () => {},
-    onAcceptError: (error) => t.fail(error.message),
-    renderMetrics: async () => ({ contentType: 'text/plain', body: 'metrics\n' }),
-    checks: [],
-    version: { version: 'test' },
-    jwks: { keys: [] },
-    isLocalAddress: () => true,
-    status: { read: async () => EMPTY_STATUS, objection: undefined },
-    drain: { run: () => drained.promise, isProven: () => true },
-    ...given,
-  })
-  const address = await port.listen('127.0.0.1', 0)
-  t.teardown(() => port.close())
-  return { clock, drained, port: Number(address.split(':').at(-1)), url: `http://${address}` }
+  const rig = await startAdminRig(given)
+  t.teardown(() => rig.close())
+  return rig
 }
 
-/** A bare connection that reads nothing until it is told to. */
-const dial = async (t: Test, port: number, localAddress = '127.0.0.1'): Promise<Socket> => {
-  const socket = connect({ host: '127.0.0.1', port, localAddress })
-  socket.on('error', () => {})
+const dial = async (t: Test, port: number, localAddress?: string): Promise<Socket> => {
+  const socket = await dialFrom(port, localAddress)
   t.teardown(() => socket.destroy())
-  await once(socket, 'connect')
   return socket
-}
-
-/** Everything the peer sends until it ends the connection. */
-const readAll = async (socket: Socket): Promise<string> => {
-  let text = ''
-  socket.on('data', (chunk: Buffer) => void (text += chunk.toString('latin1')))
-  await new Promise<void>((resolve) => {
-    if (socket.closed) resolve()
-    else socket.once('close', () => resolve())
-  })
-  return text
 }
 
 const get = (path: string, ...fields: string[]): string =>

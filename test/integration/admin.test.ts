@@ -57,7 +57,14 @@ test('version and assertion keys are public, and private parts are not among the
 })
 
 test('no other route, method or upgrade is answered, and no worker enters here', async (t) => {
-  for (const path of ['/', '/debug', '/config', '/metrics/', '/livez/../metrics/x', '//metrics']) {
+  for (const path of [
+    '/index.html',
+    '/debug',
+    '/config',
+    '/metrics/',
+    '/livez/../metrics/x',
+    '//metrics',
+  ]) {
     t.equal((await get(path)).status, 404, path)
   }
   for (const method of ['POST', 'PUT', 'DELETE']) {

@@ -1,6 +1,7 @@
 /** Puts the admin port together: what readiness means, and what is served there. */
 
 import { adminConnectionsMax } from '../edge/admin-connections.ts'
+import type { CertificateWatch } from '../edge/certificate-watch.ts'
 import { createAdminPort, type AdminPort } from '../edge/admin-port.ts'
 import { DrainProofs } from '../edge/drain-proof.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
@@ -36,6 +37,7 @@ type Parts = {
   readonly metrics: Metrics
   readonly registry: AdmissionRegistry
   readonly refusals: RecentRefusals
+  readonly certificates: CertificateWatch
   readonly signer: AssertionSigner
   readonly jwks: Jwks
   readonly watch: PodWatch

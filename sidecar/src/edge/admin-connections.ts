@@ -14,6 +14,14 @@ const CONNECTIONS_MIN = 4
 export const adminConnectionsMax = (openFilesMax: number): number =>
   Math.max(CONNECTIONS_MIN, Math.min(CONNECTIONS_MAX, Math.floor(openFilesMax * DESCRIPTORS_SHARE)))
 
+const EVENT_STREAMS_MAX = 4
+/** The most connections, as a share, that event streams may hold: they never make room. */
+const EVENT_STREAMS_SHARE = 1 / 4
+
+/** How many of a port's connections may be event streams. */
+export const eventStreamsMax = (connectionsMax: number): number =>
+  Math.min(EVENT_STREAMS_MAX, Math.floor(connectionsMax * EVENT_STREAMS_SHARE))
+
 export type AdminConnectionsOptions = {
   readonly max: number
   readonly perAddressMax: number

@@ -8,7 +8,7 @@ import type { JSONWebKeySet } from 'jose'
 import type { Clock } from '../lib/clock.ts'
 import { normalizeAddress } from '../lib/address.ts'
 import type { Drained } from '../admissions/registry.ts'
-import { AdminConnections } from './admin-connections.ts'
+import { AdminConnections, eventStreamsMax } from './admin-connections.ts'
 import { PROOF_HEADER } from './drain-proof.ts'
 import { listenOn, NO_SCHEMAS, onServerError } from './fastify.ts'
 import { judgeReadiness, type CheckResult, type ReadinessCheck } from './readiness.ts'
@@ -31,7 +31,7 @@ export type AdminPortOptions = {
   readonly jwks: JSONWebKeySet
   /** Whether an address can only belong to this machine. */
   readonly isLocalAddress: (address: string) => boolean
-  readonly status: Omit<StatusPortOptions, 'isLocalAddress'>
+  readonly status: Pick<StatusPortOptions, 'read' | 'objection'>
   readonly drain: {
     /** Resolves when the drain is over; a running drain is joined. */
     readonly run: () => Promise<Drained>
@@ -92,7 +92,11 @@ export function createAdminPort(options: AdminPortOptions): AdminPort {
     if (isOurs && typeof proof === 'string' && isProven(proof)) return run()
     return reply.code(403).type('text/plain').send(DRAIN_REFUSED)
   })
-  serveStatus(app, { ...options.status, isLocalAddress: options.isLocalAddress })
+  serveStatus(app, {
+    ...options,
+    ...options.status,
+    eventStreamsMax: eventStreamsMax(options.connectionsMax),
+  })
 
   return {
     listen: (host, port) => listenOn(app, { host, port }),

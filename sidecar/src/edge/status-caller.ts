@@ -34,9 +34,15 @@ export function isOfBrowserElsewhere({ headersDistinct: headers }: StatusCaller)
   return origins.some((origin) => origin !== `http://${host}`)
 }
 
-/** A browser fetches for a page of another site; it may still open the page by a link there. */
-export const isFetchedElsewhere = ({ headersDistinct: headers }: StatusCaller): boolean =>
-  (headers['sec-fetch-site'] ?? []).some((site) => site !== 'same-origin' && site !== 'none')
+/**
+ * Whether a browser fetches for a page of another site. A link there may open the page in a window,
+ * which that other page cannot read.
+ */
+export function isFetchedElsewhere({ headersDistinct: headers }: StatusCaller): boolean {
+  const isOpened = headers['sec-fetch-dest']?.join() === 'document'
+  const sites = headers['sec-fetch-site'] ?? []
+  return !isOpened && sites.some((site) => site !== 'same-origin' && site !== 'none')
+}
 
 const OFF = {
   host: 'the status is off on the host network: every process of the node could read it',

@@ -1,4 +1,4 @@
-/** Assembles what the sidecar shows of itself: readiness, streams, refusals, ages. */
+/** Assembles what the sidecar shows of itself: readiness, streams, refusals, ages, certificates. */
 
 import { sumByPod } from '../admissions/pod-streams.ts'
 import type { AdmissionRegistry } from '../admissions/registry.ts'
@@ -7,8 +7,10 @@ import type { Jwks } from '../kube/jwks.ts'
 import { describeScope } from '../kube/scope.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
+import type { CertificateState } from '../lib/certificates.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RecentRefusal, RecentRefusals } from '../observe/recent-refusals.ts'
+import type { CertificateFile, CertificateWatch } from './certificate-watch.ts'
 import { judgeReadiness, type CheckResult, type ReadinessCheck } from './readiness.ts'
 
 /** Times are ISO 8601 in UTC. Names of pods come from strangers: escape them. */
@@ -43,6 +45,8 @@ export type Status = {
     /** The cluster serves no keys: a TokenReview alone proves a token. */
     readonly isReviewOnly: boolean
   }
+  /** Of the worker port; none without TLS. */
+  readonly certificates: readonly CertificateRow[]
 }
 
 type StreamRow = {
@@ -78,6 +82,16 @@ type RefusalRow = {
   readonly lastAt: string
 }
 
+type CertificateRow = {
+  readonly file: CertificateFile
+  readonly notBefore: string
+  readonly notAfter: string
+  /** What makes it unfit, in sentences. */
+  readonly faults: readonly string[]
+  /** It should have been renewed by now. */
+  readonly isEndingSoon: boolean
+}
+
 export type StatusSources = {
   readonly clock: Clock
   readonly version: string
@@ -88,6 +102,7 @@ export type StatusSources = {
     readonly scopes: Pick<WatchedScopes, 'listStates' | 'longestStaleForMs'>
   }
   readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>
+  readonly certificates: Pick<CertificateWatch, 'states'>
 }
 
 const STREAMS_MAX = 200
@@ -95,7 +110,7 @@ const SCOPES_MAX = 50
 
 /** Returns a function that assembles the status of now. */
 export function createStatus(sources: StatusSources): () => Promise<Status> {
-  const { clock, version, checks, registry, refusals } = sources
+  const { clock, version, checks, registry, refusals, certificates } = sources
   const startedAt = toIso(clock.now())
   return async () => {
     const { isReady, results } = await judgeReadiness(checks)
@@ -116,6 +131,7 @@ export function createStatus(sources: StatusSources): () => Promise<Status> {
       },
       refusals: refusals.list().map(describeRefusal),
       ...describeCluster(sources),
+      certificates: [...certificates.states()].map(describeCertificate),
     }
   }
 }
@@ -128,6 +144,18 @@ const toSeconds = (ms: number): number => Math.round(ms / 100) / 10
 function describeRefusal({ firstAt, lastAt, ...refusal }: RecentRefusal): RefusalRow {
   const { kind, message } = CODES[refusal.code]
   return { ...refusal, kind, message, firstAt: toIso(firstAt), lastAt: toIso(lastAt) }
+}
+
+function describeCertificate([file, state]: readonly [CertificateFile, CertificateState]) {
+  const { notBefore, notAfter, faults, isEndingSoon } = state
+  const reasons = faults.map(({ reason }) => reason)
+  return {
+    file,
+    notBefore: toIso(notBefore),
+    notAfter: toIso(notAfter),
+    faults: reasons,
+    isEndingSoon,
+  }
 }
 
 function describeCluster({ watch, jwks }: StatusSources): Pick<Status, 'watch' | 'keys'> {

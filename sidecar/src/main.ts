@@ -4,44 +4,22 @@ import { networkInterfaces } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from './lib/clock.ts'
+import { readWish } from './commands/arguments.ts'
 import { EXIT, type CommandContext } from './commands/command.ts'
+import { COMMANDS, type Command } from './commands/commands.ts'
+import { describeCommand, describeProgram } from './commands/help.ts'
+import { nearest } from './config/nearest.ts'
+import { version } from './version.ts'
 import { catchSignals } from './commands/signals.ts'
 import { openStandard, StandardStream } from './commands/standard-stream.ts'
 import { readFileBounded } from './config/files.ts'
-
-type Run = (context: CommandContext) => number | undefined | Promise<number | undefined>
-
-/**
- * Each command loads only what it needs: `drain` and `doctor` share the container's memory with
- * `serve`.
- */
-const COMMANDS: Readonly<Record<string, () => Promise<{ readonly run: Run }>>> = {
-  serve: () => import('./commands/serve.ts'),
-  connect: () => import('./commands/connect.ts'),
-  drain: () => import('./commands/drain.ts'),
-  doctor: () => import('./commands/doctor.ts'),
-  'check-config': () => import('./commands/check-config.ts'),
-  'print-config': () => import('./commands/print-config.ts'),
-  schema: () => import('./commands/schema.ts'),
-  version: () => import('./commands/version.ts'),
-}
 
 /** How long the process may live on after its command has ended, in milliseconds. */
 const LINGER_MS = 500
 /** How long a command that could not start waits for its output to be read, in milliseconds. */
 const START_OUTPUT_MS_MAX = 4000
 
-const HELP = `Usage: auth-sidecar <command> [--config FILE] [--set path=value]…
-
-  serve         run the sidecar
-  connect       run beside a worker in its pod, and show the sidecar the pod's current token
-  drain         disconnect the workers of the running sidecar, and wait until they are gone
-  doctor        check everything the running sidecar needs, and print remedies
-  check-config  check the configuration, and print every problem
-  print-config  print the configuration with defaults filled in and secrets masked
-  schema        print the JSON Schema of the configuration
-  version       print the version
-`
+const VERSION = `${version.version}\n`
 
 // No top-level `await`: the bundle is CommonJS, which does not have it.
 void main()
@@ -79,18 +57,40 @@ async function main(): Promise<void> {
 const exitIn = (ms: number): void => void setTimeout(() => process.exit(), ms).unref()
 
 async function runNamed(name: string, context: CommandContext): Promise<number | undefined> {
-  const { stdout, stderr } = context
-  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-  if (load !== undefined) {
-    const { run } = await load()
-    leaveWebAssemblyUnoptimized()
-    return run(context)
-  }
-  if (name === '--help' || name === 'help') {
-    stdout.write(HELP)
+  const { argv, stdout } = context
+  const command = commandOf(name)
+  if (command === undefined) return explain(name, context)
+  const { options, run } = await command.load()
+  leaveWebAssemblyUnoptimized()
+  const wish = readWish(argv, options)
+  if (wish === undefined) return run(context)
+  stdout.write(wish === 'help' ? describeCommand(name, command, options) : VERSION)
+  return EXIT.ok
+}
+
+function commandOf(name: string): Command | undefined {
+  return Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+}
+
+/** What is asked for without a command. */
+async function explain(name: string, context: CommandContext): Promise<number> {
+  const { argv, stdout, stderr } = context
+  const [topic = ''] = argv
+  if (name === 'help' && commandOf(topic) !== undefined) {
+    await runNamed(topic, { ...context, argv: ['--help'] })
     return EXIT.ok
   }
-  stderr.write(name === '' ? HELP : `Unknown command ${JSON.stringify(name)}.\n${HELP}`)
+  if (['help', '--help', '-h'].includes(name)) {
+    stdout.write(describeProgram())
+    return EXIT.ok
+  }
+  if (['--version', '-v'].includes(name)) {
+    stdout.write(VERSION)
+    return EXIT.ok
+  }
+  const near = nearest(name, Object.keys(COMMANDS))
+  const unknown = `Unknown command ${JSON.stringify(name)}.${near === undefined ? '' : ` Did you mean ${near}?`}\n`
+  stderr.write(`${name === '' ? '' : unknown}${describeProgram()}`)
   return EXIT.usage
 }
 

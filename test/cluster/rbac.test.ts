@@ -73,6 +73,7 @@ describe('rbac', () => {
     const examine = (allowed = config.k8sTrust.allowedIdentities) =>
       examineCluster({
         config: { ...config, k8sTrust: { ...config.k8sTrust, allowedIdentities: allowed } },
+        file: undefined,
         warnings: [],
         explicitPaths: new Set(),
         env: {},

@@ -198,8 +198,6 @@ test('mistakes on the command line are explained', async (t) => {
     exitCode: 78,
     stderr: /HOST_IP is not set/,
   })
-  const help = await runCommand(run, { argv: ['--help'] })
-  t.match(help, { exitCode: 0, stdout: /--token-file FILE\n .*\n/ })
 })
 
 test('a node of OpenClaw that says nothing of a token is let in, and renewed tokens bring it back', async (t) => {

@@ -36,11 +36,11 @@ const openStream = async (rig: Awaited<ReturnType<typeof startServeRig>>, name: 
 test('an invalid command line exits 64 and shows the usage', async (t) => {
   const cases: readonly [args: string[], stderr: RegExp][] = [
     [[], /^Usage: auth-sidecar <command>/],
-    [['sevre'], /^Unknown command "sevre"\.\nUsage: /],
+    [['sevre'], /^Unknown command "sevre"\. Did you mean serve\?\nUsage: /],
     [['--config'], /^Unknown command "--config"\.\nUsage: /],
-    [['serve', '--nonsense'], /'--nonsense'[^]*\nUsage: auth-sidecar serve /],
+    [['serve', '--nonsense'], /"--nonsense"[^]*\nUsage: auth-sidecar serve /],
     [['serve', 'stray.yaml'], /\nUsage: auth-sidecar serve /],
-    [['version', '--nonsense'], /no arguments\.\nUsage: auth-sidecar version\n/],
+    [['version', '--nonsense'], /^Unknown option "--nonsense"\.\nUsage: auth-sidecar version\n/],
   ]
   const outcomes = await Promise.all(cases.map(([args]) => runSidecar(...args)))
   for (const [index, { code, stdout, stderr }] of outcomes.entries()) {
@@ -52,9 +52,15 @@ test('an invalid command line exits 64 and shows the usage', async (t) => {
 })
 
 test('help and version go to stdout and exit 0', async (t) => {
-  const [help, told] = await Promise.all([runSidecar('--help'), runSidecar('version')])
-  t.match(help, { code: 0, stdout: /^Usage: auth-sidecar/, stderr: '' })
-  t.match(told, { code: 0, stdout: `${version.version}\n`, stderr: '' })
+  for (const args of [['--help'], ['-h'], ['help'], ['serve', '--help'], ['help', 'drain']]) {
+    const help = await runSidecar(...args)
+    const about = args.find((word) => /^(serve|drain)$/.test(word)) ?? '<command>'
+    t.match(help, { code: 0, stdout: `Usage: auth-sidecar ${about}`, stderr: '' })
+  }
+  for (const args of [['version'], ['--version'], ['-v'], ['serve', '-v']]) {
+    const told = await runSidecar(...args)
+    t.match(told, { code: 0, stdout: `${version.version}\n`, stderr: '' })
+  }
 })
 
 test('work still under way does not keep a finished command alive', async (t) => {

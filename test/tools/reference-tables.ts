@@ -2,6 +2,7 @@
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { RELOADED } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
+import { COMMANDS } from '@openclaw-k8s/auth-sidecar/commands/commands.ts'
 import { CODES } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { CONNECT_CODES } from '@openclaw-k8s/auth-sidecar/connect/codes.ts'
 import { CONNECT_OPTIONS } from '@openclaw-k8s/auth-sidecar/connect/options.ts'
@@ -93,7 +94,17 @@ const connectCodes = (): string =>
     ),
   )
 
+const commands = (): string =>
+  table(
+    ['command', 'what it does', 'exits'],
+    Object.entries(COMMANDS).map(([name, { summary, exits }]) => {
+      const others = Object.entries(exits).map(([code, meaning]) => `${code} ${meaning}`)
+      return row(`\`${name}\``, summary, ['0', '64', ...others].join('; '))
+    }),
+  )
+
 const TABLES = {
+  commands,
   options,
   codes,
   metrics,

@@ -88,6 +88,7 @@ test('a variable alone may open an optional section', async (t) => {
   t.strictSame(load({ env: both }).config.listen.tls, {
     certFile: '/tls/tls.crt',
     keyFile: '/tls/tls.key',
+    minVersion: 'TLSv1.3',
   })
 })
 

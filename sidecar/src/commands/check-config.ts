@@ -4,15 +4,16 @@ import { describeEnding, judgeCertificates, problemsOf } from '../config/certifi
 import { checkFiles } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
-import { EXIT, parseConfigArguments, runCommand } from './command.ts'
+import { CONFIG_OPTIONS } from './arguments.ts'
+import { EXIT, readConfigArguments, runCommand } from './command.ts'
 import type { CommandContext } from './command.ts'
 
-const USAGE = 'auth-sidecar check-config [--config FILE] [--set path=value]…'
+export const options = CONFIG_OPTIONS
 
 /** Exits 0 with one line, or 78 with one entry for each problem. */
 export const run = (context: CommandContext): Promise<number> =>
-  runCommand(context, USAGE, () => {
-    const loaded = loadConfig(parseConfigArguments(context))
+  runCommand(context, { name: 'check-config', options }, () => {
+    const loaded = loadConfig(readConfigArguments(context))
     for (const warning of loaded.warnings) context.stderr.write(`Warning: ${warning}\n`)
     const certificates = judgeCertificates(loaded.config, context.readFile, context.clock.now())
     const problems = [

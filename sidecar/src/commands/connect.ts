@@ -13,11 +13,12 @@ import {
 } from '../connect/options.ts'
 import { messageOf } from '../lib/errors.ts'
 import { version } from '../version.ts'
-import { EXIT, parseOptions, runCommand, type CommandContext } from './command.ts'
+import { readArguments } from './arguments.ts'
+import { EXIT, runCommand, type CommandContext } from './command.ts'
 import { openOutputs } from './outputs.ts'
 import { NOT_ENDING } from './signals.ts'
 
-const USAGE = 'auth-sidecar connect --gateway ws[s]://HOST:PORT [options]'
+export const options = CONNECT_OPTIONS
 
 /** How long the exit waits for slow readers of the log, in milliseconds. */
 const OUTPUT_WAIT_MS = 1000
@@ -25,13 +26,12 @@ const OUTPUT_WAIT_MS = 1000
 const STOP_MS_MAX = 4500
 
 /**
- * Resolves with an exit code if it could not start, or has only checked or helped; otherwise a
+ * Resolves with an exit code if it could not start, or has only checked; otherwise a
  * signal ends the process.
  */
 export const run = (context: CommandContext): Promise<number | undefined> =>
-  runCommand(context, USAGE, async () => {
-    const given: Given = parseOptions(context.argv, CONNECT_OPTIONS)
-    if (given.help === true) return help(context)
+  runCommand(context, { name: 'connect', options }, async () => {
+    const given: Given = readArguments(context.argv, CONNECT_OPTIONS)
     if (given.check === true) return check(given, context)
     const config = readConnectOptions(given)
     const place = { env: context.env, interfaces: context.interfaces() }
@@ -39,16 +39,6 @@ export const run = (context: CommandContext): Promise<number | undefined> =>
     if (problem !== undefined) throw new ConfigError([problem])
     return serveWorkers(config, context)
   })
-
-function help({ stdout }: CommandContext): number {
-  const rows = Object.entries(CONNECT_OPTIONS).map(([name, option]) => {
-    const value = 'value' in option ? ` ${option.value}` : ''
-    const fallback = 'default' in option ? ` Default ${option.default}.` : ''
-    return `  --${name}${value}\n      ${option.description.replaceAll('`', '')}${fallback}\n`
-  })
-  stdout.write(`Usage: ${USAGE}\n\n${rows.join('')}`)
-  return EXIT.ok
-}
 
 /** Exits 0 when `connect` answers, 69 when it does not. */
 async function check(given: Given, { clock, stderr }: CommandContext): Promise<number> {

@@ -3,14 +3,15 @@
 import { loadConfig } from '../config/load.ts'
 import { examine } from '../doctor/doctor.ts'
 import { describeFinding, type Finding } from '../doctor/finding.ts'
-import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { CONFIG_OPTIONS } from './arguments.ts'
+import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
 
-const USAGE = 'auth-sidecar doctor [--config FILE] [--set path=value]…'
+export const options = CONFIG_OPTIONS
 
 /** Exits 0 when nothing failed, 69 when something did. */
 export const run = (context: CommandContext): Promise<number> =>
-  runCommand(context, USAGE, async () => {
-    const loaded = loadConfig(parseConfigArguments(context))
+  runCommand(context, { name: 'doctor', options }, async () => {
+    const loaded = loadConfig(readConfigArguments(context))
     const { env, readFile, clock, stdout, interfaces } = context
     const findings = await examine({
       ...loaded,

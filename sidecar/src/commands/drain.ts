@@ -11,17 +11,18 @@ import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import type { Drained } from '../admissions/registry.ts'
-import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { CONFIG_OPTIONS } from './arguments.ts'
+import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
 
-const USAGE = 'auth-sidecar drain [--config FILE] [--set path=value]…'
+export const options = CONFIG_OPTIONS
 
 /** How long a drain may take beyond its window, in milliseconds: the last streams' grace and spare. */
 const SPARE_MS = 10_000
 
 /** Exits 0 when no stream is left, 69 when the sidecar did not confirm that in time. */
 export const run = (context: CommandContext): Promise<number> =>
-  runCommand(context, USAGE, async () => {
-    const { config } = loadConfig(parseConfigArguments(context))
+  runCommand(context, { name: 'drain', options }, async () => {
+    const { config } = loadConfig(readConfigArguments(context))
     const origin = findOrigin(config)
     const deadlineMs = config.drain.window + SPARE_MS
     const { clock, stdout, stderr } = context

@@ -7,14 +7,14 @@ import { checkFiles } from '../config/files.ts'
 import { loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
 import { watchFiles } from '../config/file-watch.ts'
-import type { Config } from '../config/schema.ts'
 import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
-import { EXIT, parseConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { CONFIG_OPTIONS } from './arguments.ts'
+import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
 import { openOutputs } from './outputs.ts'
 import { NOT_ENDING } from './signals.ts'
 
-const USAGE = 'auth-sidecar serve [--config FILE] [--set path=value]…'
+export const options = CONFIG_OPTIONS
 
 /** How long the exit waits for slow readers of the outputs, in milliseconds. */
 const OUTPUT_WAIT_MS = 1000
@@ -25,16 +25,17 @@ const STOP_SPARE_MS = 4500
  * Resolves with an exit code if the sidecar could not start; otherwise a signal ends the process.
  */
 export const run = (context: CommandContext): Promise<number | undefined> =>
-  runCommand(context, USAGE, async () => serve(load(context), context))
+  runCommand(context, { name: 'serve', options }, async () => serve(load(context), context))
 
 function load(context: CommandContext): Loaded {
-  const loaded = loadConfig(parseConfigArguments(context))
+  const loaded = loadConfig(readConfigArguments(context))
   const problems = checkFiles(loaded.config, loaded.explicitPaths, context.readFile)
   if (problems.length > 0) throw new ConfigError(problems)
   return loaded
 }
 
-async function serve({ config, warnings }: Loaded, context: CommandContext) {
+async function serve(loaded: Loaded, context: CommandContext) {
+  const { config, warnings } = loaded
   const { clock, env, readFile, signals } = context
   const outputs = openOutputs(config.log.level, clock)
   process.once('exit', outputs.flush)
@@ -90,7 +91,7 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
       throw error
     })
     const reload = () => sidecar.reload(() => load(context).config)
-    watchFiles({ files: filesOf(config, context), readFile, clock, onChanged: reload })
+    watchFiles({ files: filesOf(loaded), readFile, clock, onChanged: reload })
     signals?.onReload(reload)
     return undefined
   } catch (error) {
@@ -101,8 +102,8 @@ async function serve({ config, warnings }: Loaded, context: CommandContext) {
 }
 
 /** The files that are read again when they change: the configuration and the certificates. */
-function filesOf({ listen: { tls } }: Config, context: CommandContext): readonly string[] {
-  const { file } = parseConfigArguments(context)
+function filesOf({ file, config }: Loaded): readonly string[] {
+  const { tls } = config.listen
   return [file, tls?.certFile, tls?.keyFile, tls?.clientCaFile].filter((path) => path !== undefined)
 }
 

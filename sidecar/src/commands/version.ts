@@ -1,14 +1,15 @@
 /** `version`: prints the version. */
 
 import { version } from '../version.ts'
-import { EXIT, refuseArguments, runCommand } from './command.ts'
+import { readArguments } from './arguments.ts'
+import { EXIT, runCommand } from './command.ts'
 import type { CommandContext } from './command.ts'
 
-const USAGE = 'auth-sidecar version'
+export const options = {}
 
 export const run = (context: CommandContext): Promise<number> =>
-  runCommand(context, USAGE, () => {
-    refuseArguments(context.argv)
+  runCommand(context, { name: 'version', options }, () => {
+    readArguments(context.argv, options)
     context.stdout.write(`${version.version}\n`)
     return EXIT.ok
   })

@@ -15,8 +15,10 @@ import { configSchema } from './schema.ts'
 import type { Config } from './schema.ts'
 
 export type LoadOptions = {
-  /** The file's name; without one, only environment and flags count. */
+  /** The file's name. */
   readonly file?: string | undefined
+  /** Read if no `file` is named. It may be absent: then only environment and flags count. */
+  readonly defaultFile?: string
   readonly env: Environment
   /** `path=value`, as given to `--set`; the last one wins. */
   readonly flags: readonly string[]
@@ -24,6 +26,8 @@ export type LoadOptions = {
 }
 export type Loaded = {
   readonly config: Config
+  /** The file it came from; `undefined` if there was none. */
+  readonly file: string | undefined
   readonly warnings: readonly string[]
   /** The paths of all options that were set explicitly. */
   readonly explicitPaths: ReadonlySet<string>
@@ -40,38 +44,62 @@ type Tree = Readonly<Record<string, unknown>>
 /** Throws a `ConfigError` that names everything wrong at once. */
 export function loadConfig(options: LoadOptions): Loaded {
   const document = readDocument(options)
+  const absent = document === undefined ? explainAbsence(options) : []
   const rewritten = rewriteOriginal(document?.value)
   const fromEnv = fromEnvironment(options.env)
   const fromSet = fromFlags(options.flags)
   const overrides = [...fromEnv.overrides, ...fromSet.overrides]
+  const found = [...fromEnv.problems, ...fromSet.problems]
+  // What a configuration of nothing lacks would hide that nothing was read.
+  if (absent.length > 0 && overrides.length + found.length === 0) throw new ConfigError(absent)
   const layers: Layers = { document, rewritten, overrides }
 
   const tree = mergeLayers(layers)
   const parsed = configSchema.safeParse(tree, { error: explainIssue, reportInput: true })
 
-  const found = placeFindings(parsed.success ? [] : parsed.error.issues.flatMap(findingsOf), layers)
-  const problems = [...fromEnv.problems, ...fromSet.problems, ...found]
-  if (!parsed.success || problems.length > 0) throw new ConfigError(problems)
+  found.push(
+    ...placeFindings(parsed.success ? [] : parsed.error.issues.flatMap(findingsOf), layers),
+  )
+  if (!parsed.success || found.length > 0) throw new ConfigError([...absent, ...found])
   return {
     config: parsed.data,
+    file: document === undefined ? undefined : (options.file ?? options.defaultFile),
     warnings: [...originalWarnings(layers), ...openDoorWarnings(parsed.data)],
     explicitPaths: new Set(leafPaths(tree, [])),
   }
 }
 
-function readDocument({ file, readFile }: LoadOptions): Located | undefined {
-  if (file === undefined) return undefined
+function readDocument({ file = '', defaultFile = '', readFile }: LoadOptions) {
+  const name = file === '' ? defaultFile : file
+  if (name === '') return undefined
   let text: string
   try {
-    text = readFile(file)
+    text = readFile(name)
   } catch (error) {
+    if (file === '' && isAbsent(error)) return undefined
     const hint = 'Name a readable file with --config FILE.'
-    throw new ConfigError([{ path: '', where: file, reason: readProblem(error), hint }])
+    throw new ConfigError([{ path: '', where: name, reason: readProblem(error), hint }])
   }
-  const parsed = parseText(text, file)
+  const parsed = parseText(text, name)
   if (!parsed.ok) throw new ConfigError(parsed.problems)
   return parsed.document
 }
+
+const isAbsent = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && error.code === 'ENOENT'
+
+/** Why no file was read; nothing where none was looked for. */
+const explainAbsence = ({ defaultFile }: LoadOptions): readonly Problem[] =>
+  defaultFile === undefined
+    ? []
+    : [
+        {
+          path: '',
+          where: defaultFile,
+          reason: 'No --config was given, and this file does not exist.',
+          hint: 'Name the configuration with --config FILE.',
+        },
+      ]
 
 /** Keeps one problem for each option: the first one says what to fix. */
 function placeFindings(findings: readonly Finding[], layers: Layers): readonly Problem[] {

@@ -23,6 +23,8 @@ export type Overrides = { readonly overrides: Override[]; readonly problems: Pro
  */
 const SERVICE_LINK =
   /^AUTH_SIDECAR_(PORT(_.*)?|([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?))$/
+/** Names under which people look for the configuration file. */
+const FOR_THE_FILE = /^AUTH_SIDECAR_CONFIG(URATION)?(_(FILE|PATH))?$/
 const SERVICE_LINK_VALUE = /^(tcp|udp|sctp):\/\//
 
 /** Reads every `AUTH_SIDECAR_` variable: sections come before their options. */
@@ -77,8 +79,18 @@ const unknownVariable = (variable: string): Problem => ({
   path: '',
   where: printable(variable),
   reason: 'This variable does not match any option.',
-  ...didYouMean(nearest(variable, VARIABLES)),
+  ...hintFor(variable),
 })
+
+/** What all names begin with must not count as likeness. */
+function hintFor(variable: string): { readonly hint?: string } {
+  if (FOR_THE_FILE.test(variable)) {
+    return { hint: 'The configuration file has no variable: name it with --config FILE.' }
+  }
+  const bare = (name: string) => name.slice(VARIABLE_PREFIX.length)
+  const near = nearest(bare(variable), VARIABLES.map(bare))
+  return didYouMean(near && VARIABLE_PREFIX + near)
+}
 
 const unknownFlag = (path: string, where: string): Problem => ({
   path: printable(path),

@@ -84,12 +84,13 @@ export const CONNECT_OPTIONS = {
     type: 'boolean',
     description: 'Only check that `connect` answers at `--listen`: for an exec probe.',
   },
-  help: { type: 'boolean', description: 'Print these options.' },
 } as const satisfies Record<string, Option>
 
 type OptionName = keyof typeof CONNECT_OPTIONS
 /** The values as given. */
-export type Given = Readonly<Partial<Record<OptionName, string | boolean>>>
+export type Given = Readonly<
+  Partial<Record<OptionName, string | boolean | readonly string[] | undefined>>
+>
 
 export type ConnectConfig = {
   readonly gateway: URL

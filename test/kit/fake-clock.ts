@@ -35,6 +35,12 @@ export class FakeClock implements Clock {
     return this.#timers.size
   }
 
+  /** Milliseconds until the next timer falls due; `undefined` without any. */
+  get nextInMs(): number | undefined {
+    const next = this.#next(Infinity, 0)
+    return next === undefined ? undefined : Math.max(0, next.due - this.#steady)
+  }
+
   /** Moves the clock and runs what falls due on the way, in order of time, then of arming. */
   advance(ms: number): void {
     const end = this.#steady + ms

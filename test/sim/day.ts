@@ -1,0 +1,134 @@
+/** One day: plays a schedule on a world, and asks the oracle after every step. */
+
+import { HAPPENINGS } from './happenings.ts'
+import { judgeBooks, judgeRest, scrape } from './night.ts'
+import { DAY_MS, type Schedule } from './schedule.ts'
+import { ACCOUNTS, startWorld, type World } from './world.ts'
+
+export type DayResult = {
+  readonly violation: string | undefined
+  readonly trace: readonly string[]
+  readonly steps: number
+  readonly admitted: number
+  readonly attempts: number
+  readonly simulatedMs: number
+}
+
+/** After the world has healed, everybody who may get in is in within this time. */
+const RECOVERY_MS = 240_000
+/** Close frames, and the last lines of the audit, need this long. */
+const LEAVING_MS = 60_000
+const PATIENCE_MS = 60_000
+const TRACE_MAX = 20_000
+const TOKEN_RENEWAL_MS = 300_000
+
+export const playDay = async (seed: number, schedule: Schedule): Promise<DayResult> => {
+  const trace: string[] = []
+  const world = await startWorld(seed)
+  const tell = (what: string): void => {
+    if (trace.length < TRACE_MAX) trace.push(`${String(world.now()).padStart(8)} ${what}`)
+  }
+  const { clock, oracle } = world
+  let steps = 0
+  const startMs = world.now()
+  /** Plays until then; false once a promise is broken. */
+  const playUntil = async (endMs: number, isDone = () => false): Promise<boolean> => {
+    for (;;) {
+      await world.rest()
+      steps += 1
+      for (const { connection } of world.takeMessages()) {
+        // A gateway that does not read hears of its messages long after they arrived.
+        if (connection.behavior.kind === 'silent') continue
+        oracle.reached(connection.handshake.headers['user-agent'] ?? '')
+      }
+      oracle.check()
+      if (oracle.violation !== undefined) return false
+      if (isDone()) return true
+      const next = clock.nextInMs
+      const left = endMs - world.now()
+      if (left <= 0) return true
+      clock.advance(next === undefined ? left : Math.min(next, left))
+    }
+  }
+  /** Plays until something is done. */
+  const playWhile = async <T>(work: Promise<T>): Promise<T> => {
+    let isDone = false
+    const mark = () => (isDone = true)
+    work.then(mark, mark)
+    await playUntil(world.now() + PATIENCE_MS, () => isDone)
+    if (!isDone) oracle.fail('the sidecar does not answer')
+    return work
+  }
+  const parts = [
+    async () => {
+      for (let n = 0; n < schedule.pods; n += 1) {
+        world.createPod(ACCOUNTS[n % ACCOUNTS.length] ?? ACCOUNTS[0])
+      }
+      for (const { atMs, kind, dice } of schedule.events) {
+        if (!(await playUntil(startMs + atMs))) return
+        tell(`${kind} ${dice.map((die) => die.toFixed(3)).join(' ')}`)
+        HAPPENINGS[kind](world, dice)
+      }
+      const lastMs = schedule.events.at(-1)?.atMs ?? 0
+      await playUntil(startMs + Math.min(DAY_MS, lastMs + 60_000))
+    },
+    async () => {
+      tell('the world heals')
+      world.heal()
+      world.renewTokens()
+      await playUntil(world.now() + RECOVERY_MS, () => waiting(world).length === 0)
+      for (const { name, uid } of waiting(world)) {
+        const ends = [...oracle.attempts.values()].filter(({ podUid }) => podUid === uid)
+        const last = ends.slice(-3).map(({ end }) => end ?? 'no answer')
+        oracle.fail(`${name} waits for ever: ${last.join(', ')}`)
+      }
+    },
+    async () => {
+      tell('everybody leaves')
+      stopRenewal()
+      world.dismiss()
+      await playUntil(world.now() + LEAVING_MS)
+      judgeBooks(await playWhile(scrape(world)), world)
+    },
+    async () => {
+      tell('the sidecar stops')
+      await playWhile(world.sidecar.stop())
+      await playUntil(world.now() + LEAVING_MS)
+      judgeRest(world)
+    },
+  ]
+  let stopRenewal = () => {}
+  const renew = () => {
+    world.renewTokens()
+    stopRenewal = clock.after(TOKEN_RENEWAL_MS, renew)
+  }
+  renew()
+  for (const part of parts) if (oracle.violation === undefined) await part()
+  if (oracle.violation !== undefined) {
+    for (const line of oracle.lastLines) tell(line)
+    tell(oracle.violation)
+    world.dismiss()
+    await world.sidecar.stop()
+  }
+  const simulatedMs = world.now() - startMs
+  await world.close()
+  return {
+    violation: oracle.violation,
+    trace,
+    steps,
+    admitted: oracle.audited.admitted,
+    attempts: oracle.attempts.size,
+    simulatedMs,
+  }
+}
+
+/** Pods that may get in, and are not. */
+const waiting = (world: World) =>
+  world
+    .livePods()
+    .filter(
+      ({ account, uid }) =>
+        world.isAllowed(account) &&
+        world.accountUid(account) !== '' &&
+        world.workers.get(uid)?.isOpen !== true,
+    )

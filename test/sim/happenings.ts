@@ -1,0 +1,212 @@
+/** What each kind of event does to the world. Faults heal by themselves after a while. */
+
+import type { ApiFault, Route } from '../kit/kube-faults.ts'
+import type { Peer } from './network.ts'
+import type { EventKind, WorldEvent } from './schedule.ts'
+import type { PodTruth } from './truth.ts'
+import { ACCOUNTS, TOKEN_S, type World } from './world.ts'
+
+type Dice = WorldEvent['dice']
+
+const pick = <T>(items: readonly T[], die: number): T | undefined =>
+  items[Math.floor(die * items.length)]
+
+const ROUTES = [
+  '*',
+  'tokenReviews',
+  'lists',
+  'watches',
+  'podGets',
+  'serviceAccountGets',
+  'jwks',
+] as const satisfies readonly (Route | '*')[]
+const PEERS = ['workers', 'api', 'gateway'] as const satisfies readonly Peer[]
+const STATUSES = [401, 403, 404, 429, 500, 503] as const
+const FAULT_MS_MAX = 60_000
+const OUTAGE = '[invalid bearer token, etcdserver: request timed out]'
+
+/** Longer troubles are rarer. */
+const lengthOf = (die: number): number => 200 + Math.floor(die ** 3 * FAULT_MS_MAX)
+
+const withPod = (world: World, die: number, act: (pod: PodTruth) => void): void => {
+  const pod = pick(world.livePods(), die)
+  if (pod !== undefined) act(pod)
+}
+
+/** Something is wrong on the way to a peer, until it heals. */
+const trouble = (world: World, peer: Peer, ms: number, heal = () => {}): void => {
+  const end = world.truth.trouble(peer, world.now)
+  world.later(ms, () => {
+    heal()
+    end()
+  })
+}
+
+const apiFault = (world: World, [where, , long]: Dice, fault: ApiFault): void => {
+  const route = pick(ROUTES, where) ?? '*'
+  world.api.setFault(route, fault)
+  trouble(world, 'api', lengthOf(long), () => world.api.clearFaults(route))
+}
+
+export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) => void>> = {
+  'create-pod': (world, [which]) => {
+    if (world.livePods().length < 50) world.createPod(pick(ACCOUNTS, which) ?? ACCOUNTS[0])
+  },
+  'delete-pod': (world, [which, long]) =>
+    withPod(world, which, (pod) => {
+      world.api.deletePod(world.namespace, pod.name)
+      world.podGone(pod, lengthOf(long))
+    }),
+  'terminate-pod': (world, [which, grace]) =>
+    withPod(world, which, (pod) => {
+      const graceMs = 1000 * Math.floor(1 + grace * 30)
+      pod.terminatingAt = world.now()
+      pod.graceMs = graceMs
+      world.api.deletePod(world.namespace, pod.name, { gracePeriodSeconds: graceMs / 1000 })
+      world.later(graceMs, () => {
+        world.api.finishPod(world.namespace, pod.name)
+        world.podGone(pod, 0)
+      })
+    }),
+  'recreate-pod': (world, [which, long]) =>
+    withPod(world, which, (pod) => {
+      world.recreatePod(pod)
+      world.podGone(pod, lengthOf(long))
+    }),
+  'move-pod': (world, [which]) => withPod(world, which, (pod) => world.movePod(pod)),
+  'delete-account': (world, [which, , long]) => {
+    const account = pick(ACCOUNTS, which) ?? ACCOUNTS[0]
+    const found = world.api.getServiceAccount(world.namespace, account)
+    if (found === undefined) return
+    world.truth.accountsGone.set(found.metadata.uid, world.now())
+    world.api.deleteServiceAccount(world.namespace, account)
+    world.later(lengthOf(long), () => {
+      if (world.api.getServiceAccount(world.namespace, account) !== undefined) return
+      world.api.createServiceAccount(world.namespace, account)
+      // The kubelet asks for new tokens, for the account of the same name.
+      world.renewTokens()
+    })
+  },
+  reload: (world, [which, long]) => {
+    const allowed = ACCOUNTS.filter((_, n) => n !== Math.floor(which * 4))
+    world.reload(allowed)
+    world.later(lengthOf(long), () => world.reload([...ACCOUNTS]))
+  },
+  'rotate-worker-token': (world, [which]) => withPod(world, which, (pod) => world.renewToken(pod)),
+  'rotate-own-token': (world) => {
+    world.files.set(world.tokenFile, world.api.sidecarToken())
+  },
+  'api-status': (world, dice) =>
+    apiFault(world, dice, { kind: 'status', status: pick(STATUSES, dice[1]) ?? 500 }),
+  'api-hang': (world, dice) => apiFault(world, dice, { kind: 'hang' }),
+  'api-delay': (world, dice) =>
+    apiFault(world, dice, { kind: 'delay', ms: 100 + Math.floor(dice[1] * 10_000) }),
+  'api-cut': (world, dice) =>
+    apiFault(
+      world,
+      dice,
+      dice[1] < 0.5
+        ? { kind: 'reset' }
+        : { kind: 'halfBody', ending: dice[1] < 0.75 ? 'cut' : 'stall' },
+    ),
+  'api-garbage': (world, dice) => apiFault(world, dice, { kind: 'garbage' }),
+  'review-outage': (world, [, , long]) => {
+    world.api.setFault('tokenReviews', {
+      kind: 'rewriteReview',
+      rewrite: (review) => ({ ...review, status: { error: OUTAGE, user: {} } }),
+    })
+    trouble(world, 'api', lengthOf(long), () => world.api.clearFaults('tokenReviews'))
+  },
+  'api-restart': (world, [, , long]) => {
+    world.network.stop('api')
+    trouble(world, 'api', lengthOf(long), () => world.network.start('api'))
+  },
+  'rotate-keys': (world, [keep]) => {
+    void world.api.rotateKeys({ keepOld: keep < 0.7 })
+    // The kubelet asks for a new token only when the old one grows old.
+    world.later(500, () => world.renewTokens())
+  },
+  'drop-watches': (world) => {
+    world.api.dropWatches()
+    trouble(world, 'api', 1000)
+  },
+  'mute-watches': (world, [which]) => {
+    world.api.blackholeWatches(which < 0.3 ? undefined : which < 0.6 ? 'pods' : 'serviceaccounts')
+    trouble(world, 'api', 1000)
+  },
+  'expire-watches': (world) => {
+    world.api.expireWatches()
+    trouble(world, 'api', 1000)
+  },
+  hold: (world, [which, , long]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.hold(peer)
+    trouble(world, peer, lengthOf(long), () => world.network.release(peer))
+  },
+  vanish: (world, [which, , long]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.vanish(peer)
+    trouble(world, peer, lengthOf(long), () => world.network.find(peer))
+  },
+  slow: (world, [which, much, long]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.setDelay(peer, Math.floor(much * 2000))
+    trouble(world, peer, lengthOf(long), () => world.network.setDelay(peer, 2))
+  },
+  cut: (world, [which, much, long]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.setCuts(peer, much)
+    trouble(world, peer, lengthOf(long), () => world.network.setCuts(peer, 0))
+  },
+  reset: (world, [which, much]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.reset(peer, much)
+    trouble(world, peer, 1000)
+  },
+  'gateway-behavior': (world, [which, many]) => {
+    const behavior = pick(
+      ['stall', 'refuse', 'wrong-accept', 'drop', 'close', 'silent', 'status', 'mute'] as const,
+      which,
+    )
+    if (behavior === undefined) return
+    world.gateway.setBehavior(behavior, { connections: 1 + Math.floor(many * 10) })
+  },
+  'gateway-leave': (world, [how, which]) => {
+    const connections = [...world.gateway.connections]
+    const left = connections.filter(
+      (_, n) => which < 0.3 || n === Math.floor(which * connections.length),
+    )
+    for (const connection of left) {
+      if (how < 0.5) connection.terminate()
+      else connection.close(1012, 'service restart')
+    }
+  },
+  'clock-step': (world, [much]) => world.stepWall(Math.floor((much - 0.5) * 60_000)),
+  attack: (world, [how, whose, long]) =>
+    withPod(world, whose, (pod) => {
+      const crimes = {
+        'a token from another address': () => world.attack(pod, 'a token from another address', {}),
+        'a forged token': () => world.attack(pod, 'a forged token', { key: 'forged' }),
+        'a token of another key': () =>
+          world.attack(pod, 'a token of another key', { key: 'other' }),
+        'a token for another audience': () =>
+          world.attack(pod, 'a token for another audience', { audiences: ['someone-else'] }),
+        'an old token': () =>
+          world.attack(pod, 'an old token', {
+            nowMs: world.clock.now() - 2 * TOKEN_S * 1000,
+            expiresInS: TOKEN_S,
+          }),
+        'a token without a pod': () =>
+          world.attack(pod, 'a token without a pod', {
+            claims: {
+              'kubernetes.io': {
+                namespace: world.namespace,
+                serviceaccount: { name: pod.account, uid: world.accountUid(pod.account) },
+              },
+            },
+          }),
+      }
+      const attacker = pick(Object.values(crimes), how)?.()
+      if (attacker !== undefined) world.later(lengthOf(long), () => attacker.stop())
+    }),
+}

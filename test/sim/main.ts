@@ -1,0 +1,142 @@
+/** `npm run test:sim -- --seeds N [--seed S]`: plays one day a seed, and shrinks the first one that breaks a promise. */
+
+import { fork } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { playDay, type DayResult } from './day.ts'
+import { drawSchedule } from './schedule.ts'
+import { serializeCrypto } from './settle.ts'
+import { shrink } from './shrink.ts'
+
+const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs J]
+
+  --seeds    how many days to play. Default 200
+  --seed     the first seed. Default: drawn, and printed
+  --minutes  begin no day after this time. Default: no limit
+  --jobs     processes side by side. Default 2
+`
+const WRONG_USAGE = 64
+const TRACES = new URL('../../.cache/sim/', import.meta.url)
+const SEED_MAX = 2 ** 31
+const PLAYER = '--player'
+/** The libraries in a process are made for one world, and keep something of each. */
+const DAYS_PER_PROCESS = 20
+/** A day makes much garbage that dies young. */
+const NODE_OPTIONS = ['--max-semi-space-size=64']
+
+type Played = Omit<DayResult, 'trace'> & { readonly seed: number; readonly ms: number }
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`)
+
+/** In another process: plays the day of each seed it is sent. */
+const playOnRequest = (): void => {
+  serializeCrypto()
+  // Nobody reads where an error of a simulated fault came from.
+  Error.stackTraceLimit = 0
+  const playOne = async (seed: number) => {
+    const startedAt = performance.now()
+    const { trace, ...result } = await playDay(seed, drawSchedule(seed))
+    if (result.violation !== undefined) await report(seed, result.violation, trace)
+    const played: Played = { ...result, seed, ms: Math.round(performance.now() - startedAt) }
+    process.send?.(played)
+  }
+  process.on('message', (seed: number) => void playOne(seed))
+}
+
+/** Writes the trace of a day that broke a promise, and that of the shortest one that still does. */
+const report = async (seed: number, violation: string, trace: readonly string[]) => {
+  mkdirSync(TRACES, { recursive: true })
+  const save = (name: string, lines: readonly string[]) => {
+    const file = new URL(`${seed}${name}.trace`, TRACES)
+    writeFileSync(file, `${lines.join('\n')}\n`)
+    say(`  ${file.pathname}`)
+  }
+  say(`seed ${seed}: ${violation}`)
+  save('', trace)
+  const shorter = await shrink(drawSchedule(seed), async (schedule) => {
+    const result = await playDay(seed, schedule)
+    return result.violation === undefined ? undefined : result
+  })
+  if (shorter === undefined) return
+  const { schedule, found } = shorter
+  say(`  ${schedule.events.length} events and ${schedule.pods} pods are enough: ${found.violation}`)
+  save('-short', found.trace)
+}
+
+/** Another process that plays days, one after the other. */
+const startPlayer = () => {
+  const child = fork(new URL(import.meta.url), [PLAYER], { execArgv: NODE_OPTIONS })
+  const ended = new Promise<undefined>((resolve) => child.once('exit', () => resolve(undefined)))
+  return {
+    /** `undefined` where the process ended before the day. */
+    play(seed: number): Promise<Played | undefined> {
+      child.send(seed)
+      return Promise.race([
+        ended,
+        new Promise<Played>((resolve) => child.once('message', (day) => resolve(day as Played))),
+      ])
+    },
+    async end() {
+      child.kill()
+      await ended
+    },
+  }
+}
+
+const main = async (): Promise<number> => {
+  const options = parseArgs({
+    options: {
+      seeds: { type: 'string', default: '200' },
+      seed: { type: 'string' },
+      minutes: { type: 'string', default: 'Infinity' },
+      jobs: { type: 'string', default: '2' },
+    },
+  }).values
+  const [seeds, minutes, jobs] = [options.seeds, options.minutes, options.jobs].map(Number)
+  const first = Number(options.seed ?? Math.floor(Math.random() * SEED_MAX))
+  if (seeds === undefined || minutes === undefined || jobs === undefined) return WRONG_USAGE
+  if (![seeds, first, jobs].every(Number.isInteger) || Number.isNaN(minutes)) {
+    process.stderr.write(USAGE)
+    return WRONG_USAGE
+  }
+  const untilMs = performance.now() + minutes * 60_000
+  const days: Played[] = []
+  let next = first
+  /** The next seed; `undefined` when the run is over. */
+  const take = (): number | undefined => {
+    const isOver = next >= first + seeds || performance.now() >= untilMs
+    return isOver || days.some(({ violation }) => violation !== undefined) ? undefined : next++
+  }
+  let crashed = 0
+  const workOff = async () => {
+    for (let seed = take(); seed !== undefined;) {
+      const player = startPlayer()
+      for (let n = 0; n < DAYS_PER_PROCESS && seed !== undefined; n += 1) {
+        const day = await player.play(seed)
+        if (day === undefined) {
+          say(`seed ${seed}: the process that played it has ended`)
+          crashed += 1
+          break
+        }
+        days.push(day)
+        seed = take()
+      }
+      await player.end()
+      if (crashed > 0) return
+    }
+  }
+  await Promise.all(Array.from({ length: jobs }, workOff))
+  const total = (pick: (day: Played) => number): number =>
+    days.reduce((sum, day) => sum + pick(day), 0)
+  const failed = days.filter(({ violation }) => violation !== undefined).length
+  say(
+    `seeds from ${first} on: ${total(({ attempts }) => attempts)} attempts, ` +
+      `${total(({ admitted }) => admitted)} admitted, ${total(({ steps }) => steps)} steps, ` +
+      `${(total(({ simulatedMs }) => simulatedMs) / 3_600_000).toFixed(1)} simulated hours`,
+  )
+  say(`${days.length - failed} passed, ${failed + crashed} failed, 0 skipped`)
+  return failed + crashed > 0 ? 1 : 0
+}
+
+if (process.argv[2] === PLAYER) playOnRequest()
+else process.exitCode = await main()

@@ -1,0 +1,75 @@
+/** What must be true when everybody has gone home: nothing is left, and the books balance. */
+
+import { request } from 'node:http'
+import type { World } from './world.ts'
+
+/** By the name of a series, its labels included. */
+type Scrape = ReadonlyMap<string, number>
+
+/** Reads `/metrics` as a scrape would. The clock must run meanwhile. */
+export const scrape = async ({ network, adminPort }: World): Promise<Scrape> => {
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
+  const asked = request(
+    {
+      path: '/metrics',
+      createConnection: () => network.dial({ port: adminPort }, '10.0.0.9'),
+      headers: { host: 'sidecar', connection: 'close' },
+    },
+    (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('end', () => resolve(Buffer.concat(chunks).toString()))
+    },
+  )
+  asked.on('error', reject)
+  asked.end()
+  const lines = (await promise).split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(
+    lines.map((line) => {
+      const at = line.lastIndexOf(' ')
+      return [line.slice(0, at), Number(line.slice(at + 1))] as const
+    }),
+  )
+}
+
+const sum = (metrics: Scrape, name: string): number =>
+  [...metrics]
+    .filter(([series]) => series === name || series.startsWith(`${name}{`))
+    .reduce((total, [, value]) => total + value, 0)
+
+/** What must be 0 without a worker. */
+const AT_REST = [
+  'openclaw_k8s_sessions_active',
+  'openclaw_k8s_connected_workers',
+  'openclaw_k8s_streams',
+  'openclaw_k8s_pending_sockets',
+  'openclaw_k8s_uncaught_peer_errors_total',
+  'openclaw_k8s_log_lines_dropped_total',
+]
+
+/** Every worker has left, and the last aggregated line has been written. */
+export const judgeBooks = (metrics: Scrape, { oracle }: World): void => {
+  for (const name of AT_REST) {
+    const value = sum(metrics, name)
+    if (value !== 0) oracle.fail(`${name} is ${value} when everybody has left`)
+  }
+  const { admitted, refused, closed } = oracle.audited
+  const succeeded = metrics.get('openclaw_k8s_auth_attempts_total{result="success"}') ?? 0
+  const failed = metrics.get('openclaw_k8s_auth_attempts_total{result="failed"}') ?? 0
+  balance(oracle, 'admitted', admitted, succeeded)
+  balance(oracle, 'refused', refused, failed + sum(metrics, 'openclaw_k8s_upgrades_refused_total'))
+  balance(oracle, 'closed', closed, sum(metrics, 'openclaw_k8s_stream_closes_total'))
+}
+
+const balance = (oracle: World['oracle'], what: string, audited: number, counted: number): void => {
+  if (audited !== counted) oracle.fail(`${audited} ${what} in the audit, ${counted} in the metrics`)
+}
+
+/** The sidecar has stopped: it holds no connection, and waits for nothing. */
+export const judgeRest = ({ network, clock, oracle }: World): void => {
+  for (const { peer, from, client, server } of network.connections) {
+    const own = peer === 'workers' || peer === 'admin' ? server : client
+    if (!own.destroyed) oracle.fail(`a connection from ${from} to ${peer} is left`)
+  }
+  if (clock.pending > 0) oracle.fail(`${clock.pending} timers are left`)
+}

@@ -1,0 +1,73 @@
+/** What is true of the simulated cluster, heard of or not: what the oracle judges by. */
+
+import type { Peer } from './network.ts'
+
+export type PodTruth = {
+  readonly name: string
+  readonly uid: string
+  readonly account: string
+  /** Each address it has had, and until when; the last one is its own now. */
+  readonly addresses: { readonly address: string; untilMs: number }[]
+  /** When it began to end, and when its object was gone. */
+  terminatingAt?: number
+  graceMs?: number
+  goneAt?: number
+}
+
+type Troubles = { readonly periods: Period[]; open: number }
+
+type Period = { readonly fromMs: number; untilMs: number }
+
+/** All times are on the monotonic clock, in milliseconds. */
+export class Truth {
+  readonly pods = new Map<string, PodTruth>()
+  /** When each account was deleted, by uid. */
+  readonly accountsGone = new Map<string, number>()
+  /** When the way to a peer was not as it should be; to the API server, watches included. */
+  readonly #troubles = new Map<Peer, Troubles>()
+  /** The accounts that were allowed in, and when. */
+  readonly #policies: (Period & { readonly accounts: ReadonlySet<string> })[] = []
+
+  allow(now: number, accounts: readonly string[]): void {
+    const last = this.#policies.at(-1)
+    if (last !== undefined) last.untilMs = now
+    this.#policies.push({ fromMs: now, untilMs: Infinity, accounts: new Set(accounts) })
+  }
+
+  wasAllowed(account: string, fromMs: number, untilMs: number): boolean {
+    return this.#policies.some(
+      (each) => each.accounts.has(account) && each.fromMs <= untilMs && each.untilMs >= fromMs,
+    )
+  }
+
+  /** When the policy in force stopped to allow an account; `undefined` while it does. */
+  forbiddenSince(account: string): number | undefined {
+    const last = this.#policies.at(-1)
+    if (last === undefined || last.accounts.has(account)) return undefined
+    const allowed = this.#policies.findLast(({ accounts }) => accounts.has(account))
+    return allowed?.untilMs ?? 0
+  }
+
+  /** The way to a peer is in trouble until the returned function is called. */
+  trouble(peer: Peer, now: () => number): () => void {
+    const troubles = this.#troubles.get(peer) ?? { periods: [], open: 0 }
+    this.#troubles.set(peer, troubles)
+    troubles.open += 1
+    if (troubles.open === 1) troubles.periods.push({ fromMs: now(), untilMs: Infinity })
+    let isOver = false
+    return () => {
+      if (isOver) return
+      isOver = true
+      troubles.open -= 1
+      const last = troubles.periods.at(-1)
+      if (troubles.open === 0 && last !== undefined) last.untilMs = now()
+    }
+  }
+
+  /** The end of the last trouble that touches this period; `undefined` where it was quiet. */
+  lastTrouble(peer: Peer, fromMs: number, untilMs: number): number | undefined {
+    return this.#troubles
+      .get(peer)
+      ?.periods.findLast((each) => each.fromMs <= untilMs && each.untilMs >= fromMs)?.untilMs
+  }
+}

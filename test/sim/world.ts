@@ -1,0 +1,264 @@
+/** A whole sidecar in a simulated world: cluster, gateway, workers, network, clock and files. */
+
+import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
+import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
+import { FakeClock } from '../kit/fake-clock.ts'
+import { startKubeApi } from '../kit/kube-api.ts'
+import type { Pod } from '../kit/kube-store.ts'
+import type { TokenRequest } from '../kit/kube-tokens.ts'
+import { sidecarSettings } from '../kit/sidecar-settings.ts'
+import { SeededRandom } from '../kit/soak.ts'
+import { SimNetwork } from './network.ts'
+import { Oracle } from './oracle.ts'
+import { settle } from './settle.ts'
+import { SimWorker, type Attempt } from './sim-worker.ts'
+import { Truth, type PodTruth } from './truth.ts'
+
+const NAMESPACE = 'openclaw'
+export const ACCOUNTS = ['worker-red', 'worker-green', 'worker-blue'] as const
+export const TOKEN_S = 600
+const CA_FILE = '/sim/ca.crt'
+const TOKEN_FILE = '/sim/token'
+
+export type World = Awaited<ReturnType<typeof startWorld>>
+
+export const startWorld = async (seed: number) => {
+  const clock = new FakeClock()
+  clock.advance(1)
+  const random = new SeededRandom(seed * 3 + 1)
+  const network = new SimNetwork({ clock, random: new SeededRandom(seed * 3 + 2) })
+  const truth = new Truth()
+  const now = () => clock.monotonic()
+  const api = await startKubeApi({ clock, successCacheMs: 10_000, algs: ['ES256'] })
+  const oracle = new Oracle({ truth, now })
+  const gateway = await startGatewayStub({
+    clock,
+    onHandshake: ({ headers }) => oracle.reachedGateway(headers),
+  })
+  network.name(api.port, 'api')
+  network.name(gateway.port, 'gateway')
+  const files = new Map([
+    [CA_FILE, api.ca()],
+    [TOKEN_FILE, api.sidecarToken()],
+  ])
+  const readFile = (path: string): string => {
+    const text = files.get(path)
+    if (text === undefined) throw new Error(`there is no file ${path}`)
+    return text
+  }
+  const load = (accounts: readonly string[]) =>
+    loadConfig({
+      env: {},
+      flags: [
+        ...sidecarSettings({ gateway, api, caFile: CA_FILE, tokenFile: TOKEN_FILE }),
+        'k8sTrust.inBandCredentials=false',
+        // Empty caches of full size would cost more than all the rest.
+        'review.cacheEntries=1000',
+        `k8sTrust.allowedIdentities=[${accounts
+          .map((each) => `{namespace: ${NAMESPACE}, serviceAccount: ${each}}`)
+          .join(', ')}]`,
+      ],
+      readFile,
+    }).config
+  let allowed: readonly string[] = [...ACCOUNTS]
+  truth.allow(now(), allowed)
+  const sidecar = await compose(load(allowed), {
+    clock,
+    network,
+    random: () => random.next(),
+    env: {},
+    readFile,
+    log: createLog('trace', { write: (line) => oracle.wroteLog(line) }),
+    writeAudit: (line) => oracle.wroteAudit(line),
+    version: { version: 'simulated' },
+  })
+  const { workers: workerAddress, admin } = await sidecar.start()
+  const workerPort = Number(workerAddress.split(':').at(-1))
+  network.name(workerPort, 'workers')
+  const adminPort = Number(admin.split(':').at(-1))
+  network.name(adminPort, 'admin')
+
+  const workers = new Map<string, SimWorker>()
+  /** Workers whose pod is gone and who have not noticed. */
+  const zombies = new Set<SimWorker>()
+  const tokens = new Map<string, string>()
+  let messages = 0
+  let addresses = 0
+  let names = 0
+  const nextAddress = () => {
+    addresses += 1
+    return `10.1.${addresses >> 8}.${addresses & 255}`
+  }
+  const createAttempt = (attempt: Omit<Attempt, 'id' | 'startedAt'>): Attempt =>
+    oracle.began(attempt)
+  const accountUid = (name: string): string =>
+    api.getServiceAccount(NAMESPACE, name)?.metadata.uid ?? ''
+  const mint = (pod: Pod): string => {
+    const token = api.mintToken({ pod, expiresInS: TOKEN_S })
+    oracle.minted(token, accountUid(pod.spec.serviceAccountName))
+    return token
+  }
+  const runWorker = (pod: PodTruth, crime?: string, token?: string, address?: string) => {
+    const worker = new SimWorker({
+      clock,
+      random,
+      network,
+      workerPort,
+      podUid: pod.uid,
+      podName: pod.name,
+      readAddress: () => address ?? pod.addresses.at(-1)?.address ?? '',
+      readToken: () => token ?? tokens.get(pod.uid) ?? '',
+      ...(crime === undefined ? {} : { crime }),
+      createAttempt,
+      onBroken: (problem) => oracle.fail(problem),
+    })
+    worker.start()
+    return worker
+  }
+  const addPod = (pod: Pod): PodTruth => {
+    const account = pod.spec.serviceAccountName
+    const known: PodTruth = {
+      name: pod.metadata.name,
+      uid: pod.metadata.uid,
+      account,
+      addresses: [{ address: pod.status.podIP ?? '', untilMs: Infinity }],
+    }
+    truth.pods.set(known.uid, known)
+    tokens.set(known.uid, mint(pod))
+    workers.set(known.uid, runWorker(known))
+    return known
+  }
+  for (const account of ACCOUNTS) api.createServiceAccount(NAMESPACE, account)
+
+  /** What is still to come by itself: all of it is brought forward when the world heals. */
+  const pending = new Set<() => void>()
+  const later = (ms: number, run: () => void): void => {
+    const cancel = clock.after(ms, () => {
+      pending.delete(early)
+      run()
+    })
+    const early = () => {
+      cancel()
+      run()
+    }
+    pending.add(early)
+  }
+
+  const world = {
+    clock,
+    network,
+    truth,
+    api,
+    gateway,
+    oracle,
+    sidecar,
+    random,
+    workers,
+    zombies,
+    tokens,
+    files,
+    now,
+    mint,
+    runWorker,
+    tokenFile: TOKEN_FILE,
+    namespace: NAMESPACE,
+    adminPort,
+    later,
+    accountUid,
+    renewToken: (pod: PodTruth): void => {
+      const found = api.getPod(NAMESPACE, pod.name)
+      const account = api.getServiceAccount(NAMESPACE, pod.account)
+      if (found?.metadata.uid !== pod.uid || account === undefined) return
+      tokens.set(pod.uid, mint(found))
+    },
+    renewTokens: (): void => {
+      for (const pod of world.livePods()) world.renewToken(pod)
+    },
+    stepWall: (ms: number): void => clock.stepWall(ms),
+    /** Somebody uses a token that must not be believed. */
+    attack: (pod: PodTruth, crime: string, request: TokenRequest): SimWorker | undefined => {
+      const found = api.getPod(NAMESPACE, pod.name)
+      const account = api.getServiceAccount(NAMESPACE, pod.account)
+      if (found === undefined || account === undefined) return undefined
+      const token = api.mintToken({ pod: found, expiresInS: TOKEN_S, ...request })
+      oracle.minted(token, '')
+      const isThief = Object.keys(request).length === 0
+      const attacker = runWorker(pod, crime, token, isThief ? nextAddress() : undefined)
+      zombies.add(attacker)
+      return attacker
+    },
+    /** Every fault ends now. */
+    heal: (): void => {
+      for (const early of pending) {
+        pending.delete(early)
+        early()
+      }
+      api.clearFaults()
+      network.heal()
+      gateway.setBehavior('accept')
+    },
+    livePods: (): readonly PodTruth[] =>
+      [...truth.pods.values()].filter(
+        ({ goneAt, terminatingAt }) => goneAt === undefined && terminatingAt === undefined,
+      ),
+    createPod: (account: string): PodTruth => {
+      names += 1
+      const pod = api.createPod({
+        namespace: NAMESPACE,
+        name: `worker-${names}`,
+        serviceAccount: account,
+        ips: [nextAddress()],
+        nodeName: 'node-1',
+      })
+      return addPod(pod)
+    },
+    /** The object is gone. Its worker runs on for a while, as on a node that is cut off. */
+    podGone: (pod: PodTruth, zombieMs: number): void => {
+      pod.goneAt = now()
+      const worker = workers.get(pod.uid)
+      workers.delete(pod.uid)
+      if (worker === undefined) return
+      zombies.add(worker)
+      clock.after(zombieMs, () => {
+        worker.stop()
+        zombies.delete(worker)
+      })
+    },
+    recreatePod: (pod: PodTruth): PodTruth =>
+      addPod(api.recreatePod(NAMESPACE, pod.name, { ips: [nextAddress()] })),
+    movePod: (pod: PodTruth): void => {
+      const address = nextAddress()
+      const last = pod.addresses.at(-1)
+      if (last !== undefined) last.untilMs = now()
+      pod.addresses.push({ address, untilMs: Infinity })
+      api.patchPod(NAMESPACE, pod.name, {
+        status: { podIP: address, podIPs: [{ ip: address }] },
+      })
+    },
+    reload: (accounts: readonly string[]): void => {
+      allowed = accounts
+      sidecar.reload(() => load(accounts))
+      truth.allow(now(), accounts)
+    },
+    isAllowed: (account: string): boolean => allowed.includes(account),
+    /** What has come to the gateway since the last call. */
+    takeMessages: () => {
+      const fresh = gateway.receivedTotal() - messages
+      messages += fresh
+      return gateway.received.slice(gateway.received.length - fresh)
+    },
+    rest: () => settle(() => network.activity),
+    /** Every worker process ends. */
+    dismiss: (): void => {
+      for (const worker of [...workers.values(), ...zombies]) worker.stop()
+    },
+    /** Ends what is not the sidecar. */
+    close: async (): Promise<void> => {
+      await api.stop()
+      await gateway.close()
+    },
+  }
+  return world
+}

@@ -18,7 +18,8 @@ const ADDRESS_HINT = 'Write host:port, such as [::]:18443 or 10.0.0.1:18443.'
 export const address = () =>
   z.codec(
     z.string({ error: 'An address must be text: host:port.' }).regex(ADDRESS_PATTERN, {
-      error: 'This is not an address. Expected host:port, with IPv6 in brackets.',
+      error:
+        'This is not an address. Expected host:port, with IPv6 in brackets and without a zone.',
     }),
     z.object({ host: z.string(), port: z.number() }),
     {

@@ -21,14 +21,23 @@ const EVERY_ADDRESS = '::'
 const EVERY_IPV4_ADDRESS = '0.0.0.0'
 
 /**
+ * For this name fastify opens a second server where the machine calls `::1` so too, with none of the
+ * listeners that bound the first one.
+ */
+const BOTH_LOOPBACKS = 'localhost'
+const LOOPBACK = '127.0.0.1'
+
+/**
  * Resolves with `host:port`, an IPv6 host in brackets; port 0 picks a free port. The host `::` is
- * every address of the machine, of both families: without IPv6, every IPv4 address.
+ * every address of the machine, of both families: without IPv6, every IPv4 address. `localhost` is
+ * 127.0.0.1.
  */
 export async function listenOn(app: FastifyInstance, where: Where): Promise<string> {
+  const host = where.host === BOTH_LOOPBACKS ? LOOPBACK : where.host
   try {
-    await app.listen(where)
+    await app.listen({ ...where, host })
   } catch (error) {
-    if (where.host !== EVERY_ADDRESS || !hasCode(error, NO_IPV6)) throw error
+    if (host !== EVERY_ADDRESS || !hasCode(error, NO_IPV6)) throw error
     await app.listen({ ...where, host: EVERY_IPV4_ADDRESS })
   }
   const bound = app.server.address()

@@ -44,6 +44,16 @@ export const CODES = {
   method_not_allowed: denial(405, 1002, 'Only GET upgrades are accepted.'),
   target_not_canonical: denial(400, 1002, 'The request path is not in canonical form.'),
   head_too_large: denial(431, 1009, 'The request head exceeds 16 KiB or 256 headers.'),
+  proxy_protocol_unexpected: denial(
+    400,
+    1002,
+    'The connection began with the PROXY protocol, which this port does not speak.',
+  ),
+  tls_unexpected: denial(
+    400,
+    1002,
+    'The connection began with TLS, which this port does not speak.',
+  ),
   handshake_timeout: denial(408, 1008, 'The handshake timed out.'),
 
   // The credential.

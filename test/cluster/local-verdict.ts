@@ -42,6 +42,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     clock,
     random,
     isIssuerConfigured: false,
+    onIssuerChanged() {},
     onReviewOnly() {},
     cooldownMs: 0,
     refreshMs: 3_600_000,

@@ -94,4 +94,8 @@ test('with few descriptors idle admin connections keep no worker out, and do not
   for (const socket of streams) socket.terminate()
   await waitUntil(isAdmitted)
   t.notMatch(sidecar.stderr.text, /a bug/)
+  t.match(
+    sidecar.stderr.text,
+    /the process may open 128 files: fewer than 64 of 10000 streams \(limits\.streams\) fit/,
+  )
 })

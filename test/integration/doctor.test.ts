@@ -35,6 +35,8 @@ const settingsOf = (rig: Rig): readonly string[] => [
   `listen.workers=${new URL(rig.url).host}`,
   `gateway.url=${rig.gateway.url}`,
   'gateway.protocol=stream',
+  // However few files this machine allows.
+  'limits.streams=100',
   `kubernetes.apiServer=${rig.api.url}`,
   `kubernetes.caFile=${join(dirname(rig.tokenFile), 'ca.crt')}`,
   `kubernetes.tokenFile=${rig.tokenFile}`,

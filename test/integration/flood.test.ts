@@ -41,6 +41,7 @@ const startLine = async () => {
     clock,
     random: () => 0,
     isIssuerConfigured: false,
+    onIssuerChanged() {},
     onReviewOnly: () => {},
     cooldownMs: 30_000,
     refreshMs: 300_000,

@@ -6,6 +6,7 @@ import { CODES, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { rawFrame, readFrames } from '../kit/raw-frames.ts'
 import { rawUpgrade, upgradeLines, type RawAnswer } from '../kit/raw-upgrade.ts'
 import { startRig } from '../kit/rig.ts'
+import { waitUntil } from '../kit/wait.ts'
 
 const rig = await startRig({ set: ['limits.failuresPerAddress=0'] })
 tap.teardown(() => rig.stop())
@@ -180,11 +181,41 @@ test('what is not HTTP/1.1 is refused with an answer and cut', async (t) => {
     'GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n',
     'GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n',
     'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
-    Buffer.from([0x16, 0x03, 0x01, 0x00, 0xa5, 0x01, 0x00]),
+    'PROXIES',
+    Buffer.from([0x16, 0x02, 0x00]),
   ]) {
     refusedWith(t, await sendBytes(bytes), 'upgrade_malformed', JSON.stringify(bytes.toString()))
   }
 })
+
+const REQUEST = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
+const PROXY_V2 = Buffer.from('0d0a0d0a000d0a515549540a2111000c7f0000017f000001c3504805', 'hex')
+
+const FOREIGN: Readonly<Record<string, readonly [string | Buffer, Code]>> = {
+  'PROXY protocol version 1': [
+    `PROXY TCP4 10.0.0.1 10.0.0.2 56324 18443\r\n${REQUEST}`,
+    'proxy_protocol_unexpected',
+  ],
+  'its form for an unknown client': [`PROXY UNKNOWN\r\n${REQUEST}`, 'proxy_protocol_unexpected'],
+  'PROXY protocol version 2': [
+    Buffer.concat([PROXY_V2, Buffer.from(REQUEST)]),
+    'proxy_protocol_unexpected',
+  ],
+  'the greeting of a TLS client': [
+    Buffer.from([0x16, 0x03, 0x01, 0x00, 0xa5, 0x01, 0x00]),
+    'tls_unexpected',
+  ],
+}
+
+for (const [name, [bytes, code]] of Object.entries(FOREIGN)) {
+  test(`${name} on the plain port is refused by name`, async (t) => {
+    const key = `openclaw_k8s_upgrades_refused_total{code="${code}"}`
+    const before = (await rig.metrics()).get(key) ?? NaN
+    refusedWith(t, await sendBytes(bytes), code, name)
+    t.equal((await rig.metrics()).get(key), before + 1)
+    await waitUntil(() => rig.audit.some((line) => line['code'] === code))
+  })
+}
 
 test('a head of more than 16 KiB is refused, and one just below passes', async (t) => {
   const padded = (bytes: number) => bent([], `X-Padding: ${'a'.repeat(bytes)}`)

@@ -90,7 +90,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return uid
   }
   const mint = (request: TokenRequest): string =>
-    mintToken({ issuer, keys, store, nowMs: clock.now, nodeUid }, request)
+    mintToken({ issuer: backend.issuer, keys, store, nowMs: clock.now, nodeUid }, request)
 
   workloads.createServiceAccount(sidecar.namespace, sidecar.serviceAccount)
   const sidecarToken = (lifetime: Pick<TokenRequest, 'expiresInS'> = {}): string => {
@@ -115,6 +115,10 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     signingKeys: (): KeyRing['accepted'] => keys.accepted,
     /** Signs with new keys from now on; the old ones are published and accepted if kept. */
     rotateKeys: async (how: { readonly keepOld?: boolean } = {}) => keys.rotate(how),
+    /** The first is in every token from now on, and in the discovery; the others are accepted, too. */
+    setIssuers: (first: string, ...others: readonly string[]): void => {
+      Object.assign(backend, { issuer: first, otherIssuers: others })
+    },
     /** A credential of the sidecar, valid until revoked, whatever the clock says. */
     sidecarToken,
     /** Makes one sidecar credential, or all of them so far, a 401. */

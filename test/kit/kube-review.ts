@@ -22,6 +22,8 @@ export type ReviewStatus =
 
 export type Reviewing = {
   readonly issuer: string
+  /** Others whose tokens are accepted, too. */
+  readonly otherIssuers?: readonly string[]
   /** What an empty `spec.audiences` means. */
   readonly audiences: readonly string[]
   readonly keys: KeyRing
@@ -55,7 +57,8 @@ export const reviewToken = (
   requested: readonly string[],
 ): ReviewStatus => {
   const parsed = parseToken(token)
-  if (parsed === undefined || parsed.claims.iss !== reviewing.issuer) {
+  const issuers = [reviewing.issuer, ...(reviewing.otherIssuers ?? [])]
+  if (parsed === undefined || !issuers.includes(parsed.claims.iss ?? '')) {
     return { user: {}, error: 'invalid bearer token' }
   }
   const { claims } = parsed

@@ -109,6 +109,7 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
   const stages: HostedStages = {
     precheck: {
       read: () => granted(CLAIMS),
+      renewIssuer: async () => false,
       judge: () => (state.judged === undefined ? granted(CLAIMS) : denied(state.judged)),
       verify: () => wait('verify', granted('verified')),
     },

@@ -78,12 +78,39 @@ test('members of the binding that are not read must still be what a cluster writ
   t.equal(verdictOn(tokenOf(bind({ warnafter: NOW_S }))), 'ok')
   t.equal(verdictOn(tokenOf(bind({ node: { name: 'node-1' } }))), 'ok')
   for (const changes of [
-    { secret: { name: 'a', uid: 'b' } },
+    { secret: { name: 'a' } },
     { node: { name: 'node-1', uid: 7 } },
     { warnafter: 'soon' },
   ]) {
     t.equal(verdictOn(tokenOf(bind(changes))), 'token_malformed', JSON.stringify(changes))
   }
+})
+
+/** As Kubernetes writes them for a Secret of type `kubernetes.io/service-account-token`. */
+const LEGACY = {
+  iss: 'kubernetes/serviceaccount',
+  sub: CLAIMS.sub,
+  'kubernetes.io/serviceaccount/namespace': 'openclaw',
+  'kubernetes.io/serviceaccount/secret.name': 'openclaw-worker-token',
+  'kubernetes.io/serviceaccount/service-account.name': 'openclaw-worker',
+  'kubernetes.io/serviceaccount/service-account.uid': 'sa-1',
+}
+
+test('a token of a Secret, of the old kind or bound to it, is one that is not bound to a pod', async (t) => {
+  const secret = { name: 'a-secret', uid: 'secret-1' }
+  const claimed = { namespace: 'openclaw', serviceAccount: 'openclaw-worker' }
+  for (const [name, claims] of Object.entries({
+    'the old kind': LEGACY,
+    'bound to a Secret': bind({ pod: undefined, node: undefined, secret }),
+    'bound to both, which no cluster writes': bind({ secret }),
+  })) {
+    const verdict = readClaims(tokenOf(claims), RULES, NOW_S * 1000)
+    t.strictSame(verdict, { ok: false, code: 'token_not_pod_bound', claimed }, name)
+  }
+  const other = { ...LEGACY, sub: 'system:serviceaccount:openclaw:another' }
+  t.equal(verdictOn(tokenOf(other)), 'token_malformed', 'of two accounts')
+  const noName = { ...LEGACY, 'kubernetes.io/serviceaccount/service-account.name': 'A B' }
+  t.equal(verdictOn(tokenOf(noName)), 'token_malformed')
 })
 
 test('a token has one spelling: its parts have no unused bits', async (t) => {

@@ -14,7 +14,7 @@ import {
   type KubeRequest,
 } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { locateApiServer } from '@openclaw-k8s/auth-sidecar/kube/in-cluster.ts'
-import { Jwks } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
+import { Jwks, type JwksOptions } from '@openclaw-k8s/auth-sidecar/kube/jwks.ts'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
@@ -360,7 +360,11 @@ test('a path in the URL of the API server comes before the path of a request, on
 
 const ISSUER = 'https://issuer.example'
 type Answer = { readonly status: number; readonly body: unknown }
-const startJwks = ({ isIssuerConfigured = false } = {}) => {
+type JwksChanges = Partial<Pick<JwksOptions, 'isIssuerConfigured' | 'onIssuerChanged'>>
+const startJwks = ({
+  isIssuerConfigured = false,
+  onIssuerChanged = () => {},
+}: JwksChanges = {}) => {
   const clock = new FakeClock()
   const paths: string[] = []
   const outcomes: string[] = []
@@ -390,6 +394,7 @@ const startJwks = ({ isIssuerConfigured = false } = {}) => {
     clock,
     random: () => 1,
     isIssuerConfigured,
+    onIssuerChanged,
     onReviewOnly: (isReviewOnly) => void outcomes.push(isReviewOnly ? 'review-only' : 'keys'),
     cooldownMs: 30_000,
     refreshMs: 300_000,
@@ -470,6 +475,26 @@ test("with configured issuers nobody asks for the cluster's own", async (t) => {
   t.equal(await jwks.refresh(), 'refreshed')
   t.strictSame(paths, [KEYS])
   t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
+})
+
+test('a new issuer is the first, the earlier ones are kept, and a change is told once', async (t) => {
+  const changes: (readonly string[])[] = []
+  const onIssuerChanged = (issuers: readonly string[]) => void changes.push(issuers)
+  const { jwks, state, clock } = startJwks({ onIssuerChanged })
+  t.equal(await jwks.renewIssuer(), true)
+  t.equal(await jwks.renewIssuer(), false, 'it was asked for just now')
+  for (const issuer of ['b', 'b', 'c', 'd', 'e', 'c']) {
+    state.issuer = issuer
+    clock.advance(30_000)
+    t.equal(await jwks.renewIssuer(), true)
+  }
+  t.strictSame(jwks.issuers, ['c', 'e', 'd', 'b'])
+  t.equal(jwks.issuer, 'c')
+  t.strictSame(changes[0], ['b', ISSUER])
+  t.equal(changes.length, 5)
+  const configured = startJwks({ isIssuerConfigured: true })
+  t.equal(await configured.jwks.renewIssuer(), false)
+  t.strictSame(configured.paths, [], 'an issuer that is configured is not asked for')
 })
 
 test('keys are good without a discovery document, but not while it may only be out of reach', async (t) => {

@@ -69,8 +69,9 @@ const setUp = (world: World = {}) => {
           ? undefined
           : { uid: accountUid, namespace, name },
       isGone: (uid) => gone.includes(uid),
-      waitFor: (uid, ms) => {
-        if (known.has(uid) || gone.includes(uid)) return Promise.resolve()
+      waitFor: (uid, ms, address) => {
+        const isThere = address === undefined || known.get(uid)?.ips.includes(address) === true
+        if ((known.has(uid) && isThere) || gone.includes(uid)) return Promise.resolve()
         return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
       },
       scopes: {
@@ -121,7 +122,7 @@ test('each difference between a pod and its token or a live pod has its own refu
   for (const [name, world, code] of differing) {
     const { binding, gets } = setUp(world)
     t.equal(codeOf(binding.check(CALLER)), code, name)
-    if (name === 'never seen') continue
+    if (name === 'never seen' || code === 'source_address_mismatch') continue
     t.equal(codeOf(await binding.bind(CALLER, false)), code, `${name}, bound`)
     t.equal(gets.length, 0, 'the API server is not asked')
   }
@@ -150,6 +151,52 @@ test('an address that now belongs to another pod does not carry the old token', 
   known.set('u', { ...POD, ips: ['10.0.0.9'] })
   known.set('v', { ...POD, uid: 'v', name: 'b' })
   t.equal(codeOf(binding.check(CALLER)), 'source_address_mismatch')
+})
+
+test('a pod at another address is looked up, and let in once the watch shows that address', async (t) => {
+  const moved = { ...POD, ips: ['10.0.0.2'] }
+  const at = (address: string) => ({ claims: CLAIMS, address })
+  const { binding, known, gets, waits, contradicted, clock } = setUp()
+  const [one, two] = [binding.bind(at('10.0.0.2'), false), binding.bind(at('10.0.0.2'), false)]
+  await turn()
+  const paths = gets.map(({ path }) => path)
+  t.strictSame(paths, ['ns/a'], 'they share the GET')
+  gets[0]?.resolve(moved)
+  await turn()
+  t.equal(waits.length, 2, 'the GET admits nobody')
+  t.equal(waits[0]?.ms, 2000)
+  known.set('u', moved)
+  for (const { end } of waits) end()
+  t.strictSame([codeOf(await one), codeOf(await two)], ['ok', 'ok'])
+  t.strictSame(contradicted, [])
+
+  clock.advance(2001)
+  const stolen = binding.bind(at('10.0.0.9'), false)
+  await turn()
+  gets[1]?.resolve(moved)
+  t.equal(codeOf(await stolen), 'source_address_mismatch')
+  t.equal(codeOf(await binding.bind(at('10.0.0.9'), false)), 'source_address_mismatch')
+  t.equal(gets.length, 2, 'one GET in two seconds, however often a token is used elsewhere')
+})
+
+test('a watch that goes on to show an old address is ended, and a fault proves nothing', async (t) => {
+  const { binding, gets, waits, contradicted, clock } = setUp()
+  const caller = { claims: CLAIMS, address: '10.0.0.2' }
+  const waiting = binding.bind(caller, false)
+  await turn()
+  gets[0]?.resolve({ ...POD, ips: ['10.0.0.2'] })
+  await turn()
+  waits[0]?.end()
+  await turn()
+  t.strictSame(contradicted, ['pods'])
+  waits[1]?.end()
+  t.equal(codeOf(await waiting), 'pod_unconfirmed')
+
+  clock.advance(2001)
+  const unanswered = binding.bind(caller, true)
+  await turn()
+  gets[1]?.reject(new Fault('pod_unconfirmed', 'nobody answers'))
+  t.equal(codeOf(await unanswered), 'source_address_mismatch')
 })
 
 test('host network and hidden sources are let in only where that was chosen', async (t) => {

@@ -58,8 +58,8 @@ const CLAIMS = z.object({
     serviceaccount: z.object({ name: subdomain, uid }),
     pod: z.object({ name: subdomain, uid }).optional(),
     node: z.object({ name: subdomain, uid: z.string().nullish() }).optional(),
-    // The API server would also check the Secret; a pod's token is not bound to one.
-    secret: z.null().optional(),
+    // A token has one binding: to a pod, or to a Secret.
+    secret: z.object({ name: subdomain, uid }).nullish(),
     warnafter: z.number().nullish(),
   }),
 })
@@ -129,16 +129,40 @@ function findObjection(claims: Claims, rules: ClaimRules, nowS: number): Code | 
   return undefined
 }
 
+/**
+ * The token of a Secret of type `kubernetes.io/service-account-token`. It has neither an audience nor
+ * an end, and belongs to every pod that mounts the Secret.
+ */
+const LEGACY_CLAIMS = z.object({
+  sub: z.string(),
+  'kubernetes.io/serviceaccount/namespace': label,
+  'kubernetes.io/serviceaccount/service-account.name': subdomain,
+})
+
+function judgeLegacy(payload: object | undefined): ClaimsVerdict {
+  const legacy = LEGACY_CLAIMS.safeParse(payload).data
+  if (legacy === undefined) return denied('token_malformed')
+  const account = {
+    namespace: legacy['kubernetes.io/serviceaccount/namespace'],
+    serviceAccount: legacy['kubernetes.io/serviceaccount/service-account.name'],
+  }
+  if (legacy.sub !== userNameOf(account)) return denied('token_malformed')
+  return { ...denied('token_not_pod_bound'), claimed: account }
+}
+
 function parseClaims(payload: object | undefined): ClaimsVerdict {
   const parsed = CLAIMS.safeParse(payload)
-  if (!parsed.success) return denied('token_malformed')
+  if (!parsed.success) return judgeLegacy(payload)
   const { iss, aud, exp, iat, nbf, jti, sub, 'kubernetes.io': bound } = parsed.data
   const issuedAt = iat ?? nbf
   if (issuedAt === undefined) return denied('token_malformed')
-  const { namespace, serviceaccount, pod, node } = bound
+  const { namespace, serviceaccount, pod, node, secret } = bound
   const account = { namespace, serviceAccount: serviceaccount.name }
   if (sub !== userNameOf(account)) return denied('token_malformed')
-  if (pod === undefined) return { ...denied('token_not_pod_bound'), claimed: account }
+  const isBoundToSecret = secret !== undefined && secret !== null
+  if (pod === undefined || isBoundToSecret) {
+    return { ...denied('token_not_pod_bound'), claimed: account }
+  }
   return granted({
     issuer: iss,
     audiences: typeof aud === 'string' ? [aud] : aud,

@@ -16,6 +16,8 @@ export type PrecheckOptions = {
   readonly keys: KeySource & {
     /** Whether the cluster serves no keys, so that every token is unverified. */
     readonly isReviewOnly?: boolean
+    /** Asks for the cluster's issuer again; false where it is configured or was asked for just now. */
+    readonly renewIssuer?: () => Promise<boolean>
   }
   readonly clock: Clock
   /**
@@ -62,6 +64,9 @@ export function createPrecheck(options: PrecheckOptions) {
         ? readClaims(token, options.rules(), clock.now())
         : judgeClaims(known, options.rules(), clock.now())
     },
+
+    /** Whether an issuer that is not accepted is worth another look: the cluster may have a new one. */
+    renewIssuer: async (): Promise<boolean> => (await keys.renewIssuer?.()) ?? false,
 
     /** The same for claims that were read before: the rules and the time may have changed. */
     judge(claims: Claims): ClaimsVerdict {

@@ -14,8 +14,8 @@ type PodSource = {
   readonly findAccount: (namespace: string, name: string) => WatchedAccount | undefined
   /** For a pod or a ServiceAccount. */
   readonly isGone: (uid: string) => boolean
-  /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
-  readonly waitFor: (podUid: string, ms: number) => Promise<void>
+  /** Resolves when the pod has an address, or that one, or is gone, or after `ms` milliseconds. */
+  readonly waitFor: (podUid: string, ms: number, address?: string) => Promise<void>
   readonly scopes: Pick<
     WatchedScopes,
     'silentForMs' | 'accountsSilentForMs' | 'distrustPods' | 'distrustAccounts'
@@ -86,7 +86,7 @@ export class PodBinding {
       const unseen = await this.#decideUnseen(caller)
       if (unseen !== undefined) return unseen
     }
-    const seen = this.check(caller)
+    const seen = await this.#lookTwice(caller)
     if (!seen.ok) return seen
     const [pod, account] = await Promise.all([
       confirm(this.#podDoubt(caller), isOutageTolerated),
@@ -140,6 +140,39 @@ export class PodBinding {
     onContradicted()
     await this.#options.pods.waitFor(podUid, UNSEEN_WAIT_MS)
     return this.#isUnseen(podUid) ? denied('pod_unconfirmed') : undefined
+  }
+
+  /**
+   * A pod whose sandbox is made again gets another address, which the watch may show a moment later.
+   * The GET decides only whether that is worth waiting for: in the end the watch has to show it.
+   */
+  async #lookTwice(caller: Caller): Promise<Verdict<undefined>> {
+    const seen = this.check(caller)
+    if (seen.ok || seen.code !== 'source_address_mismatch') return seen
+    const { answers, key, get, judge, onContradicted } = this.#podDoubt(caller)
+    let live: WatchedPod | undefined
+    try {
+      // A token that is used elsewhere again and again costs one GET in two seconds.
+      live = answers.find(key) ?? (await answers.ask(key, get))
+    } catch (error) {
+      // Nobody could say more than the watch, and the watch shows another address.
+      if (error instanceof Fault) return seen
+      throw error
+    }
+    if (!judge(live).ok) return seen
+    const first = await this.#waitForAddress(caller)
+    if (first.ok || first.code !== 'source_address_mismatch') return first
+    // It should have been shown by now: another watch gets a moment to show it.
+    onContradicted()
+    const second = await this.#waitForAddress(caller)
+    return second.ok || second.code !== 'source_address_mismatch'
+      ? second
+      : denied('pod_unconfirmed')
+  }
+
+  async #waitForAddress(caller: Caller): Promise<Verdict<undefined>> {
+    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS, caller.address)
+    return this.check(caller)
   }
 
   #isUnseen(podUid: string): boolean {

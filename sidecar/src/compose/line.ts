@@ -3,6 +3,7 @@
 import { AdmissionRegistry } from '../admissions/registry.ts'
 import { Revocation } from '../admissions/revocation.ts'
 import { TokenAuthenticator } from '../authn/authenticator.ts'
+import { findIssuerObjection } from '../authn/issuers.ts'
 import { createPrecheck } from '../authn/precheck.ts'
 import { createTokenReview } from '../authn/token-review.ts'
 import { VerdictCache, verdictTtl } from '../authn/verdict-cache.ts'
@@ -28,6 +29,8 @@ const REVIEW_ONLY_IN_ALL = { ratePerSecond: 100, burst: 500 }
 const REVIEW_ONLY =
   'the cluster serves no signing keys (review-only mode): every token is proven by a TokenReview alone, ' +
   'for pods that the watch shows at their own address'
+const ISSUER_CHANGED =
+  "the cluster's issuer has changed: tokens of the earlier one are still sent to TokenReviews, until the sidecar restarts"
 const JWKS_DEADLINE_MS = 5000
 
 type Parts = {
@@ -92,7 +95,7 @@ function composeTokens(
   const watchStaleMs = (account: Account) => watch.scopes.staleForMs(account)
   const jwks = composeJwks({ live, runtime, cluster, metrics })
   const precheck = createPrecheck({
-    rules: () => live.claimRulesFor(jwks.issuer),
+    rules: () => live.claimRulesFor(jwks.issuers),
     keys: jwks,
     clock,
     unverifiedBudget: {
@@ -138,6 +141,8 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
     onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
     onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
   })
+  const objection = findIssuerObjection(cluster.credentials.issuer, kubernetes.issuers)
+  if (objection !== undefined) log.warn(objection)
   return new Jwks({
     client: cluster.keys,
     clock,
@@ -155,6 +160,7 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
       metrics.jwksFetches.inc({ outcome: 'failed' })
       outage.failed(err)
     },
+    onIssuerChanged: (issuers) => log.warn({ issuers }, ISSUER_CHANGED),
     onReviewOnly(isReviewOnly) {
       if (isReviewOnly) log.warn(REVIEW_ONLY)
       else log.info('the cluster serves signing keys again: review-only mode is over')

@@ -68,10 +68,10 @@ export class LiveConfig {
     }
   }
 
-  /** Where no issuers are configured, the cluster's own is the one. */
-  claimRulesFor(clusterIssuer: string | undefined): ClaimRules {
+  /** Where no issuers are configured, the cluster's own are the ones. */
+  claimRulesFor(clusterIssuers: readonly string[]): ClaimRules {
     const { kubernetes, k8sTrust } = this.#config
-    const found = clusterIssuer === undefined ? undefined : [clusterIssuer]
+    const found = clusterIssuers.length === 0 ? undefined : clusterIssuers
     return {
       issuers: () => kubernetes.issuers ?? found,
       audiences: k8sTrust.audiences,

@@ -13,6 +13,7 @@ import type { TlsMaterial } from '../edge/tls.ts'
 import { WorkerPort } from '../edge/worker-port.ts'
 import { WorkerWay } from '../edge/worker-way.ts'
 import { isLoopback } from '../lib/address.ts'
+import { findFilesObjection, readOpenFilesMax } from '../lib/open-files.ts'
 import { groupStrangers } from '../lib/address-group.ts'
 import type { PeerErrors } from '../lib/peer-errors.ts'
 import { Semaphore } from '../lib/semaphore.ts'
@@ -148,10 +149,12 @@ function composeHosting(
 }
 
 export function composeWorkerPort(live: LiveConfig, runtime: Runtime, parts: Parts): WorkerPort {
-  const { clock, random } = runtime
+  const { clock, log, random, readFile } = runtime
   const { limits } = live.config
   const { precheck, authenticator, binding, registry, recorder, dialect, watch, watchPeer, tls } =
     parts
+  const objection = findFilesObjection(readOpenFilesMax(readFile), limits.streams)
+  if (objection !== undefined) log.warn(objection)
   const groupOf = groupStrangers((address) => watch.hasAddress(address))
   const buckets = (limit: BucketLimit) => new TokenBuckets({ ...limit, clock })
   const rate = limits.failuresPerAddress

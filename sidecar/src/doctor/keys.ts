@@ -1,6 +1,7 @@
 /** Whether the cluster's signing keys can be fetched, and tokens are signed with them. */
 
 import { messageOf } from '../lib/errors.ts'
+import { findIssuerObjection } from '../authn/issuers.ts'
 import { verifySignature } from '../authn/signature.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Jwks } from '../kube/jwks.ts'
@@ -41,6 +42,7 @@ export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]>
     deadlineMs,
     onFetched: () => {},
     onFailed: (error) => (fault = error),
+    onIssuerChanged: () => {},
     onReviewOnly: () => {},
   })
   await jwks.refresh()
@@ -53,10 +55,9 @@ export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]>
     return [fail('signing-keys', messageOf(fault), remedyFor(fault, BIND_DISCOVERY))]
   }
   if (issuer === undefined) return [judgeUnknownIssuer(config.kubernetes.issuers)]
-  const { issuers = [issuer] } = config.kubernetes
-  if (!issuers.includes(issuer)) {
-    const what = `the cluster issues tokens as ${issuer}, which is not in kubernetes.issuers`
-    return [fail('signing-keys', what, 'Add it there, or remove kubernetes.issuers.')]
+  const objection = findIssuerObjection(issuer, config.kubernetes.issuers)
+  if (objection !== undefined) {
+    return [fail('signing-keys', objection, 'Add it there, or remove kubernetes.issuers.')]
   }
   // The sidecar's own token is signed with the same keys as the workers' tokens.
   if (ownToken?.issuer === issuer) {

@@ -1,12 +1,13 @@
 /** Settings that weaken the protection on purpose: the operator should know about them. */
 
 import type { Config } from '../config/schema.ts'
+import { findFilesObjection, readOpenFilesMax } from '../lib/open-files.ts'
 import { ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 const CACHE_TTL_MS_MAX = 60_000
 
 /** The document itself is valid: otherwise the doctor would not have started. */
-export function examineSettings({ config, warnings }: DoctorContext): readonly Finding[] {
+export function examineSettings({ config, warnings, readFile }: DoctorContext): readonly Finding[] {
   const { enabled, allowedIdentities } = config.k8sTrust
   const count = allowedIdentities.length
   return [
@@ -21,9 +22,17 @@ export function examineSettings({ config, warnings }: DoctorContext): readonly F
             'Set it to true to admit workers.',
           ),
         ]),
+    ...warnOfFiles(config, readOpenFilesMax(readFile)),
     ...warnOfTrust(config),
     ...warnOfTransport(config),
   ]
+}
+
+function* warnOfFiles({ limits }: Config, openFilesMax: number): Iterable<Finding> {
+  const objection = findFilesObjection(openFilesMax, limits.streams)
+  if (objection === undefined) return
+  const remedy = "Raise the limit of the container's runtime, or lower limits.streams."
+  yield warn('open-files', objection, remedy)
 }
 
 function* warnOfTrust({ k8sTrust, review }: Config): Iterable<Finding> {

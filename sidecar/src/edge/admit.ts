@@ -153,7 +153,10 @@ export async function precheck(
   { worker, stages, attempt, mayContinue }: Omit<EntryRequest, 'onProven'>,
 ): Promise<Verdict<Prechecked>> {
   attempt.hasCredential = true
-  const claims = stages.precheck.read(token)
+  let claims = stages.precheck.read(token)
+  if (!claims.ok && claims.code === 'issuer_not_allowed' && (await stages.precheck.renewIssuer())) {
+    claims = stages.precheck.read(token)
+  }
   attempt.claimed = claims.ok ? claims.value : claims.claimed
   if (!claims.ok) return denied(claims.code)
 

@@ -21,6 +21,7 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Clock } from '../lib/clock.ts'
 import { CODES, type Code } from '../denial.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
+import { findPreamble } from './foreign-preamble.ts'
 import { listenOn, NO_SCHEMAS, onServerError } from './fastify.ts'
 import { stopParserAfter, type ParserStop } from './one-at-a-time.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
@@ -86,13 +87,14 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const parsers = new WeakMap<Socket, ParserStop>()
   let take = (_request: PlainRequest): boolean => false
   const passBody = (socket: Socket, length: number) => parsers.get(socket)?.passBody(length)
-  const app = createApp(
-    options,
-    (request, response) =>
+  const preambles = new WeakMap<Duplex, Code>()
+  const app = createApp(options, {
+    take: (request, response) =>
       take({ request, response, passBody: (length) => passBody(request.socket, length) }),
     // Whatever follows the first head is not read, in whichever chunk it comes.
-    (socket) => passBody(socket, 0),
-  )
+    endHead: (socket) => passBody(socket, 0),
+    preambleOf: (socket) => preambles.get(socket),
+  })
   onServerError(app.server, onAcceptError)
 
   // Before any other listener: a socket must not emit an error without a listener.
@@ -101,6 +103,15 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
     parsers.set(socket, stopParserAfter(socket, 1)),
   )
+  if (tls === undefined) {
+    app.server.on('connection', (socket: Socket) =>
+      // In front of the listener that hides what follows an empty line.
+      socket.prependOnceListener('data', (chunk: Buffer) => {
+        const preamble = findPreamble(chunk)
+        if (preamble !== undefined) preambles.set(socket, preamble)
+      }),
+    )
+  }
   // If a request announces a body that has not arrived, Node passes its own `Duplex` instead of the
   // socket, and forwards the socket's errors to it. Such a request is always refused.
   const discard = (stream: Duplex) => {
@@ -145,12 +156,18 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 }
 
+type Seams = {
+  readonly take: Taker
+  readonly endHead: (socket: Socket) => void
+  /** What a connection that is not HTTP began with, where that is known. */
+  readonly preambleOf: (socket: Duplex) => Code | undefined
+}
+
 type Taker = (request: IncomingMessage, response: ServerResponse) => boolean
 
 function createApp(
   { tls, clock, random, onRefused }: HttpServerOptions,
-  take: Taker,
-  endHead: (socket: Socket) => void,
+  { take, endHead, preambleOf }: Seams,
 ): FastifyInstance {
   const answered = new WeakSet<Duplex>()
   const limits = {
@@ -189,7 +206,7 @@ function createApp(
       }
       // The unreadable bytes follow a request whose answer ends the connection.
       if (answered.has(socket)) return
-      const code = codeOf(error)
+      const code = preambleOf(socket) ?? codeOf(error)
       onRefused(code, socket)
       if (socket.writable) refuseUpgrade(socket, code, { clock, random })
       else socket.destroy()

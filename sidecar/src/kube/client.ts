@@ -8,6 +8,7 @@ import type { Network } from '../lib/network.ts'
 import { Fault } from '../fault.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { messageOf } from '../lib/errors.ts'
+import { isOutOfFiles, NO_FILES } from '../lib/open-files.ts'
 import { Semaphore, type Release } from '../lib/semaphore.ts'
 import { ClusterAgent } from './agents.ts'
 import { targetOf } from './api-server.ts'
@@ -231,5 +232,6 @@ export class KubeClient {
 }
 
 function describe(request: KubeRequest, error: unknown): string {
-  return `${request.method} ${request.path} to the API server failed: ${messageOf(error)}`
+  const reason = isOutOfFiles(error) ? NO_FILES : messageOf(error)
+  return `${request.method} ${request.path} to the API server failed: ${reason}`
 }

@@ -21,6 +21,8 @@ export type JwksOptions = {
   readonly deadlineMs: number
   readonly onFetched: () => void
   readonly onFailed: (error: unknown) => void
+  /** The cluster has another issuer; the newest is the first of `issuers`. */
+  readonly onIssuerChanged: (issuers: readonly string[]) => void
   /** Review-only mode begins or ends. */
   readonly onReviewOnly: (isReviewOnly: boolean) => void
 }
@@ -33,6 +35,9 @@ const KEYS_PATH = '/openid/v1/jwks'
 /** The first wait before the next try, where keys were never fetched, in milliseconds. */
 const RETRY_MS_MIN = 250
 
+/** The most issuers that are remembered. */
+const ISSUERS_MAX = 4
+
 /** The API server answered that it serves this to nobody, or not to us. */
 class Absent extends Fault {}
 
@@ -40,7 +45,7 @@ export class Jwks {
   readonly #options: JwksOptions
   readonly #retries: Backoff
   #keys: Keys | undefined
-  #issuer: string | undefined
+  #issuers: readonly string[] = []
   #isReviewOnly = false
   #flight: Promise<'refreshed' | 'failed'> | undefined
   #triedAt = -Infinity
@@ -61,7 +66,15 @@ export class Jwks {
    * The issuer of the cluster's discovery document. It outlives the keys, since it admits nobody.
    */
   get issuer(): string | undefined {
-    return this.#issuer
+    return this.#issuers[0]
+  }
+
+  /**
+   * The same, and before it what the document said earlier, the newest first. While an issuer is
+   * changed, the cluster accepts the tokens of both.
+   */
+  get issuers(): readonly string[] {
+    return this.#issuers
   }
 
   /**
@@ -86,6 +99,10 @@ export class Jwks {
     if (clock.monotonic() - this.#triedAt < cooldownMs) return 'cooldown'
     return this.#fetch()
   }
+
+  /** Fetches the issuer with the keys, as `refresh` does; false where it cannot have changed. */
+  readonly renewIssuer = async (): Promise<boolean> =>
+    !this.#options.isIssuerConfigured && (await this.refresh()) === 'refreshed'
 
   /** Fetches now and then every `refreshMs`, sooner after a failure, until `stop`. */
   async start(): Promise<void> {
@@ -142,8 +159,15 @@ export class Jwks {
     ])
     // Throws if the document is not a key set.
     const select = createLocalJWKSet(keys as JSONWebKeySet)
-    this.#issuer = issuer ?? this.#issuer
+    this.#learnIssuer(issuer)
     return { select, at: this.#options.clock.monotonic() }
+  }
+
+  #learnIssuer(issuer: string | undefined): void {
+    if (issuer === undefined || issuer === this.#issuers[0]) return
+    const earlier = this.#issuers.filter((known) => known !== issuer)
+    this.#issuers = [issuer, ...earlier].slice(0, ISSUERS_MAX)
+    if (earlier.length > 0) this.#options.onIssuerChanged(this.#issuers)
   }
 
   /** `undefined` where the API server answers that it has no discovery document for us. */

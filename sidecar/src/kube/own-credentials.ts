@@ -1,6 +1,6 @@
 /** The sidecar's own token and CA for the API server, read again as the kubelet rotates them. */
 
-import { decodeJwt } from 'jose'
+import { decodeJwt, type JWTPayload } from 'jose'
 import type { Clock } from '../lib/clock.ts'
 
 export type OwnCredentialsOptions = {
@@ -40,8 +40,15 @@ export class OwnCredentials {
   /** The token's `exp`, in seconds since the epoch; `undefined` for a token that has none. */
   get expiresAt(): number | undefined {
     const { token } = this
-    if (this.#expiry?.token !== token) this.#expiry = { token, expiresAt: expiryOf(token) }
+    if (this.#expiry?.token !== token) {
+      this.#expiry = { token, expiresAt: claimsOf(token)?.exp }
+    }
     return this.#expiry.expiresAt
+  }
+
+  /** The token's `iss`; `undefined` for a token that has none. */
+  get issuer(): string | undefined {
+    return claimsOf(this.token)?.iss
   }
 
   /** Reads at once, as after a 401. Returns true when the token changed. */
@@ -74,11 +81,10 @@ export class OwnCredentials {
   }
 }
 
-/** The token is our own, and this only warns of its end: its signature is the API server's business. */
-function expiryOf(token: string): number | undefined {
+/** The token is our own, and they only serve warnings: its signature is the API server's business. */
+function claimsOf(token: string): JWTPayload | undefined {
   try {
-    const { exp } = decodeJwt(token)
-    return exp
+    return decodeJwt(token)
   } catch {
     return undefined
   }

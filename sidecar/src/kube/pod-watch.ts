@@ -134,13 +134,13 @@ export class PodWatch {
     return since === undefined ? undefined : this.#options.clock.monotonic() - since
   }
 
-  /** Resolves when the pod has an address or is gone, or after `ms` milliseconds. */
-  async waitFor(podUid: string, ms: number): Promise<void> {
-    if (this.#isSettled(podUid)) return
+  /** Resolves when the pod has an address, or that one, or is gone, or after `ms` milliseconds. */
+  async waitFor(podUid: string, ms: number, address?: string): Promise<void> {
+    if (this.#isSettled(podUid, address)) return
     const { promise, resolve } = Promise.withResolvers<undefined>()
     const cancel = this.#options.clock.after(ms, () => resolve(undefined))
     const wake = () => {
-      if (this.#isSettled(podUid)) resolve(undefined)
+      if (this.#isSettled(podUid, address)) resolve(undefined)
     }
     // Bounded by the limit on pending admissions.
     const waiters = this.#waiters.get(podUid) ?? new Set()
@@ -151,8 +151,10 @@ export class PodWatch {
     if (waiters.size === 0) this.#waiters.delete(podUid)
   }
 
-  #isSettled(podUid: string): boolean {
-    return this.#gone.has(podUid) || (this.#pods.get(podUid)?.ips.length ?? 0) > 0
+  #isSettled(podUid: string, address: string | undefined): boolean {
+    const { ips = [] } = this.#pods.get(podUid) ?? {}
+    const isThere = address === undefined ? ips.length > 0 : ips.includes(address)
+    return isThere || this.#gone.has(podUid)
   }
 
   #start(scope: Scope): void {

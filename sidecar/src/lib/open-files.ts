@@ -15,6 +15,20 @@ export function readOpenFilesMax(readFile: (path: string) => string): number {
   }
 }
 
+/** A stream has a socket to its worker and one to the gateway. */
+const FILES_PER_STREAM = 2
+
+/** Why `streams` streams cannot all be open, in words. */
+export function findFilesObjection(openFilesMax: number, streams: number): string | undefined {
+  const fitting = Math.floor(openFilesMax / FILES_PER_STREAM)
+  return fitting >= streams
+    ? undefined
+    : `the process may open ${openFilesMax} files: fewer than ${fitting} of ${streams} streams (limits.streams) fit`
+}
+
+/** What is said where descriptors have run out. */
+export const NO_FILES = 'the sidecar has no file descriptor left'
+
 /** Whether `error`, or what caused it, says that this process, or the machine, has no descriptor left. */
 export function isOutOfFiles(error: unknown): boolean {
   if (!(error instanceof Error)) return false

@@ -7,7 +7,7 @@ import { Fault } from '../fault.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 import { endpointOf } from '../lib/address.ts'
 import { GatewayRefused } from '../gateway-refusal.ts'
-import { isOutOfFiles } from '../lib/open-files.ts'
+import { isOutOfFiles, NO_FILES } from '../lib/open-files.ts'
 import { systemNetwork, type Network } from '../lib/network.ts'
 import { GatewayReader } from './gateway-reader.ts'
 import type { UpstreamRequest } from './headers.ts'
@@ -174,6 +174,4 @@ const isTlsRecord = (read: Buffer): boolean =>
 
 /** Without descriptors of our own the gateway is not to blame. */
 const describeError = (cause: Error): string =>
-  isOutOfFiles(cause)
-    ? 'the sidecar has no file descriptor left to reach the gateway with'
-    : 'the gateway cannot be reached'
+  isOutOfFiles(cause) ? `${NO_FILES} to reach the gateway with` : 'the gateway cannot be reached'

@@ -1,0 +1,124 @@
+/** Clusters that are odd and legitimate: moved pods, old tokens, changed issuers. The reason is named. */
+
+import { dirname, join } from 'node:path'
+import { test } from 'tap'
+import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
+import { startRig } from '../kit/rig.ts'
+import { runCommand } from '../kit/run-command.ts'
+import { runUntil } from '../kit/run-clock.ts'
+import { waitUntil } from '../kit/wait.ts'
+import { codeOf, startWatchedRig } from '../kit/watched-rig.ts'
+
+const NS = 'openclaw'
+const moveTo = (ip: string) => ({ status: { podIP: ip, podIPs: [{ ip }] } })
+
+test('a pod whose sandbox was made again gets in from its new address, and from no other', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api } = rig
+  const token = rig.mint({ pod: rig.createPod('moving', '127.0.0.11') })
+  t.equal(codeOf(await rig.connect(token)), 'ok')
+  api.patchPod(NS, 'moving', moveTo('127.0.0.12'))
+  t.equal(codeOf(await rig.connect(token, '127.0.0.12')), 'ok', 'at once')
+  const gets = api.counts.podGets
+  t.equal(codeOf(await rig.connect(token, '127.0.0.11')), 'source_address_mismatch')
+  t.equal(codeOf(await rig.connect(token, '127.0.0.13')), 'source_address_mismatch')
+  t.ok(api.counts.podGets <= gets + 1, 'one GET in two seconds')
+})
+
+test('a watch that is dead without a sign keeps a moved pod out for a moment only', async (t) => {
+  const rig = await startWatchedRig(t)
+  const { api, clock } = rig
+  const token = rig.mint({ pod: rig.createPod('moving', '127.0.0.11') })
+  t.equal(codeOf(await rig.connect(token)), 'ok')
+  api.blackholeWatches()
+  api.patchPod(NS, 'moving', moveTo('127.0.0.12'))
+  const startedAt = clock.monotonic()
+  const outcome = await runUntil(clock, rig.connect(token, '127.0.0.12'))
+  t.equal(codeOf(outcome), 'ok', 'at the first try')
+  t.ok(clock.monotonic() - startedAt <= 4000)
+})
+
+test('a token of a Secret is refused by the name of what it lacks, and the line says whose it is', async (t) => {
+  const rig = await startRig()
+  t.teardown(rig.stop)
+  rig.createPod()
+  const account = { namespace: NS, serviceAccount: 'openclaw-worker' }
+  const legacy = {
+    iss: 'kubernetes/serviceaccount',
+    aud: undefined,
+    exp: undefined,
+    'kubernetes.io': undefined,
+    'kubernetes.io/serviceaccount/namespace': NS,
+    'kubernetes.io/serviceaccount/secret.name': 'a-secret',
+    'kubernetes.io/serviceaccount/service-account.name': 'openclaw-worker',
+    'kubernetes.io/serviceaccount/service-account.uid': 'any',
+  }
+  const outcome = await rig.connect({ token: rig.mint({ ...account, claims: legacy }) })
+  t.equal(codeOf(outcome), 'token_not_pod_bound')
+  await waitUntil(() => rig.audit.length > 0)
+  t.match(rig.audit[0], { code: 'token_not_pod_bound' })
+  t.match(JSON.stringify(rig.audit[0]), /openclaw-worker/)
+})
+
+const [OLD, NEW] = ['https://old.example', 'https://new.example']
+
+test('while a cluster changes its issuer the tokens of both get in', async (t) => {
+  const rig = await startWatchedRig(t, { api: { issuer: OLD } })
+  const { api, clock } = rig
+  const pod = rig.createPod('worker', '127.0.0.11')
+  const of = (iss: string) => rig.mint({ pod, claims: { iss } })
+  const old = of(OLD)
+  t.equal(codeOf(await rig.connect(old)), 'ok')
+  api.setIssuers(NEW, OLD)
+  await clock.advanceAsync(30_000)
+  const fetches = api.counts.jwks
+  t.equal(codeOf(await rig.connect(of(NEW))), 'ok', 'the new issuer, at once')
+  t.equal(api.counts.jwks, fetches + 1)
+  t.equal(codeOf(await rig.connect(old)), 'ok', 'the earlier issuer')
+  const foreign = of('https://x.example')
+  for (let n = 0; n < 20; n += 1) t.equal(codeOf(await rig.connect(foreign)), 'issuer_not_allowed')
+  t.equal(api.counts.jwks, fetches + 1, 'a foreign issuer is looked for once in 30 s')
+  t.match(rig.log.join(''), /the cluster's issuer has changed/)
+
+  api.setIssuers(NEW)
+  t.equal(codeOf(await rig.connect(of(OLD))), 'review_rejected', 'the cluster has the last word')
+})
+
+test('several issuers are accepted where they are configured', async (t) => {
+  const rig = await startRig({
+    api: { issuer: OLD },
+    set: [`kubernetes.issuers=[${NEW}, ${OLD}]`],
+    prepare: (api) => api.setIssuers(OLD, NEW),
+  })
+  t.teardown(rig.stop)
+  const pod = rig.createPod()
+  const connectAs = async (iss: string) =>
+    codeOf(await rig.connect({ token: rig.mint({ pod, claims: { iss } }) }))
+  for (const iss of [OLD, NEW]) t.equal(await connectAs(iss), 'ok', iss)
+  t.equal(await connectAs('https://x.example'), 'issuer_not_allowed')
+})
+
+test('an issuer that differs in the slash at its end is named in the log and by the doctor', async (t) => {
+  const SAID =
+    'the cluster issues tokens as https://oic.example/id/, which is not in kubernetes.issuers: ' +
+    'https://oic.example/id differs in the slash at its end'
+  const set = ['kubernetes.issuers=[https://oic.example/id]']
+  const rig = await startRig({ api: { issuer: 'https://oic.example/id/' }, set })
+  t.teardown(rig.stop)
+  const outcome = await rig.connect({ token: rig.mint({ pod: rig.createPod() }) })
+  t.equal(codeOf(outcome), 'issuer_not_allowed')
+  t.match(rig.log.join(''), SAID)
+  const { stdout } = await runCommand(doctor, {
+    set: [
+      `listen.admin=${new URL(rig.adminUrl).host}`,
+      `gateway.url=${rig.gateway.url}`,
+      'gateway.protocol=stream',
+      `kubernetes.apiServer=${rig.api.url}`,
+      `kubernetes.caFile=${join(dirname(rig.tokenFile), 'ca.crt')}`,
+      `kubernetes.tokenFile=${rig.tokenFile}`,
+      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+      ...set,
+    ],
+  })
+  t.match(stdout, `[fail] signing-keys: ${SAID}. Add it there, or remove kubernetes.issuers.`)
+})

@@ -28,6 +28,8 @@ export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
 /** A gateway is ready after ten seconds on an idle machine, and many times that on a busy one. */
 const READY_LIMIT_MS = 180_000
 const STOP_LIMIT_MS = 30_000
+/** How long the command line waits for the gateway: six times its default, for a busy machine. */
+const CLI_TIMEOUT_MS = '60000'
 /** The command line of a gateway of 2026.5 has a device, whose scopes are approved one after another. */
 const SCOPES_WANTED = /scope upgrade pending approval \(requestId: ([0-9a-f-]+)\)/u
 
@@ -75,7 +77,12 @@ export const startGateway = async (options: GatewayOptions) => {
     connectOperator: (limitMs?: number) => connectOperator(url, secret, limitMs),
     /** `openclaw …` as the owner types it on the gateway's machine, who approves what it asks for. */
     cli: async (...args: readonly string[]): Promise<string> => {
-      const call = () => callProduct({ product, args: [...args, ...cliSecret], env: cliEnv })
+      const call = () =>
+        callProduct({
+          product,
+          args: [...args, '--timeout', CLI_TIMEOUT_MS, ...cliSecret],
+          env: cliEnv,
+        })
       try {
         return await call()
       } catch (error) {

@@ -13,7 +13,7 @@ export type Product = {
 }
 
 const HERE = import.meta.dirname
-const CLI_LIMIT_MS = 60_000
+const CLI_LIMIT_MS = 90_000
 
 export const entryIn = (directory: string): string =>
   join(directory, 'node_modules/openclaw/openclaw.mjs')

@@ -14,6 +14,7 @@ import {
 import { gatewayConnectFrame } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-connect.ts'
 import type { Entrant } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-entry.ts'
 import { ConnectRefused } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-handshake.ts'
+import { HandshakeClosed } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-messages.ts'
 import { GatewayTraits } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/gateway-traits.ts'
 import { CallRefused } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/operator-channel.ts'
 import { PairingRequests } from '@openclaw-k8s/auth-sidecar/dialect/openclaw/pairing-requests.ts'
@@ -142,12 +143,19 @@ test('the capabilities of a challenge are optional, and odd ones are none', asyn
 
 /** A gateway without bootstrap tokens that asks for one approval, and what was done there. */
 const approvalRig = (
-  options: { readonly objection?: Code; readonly isSurfaceMerged?: boolean } = {},
+  options: {
+    readonly objection?: Code
+    readonly isSurfaceMerged?: boolean
+    /** In place of a request for pairing. */
+    readonly refusal?: Error
+  } = {},
 ) => {
   const calls: string[] = []
   const traits = new GatewayTraits()
   traits.learnBootstrap('unknown method')
   const abort = new AbortController()
+  const clock = new FakeClock()
+  let dials = 0
   const address = '10.0.0.1'
   const { id: deviceId, publicKey } = DEVICE
   const channel = {
@@ -177,7 +185,10 @@ const approvalRig = (
   const discarded: string[] = []
   const revoked: Code[] = []
   const enrolment = new Enrolment({
-    dial: () => Promise.reject(new ConnectRefused('PAIRING_REQUIRED')),
+    dial() {
+      dials += 1
+      return Promise.reject(options.refusal ?? new ConnectRefused('PAIRING_REQUIRED'))
+    },
     traits,
     handshakes: new Semaphore(1),
     devices: {
@@ -194,7 +205,7 @@ const approvalRig = (
     readAuth: () => ({ token: 'secret' }),
     handshakeTimeoutMs: 1000,
     messageBytesMax: 1024,
-    clock: new FakeClock(),
+    clock,
     onEnrolled: () => {},
   })
   const entrant = {
@@ -213,7 +224,7 @@ const approvalRig = (
       },
     },
   } as unknown as Entrant
-  return { enrolment, entrant, calls, discarded, revoked }
+  return { enrolment, entrant, calls, clock, dials: () => dials, discarded, revoked }
 }
 
 test('pod and policy are asked just before the approval', async (t) => {
@@ -226,6 +237,23 @@ test('pod and policy are asked just before the approval', async (t) => {
   await t.rejects(allowed.enrolment.enter(allowed.entrant), { code: 'gateway_refused' })
   t.ok(allowed.calls.includes('device.pair.approve'))
   t.strictSame(allowed.discarded, [DEVICE.id], 'what was approved in vain is removed')
+})
+
+test('a connect that the gateway closes without an answer is sent again, four times at most', async (t) => {
+  const cases = [
+    [new ConnectRefused('NOT_PAIRED'), 5],
+    [new HandshakeClosed(true), 5],
+    [new HandshakeClosed(false), 1],
+    [new ConnectRefused('ANOTHER'), 1],
+  ] as const
+  for (const [refusal, expected] of cases) {
+    const { enrolment, entrant, dials, clock } = approvalRig({ refusal })
+    const entered = enrolment.enter(entrant)
+    entered.catch(() => {})
+    for (let pauses = 0; pauses < 5; pauses += 1) await clock.advanceAsync(200)
+    await t.rejects(entered, refusal)
+    t.equal(dials(), expected, refusal.message)
+  }
 })
 
 test('a request of a surface that holds more than was asked for is not approved', async (t) => {

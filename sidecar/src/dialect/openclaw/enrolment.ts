@@ -17,6 +17,7 @@ import {
   type GatewayEntryOptions,
 } from './gateway-entry.ts'
 import { ConnectRefused, type Welcome } from './gateway-handshake.ts'
+import { HandshakeClosed } from './gateway-messages.ts'
 import type { FirstSurfaces } from './first-surfaces.ts'
 import type { PairingRequests } from './pairing-requests.ts'
 import type { Surfaces } from './surfaces.ts'
@@ -71,7 +72,7 @@ export class Enrolment {
       try {
         return await attempt()
       } catch (error) {
-        if (!isRefusedAs(error, PAIRING_CHANGED) || again > CHANGED_RETRIES_MAX) throw error
+        if (!isOfAChange(error) || again > CHANGED_RETRIES_MAX) throw error
         await pause(this.#options.clock, CHANGED_PAUSE_MS * again, entrant.context.signal)
       }
     }
@@ -212,6 +213,10 @@ export class Enrolment {
     return enterGateway(entrant, auth, this.#options)
   }
 }
+
+/** A gateway of 2026.5 closes without an answer when its records change while it reads them. */
+const isOfAChange = (error: unknown): boolean =>
+  isRefusedAs(error, PAIRING_CHANGED) || (error instanceof HandshakeClosed && error.isUnanswered)
 
 const isRefusedAs = (error: unknown, reason: string): boolean =>
   error instanceof ConnectRefused && error.reason === reason

@@ -6,10 +6,22 @@ import { BoundedReplies } from '../../websocket/bounded-replies.ts'
 import { FirstMessageReader, type FirstMessage } from '../../websocket/first-message.ts'
 import { textFrame } from '../../websocket/frames.ts'
 
+/** The gateway sent a close frame in place of a message. */
+export class HandshakeClosed extends Fault {
+  /** Whether it was in place of an answer to us. */
+  readonly isUnanswered: boolean
+
+  constructor(isUnanswered: boolean) {
+    super('gateway_refused', 'the gateway closed the stream during the handshake')
+    this.isUnanswered = isUnanswered
+  }
+}
+
 export class GatewayMessages {
   readonly #dialed: GatewayConnection
   readonly #bytesMax: number
   #head: Buffer
+  #hasSent = false
 
   /** `bytesMax` bounds each message with the control frames before it. */
   constructor(dialed: GatewayConnection, bytesMax: number) {
@@ -24,6 +36,7 @@ export class GatewayMessages {
   }
 
   send(text: string): void {
+    this.#hasSent = true
     this.#dialed.socket.write(textFrame(text, { masked: true }))
   }
 
@@ -37,6 +50,7 @@ export class GatewayMessages {
       socket.off('data', accept).off('end', onEnd).off('close', onEnd)
       socket.pause()
       if ('text' in outcome) resolve(outcome.text)
+      else if ('hasClosed' in outcome) reject(new HandshakeClosed(this.#hasSent))
       else reject(new Fault('gateway_refused', outcome.objection))
     }
     const onEnd = () => settle({ objection: 'the gateway disconnected during the handshake' })
@@ -58,7 +72,10 @@ export class GatewayMessages {
   }
 }
 
-type Outcome = { readonly text: string } | { readonly objection: string }
+type Outcome =
+  | { readonly text: string }
+  | { readonly objection: string }
+  | { readonly hasClosed: true }
 
 function outcomeOf(read: FirstMessage): Outcome | undefined {
   switch (read.kind) {
@@ -67,7 +84,7 @@ function outcomeOf(read: FirstMessage): Outcome | undefined {
     case 'message':
       return { text: read.text }
     case 'closed':
-      return { objection: 'the gateway closed the stream during the handshake' }
+      return { hasClosed: true }
     case 'violation':
       return { objection: `the gateway violated the handshake: ${read.code}` }
   }

@@ -1,6 +1,7 @@
 /** The command line: picks the command and turns its result into the exit code. */
 
 import { networkInterfaces } from 'node:os'
+import { isatty } from 'node:tty'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from './lib/clock.ts'
@@ -38,6 +39,7 @@ async function main(): Promise<void> {
     readFile: readFileBounded,
     clock: systemClock,
     interfaces: networkInterfaces,
+    terminal: isatty(1) ? sizeOfTerminal : undefined,
     signals,
   })
   if (code === undefined) return giveBackStart()
@@ -53,6 +55,8 @@ async function main(): Promise<void> {
   // A pending DNS lookup, for example, must not keep the process alive: nobody waits for it.
   exitIn(LINGER_MS)
 }
+
+const sizeOfTerminal = () => ({ rows: process.stdout.rows, columns: process.stdout.columns })
 
 const exitIn = (ms: number): void => void setTimeout(() => process.exit(), ms).unref()
 

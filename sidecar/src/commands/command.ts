@@ -26,7 +26,11 @@ export const EXIT = {
   config: 78,
 } as const
 
-type Output = { readonly write: (text: string) => unknown }
+type Output = {
+  readonly write: (text: string) => unknown
+  /** Nobody reads any more, or it could not be written. */
+  readonly isBroken?: boolean
+}
 
 /** Everything a command may use. `argv` is what follows the command's name. */
 export type CommandContext = {
@@ -37,6 +41,8 @@ export type CommandContext = {
   readonly readFile: ReadFile
   readonly clock: Clock
   readonly interfaces: () => Interfaces
+  /** The size of stdout's terminal; absent where stdout is none. */
+  readonly terminal?: (() => { readonly rows: number; readonly columns: number }) | undefined
   /** Caught for `serve` and `connect`; the other commands keep the system's default. */
   readonly signals?: Signals | undefined
 }

@@ -45,6 +45,11 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     exits: { 69: 'no sidecar said so in time', ...UNWRITTEN, ...INVALID },
     load: () => import('./drain.ts'),
   },
+  status: {
+    summary: 'shows the streams, refusals and readiness of the running sidecar',
+    exits: { 69: 'no sidecar shows its status', ...UNWRITTEN, ...INVALID },
+    load: () => import('./status.ts'),
+  },
   doctor: {
     summary: 'checks everything the running sidecar needs, and says how to fix it',
     exits: { 69: 'something failed', ...UNWRITTEN, ...INVALID },

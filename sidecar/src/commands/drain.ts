@@ -2,7 +2,6 @@
 
 import { messageOf } from '../lib/errors.ts'
 import { randomBytes } from 'node:crypto'
-import { localOriginOf } from '../config/addresses.ts'
 import { readProblem } from '../config/files.ts'
 import { loadConfig } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
@@ -11,6 +10,7 @@ import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import type { Drained } from '../admissions/registry.ts'
+import { findAdminOrigin } from './admin-origin.ts'
 import { CONFIG_OPTIONS } from './arguments.ts'
 import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
 
@@ -23,7 +23,7 @@ const SPARE_MS = 10_000
 export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, { name: 'drain', options }, async () => {
     const { config } = loadConfig(readConfigArguments(context))
-    const origin = findOrigin(config)
+    const origin = findAdminOrigin(config)
     const deadlineMs = config.drain.window + SPARE_MS
     const { clock, stdout, stderr } = context
     const nonce = randomBytes(16).toString('base64url')
@@ -40,14 +40,6 @@ export const run = (context: CommandContext): Promise<number> =>
       return EXIT.dependency
     }
   })
-
-function findOrigin({ listen }: Config): string {
-  const origin = localOriginOf(listen.admin)
-  if (origin !== undefined) return origin
-  const reason = 'The port is 0: the port of the running sidecar is unknown.'
-  const hint = 'Set a fixed port, such as [::]:9464.'
-  throw new ConfigError([{ path: 'listen.admin', reason, hint }])
-}
 
 function readOwnToken({ kubernetes }: Config, { env, readFile }: CommandContext): string {
   const path = 'kubernetes.tokenFile'

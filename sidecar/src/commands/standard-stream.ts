@@ -19,6 +19,10 @@ export class StandardStream {
     this.#open = open
   }
 
+  get isBroken(): boolean {
+    return this.#failure !== undefined
+  }
+
   readonly write = (text: string): void => {
     const stream = (this.#stream ??= this.#openListening())
     this.#written = new Promise((resolve) => {

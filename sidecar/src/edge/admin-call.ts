@@ -5,6 +5,7 @@ import { request, type IncomingMessage } from 'node:http'
 import type { LookupFunction } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
+import { ignoreError } from '../lib/peer-errors.ts'
 
 export type AdminCall = {
   readonly origin: string
@@ -58,4 +59,34 @@ async function readBounded(response: IncomingMessage, bytesMax: number): Promise
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()
+}
+
+/**
+ * The events of the admin port as they come (server-sent events, one line of data each), until the
+ * port ends them. Rejects when it is silent for `deadlineMs`, or refuses.
+ */
+export async function* followEvents(call: Omit<AdminCall, 'method'>): AsyncGenerator<string> {
+  const { origin, path, headers = {}, deadlineMs, bytesMax = ANSWER_BYTES_MAX, clock } = call
+  const response = await withDeadline(clock, deadlineMs, async (signal) => {
+    const sent = request(`${origin}${path}`, { headers, agent: false, signal })
+    const [answer] = (await once(sent.end(), 'response')) as [IncomingMessage]
+    // Its answer tells what becomes of the connection.
+    sent.on('error', ignoreError)
+    return answer
+  })
+  if (response.statusCode !== 200) {
+    const text = await withDeadline(clock, deadlineMs, () => readBounded(response, bytesMax))
+    throw new Error(`it answered ${response.statusCode}: ${text.trim()}`)
+  }
+  let waiting = ''
+  const chunks = response.setEncoding('utf8')[Symbol.asyncIterator]()
+  for (;;) {
+    const { done, value } = await withDeadline(clock, deadlineMs, () => chunks.next())
+    if (done === true) return
+    waiting += value as string
+    const events = waiting.split('\n\n')
+    waiting = events.pop() ?? ''
+    if (waiting.length > bytesMax) throw new Error('an event is too long')
+    for (const event of events) yield event.replace(/^data: /, '')
+  }
 }

@@ -2,6 +2,7 @@
 
 import type { ApiFault, Route } from '../kit/kube-faults.ts'
 import type { Peer } from './network.ts'
+import { waitFor } from './settle.ts'
 import type { EventKind, WorldEvent } from './schedule.ts'
 import type { PodTruth } from './truth.ts'
 import { ACCOUNTS, TOKEN_S, type World } from './world.ts'
@@ -122,7 +123,7 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
     trouble(world, 'api', lengthOf(long), () => world.network.start('api'))
   },
   'rotate-keys': (world, [keep]) => {
-    void world.api.rotateKeys({ keepOld: keep < 0.7 })
+    waitFor(world.api.rotateKeys({ keepOld: keep < 0.7 }))
     // The kubelet asks for a new token only when the old one grows old.
     world.later(500, () => world.renewTokens())
   },

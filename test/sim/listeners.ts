@@ -13,6 +13,9 @@ subscribe('tracing:net.server.listen:asyncStart', (message) => {
     const address = server.address()
     if (address === null || typeof address === 'string') return
     listening.set(address.port, server)
+    // Node's own timers for HTTP know no clock but the machine's: on a slow one they would end what a
+    // day has not finished. The sidecar's own limits remain.
+    Object.assign(server, { headersTimeout: 0, requestTimeout: 0, keepAliveTimeout: 0 })
     server.once('close', () => listening.delete(address.port))
   })
 })

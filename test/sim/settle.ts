@@ -27,6 +27,13 @@ export const serializeCrypto = (): void => {
   }
 }
 
+/** The world waits for this work as well. */
+export const waitFor = (work: Promise<unknown>): void => {
+  inProgress += 1
+  const end = () => (inProgress -= 1)
+  work.then(end, end)
+}
+
 /** Turns of the event loop in a row without anything happening. */
 const QUIET_TURNS = 2
 /** A world that never rests is an error of the simulation. */

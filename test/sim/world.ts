@@ -13,6 +13,7 @@ import { SeededRandom } from '../kit/soak.ts'
 import { SimNetwork } from './network.ts'
 import { Oracle } from './oracle.ts'
 import { settle } from './settle.ts'
+import { simulateTimers } from './timers.ts'
 import { SimWorker, type Attempt } from './sim-worker.ts'
 import { Truth, type PodTruth } from './truth.ts'
 
@@ -27,6 +28,7 @@ export type World = Awaited<ReturnType<typeof startWorld>>
 export const startWorld = async (seed: number) => {
   const clock = new FakeClock()
   clock.advance(1)
+  const restoreTimers = simulateTimers(clock)
   const random = new SeededRandom(seed * 3 + 1)
   const network = new SimNetwork({ clock, random: new SeededRandom(seed * 3 + 2) })
   const truth = new Truth()
@@ -258,6 +260,7 @@ export const startWorld = async (seed: number) => {
     close: async (): Promise<void> => {
       await api.stop()
       await gateway.close()
+      restoreTimers()
     },
   }
   return world

@@ -19,6 +19,7 @@
 {{- end -}}
 {{- if include "openclaw.tlsSecret" . -}}
 {{- $tls := dict "certFile" "/etc/auth-sidecar-tls/tls.crt" "keyFile" "/etc/auth-sidecar-tls/tls.key" -}}
+{{- if include "openclaw.hasAnyWorkers" $root -}}{{- $_ := set $tls "serverNames" (list (include "openclaw.gatewayName" .)) -}}{{- end -}}
 {{- if .Values.tls.verifyClients -}}{{- $_ := set $tls "clientCaFile" "/etc/auth-sidecar-tls/ca.crt" -}}{{- end -}}
 {{- $_ := set $known "listen" (dict "tls" $tls) -}}
 {{- end -}}

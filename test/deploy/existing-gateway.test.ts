@@ -102,7 +102,6 @@ describe('an existing gateway', { skip }, () => {
     await follow('4. Move the workers')
     await connected()
     const text = await follow('5. Verify')
-    assert.match(text, /^\d+ ok, \d+ warnings?, 0 failed$/m)
     assert.match(text, /^ECONNREFUSED$/m)
     assert.match(text, /own token.*: admitted/)
     assert.match(text, new RegExp(`k8s-auth-success.*"serviceAccount":"my-worker"`))

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test, type Test } from 'tap'
+import { PAGE } from '@openclaw-k8s/auth-sidecar/edge/page-files.ts'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { waitForProcess } from '../kit/wait.ts'
@@ -53,7 +54,7 @@ const serve = async (
   const listening = await sidecar.listening()
   const ask = (path: string) => fetch(`http://${listening.admin}${path}`)
   await waitForProcess('the sidecar', READY_MS_MAX, async () => (await ask('/readyz')).ok)
-  return { api, ask, url: `ws://${listening.workers}` }
+  return { api, ask, admin: listening.admin, url: `ws://${listening.workers}` }
 }
 
 test('the bundle asks the API server, lets a worker in and serves its metrics', async (t) => {
@@ -74,6 +75,19 @@ test('the bundle asks the API server, lets a worker in and serves its metrics', 
   t.match(metrics, /^openclaw_k8s_streams 1$/m)
   t.match(metrics, /^process_cpu_seconds_total /m)
   socket.terminate()
+})
+
+test('the bundle has the status page inside, and the command', async (t) => {
+  const { ask, admin } = await serve(t, {}, { protocol: 'stream' })
+  for (const [path, { type, text }] of Object.entries(PAGE)) {
+    const answer = await ask(path)
+    t.equal(answer.headers.get('content-type'), type)
+    t.equal(await answer.text(), text, path)
+  }
+  const args = ['--config', join(directory, 'config.json'), '--set', `listen.admin=${admin}`]
+  const { exited, stdout } = startSidecarProcess(['status', ...args], { main })
+  t.strictSame(await exited, { code: 0, signal: null })
+  t.match(stdout.text, /^READY {2}auth-sidecar \d[^]*^STREAMS {2}none/m)
 })
 
 test('the bundle connects a worker from its own pod, and answers its probe', async (t) => {

@@ -197,6 +197,10 @@ test('a watch that goes on to show an old address is ended, and a fault proves n
   await turn()
   gets[1]?.reject(new Fault('pod_unconfirmed', 'nobody answers'))
   t.equal(codeOf(await unanswered), 'source_address_mismatch')
+
+  const down = setUp({ silentMs: Infinity })
+  t.equal(codeOf(await down.binding.bind(caller, true)), 'source_address_mismatch')
+  t.equal(down.gets.length, 0, 'while no watch is open nobody is asked')
 })
 
 test('host network and hidden sources are let in only where that was chosen', async (t) => {

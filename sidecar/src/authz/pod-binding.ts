@@ -149,7 +149,9 @@ export class PodBinding {
   async #lookTwice(caller: Caller): Promise<Verdict<undefined>> {
     const seen = this.check(caller)
     if (seen.ok || seen.code !== 'source_address_mismatch') return seen
-    const { answers, key, get, judge, onContradicted } = this.#podDoubt(caller)
+    const { answers, key, silentMs, get, judge, onContradicted } = this.#podDoubt(caller)
+    // No watch is open that could show more.
+    if (silentMs === Infinity) return seen
     let live: WatchedPod | undefined
     try {
       // A token that is used elsewhere again and again costs one GET in two seconds.

@@ -1,5 +1,6 @@
 /** Puts the ways to the API server together: one client for each kind of work, one credential. */
 
+import { findIssuerObjection } from '../authn/issuers.ts'
 import { KubeClient } from '../kube/client.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import { OwnCredentials } from '../kube/own-credentials.ts'
@@ -25,6 +26,8 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
   const { clock, env, log, network, readFile } = runtime
   const { apiServer, caFile, tokenFile } = locateApiServer(config.kubernetes, env)
   const credentials = new OwnCredentials({ tokenFile, caFile, readFile, clock })
+  const objection = findIssuerObjection(credentials.issuer, config.kubernetes.issuers)
+  if (objection !== undefined) log.warn(objection)
   const common = {
     apiServer,
     clock,

@@ -3,7 +3,6 @@
 import { AdmissionRegistry } from '../admissions/registry.ts'
 import { Revocation } from '../admissions/revocation.ts'
 import { TokenAuthenticator } from '../authn/authenticator.ts'
-import { findIssuerObjection } from '../authn/issuers.ts'
 import { createPrecheck } from '../authn/precheck.ts'
 import { createTokenReview } from '../authn/token-review.ts'
 import { VerdictCache, verdictTtl } from '../authn/verdict-cache.ts'
@@ -141,8 +140,6 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
     onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
     onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
   })
-  const objection = findIssuerObjection(cluster.credentials.issuer, kubernetes.issuers)
-  if (objection !== undefined) log.warn(objection)
   return new Jwks({
     client: cluster.keys,
     clock,

@@ -14,6 +14,7 @@ import { isWithoutIpv6 } from './edge/fastify.ts'
 import { judgeReadiness } from './edge/readiness.ts'
 import { readTls } from './edge/tls.ts'
 import { kindOf } from './kube/scope.ts'
+import { ReadinessLog } from './observe/readiness-log.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
 import { createAssertionSigner } from './tunnel/assertion.ts'
 
@@ -40,7 +41,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
   const { log } = runtime
   const parts = await composeParts(config, runtime)
   const { live, line, observed, cluster, openclaw, workerPort, signer } = parts
-  const { certificates, tls, drain, checks } = parts
+  const { certificates, tls, drain, checks, readinessLog } = parts
   const { metrics, peerErrors, refusals } = observed
   const { registry, watch, revocation, jwks } = line
   const adminPort = composeAdminPort(runtime, {
@@ -73,11 +74,14 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
       log.info('this machine has no IPv6: [::] is every IPv4 address')
     }
     log.info({ workers, admin, gateway: config.gateway.url }, 'listening')
+    readinessLog.start()
     return { workers, admin }
   }
   let isStopped = false
   const stop = async () => {
     isStopped = true
+    readinessLog.stop()
+    observed.faults.stop()
     stopHeartbeat()
     jwks.stop()
     certificates.stop()
@@ -138,6 +142,7 @@ async function composeParts(config: Config, runtime: Runtime) {
     registry,
   })
   const checks = composeReadiness(live, runtime, { drain, jwks, watch, way, openclaw })
+  const readinessLog = new ReadinessLog({ ...runtime, judge: () => judgeReadiness(checks) })
   const sources: MetricSources = {
     readiness: async () => (await judgeReadiness(checks)).results,
     ownTokenExpiresAt: () => cluster.credentials.expiresAt,
@@ -157,5 +162,5 @@ async function composeParts(config: Config, runtime: Runtime) {
     linesDropped: runtime.linesDropped ?? (() => ({ audit: 0, log: 0 })),
   }
   const built = { live, line, observed, cluster, openclaw, workerPort, signer }
-  return { ...built, certificates, tls, drain, checks }
+  return { ...built, certificates, tls, drain, checks, readinessLog }
 }

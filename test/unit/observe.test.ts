@@ -5,13 +5,12 @@ import { CODES, isFault, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import type { Claims, Identity } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import { Audit } from '@openclaw-k8s/auth-sidecar/observe/audit.ts'
-import type { Log } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
+import { FaultLog } from '@openclaw-k8s/auth-sidecar/observe/fault-log.ts'
 import type { SessionHosting } from '@openclaw-k8s/auth-sidecar/observe/metric-sources.ts'
 import { createMetrics } from '@openclaw-k8s/auth-sidecar/observe/metrics.ts'
 import { RecentRefusals } from '@openclaw-k8s/auth-sidecar/observe/recent-refusals.ts'
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { RelaySum } from '@openclaw-k8s/auth-sidecar/lib/relay-totals.ts'
-import { TokenBuckets } from '@openclaw-k8s/auth-sidecar/lib/token-buckets.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const CLAIMS: Claims = {
@@ -89,7 +88,7 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
       linesDropped: () => ({ audit: 9, log: 10 }),
     }),
   })
-  const log = { warn: (...what: unknown[]) => void warnings.push(what) } as unknown as Log
+  const tell = (...what: unknown[]) => void warnings.push(what)
   const series = async () =>
     new Map(
       (await metrics.register.metrics())
@@ -104,12 +103,11 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
   const recorder = createRecorder({
     metrics,
     audit,
-    log,
     refusals,
     totals: new RelaySum(),
     isSourceUnenforced: () => isReported,
     addressesOf: (podUid) => (podUid === CLAIMS.podUid ? ['10.0.0.5', 'fd00::5'] : []),
-    faultLogs: new TokenBuckets({ ratePerSecond: 1, burst: 3, clock }),
+    faults: new FaultLog({ clock, log: { warn: tell, info: tell }, message: 'admission fault' }),
   })
   return { clock, lines, warnings, audit, series, recorder, refusals }
 }
@@ -447,18 +445,32 @@ test('no input of a client becomes a label or a new series', async (t) => {
   t.notMatch(after.join('\n'), /evil|10\.9/)
 })
 
-test('an outage is logged a few times per second, not once per worker', async (t) => {
+test('an outage is logged when it begins and when it is over, not once per worker', async (t) => {
   const { recorder, warnings, clock } = setUp()
-  const refuse = () =>
+  const refuse = (code: 'review_unavailable' | 'gateway_unreachable') =>
     recorder.refused({
-      code: 'review_unavailable',
+      code,
       address: '127.0.0.1',
-      attempt: { hasCredential: true, fault: new Fault('review_unavailable', 'down') },
+      attempt: { hasCredential: true, fault: new Fault(code, 'down') },
       durationMs: 1,
     })
-  for (let n = 0; n < 100; n += 1) refuse()
-  t.equal(warnings.length, 3)
-  clock.advance(1000)
-  refuse()
+  for (let n = 0; n < 100; n += 1) {
+    refuse('review_unavailable')
+    clock.advance(5000)
+  }
+  refuse('gateway_unreachable')
+  t.match(warnings, [
+    [{ code: 'review_unavailable', address: '127.0.0.1' }, 'admission fault'],
+    [{ code: 'gateway_unreachable' }, 'admission fault'],
+  ])
+  clock.advance(55_000)
+  t.match(warnings[2], [
+    { code: 'review_unavailable', count: 100, lengthMs: 495_000 },
+    'admission fault: is over',
+  ])
+  clock.advance(5000)
   t.equal(warnings.length, 4)
+  t.equal(clock.pending, 0)
+  refuse('review_unavailable')
+  t.equal(warnings.length, 5, 'the next one is told again')
 })

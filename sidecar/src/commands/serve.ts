@@ -40,6 +40,7 @@ async function serve(loaded: Loaded, context: CommandContext) {
   const outputs = openOutputs(config.log.level, clock)
   process.once('exit', outputs.flush)
   const { log, writeAudit, linesDropped } = outputs
+  log.info(describeStart(loaded), 'starting')
   for (const warning of warnings) log.warn(warning)
   // Node's default listener bypasses the log and could block on a slow reader.
   process.removeAllListeners('warning')
@@ -98,6 +99,31 @@ async function serve(loaded: Loaded, context: CommandContext) {
     const code = explain(error, log)
     await outputs.finish(OUTPUT_WAIT_MS)
     return code
+  }
+}
+
+/** The most entries of the allow-list that the first line shows. */
+const ENTRIES_MAX = 10
+
+/** What a reader of the log needs to know first. */
+function describeStart({ config, file }: Loaded) {
+  const { gateway, k8sTrust } = config
+  const { tls } = config.listen
+  const { allowedIdentities, audiences, enabled, sourceAddress } = k8sTrust
+  const entries = allowedIdentities.map(
+    ({ namespace, serviceAccount }) => `${namespace}/${serviceAccount}`,
+  )
+  const others = entries.length - ENTRIES_MAX
+  return {
+    ...version,
+    config: file ?? 'none',
+    protocol: gateway.protocol,
+    tls: tls === undefined ? 'off' : tls.clientCaFile === undefined ? 'on' : 'mutual',
+    allowedIdentities: entries.slice(0, ENTRIES_MAX),
+    ...(others > 0 ? { otherIdentities: others } : {}),
+    audiences: audiences.slice(0, ENTRIES_MAX),
+    sourceAddress,
+    ...(enabled ? {} : { enabled }),
   }
 }
 

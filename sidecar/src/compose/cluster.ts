@@ -33,16 +33,9 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
     clock,
     network,
     credentials,
-    onOwnCredentialRefused(status: number) {
-      metrics.ownCredentialErrors.inc()
-      log.error(
-        { status },
-        "the API server refused the sidecar's own credential: check the token and RBAC",
-      )
-    },
+    // Logged once by what failed because of it: an admission, a watch, a fetch of the keys.
+    onOwnCredentialRefused: () => metrics.ownCredentialErrors.inc(),
   }
-  // Its scope is told once, when its watch is interrupted: this would be told at every try.
-  const quiet = { ...common, onOwnCredentialRefused: () => metrics.ownCredentialErrors.inc() }
   const { concurrency, queue } = config.review
   const line = { concurrency, queue, queueMs: WORKER_QUEUE_MS }
   const reviews = new KubeClient({ ...common, ...line, faultCode: 'review_unavailable' })
@@ -50,12 +43,12 @@ export function composeCluster(config: Config, runtime: Runtime, metrics: Metric
     ...common,
     ...KEYS,
     faultCode: 'keys_unavailable',
-    // 403 puts the sidecar into review-only mode, which says so itself.
-    onOwnCredentialRefused: (status) => status === 401 && common.onOwnCredentialRefused(status),
+    // 403 puts the sidecar into review-only mode.
+    onOwnCredentialRefused: (status) => status === 401 && common.onOwnCredentialRefused(),
   })
-  const lists = new KubeClient({ ...quiet, ...LISTS, faultCode: 'pod_unconfirmed' })
+  const lists = new KubeClient({ ...common, ...LISTS, faultCode: 'pod_unconfirmed' })
   const pods = new KubeClient({ ...common, ...line, faultCode: 'pod_unconfirmed' })
-  const watches = new WatchClient(quiet)
+  const watches = new WatchClient(common)
   return {
     credentials,
     reviews,

@@ -16,6 +16,7 @@ import { TokenBuckets } from '../lib/token-buckets.ts'
 import { groupStrangers } from '../lib/address-group.ts'
 import { Outage } from '../lib/outage.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import { WatchLog } from '../observe/watch-log.ts'
 import type { Cluster } from './cluster.ts'
 import type { LiveConfig } from './live-config.ts'
 import type { Runtime } from './runtime.ts'
@@ -44,13 +45,14 @@ export type Line = ReturnType<typeof composeLine>
 export function composeLine({ live, runtime, cluster, metrics }: Parts) {
   const { clock, random, log } = runtime
   const { limits, gateway } = live.config
+  const watchLog = new WatchLog({ clock, log })
   const watch = new PodWatch({
     lists: cluster.lists,
     watches: cluster.watches,
     clock,
     random,
-    onDown: (watched, err) => log.warn({ ...watched, err }, 'a watch was interrupted'),
-    onUp: (watched, downMs) => log.info({ ...watched, downMs }, 'the watch works again'),
+    onDown: (watched, findCause) => watchLog.broke(watched, findCause),
+    onUp: (watched, downMs) => watchLog.worked(watched, downMs),
   })
   const registry = new AdmissionRegistry({
     streamsMax: limits.streams,

@@ -3,6 +3,7 @@
 import { HOSTING_ROUTES } from '../dialect/openclaw/hosting-routes.ts'
 import { Audit } from '../observe/audit.ts'
 import type { MetricSources } from '../observe/metric-sources.ts'
+import { FaultLog } from '../observe/fault-log.ts'
 import { createMetrics } from '../observe/metrics.ts'
 import { RecentRefusals } from '../observe/recent-refusals.ts'
 import { TlsFailures } from '../observe/tls-failures.ts'
@@ -10,12 +11,8 @@ import { createRecorder } from '../observe/recorder.ts'
 import { isGlob } from '../lib/glob.ts'
 import { RelaySum } from '../lib/relay-totals.ts'
 import { PeerErrors } from '../lib/peer-errors.ts'
-import { TokenBuckets } from '../lib/token-buckets.ts'
 import type { LiveConfig } from './live-config.ts'
 import type { Runtime } from './runtime.ts'
-
-/** Faults logged a second, for each code. */
-const FAULT_LOGS = { ratePerSecond: 1, burst: 10 }
 
 type Known = {
   /** Called at each scrape only. */
@@ -39,15 +36,15 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
     write: writeAudit,
     isEnabled: () => live.config.k8sTrust.auditLog,
   })
+  const faults = new FaultLog({ clock, log, message: 'admission fault' })
   const totals = new RelaySum()
   const refusals = new RecentRefusals(clock)
   const recorder = createRecorder({
     totals,
     metrics,
     audit,
-    log,
     refusals,
-    faultLogs: new TokenBuckets({ ...FAULT_LOGS, clock }),
+    faults,
     isSourceUnenforced: () => live.config.k8sTrust.sourceAddress === 'report',
     addressesOf: known.addressesOf,
   })
@@ -59,5 +56,5 @@ export function composeObserve(live: LiveConfig, runtime: Runtime, known: Known)
     },
   })
   const tlsFailures = new TlsFailures({ clock, log, metrics })
-  return { metrics, audit, recorder, refusals, totals, peerErrors, tlsFailures }
+  return { metrics, audit, faults, recorder, refusals, totals, peerErrors, tlsFailures }
 }

@@ -21,6 +21,7 @@ import type { WorkerWay } from '../edge/worker-way.ts'
 import type { Semaphore } from '../lib/semaphore.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
 import { isLoopback } from '../lib/address.ts'
+import { FaultLog } from '../observe/fault-log.ts'
 import type { SessionHosting } from '../observe/metric-sources.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { GatewayDialer } from '../tunnel/gateway-dialer.ts'
@@ -92,6 +93,7 @@ export function composeOpenClaw(parts: OpenClawParts): OpenClaw {
     }),
     start: () => channel.start(),
     stop() {
+      operator.faults.stop()
       hosts.stop()
       surfaces.stop()
       ephemeral.stop()
@@ -114,6 +116,7 @@ function composeOperator(
   const { clock, log, network, random, version } = runtime
   const sessions = new Sessions()
   const traits = new GatewayTraits()
+  let downAt: number | undefined
   const channel = new OperatorChannel({
     url: new URL(gateway.url),
     readAuth,
@@ -123,7 +126,9 @@ function composeOperator(
     random,
     messageBytesMax: limits.messageBytes,
     onReady(capabilities) {
-      log.info('the operator channel is up')
+      const downMs = downAt === undefined ? undefined : Math.round(clock.monotonic() - downAt)
+      downAt = undefined
+      log.info({ downMs }, 'the operator channel is up')
       way.doubt()
       traits.reset(capabilities)
       // Whatever changed at the gateway meanwhile went unseen.
@@ -133,6 +138,7 @@ function composeOperator(
       hosts.connected()
     },
     onDown(err) {
+      downAt ??= clock.monotonic()
       log.warn({ err }, 'the operator channel is down')
       hosts.disconnected()
     },
@@ -144,7 +150,8 @@ function composeOperator(
   })
   const devices = new Devices(channel, traits)
   const requests = new PairingRequests(channel, traits)
-  const onFault = (err: unknown) => log.warn({ err }, 'a call on the operator channel failed')
+  const faults = new FaultLog({ clock, log, message: 'a call on the operator channel failed' })
+  const onFault = (err: unknown) => faults.failed('call', err)
   const ephemeral = new EphemeralSessions({
     devices,
     requests,
@@ -169,7 +176,7 @@ function composeOperator(
     onFault,
   })
   const hosts = composeHosts({ live, runtime }, { channel, sessions, onFault })
-  return { channel, devices, ephemeral, hosts, requests, sessions, surfaces, traits }
+  return { channel, devices, ephemeral, faults, hosts, requests, sessions, surfaces, traits }
 }
 
 /** Which workers offer to host sessions, and which of them may. */

@@ -72,14 +72,22 @@ const BREAKER_OPEN_MS = 1000
 /** The answer is longer than `ANSWER_BYTES_MAX`: the same request would get the same answer. */
 export class AnswerTooLarge extends Fault {}
 
+/** What a reader of the log needs of a path. */
+export const withoutQuery = (path: string): string => path.split('?', 1)[0] ?? path
+
+const HINTS = {
+  401: 'Check its token: is it renewed, and for this API server?',
+  403: 'Its ServiceAccount lacks this right: check its Roles and ClusterRole.',
+} as const
+
 /** The API server answered 401 or 403 to our own credential. */
 export class OwnCredentialRefused extends Fault {
-  readonly status: number
+  readonly status: 401 | 403
 
-  constructor(status: number, path: string) {
+  constructor(status: 401 | 403, path: string) {
     super(
       'own_credential_refused',
-      `The API server answered ${status} to the sidecar's own credential at ${path}.`,
+      `The API server answered ${status} to the sidecar's own credential at ${withoutQuery(path)}. ${HINTS[status]}`,
     )
     this.status = status
   }
@@ -218,7 +226,7 @@ export class KubeClient {
   /** The API server rejected our credential; our token may have been rotated a moment ago. */
   #onRefused(
     request: KubeRequest,
-    status: number,
+    status: 401 | 403,
     token: string,
     signal: AbortSignal,
   ): Promise<KubeAnswer> {
@@ -233,5 +241,5 @@ export class KubeClient {
 
 function describe(request: KubeRequest, error: unknown): string {
   const reason = isOutOfFiles(error) ? NO_FILES : messageOf(error)
-  return `${request.method} ${request.path} to the API server failed: ${reason}`
+  return `${request.method} ${withoutQuery(request.path)} to the API server failed: ${reason}`
 }

@@ -17,8 +17,11 @@ export type PodWatchOptions = {
   readonly watches: Pick<WatchClient, 'open'>
   readonly clock: Clock
   readonly random: () => number
-  /** A watch went down: of which resource, in which scope, and why. Told once an outage. */
-  readonly onDown: (watch: WatchName, error: unknown) => void
+  /**
+   * A watch went down: of which resource, in which scope, and why. Told once an outage. `findCause`
+   * gives the newest error: a watch often ends for another reason than it cannot be opened again.
+   */
+  readonly onDown: (watch: WatchName, findCause: () => unknown) => void
   /** It works again. The time it was down is in milliseconds. */
   readonly onUp: (watch: WatchName, downMs: number) => void
 }
@@ -204,9 +207,9 @@ export class PodWatch {
       wasLive = true
       this.#tell((listener) => listener.scopeSynced?.())
     }
-    const outage = new Outage({
+    const outage: Outage = new Outage({
       clock,
-      onBegin: (error) => onDown(watch, error),
+      onBegin: () => onDown(watch, () => outage.lastError),
       onEnd(downMs) {
         onUp(watch, downMs)
         tellSynced()

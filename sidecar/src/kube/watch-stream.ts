@@ -5,6 +5,7 @@ import { Fault } from '../fault.ts'
 import type { Network } from '../lib/network.ts'
 import { ClusterAgent } from './agents.ts'
 import { targetOf } from './api-server.ts'
+import { OwnCredentialRefused, withoutQuery } from './client.ts'
 import type { OwnCredentials } from './own-credentials.ts'
 
 /** One line of a watch (Kubernetes API concepts, "Efficient detection of changes"). */
@@ -77,15 +78,32 @@ export class WatchClient {
       // If the token was rotated meanwhile, the next watch uses the new one.
       const isRotated = status === 401 && credentials.isRotated(token)
       if (!isRotated && (status === 401 || status === 403)) onOwnCredentialRefused(status)
-      throw new Fault('pod_unconfirmed', `GET ${path} answered ${status}.`)
+      if (status === 401 || status === 403) throw new OwnCredentialRefused(status, path)
+      throw new Fault('pod_unconfirmed', `GET ${withoutQuery(path)} answered ${status}.`)
     }
     onOpen()
-    yield* readEvents(body)
+    yield* readEvents(inWords(body, signal))
   }
 
   async close(): Promise<void> {
     await this.#agent.close()
   }
+}
+
+async function* inWords(body: AsyncIterable<Buffer>, signal: AbortSignal): AsyncIterable<Buffer> {
+  try {
+    yield* body
+  } catch (error) {
+    throw signal.aborted ? error : brokenBy(error as { readonly code?: string })
+  }
+}
+
+/** Without its cause, whose words are those of a parser. */
+function brokenBy({ code }: { readonly code?: string }): Error {
+  const why = code === undefined || code.startsWith('HPE_') ? '' : ` (${code})`
+  return new Error(
+    `the connection of the watch broke${why}: the API server, or a proxy before it, ended it`,
+  )
 }
 
 /** The watch cannot continue from its version: list again. */

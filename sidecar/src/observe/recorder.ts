@@ -5,9 +5,8 @@ import type { Fault } from '../fault.ts'
 import { GatewayRefused } from '../gateway-refusal.ts'
 import type { Claimed, Claims, Identity } from '../identity.ts'
 import type { RelaySum, RelayTotals } from '../lib/relay-totals.ts'
-import type { TokenBuckets } from '../lib/token-buckets.ts'
 import type { Audit } from './audit.ts'
-import type { Log } from './log.ts'
+import type { FaultLog } from './fault-log.ts'
 import { kindOf, type Metrics } from './metrics.ts'
 import type { RecentRefusals } from './recent-refusals.ts'
 
@@ -60,10 +59,9 @@ export type Recorder = {
 export type RecorderOptions = {
   readonly metrics: Metrics
   readonly audit: Audit
-  readonly log: Log
   readonly refusals: Pick<RecentRefusals, 'add'>
-  /** Bounds how many faults of a code are logged: an outage must not flood the log. */
-  readonly faultLogs: TokenBuckets
+  /** Gets the faults by code: an outage must not flood the log. */
+  readonly faults: Pick<FaultLog, 'failed'>
   /** Gets the totals of every stream that ended. */
   readonly totals: Pick<RelaySum, 'add'>
   /** Source addresses are only reported; every line then says so. */
@@ -162,11 +160,11 @@ function countAdmitted(
   metrics.hostedRequests.inc({ route, result: 'success' })
 }
 
-function recordFault({ metrics, log, faultLogs }: RecorderOptions, address: string, err: Fault) {
+function recordFault({ metrics, faults }: RecorderOptions, address: string, err: Fault) {
   const { code } = err
   const refusal = err instanceof GatewayRefused ? err.refusal : undefined
   if (refusal !== undefined) metrics.gatewayRefusals.inc({ reason: refusal })
-  if (faultLogs.take(refusal ?? code)) log.warn({ code, address, err }, 'admission fault')
+  faults.failed(refusal ?? code, err, { code, address })
 }
 
 /** The subject, in the original field names; `displayName` is the verified pod name. */

@@ -22,7 +22,10 @@ export type OperatorChannelOptions = {
   readonly messageBytesMax: number
   /** Called with the capabilities of the gateway's challenge. */
   readonly onReady: (capabilities: readonly string[]) => void
-  /** The channel is down, or could not be opened. Called once for each change of the reason. */
+  /**
+   * The channel is down, or could not be opened. Called once for each new reason until it is up
+   * again, and for a few reasons only.
+   */
   readonly onDown: (error: Error) => void
   /** The gateway refused a connection. Called each time. */
   readonly onRefused: (refusal: GatewayRefusal) => void
@@ -46,6 +49,8 @@ const BACKOFF_MS_MAX = 2000
 const HANDSHAKE_MS_MAX = 5000
 const CALL_MS_MAX = 5000
 const CALLS_MAX = 1024
+/** The most reasons for one outage that are told. */
+const REASONS_MAX = 4
 /** The gateway ticks every 30 s; one that missed two is gone. */
 const SILENCE_MS_MAX = 75_000
 
@@ -63,7 +68,7 @@ export class OperatorChannel {
   #isReady = false
   #isStopped = false
   readonly #backoff: Backoff
-  #lastReason = ''
+  readonly #reasons = new Set<string>()
   #objection = DOWN
   #cancelTimer = () => {}
 
@@ -157,7 +162,7 @@ export class OperatorChannel {
     this.#isReady = true
     this.#objection = DOWN
     this.#backoff.reset()
-    this.#lastReason = ''
+    this.#reasons.clear()
     this.#watchSilence()
     // What is called from `onReady` is sent at once: only what waited until now is sent here.
     const waiting = [...this.#calls.values()]
@@ -190,8 +195,11 @@ export class OperatorChannel {
     this.#objection = error instanceof Fault ? error.message : DOWN
     this.#isReady = false
     this.#socket = undefined
-    if (error.message !== this.#lastReason) this.#options.onDown(error)
-    this.#lastReason = error.message
+    const isNew = !this.#reasons.has(error.message) && this.#reasons.size < REASONS_MAX
+    if (isNew) {
+      this.#reasons.add(error.message)
+      this.#options.onDown(error)
+    }
     this.#cancelTimer = this.#options.clock.after(this.#backoff.next(), () => this.#connect())
   }
 

@@ -8,7 +8,11 @@ const setUp = () => {
   const clock = new FakeClock()
   const lines: unknown[] = []
   const tell = (...line: unknown[]) => void lines.push(line)
-  return { clock, lines, watchLog: new WatchLog({ clock, log: { warn: tell, info: tell } }) }
+  return {
+    clock,
+    lines,
+    watchLog: new WatchLog({ clock, log: { warn: tell, info: tell, debug() {} } }),
+  }
 }
 
 test('watches that break in the same moment are one line, and so is their return', async (t) => {

@@ -15,18 +15,25 @@ type Gathered = { readonly watches: WatchName[]; readonly tell: (watches: WatchN
 
 export class WatchLog {
   readonly #clock: Clock
-  readonly #log: Pick<Log, 'warn' | 'info'>
+  readonly #log: Pick<Log, 'warn' | 'info' | 'debug'>
   #down: Gathered | undefined
   #up: Gathered | undefined
   #downMs = 0
 
-  constructor({ clock, log }: { readonly clock: Clock; readonly log: Pick<Log, 'warn' | 'info'> }) {
+  constructor({
+    clock,
+    log,
+  }: {
+    readonly clock: Clock
+    readonly log: Pick<Log, 'warn' | 'info' | 'debug'>
+  }) {
     this.#clock = clock
     this.#log = log
   }
 
   /** The cause of the first one is logged, as it is then. */
   broke(watch: WatchName, findCause: () => unknown): void {
+    this.#log.debug({ ...watch, err: findCause() }, 'one watch was interrupted')
     this.#down ??= this.#gather((watches) => {
       this.#down = undefined
       this.#log.warn({ ...namesOf(watches), err: findCause() }, 'a watch was interrupted')

@@ -58,14 +58,16 @@ test('the same holds for nodes, of which fewer are let in at once', async (t) =>
   const rig = await startOpenClawRig({ clock, set: SET })
   t.teardown(() => rig.stop())
   await rig.gateway.waitForHandshake(1)
-  const operators = rig.gateway.handshakes.length
+  // Readiness asks the gateway for an upgrade of its own, once.
+  await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
+  const others = rig.gateway.handshakes.length
   rig.gateway.setBehavior('stall')
   const herd = Array.from({ length: AT_THE_DOOR.openclaw + 2 }, async (_, nth) => {
     const node = await rig.startNode(`worker-${nth}`, `127.0.0.${20 + nth}`)
     node.socket.terminate()
     return node.answer?.ok === true ? 'ok' : 'refused'
   })
-  const atTheDoor = () => rig.gateway.handshakes.length - operators
+  const atTheDoor = () => rig.gateway.handshakes.length - others
   const streams = async () => (await rig.metrics()).get('openclaw_k8s_streams')
   await waitUntil(async () => (await streams()) === herd.length)
   await waitUntil(() => atTheDoor() >= AT_THE_DOOR.openclaw)

@@ -265,7 +265,7 @@ test('a pod over its stream limit is asked to wait, and pods that share its addr
   t.same(
     rig.audit
       .filter(({ event }) => event === 'k8s-auth-failed')
-      .map(({ code, count, podName }) => [code, count, podName]),
+      .map(({ code, count, displayName }) => [code, count, displayName]),
     [
       ['too_many_streams_of_pod', 5, 'worker-a'],
       ['rate_limited', 3, 'worker-a'],

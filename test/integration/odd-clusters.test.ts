@@ -6,10 +6,10 @@ import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
 import { startRig } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
 import { runUntil } from '../kit/run-clock.ts'
-import { waitUntil } from '../kit/wait.ts'
 import { codeOf, startWatchedRig } from '../kit/watched-rig.ts'
 
 const NS = 'openclaw'
+const AUDIT_FLUSH_MS = 1000
 const moveTo = (ip: string) => ({ status: { podIP: ip, podIPs: [{ ip }] } })
 
 test('a pod whose sandbox was made again gets in from its new address, and from no other', async (t) => {
@@ -39,9 +39,8 @@ test('a watch that is dead without a sign keeps a moved pod out for a moment onl
 })
 
 test('a token of a Secret is refused by the name of what it lacks, and the line says whose it is', async (t) => {
-  const rig = await startRig()
-  t.teardown(rig.stop)
-  rig.createPod()
+  const rig = await startWatchedRig(t)
+  rig.createPod('worker', '127.0.0.11')
   const account = { namespace: NS, serviceAccount: 'openclaw-worker' }
   const legacy = {
     iss: 'kubernetes/serviceaccount',
@@ -53,9 +52,9 @@ test('a token of a Secret is refused by the name of what it lacks, and the line 
     'kubernetes.io/serviceaccount/service-account.name': 'openclaw-worker',
     'kubernetes.io/serviceaccount/service-account.uid': 'any',
   }
-  const outcome = await rig.connect({ token: rig.mint({ ...account, claims: legacy }) })
+  const outcome = await rig.connect(rig.mint({ ...account, claims: legacy }))
   t.equal(codeOf(outcome), 'token_not_pod_bound')
-  await waitUntil(() => rig.audit.length > 0)
+  rig.clock.advance(AUDIT_FLUSH_MS)
   t.match(rig.audit[0], { code: 'token_not_pod_bound' })
   t.match(JSON.stringify(rig.audit[0]), /openclaw-worker/)
 })

@@ -141,7 +141,14 @@ async function composeParts(config: Config, runtime: Runtime) {
     workerPort,
     registry,
   })
-  const checks = composeReadiness(live, runtime, { drain, jwks, watch, way, openclaw })
+  const checks = composeReadiness(live, runtime, {
+    drain,
+    jwks,
+    reviews: cluster.reviews,
+    watch,
+    way,
+    openclaw,
+  })
   const readinessLog = new ReadinessLog({ ...runtime, judge: () => judgeReadiness(checks) })
   const sources: MetricSources = {
     readiness: async () => (await judgeReadiness(checks)).results,

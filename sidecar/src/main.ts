@@ -40,6 +40,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     interfaces: networkInterfaces,
     terminal: isatty(1) ? sizeOfTerminal : undefined,
+    isColored: isatty(1) && (process.env['NO_COLOR'] ?? '') === '',
     signals,
   })
   if (code === undefined) return giveBackStart()

@@ -3,15 +3,19 @@
 import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import { createServer as createTcpServer, type AddressInfo } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { dirname, join } from 'node:path'
 import { test, type Test } from 'tap'
 import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
+import { bracketed } from '@openclaw-k8s/auth-sidecar/lib/address.ts'
+import { listDialable } from '@openclaw-k8s/auth-sidecar/lib/own-addresses.ts'
 import { describeFinding } from '@openclaw-k8s/auth-sidecar/doctor/finding.ts'
 import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startServeRig } from '../kit/serve-rig.ts'
 import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import type { KubeApi } from '../kit/kube-api.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
@@ -23,7 +27,11 @@ const IDENTITIES = '[{namespace: openclaw, serviceAccount: openclaw-worker}]'
 
 const ready = async (t: Test, options: RigOptions = {}) => {
   const clock = new FakeClock()
-  const rig = await startRig({ clock, ...options })
+  const prepare = (api: KubeApi) => {
+    api.createServiceAccount('openclaw', 'openclaw-worker')
+    options.prepare?.(api)
+  }
+  const rig = await startRig({ clock, ...options, prepare })
   t.teardown(() => rig.stop())
   await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
 
@@ -62,9 +70,13 @@ test('a sidecar that has everything it needs passes every check', async (t) => {
   const { exitCode, lines, summary, stderr } = await examine(rig, clock)
   const gateway = new URL(rig.gateway.url).host
   t.strictSame(lines, [
-    '[ok] configuration: valid, 1 identity allowed',
     '[warn] tls: listen.tls is not set: anyone who can read the pod network can read the tokens. ' +
       'Set listen.tls, unless the network itself is encrypted.',
+    "[warn] addresses: listen.admin is on loopback, where the kubelet's probes cannot reach it. " +
+      `Listen on [::]:${new URL(rig.adminUrl).port}, which is every address of both families.`,
+    '[warn] addresses: listen.workers is on loopback, where workers cannot reach it. ' +
+      `Listen on [::]:${rig.port}, which is every address of both families.`,
+    '[ok] configuration: valid, 1 identity allowed',
     '[ok] files: kubernetes.caFile, kubernetes.tokenFile: readable',
     `[ok] api-server: Kubernetes v1.35.4 at ${rig.api.url} accepts the sidecar's token`,
     "[ok] clock: within 5 s of the API server's clock",
@@ -72,17 +84,142 @@ test('a sidecar that has everything it needs passes every check', async (t) => {
     '[ok] signing-keys: fetched; the cluster issues tokens as https://kubernetes.default.svc.cluster.local',
     '[ok] rights: can create tokenreviews, and read pods and ServiceAccounts in namespace openclaw',
     '[ok] reviews: the API server reviews tokens',
+    '[ok] allow-list: its ServiceAccount exists',
     `[ok] gateway: a server listens on ${gateway}`,
     '[ok] gateway-upgrade: the gateway upgrades a connection of a worker',
     '[ok] sidecar: ready, 4 checks passed',
-    "[warn] addresses: listen.admin is on loopback, where the kubelet's probes cannot reach it. " +
-      `Listen on [::]:${new URL(rig.adminUrl).port}, which is every address of both families.`,
-    '[warn] addresses: listen.workers is on loopback, where workers cannot reach it. ' +
-      `Listen on [::]:${rig.port}, which is every address of both families.`,
+    '[ok] refusals: none in the last 10 minutes',
   ])
-  t.equal(summary, '11 ok, 3 warnings, 0 failed')
+  t.equal(summary, '13 ok, 3 warnings, 0 failed')
   t.equal(stderr, '')
   t.equal(exitCode, 0)
+})
+
+test('failures come first, in color on a terminal, or as JSON', async (t) => {
+  const { rig, clock } = await ready(t)
+  const set = [...settingsOf(rig), 'gateway.url=ws://127.0.0.1:1']
+  const { lines } = read(await runCommand(doctor, { clock, set }))
+  const levels = lines.map((line) => /^\[(\w+)\]/.exec(line)?.[1])
+  t.strictSame([...new Set(levels)], ['fail', 'warn', 'ok'])
+  t.notMatch(lines.join(''), '\u001B')
+  const colored = await runCommand(doctor, { clock, set, isColored: true })
+  t.ok(colored.stdout.startsWith('\u001B[31m[fail]\u001B[0m gateway: '), colored.stdout)
+  t.match(colored.stdout, '\u001B[33m[warn]\u001B[0m tls: ')
+  const json = await runCommand(doctor, { clock, set, argv: ['--json'] })
+  t.equal(json.exitCode, 69)
+  const { counts, findings } = JSON.parse(json.stdout) as { counts: object; findings: object[] }
+  t.match(counts, { fail: 1, warn: 3 })
+  t.match(findings[0], { level: 'fail', name: 'gateway', what: /^nothing/, remedy: /^Start/ })
+  t.equal(findings.length, lines.length)
+})
+
+test('an entry of the allow-list that means no ServiceAccount is named', async (t) => {
+  const { rig, clock } = await ready(t)
+  const allowList = async (entries: string) =>
+    examine(rig, clock, [`k8sTrust.allowedIdentities=[${entries}]`])
+  const [good, typo] = [
+    '{namespace: openclaw, serviceAccount: openclaw-worker}',
+    '{namespace: opneclaw, serviceAccount: openclaw-worker}',
+  ]
+  const only = await allowList(typo)
+  t.equal(
+    only.of('allow-list'),
+    '[fail] allow-list: no ServiceAccount matches opneclaw/openclaw-worker: no worker can be admitted. ' +
+      'Correct k8sTrust.allowedIdentities, or create the namespace and the ServiceAccount.',
+  )
+  t.equal(only.exitCode, 69)
+  const other = '{namespace: openclaw, serviceAccount: worker-*}'
+  const both = await allowList(`${good}, ${other}, ${typo}`)
+  t.match(
+    both.of('allow-list'),
+    /^\[warn\] .* matches openclaw\/worker-\*, opneclaw\/openclaw-worker\. Correct/,
+  )
+  t.equal(both.exitCode, 0)
+  const globs = '{namespace: openclaw, serviceAccount: "*-worker"}'
+  t.match((await allowList(`${good}, ${globs}`)).of('allow-list'), /^\[ok\] .* each of 2 entries/)
+  rig.api.setFault('lists', { kind: 'status', status: 403 })
+  t.equal((await allowList(typo)).of('allow-list'), '', 'what cannot be read is not judged')
+})
+
+test('a gateway that also listens beyond loopback fails', async (t) => {
+  const { rig, clock } = await ready(t)
+  const [address] = listDialable(networkInterfaces())
+  if (address === undefined) {
+    t.pass('this machine has no address but loopback')
+    return
+  }
+  const open = createTcpServer((socket) => socket.destroy()).listen(0, '::')
+  t.teardown(() => open.close())
+  await once(open, 'listening')
+  const { port } = open.address() as AddressInfo
+  const examineAt = async (url: string) => {
+    const set = [...settingsOf(rig), `gateway.url=${url}`]
+    return read(await runCommand(doctor, { clock, set, addresses: [address] }))
+  }
+  const bad = await examineAt(`ws://127.0.0.1:${port}`)
+  t.match(
+    bad.of('gateway').split('\n')[0] ?? '',
+    `[fail] gateway: the gateway also listens on ${bracketed(address)}:${port}: anyone who reaches that ` +
+      'address bypasses the sidecar. Bind the gateway to loopback (gateway.bind: loopback in openclaw.json).',
+  )
+  t.equal(bad.exitCode, 69)
+  t.notMatch((await examineAt(rig.gateway.url)).of('gateway'), 'also listens')
+})
+
+test('whom the running sidecar refused is told by code, with the pod and the runbook', async (t) => {
+  const { rig, clock } = await ready(t)
+  const refuse = async (name: string, ip: string) => {
+    const token = rig.mint({ pod: rig.createPod(name, ip) })
+    const outcome = await rig.connect({ token, localAddress: '127.0.0.99' })
+    t.equal(outcome.ok, false)
+  }
+  await refuse('worker-a', '127.0.0.11')
+  const one = await examine(rig, clock)
+  t.match(
+    one.of('refusals'),
+    /^\[warn\] refusals: 1 × source_address_mismatch, last at 2026-11-23T12:\S+ by pod openclaw\/worker-a \(ServiceAccount openclaw-worker\) at 127\.0\.0\.99\. .+\. See runbook\.md#source_address_mismatch\.$/,
+  )
+  t.equal(one.of('source-address'), '', 'one pod at a foreign address may be a theft')
+  await refuse('worker-b', '127.0.0.12')
+  await rig.connect({ token: 'nonsense' })
+  const two = await examine(rig, clock)
+  t.match(two.of('refusals').split('\n'), [/^\[warn\] refusals: 2 × source_/, /1 × token_/])
+  t.match(
+    two.of('source-address'),
+    /^\[fail\] source-address: 2 pods were refused at 127\.0\.0\.99, which is not the address of any of them: the network hides the addresses of pods .* Turn off masquerading/,
+  )
+  t.equal(two.exitCode, 69)
+  clock.advance(10 * 60_000 + 1)
+  const later = await examine(rig, clock)
+  t.match(later.of('refusals'), /^\[ok\] refusals: none in the last 10 minutes/)
+  t.equal(later.of('source-address'), '')
+})
+
+test('TokenReviews that are refused are a warning of the running sidecar', async (t) => {
+  const { rig, clock } = await ready(t)
+  const readyz = async () => (await fetch(`${rig.adminUrl}/readyz?verbose`)).text()
+  rig.api.setRbac({ tokenReviews: false })
+  const token = rig.mint({ pod: rig.createPod() })
+  t.equal((await rig.connect({ token })).ok, false)
+  t.match(await readyz(), /^\[!\] .*the API server refuses the sidecar's TokenReviews/m)
+  t.match(
+    (await examine(rig, clock)).of('sidecar'),
+    /^\[warn\] .* refuses the sidecar's TokenReviews: .* Let the sidecar's ServiceAccount create/m,
+  )
+  rig.api.setRbac({ tokenReviews: true })
+  const outcome = await rig.connect({ token })
+  t.equal(outcome.ok, true)
+  t.notMatch(await readyz(), 'TokenReviews')
+  if (outcome.ok) outcome.socket.terminate()
+})
+
+test('files that nobody can locate are not called readable', async (t) => {
+  const { rig, clock } = await ready(t)
+  const set = ['listen.admin=127.0.0.1:1', `gateway.url=${rig.gateway.url}`]
+  const trust = ['gateway.protocol=stream', `k8sTrust.allowedIdentities=${IDENTITIES}`]
+  const { of } = read(await runCommand(doctor, { clock, set: [...set, ...trust] }))
+  t.equal(of('files'), '')
+  t.match(of('api-server'), /^\[fail\]/)
 })
 
 test('a certificate that is unfit is a failure, and one that should be renewed a warning', async (t) => {
@@ -218,8 +355,8 @@ test('every missing or invalid file fails under the name of its option', async (
   t.equal(bad.exitCode, 69)
   t.strictSame(bad.of('files').split('\n'), [
     `[fail] files: gateway.auth.secretFile (${directory}/secret): The file is empty. Write the file, or mount it.`,
-    '[fail] files: gateway.deviceSeedFile: the device seed is shorter than 16 bytes. ' +
-      'Write 32 random bytes to it, in base64 or hexadecimal.',
+    `[fail] files: gateway.deviceSeedFile (${directory}/seed): The seed is shorter than 16 bytes. ` +
+      'Write 32 random bytes to the file, in base64 or hexadecimal.',
   ])
   rmSync(`${directory}/seed`)
   t.match(
@@ -285,7 +422,7 @@ test('each missing right is named with its namespace and who can grant it', asyn
   rig.api.setRbac({ tokenReviews: false })
   t.equal(
     await rights(),
-    "[fail] rights: cannot create tokenreviews. Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount.",
+    "[fail] rights: cannot create tokenreviews. Let the sidecar's ServiceAccount create tokenreviews.authentication.k8s.io, as the shipped ClusterRole does.",
   )
   rig.api.setRbac({ tokenReviews: true, pods: false })
   t.equal(
@@ -328,11 +465,9 @@ test('only rights that are needed are asked for, each once', async (t) => {
 test('only a few of many namespaces are named', async (t) => {
   const { rig, clock } = await ready(t)
   const list = Array.from({ length: 256 }, (_, n) => `{namespace: ns-${n}, serviceAccount: worker}`)
-  const { of, exitCode } = await examine(rig, clock, [
-    `k8sTrust.allowedIdentities=[${list.join(',')}]`,
-  ])
+  const { of } = await examine(rig, clock, [`k8sTrust.allowedIdentities=[${list.join(',')}]`])
   t.match(of('rights'), /namespace ns-0, namespace ns-1, .* namespace ns-4 and 251 more$/)
-  t.equal(exitCode, 0)
+  t.match(of('allow-list'), /^\[fail\] .* ns-0\/worker, .* ns-4\/worker and 251 more: no worker/)
 })
 
 test('an API server that does not report our rights fails, and other checks go on', async (t) => {
@@ -359,7 +494,7 @@ test('reviews without an answer fail, a mere refusal of our token does not', asy
   rig.api.setFault('tokenReviews', { kind: 'status', status: 403 })
   t.match(
     await reviews(),
-    /^\[fail\] .*answered 403.* Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount/,
+    /^\[fail\] .*answered 403.* Let the sidecar's ServiceAccount create tokenreviews/,
   )
   rig.api.setFault('tokenReviews', { kind: 'rewrite', rewrite: () => ({ kind: 'Status' }) })
   t.match(await reviews(), /^\[fail\] reviews: the answer is not a TokenReview\. Try again/)
@@ -380,12 +515,12 @@ test('reviews without an answer fail, a mere refusal of our token does not', asy
   )
 })
 
-test('a clock that is fast or slow gets a warning', async (t) => {
+test('a clock that is fast or slow gets a warning, and fails where tokens are refused', async (t) => {
   const { rig, clock } = await ready(t)
   const clockOf = async (skewMs: number) => {
     const ours = new FakeClock(clock.now() + skewMs)
     const { of, exitCode } = await examine(rig, ours)
-    t.equal(exitCode, 0, 'no failure')
+    t.equal(exitCode, of('clock').startsWith('[fail]') ? 69 : 0)
     return of('clock')
   }
   t.match(await clockOf(4000), /^\[ok\]/)
@@ -398,6 +533,12 @@ test('a clock that is fast or slow gets a warning', async (t) => {
     await clockOf(-30_000),
     /^\[warn\] clock: 30 s behind the API server's clock\. Synchronize/,
   )
+  t.match(await clockOf(-60_000), /^\[warn\]/)
+  t.match(
+    await clockOf(-90_000),
+    /^\[fail\] clock: 90 s behind the API server's clock, more than the 60 s tolerated: fresh tokens are refused\. Synchronize/,
+  )
+  t.match(await clockOf(300_000), /^\[fail\] clock: 299 s ahead of .* tokens expire too early/)
   rig.api.setFault('version', {
     kind: 'status',
     status: 200,
@@ -469,7 +610,7 @@ test('a namespace that the running sidecar cannot watch is a warning that names 
   // Its watch has to last for a moment before it counts.
   await clock.advanceAsync(1000)
   const { of, exitCode } = await examine(rig, clock)
-  t.match(of('sidecar').split('\n'), [
+  t.match(of('sidecar').split('\n').toReversed(), [
     /^\[ok\] sidecar: ready, 3 checks passed$/,
     /^\[warn\] sidecar: pods: namespace opneclaw: pods have not been listed yet\. Its workers cannot be admitted; all others can\. The log has the cause\.$/,
   ])
@@ -648,12 +789,13 @@ test('in a real process it examines the sidecar next to it', async (t) => {
     const exit = await command.exited
     return { ...exit, stdout: command.stdout.text, stderr: command.stderr.text }
   }
+  rig.createPod('worker-a', '127.0.0.11')
   const good = await examination()
-  t.match(good, { code: 0, stdout: /\n11 ok, 3 warnings, 0 failed\n$/, stderr: '' })
+  t.match(good, { code: 0, stdout: /\n13 ok, 3 warnings, 0 failed\n$/, stderr: '' })
   const bad = await examination('gateway.url=ws://127.0.0.1:1')
   t.match(bad, {
     code: 69,
-    stdout: /\n\[fail\] gateway: nothing listens on 127\.0\.0\.1:1\. /,
+    stdout: /^\[fail\] gateway: nothing listens on 127\.0\.0\.1:1\. /,
     stderr: '',
   })
 })

@@ -17,7 +17,11 @@ test('a failed start has the right exit code, with stderr blocked, gone, full or
   const admin = `listen.admin=127.0.0.1:${(taken.address() as AddressInfo).port}`
   const starts = [
     { code: 78, told: /gatway/, args: ['--config', join(directory, 'bad.yaml')] },
-    { code: 69, told: /EADDRINUSE/, args: ['--config', rig.configFile, '--set', admin] },
+    {
+      code: 69,
+      told: /"hint":"Another process has this port: stop it, or set another port\.","msg":"the sidecar could not start: it cannot listen on listen\.admin"/,
+      args: ['--config', rig.configFile, '--set', admin],
+    },
   ]
   for (const { code, told, args } of starts) {
     const [blocked, gone, late] = [openPipe(t), openPipe(t), openPipe(t)]

@@ -58,7 +58,7 @@ test('the same holds for nodes, of which fewer are let in at once', async (t) =>
   const rig = await startOpenClawRig({ clock, set: SET })
   t.teardown(() => rig.stop())
   await rig.gateway.waitForHandshake(1)
-  // Readiness asks the gateway for an upgrade of its own, once.
+  // Readiness asks the gateway for an upgrade, too, once.
   await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
   const others = rig.gateway.handshakes.length
   rig.gateway.setBehavior('stall')

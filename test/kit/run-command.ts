@@ -10,6 +10,7 @@ export type RunOptions = {
   readonly argv?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
   readonly clock?: Clock
+  readonly isColored?: boolean
   /** The addresses of the machine it runs on; none but loopback unless said otherwise. */
   readonly addresses?: readonly string[]
 }
@@ -22,7 +23,14 @@ type Outcome = {
 
 export const runCommand = async (
   command: (context: CommandContext) => Promise<number | undefined>,
-  { set = [], argv = [], env = {}, clock = systemClock, addresses = [] }: RunOptions,
+  {
+    set = [],
+    argv = [],
+    env = {},
+    clock = systemClock,
+    addresses = [],
+    isColored = false,
+  }: RunOptions,
 ): Promise<Outcome> => {
   const out: string[] = []
   const err: string[] = []
@@ -33,6 +41,7 @@ export const runCommand = async (
     stderr: { write: (text) => err.push(text) },
     readFile: readFileBounded,
     clock,
+    isColored,
     interfaces: () => ({ eth0: addresses.map((address) => ({ address })) }),
   })
   return { exitCode, stdout: out.join(''), stderr: err.join('') }

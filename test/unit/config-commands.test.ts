@@ -67,6 +67,26 @@ test('check-config says OK in one line, and prints warnings separately', async (
   })
 })
 
+test('roles that the protocol does not have are a warning', async (t) => {
+  const warningsOf = async (roles: string, protocol: string) => {
+    const entry = `{ namespace: a, serviceAccount: b, allowedRoles: [${roles}] }`
+    const text = `k8sTrust: { allowedIdentities: [${entry}] }\ngateway: { protocol: ${protocol} }`
+    const { exitCode, stderr } = await runWith(checkConfig, { 'config.yaml': text })
+    t.equal(exitCode, 0)
+    return stderr
+  }
+  t.match(
+    await warningsOf('operator', 'openclaw'),
+    /^Warning: k8sTrust\.allowedIdentities\[0\]\.allowedRoles: .* only be a node, .* lists operator\. Every worker of this entry is refused with role_not_allowed\. Write \[node\]/,
+  )
+  t.match(
+    await warningsOf('node, operator', 'openclaw'),
+    /lists operator\. The other roles have no/,
+  )
+  t.equal(await warningsOf('node', 'openclaw'), '')
+  t.equal(await warningsOf('operator', 'stream'), '')
+})
+
 test('a bad configuration exits 78 and says why on stderr alone', async (t) => {
   for (const command of [checkConfig, printConfig]) {
     t.match(await runWith(command, { 'config.yaml': 'review: { timeout: 1h }' }), {
@@ -200,7 +220,7 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
     'kca.pem': `# The cluster's CA.\n${authority.cert}`,
     t: 'token\n',
     s: 'secret\n',
-    d: 'seed',
+    d: 'a seed of 16 bytes, or more',
   }
   const paths = {
     'c.pem': 'listen.tls.certFile',
@@ -245,6 +265,11 @@ gateway: { auth: { secretFile: s }, deviceSeedFile: d }
       ['kca.pem', 'hunter2', /not a PEM file with certificates/],
       ['k.pem', pair.cert, /not a PEM private key/],
       ['k.pem', other.key, /private key does not match the certificate/],
+      [
+        'd',
+        'too short',
+        /deviceSeedFile \(d\): The seed is shorter than 16 bytes\.\n {4}Hint: Write 32/,
+      ],
     ]
     for (const [file, content, reason] of cases) {
       const result = await runWith(checkConfig, { ...good, [file]: content })

@@ -24,7 +24,7 @@ export type ClaimRules = {
  */
 export const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512']
 
-const NBF_SKEW_S = 60
+export const NBF_SKEW_S = 60
 const KEY_ID_LENGTH_MAX = 256
 /** Header fields that would let the token choose its own key or rules (RFC 8725 §3.10). */
 const FORBIDDEN_FIELDS = ['crit', 'jku', 'x5u', 'jwk', 'x5c', 'b64', 'zip']

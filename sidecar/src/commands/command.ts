@@ -43,6 +43,8 @@ export type CommandContext = {
   readonly interfaces: () => Interfaces
   /** The size of stdout's terminal; absent where stdout is none. */
   readonly terminal?: (() => { readonly rows: number; readonly columns: number }) | undefined
+  /** Whether colors help: stdout is a terminal, and NO_COLOR is not set. */
+  readonly isColored?: boolean
   /** Caught for `serve` and `connect`; the other commands keep the system's default. */
   readonly signals?: Signals | undefined
 }

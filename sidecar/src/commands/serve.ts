@@ -7,6 +7,7 @@ import { checkFiles } from '../config/files.ts'
 import { loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
 import { watchFiles } from '../config/file-watch.ts'
+import type { Config } from '../config/schema.ts'
 import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { CONFIG_OPTIONS } from './arguments.ts'
@@ -96,7 +97,7 @@ async function serve(loaded: Loaded, context: CommandContext) {
     signals?.onReload(reload)
     return undefined
   } catch (error) {
-    const code = explain(error, log)
+    const code = explain(error, config.listen, log)
     await outputs.finish(OUTPUT_WAIT_MS)
     return code
   }
@@ -133,9 +134,22 @@ function filesOf({ file, config }: Loaded): readonly string[] {
   return [file, tls?.certFile, tls?.keyFile, tls?.clientCaFile].filter((path) => path !== undefined)
 }
 
-function explain(error: unknown, log: Log): number {
-  log.fatal({ err: error }, 'the sidecar could not start')
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
+function explain(error: unknown, listen: Config['listen'], log: Log): number {
+  const { code, port } = (error instanceof Error ? error : {}) as ListenError
+  const isPort = code !== undefined && Object.hasOwn(PORT_HINTS, code) && port !== undefined
+  const hint = isPort ? PORT_HINTS[code] : undefined
+  const option = listen.admin.port === port ? 'listen.admin' : 'listen.workers'
+  const what = hint === undefined ? '' : `: it cannot listen on ${option}`
+  log.fatal({ err: error, hint }, `the sidecar could not start${what}`)
   if (code === 'EACCES') return EXIT.permission
-  return code === 'EADDRINUSE' || code === 'EADDRNOTAVAIL' ? EXIT.dependency : EXIT.config
+  return hint === undefined ? EXIT.config : EXIT.dependency
+}
+
+/** As of `net`: the port that could not be listened on. */
+type ListenError = { readonly code?: string; readonly port?: number }
+
+const PORT_HINTS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'Another process has this port: stop it, or set another port.',
+  EADDRNOTAVAIL: 'This machine does not have this address: correct it, or listen on all with [::].',
+  EACCES: 'This port needs privileges: set one from 1024 on.',
 }

@@ -10,6 +10,7 @@ import { createStatus } from '../edge/status.ts'
 import { findStatusObjection } from '../edge/status-caller.ts'
 import { shareAnswer } from '../edge/shared-answer.ts'
 import type { WorkerWay } from '../edge/worker-way.ts'
+import type { KubeClient } from '../kube/client.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import type { OwnCredentials } from '../kube/own-credentials.ts'
 import type { PodWatch } from '../kube/pod-watch.ts'
@@ -50,6 +51,7 @@ type Parts = {
 type Known = {
   readonly drain: Drain
   readonly jwks: Jwks
+  readonly reviews: KubeClient
   readonly watch: PodWatch
   readonly way: WorkerWay
   readonly openclaw: OpenClaw | undefined
@@ -59,12 +61,13 @@ type Known = {
 export function composeReadiness(
   live: LiveConfig,
   { clock, network }: Runtime,
-  { drain, jwks, watch, way, openclaw }: Known,
+  { drain, jwks, reviews, watch, way, openclaw }: Known,
 ): readonly ReadinessCheck[] {
   const url = new URL(live.config.gateway.url)
   return createReadiness({
     drain,
     jwks,
+    reviews,
     scopes: watch.scopes,
     isTrustEnabled: () => live.config.k8sTrust.enabled,
     checkGateway: shareAnswer(() => checkGateway({ url, clock, connect: network.connect }), {

@@ -3,6 +3,7 @@
 import { createPrivateKey } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { readCertificates } from '../lib/certificates.ts'
+import { SEED_BYTES_MIN } from '../lib/seed.ts'
 import type { Problem } from './config-error.ts'
 import type { Config } from './schema.ts'
 
@@ -55,7 +56,7 @@ const REASONS = new Map([
 type Check = {
   readonly path: string
   readonly file: string | undefined
-  readonly holds: 'certificates' | 'key' | 'text'
+  readonly holds: 'certificates' | 'key' | 'text' | 'seed'
 }
 
 /**
@@ -77,7 +78,7 @@ const filesOf = ({ listen, gateway, kubernetes }: Config): readonly Check[] => [
   { path: 'listen.tls.keyFile', file: listen.tls?.keyFile, holds: 'key' },
   { path: 'listen.tls.clientCaFile', file: listen.tls?.clientCaFile, holds: 'certificates' },
   { path: 'gateway.auth.secretFile', file: gateway.auth.secretFile, holds: 'text' },
-  { path: 'gateway.deviceSeedFile', file: gateway.deviceSeedFile, holds: 'text' },
+  { path: 'gateway.deviceSeedFile', file: gateway.deviceSeedFile, holds: 'seed' },
   { path: 'kubernetes.caFile', file: kubernetes.caFile, holds: 'certificates' },
   { path: 'kubernetes.tokenFile', file: kubernetes.tokenFile, holds: 'text' },
 ]
@@ -112,10 +113,21 @@ const CONTENT_CHECKS: Readonly<Record<Check['holds'], (text: string) => Fault | 
           hint: 'Name a PEM file with an unencrypted private key.',
         }
       : undefined,
-  text: (text) =>
-    text.trim() === ''
-      ? { reason: 'The file is empty.', hint: 'Write the file, or mount it.' }
-      : undefined,
+  text: findEmptiness,
+  seed: (text) =>
+    findEmptiness(text) ??
+    (Buffer.byteLength(text.trim()) < SEED_BYTES_MIN
+      ? {
+          reason: `The seed is shorter than ${SEED_BYTES_MIN} bytes.`,
+          hint: 'Write 32 random bytes to the file, in base64 or hexadecimal.',
+        }
+      : undefined),
+}
+
+function findEmptiness(text: string): Fault | undefined {
+  return text.trim() === ''
+    ? { reason: 'The file is empty.', hint: 'Write the file, or mount it.' }
+    : undefined
 }
 
 /** The key must be the certificate's, or every TLS handshake would fail. */

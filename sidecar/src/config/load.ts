@@ -33,6 +33,9 @@ export type Loaded = {
   readonly explicitPaths: ReadonlySet<string>
 }
 
+/** The role of OpenClaw's nodes. */
+const NODE_ROLE = 'node'
+
 /** The sources of the configuration, so that a problem can be located. */
 type Layers = {
   readonly document: Located | undefined
@@ -64,7 +67,11 @@ export function loadConfig(options: LoadOptions): Loaded {
   return {
     config: parsed.data,
     file: document === undefined ? undefined : (options.file ?? options.defaultFile),
-    warnings: [...originalWarnings(layers), ...openDoorWarnings(parsed.data)],
+    warnings: [
+      ...originalWarnings(layers),
+      ...openDoorWarnings(parsed.data),
+      ...roleWarnings(parsed.data),
+    ],
     explicitPaths: new Set(leafPaths(tree, [])),
   }
 }
@@ -169,4 +176,20 @@ function openDoorWarnings({ k8sTrust }: Config): readonly string[] {
       ? [`k8sTrust.allowedIdentities[${index}]: Every pod of the cluster is admitted.`]
       : [],
   )
+}
+
+/** OpenClaw's protocol admits a worker as a node, or not at all. */
+function roleWarnings({ gateway, k8sTrust }: Config): readonly string[] {
+  if (gateway.protocol !== 'openclaw') return []
+  return k8sTrust.allowedIdentities.flatMap(({ allowedRoles }, index) => {
+    const others = allowedRoles.filter((role) => role !== NODE_ROLE)
+    if (others.length === 0) return []
+    const effect = allowedRoles.includes(NODE_ROLE)
+      ? 'The other roles have no effect.'
+      : 'Every worker of this entry is refused with role_not_allowed.'
+    const path = `k8sTrust.allowedIdentities[${index}].allowedRoles`
+    return [
+      `${path}: With gateway.protocol openclaw a worker can only be a ${NODE_ROLE}, and this lists ${others.join(', ')}. ${effect} Write [${NODE_ROLE}], or set gateway.protocol to stream.`,
+    ]
+  })
 }

@@ -1,6 +1,8 @@
 /** Whether the API server can be reached and answers everything the sidecar asks. */
 
+import { NBF_SKEW_S } from '../authn/claims.ts'
 import { messageOf } from '../lib/errors.ts'
+import { examineAllowList } from './allow-list.ts'
 import { nameOf } from '../kube/api-server.ts'
 import { KubeClient } from '../kube/client.ts'
 import { locateApiServer, type KubeLocation } from '../kube/in-cluster.ts'
@@ -18,6 +20,8 @@ const DEADLINE_MS = 5000
 const CONCURRENCY = 8
 const QUEUE = 2048
 const SKEW_MS_MAX = 5000
+/** From here on tokens are refused: fresh ones, or those that are about to be renewed. */
+const TOLERATED_MS = NBF_SKEW_S * 1000
 
 export async function examineCluster(context: DoctorContext): Promise<readonly Finding[]> {
   const { config, env, readFile, clock } = context
@@ -69,6 +73,7 @@ async function examineThrough(
     examineKeys({ ...common, client: connect(), clock, token, ownToken }),
     examineRights({ ...common, client: connect() }),
     examineReviews({ ...common, client: connect(), token }),
+    examineAllowList({ ...common, client: connect(), clock }),
   ]
   return [
     ...reached,
@@ -121,5 +126,8 @@ function compareClocks(date: string | undefined, askedAt: number, answeredAt: nu
       : `${Math.round(aheadMs / 1000)} s ahead of`
   const remedy =
     "Synchronize the nodes' clocks: token lifetimes are checked by the sidecar's clock."
-  return [warn('clock', `${skew} the API server's clock`, remedy)]
+  const what = `${skew} the API server's clock`
+  if (Math.max(behindMs, aheadMs) <= TOLERATED_MS) return [warn('clock', what, remedy)]
+  const effect = behindMs > aheadMs ? 'fresh tokens are refused' : 'tokens expire too early'
+  return [fail('clock', `${what}, more than the ${NBF_SKEW_S} s tolerated: ${effect}`, remedy)]
 }

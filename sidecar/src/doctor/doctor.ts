@@ -4,6 +4,8 @@ import { examineCertificates } from './certificates.ts'
 import { examineCluster } from './cluster.ts'
 import { examineFiles } from './files.ts'
 import type { DoctorContext, Finding } from './finding.ts'
+import { examineExposure } from './gateway-exposure.ts'
+import { examineRefusals } from './refusals.ts'
 import { examineGatewayWay } from './gateway-way.ts'
 import { examineGateway, examineSidecar } from './neighbors.ts'
 import { examineHosting } from './session-hosting.ts'
@@ -15,10 +17,12 @@ export async function examine(context: DoctorContext): Promise<readonly Finding[
   const pending = [
     examineCluster,
     examineGateway,
+    examineExposure,
     examineGatewayWay,
     examineSidecar,
     examineAddresses,
     examineHosting,
+    examineRefusals,
   ].map((check) => check(context))
   return [
     ...examineSettings(context),

@@ -1,8 +1,7 @@
 /** Whether every file the sidecar reads exists and holds what it should. */
 
-import { messageOf } from '../lib/errors.ts'
 import { checkFiles } from '../config/files.ts'
-import { createDeviceKeys } from '../dialect/openclaw/device-key.ts'
+import type { Config } from '../config/schema.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import { fail, ok, type DoctorContext, type Finding } from './finding.ts'
 
@@ -13,40 +12,29 @@ const TLS = ['listen.tls.certFile', 'listen.tls.keyFile', 'listen.tls.clientCaFi
 /** Inside the pod, files at default paths must exist as well. */
 export function examineFiles(context: DoctorContext): readonly Finding[] {
   const { config, explicitPaths, env, readFile } = context
-  const { protocol, deviceSeedFile } = config.gateway
+  const kubernetes = locateFiles(config.kubernetes, env)
   const needed = [
-    ...(protocol === 'openclaw' ? OF_OPENCLAW : []),
-    ...IN_CLUSTER,
+    ...(config.gateway.protocol === 'openclaw' ? OF_OPENCLAW : []),
+    // Where they are unknown nothing was read; the cluster check says so.
+    ...(kubernetes === undefined ? [] : IN_CLUSTER),
     ...TLS.filter((path) => explicitPaths.has(path)),
   ]
-  let { kubernetes } = config
-  try {
-    kubernetes = { ...kubernetes, ...filesOf(locateApiServer(kubernetes, env)) }
-  } catch {
-    // The cluster check reports this.
-  }
   const paths = new Set([...explicitPaths, ...needed])
-  const problems = checkFiles({ ...config, kubernetes }, paths, readFile)
-  const findings = problems.map(({ path, where, reason, hint = '' }) =>
-    fail('files', `${path} (${where}): ${reason}`, hint),
-  )
-  if (protocol === 'openclaw' && !problems.some(({ path }) => path === 'gateway.deviceSeedFile')) {
-    findings.push(...examineSeed(readFile(deviceSeedFile)))
+  const located = { ...config, kubernetes: { ...config.kubernetes, ...kubernetes } }
+  const problems = checkFiles(located, paths, readFile)
+  if (problems.length > 0) {
+    return problems.map(({ path, where, reason, hint = '' }) =>
+      fail('files', `${path} (${where}): ${reason}`, hint),
+    )
   }
-  return findings.length > 0 ? findings : [ok('files', `${needed.join(', ')}: readable`)]
+  return needed.length === 0 ? [] : [ok('files', `${needed.join(', ')}: readable`)]
 }
 
-const filesOf = ({ caFile, tokenFile }: ReturnType<typeof locateApiServer>) => ({
-  caFile,
-  tokenFile,
-})
-
-function examineSeed(seed: string): Finding[] {
+function locateFiles(kubernetes: Config['kubernetes'], env: NodeJS.ProcessEnv) {
   try {
-    createDeviceKeys(seed)
-    return []
-  } catch (error) {
-    const what = `gateway.deviceSeedFile: ${messageOf(error)}`
-    return [fail('files', what, 'Write 32 random bytes to it, in base64 or hexadecimal.')]
+    const { caFile, tokenFile } = locateApiServer(kubernetes, env)
+    return { caFile, tokenFile }
+  } catch {
+    return undefined
   }
 }

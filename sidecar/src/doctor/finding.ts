@@ -23,8 +23,11 @@ export type ClusterCheck = {
   readonly deadlineMs: number
 }
 
+/** The worst first. */
+export const LEVELS = ['fail', 'warn', 'ok'] as const
+
 export type Finding = {
-  readonly level: 'ok' | 'warn' | 'fail'
+  readonly level: (typeof LEVELS)[number]
   /** What was checked. */
   readonly name: string
   /** What was found. */
@@ -48,12 +51,21 @@ export const fail = (name: string, what: string, remedy: string): Finding => ({
   remedy,
 })
 
-const BREAKING = /[\p{Cc}\u2028\u2029]+/gu
+/** What breaks a line, and what makes text read in another order. */
+const BREAKING = /[\p{Cc}\u2028\u2029\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]+/gu
+
+/** Red, yellow and green, as ECMA-48 numbers them. */
+const COLORS: Readonly<Record<Finding['level'], number>> = { fail: 31, warn: 33, ok: 32 }
+
+/** How to let the sidecar review tokens. */
+export const ALLOW_REVIEWS =
+  "Let the sidecar's ServiceAccount create tokenreviews.authentication.k8s.io, as the shipped ClusterRole does."
 
 /** The finding as one line: text of other programs must not break it or control the terminal. */
-export function describeFinding({ level, name, what, remedy }: Finding): string {
+export function describeFinding({ level, name, what, remedy }: Finding, isColored = false): string {
   const text = remedy === undefined ? what : `${what.replace(/\.$/, '')}. ${remedy}`
-  return `[${level}] ${name}: ${text}`.replace(BREAKING, ' ')
+  const mark = isColored ? `\u001B[${COLORS[level]}m[${level}]\u001B[0m` : `[${level}]`
+  return `${mark} ${`${name}: ${text}`.replace(BREAKING, ' ')}`
 }
 
 /** How to fix a request that failed; `refusal` is the remedy if the API server refused it. */

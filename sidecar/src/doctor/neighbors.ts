@@ -4,7 +4,7 @@ import { messageOf } from '../lib/errors.ts'
 import { localOriginOf } from '../config/addresses.ts'
 import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { checkGateway } from '../edge/gateway-check.ts'
-import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
+import { ALLOW_REVIEWS, fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 const READY_DEADLINE_MS = 5000
 
@@ -38,6 +38,12 @@ export async function examineSidecar({
   }
 }
 
+const WARNED_REMEDIES: readonly (readonly [about: RegExp, remedy: string])[] = [
+  [/TokenReviews/, ALLOW_REVIEWS],
+  [/serves no keys/, 'See signing-keys.'],
+]
+const SCOPE_REMEDY = 'Its workers cannot be admitted; all others can. The log has the cause.'
+
 function readReadiness(origin: string, { status, text }: AdminAnswer): readonly Finding[] {
   const lines = text.split('\n')
   const marked = (mark: string) =>
@@ -48,7 +54,7 @@ function readReadiness(origin: string, { status, text }: AdminAnswer): readonly 
     return [fail('sidecar', `the server at ${origin} is not the sidecar`, remedy)]
   }
   const warnings = doubtful.map((what) =>
-    warn('sidecar', what, 'Its workers cannot be admitted; all others can. The log has the cause.'),
+    warn('sidecar', what, WARNED_REMEDIES.find(([about]) => about.test(what))?.[1] ?? SCOPE_REMEDY),
   )
   if (bad.length === 0) return [ok('sidecar', `ready, ${good.length} checks passed`), ...warnings]
   const isDrained = bad.includes('serving: draining')

@@ -2,7 +2,7 @@
 
 import { messageOf } from '../lib/errors.ts'
 import { reviewRequest } from '../authn/token-review.ts'
-import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { ALLOW_REVIEWS, fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
 type ReviewsCheck = ClusterCheck & { readonly token: string }
 
@@ -27,8 +27,7 @@ export async function examineReviews(check: ReviewsCheck): Promise<readonly Find
     const remedy = 'Use an authenticator that returns audiences in the TokenReview.'
     return [fail('reviews', what, remedy)]
   } catch (error) {
-    const refusal = "Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount."
-    return [fail('reviews', messageOf(error), remedyFor(error, refusal))]
+    return [fail('reviews', messageOf(error), remedyFor(error, ALLOW_REVIEWS))]
   }
 }
 

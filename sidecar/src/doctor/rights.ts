@@ -4,7 +4,7 @@ import { messageOf } from '../lib/errors.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'
-import { fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import { ALLOW_REVIEWS, fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
 /** As in the spec of a SelfSubjectAccessReview; without a namespace it means the whole cluster. */
 type Right = {
@@ -76,11 +76,7 @@ function describeMissing(missing: readonly Right[]): readonly Finding[] {
       .map(([resource, some]) => `${listVerbs(some)} ${resource}`)
       .join(', or ')
     if (place === REVIEW.group) {
-      return fail(
-        'rights',
-        `cannot ${what}`,
-        "Bind the ClusterRole system:auth-delegator to the sidecar's ServiceAccount.",
-      )
+      return fail('rights', `cannot ${what}`, ALLOW_REVIEWS)
     }
     const remedy =
       'Bind a role there that can get, list and watch pods, and list and watch ' +

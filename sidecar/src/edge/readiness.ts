@@ -1,6 +1,7 @@
 /** Readiness: what has to be true before workers are sent here. */
 
 import type { Drain } from '../admissions/drain.ts'
+import type { KubeClient } from '../kube/client.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import { describeScope } from '../kube/scope.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
@@ -39,6 +40,8 @@ export async function judgeReadiness(
 export type ReadinessOptions = {
   readonly drain: Pick<Drain, 'isUnderWay'>
   readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>
+  /** The client for TokenReviews. */
+  readonly reviews: Pick<KubeClient, 'isRefused'>
   readonly scopes: Pick<WatchedScopes, 'isReady' | 'listStates'>
   /** Without trust nobody is let in, and the cluster is not needed. */
   readonly isTrustEnabled: () => boolean
@@ -49,9 +52,15 @@ export type ReadinessOptions = {
   readonly operator: { readonly findObjection: () => Objection } | undefined
 }
 
+/**
+ * A warning, since only workers who try find out that it is over: without readiness none would come.
+ */
+const REVIEWS_REFUSED =
+  "the API server refuses the sidecar's TokenReviews: no worker with a new token can be admitted"
+
 /** An API server that goes away later does not make the sidecar unready: its streams live on. */
 export function createReadiness(options: ReadinessOptions): readonly ReadinessCheck[] {
-  const { drain, jwks, scopes, isTrustEnabled, checkGateway, way, operator } = options
+  const { drain, jwks, reviews, scopes, isTrustEnabled, checkGateway, way, operator } = options
   const unless = (isKnown: boolean, objection: string): Objection =>
     isKnown || !isTrustEnabled() ? undefined : objection
   const checks: readonly ReadinessCheck[] = [
@@ -63,8 +72,12 @@ export function createReadiness(options: ReadinessOptions): readonly ReadinessCh
           jwks.ageMs !== undefined || jwks.isReviewOnly,
           'no signing keys have been fetched yet',
         ),
-      listWarnings: () =>
-        jwks.isReviewOnly ? ['the cluster serves no keys: only a TokenReview proves a token'] : [],
+      listWarnings: () => [
+        ...(jwks.isReviewOnly
+          ? ['the cluster serves no keys: only a TokenReview proves a token']
+          : []),
+        ...(reviews.isRefused ? [REVIEWS_REFUSED] : []),
+      ],
     },
     {
       name: 'pods',

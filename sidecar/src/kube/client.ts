@@ -104,6 +104,7 @@ export class KubeClient {
   readonly #pool: ClusterAgent
   /** Opens a new connection for each request: for the second try. */
   readonly #single: ClusterAgent
+  #isRefused = false
 
   constructor(options: KubeClientOptions) {
     this.#options = options
@@ -164,6 +165,11 @@ export class KubeClient {
     }
   }
 
+  /** Whether the last answer was a 401 or 403 to our own credential. */
+  get isRefused(): boolean {
+    return this.#isRefused
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.#pool.close(), this.#single.close()])
   }
@@ -205,6 +211,7 @@ export class KubeClient {
     })
     const { statusCode: status } = answer
     if ((status >= 200 && status < 300) || status === 404) {
+      this.#isRefused = false
       const { date } = answer.headers
       return { status, body: await this.#readBody(request, answer), date: date?.toString() }
     }
@@ -234,6 +241,7 @@ export class KubeClient {
     if (credentials.isRotated(token)) {
       return this.#send(request, this.#pool.get(), signal)
     }
+    this.#isRefused = true
     this.#options.onOwnCredentialRefused(status)
     throw new OwnCredentialRefused(status, request.path)
   }

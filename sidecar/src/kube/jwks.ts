@@ -142,7 +142,8 @@ export class Jwks {
       })
       .catch((error: unknown) => {
         if (error instanceof Absent) this.#setReviewOnly(true)
-        this.#options.onFailed(error)
+        // The stop itself ends a fetch.
+        if (!this.#isStopped) this.#options.onFailed(error)
         return 'failed' as const
       })
       .finally(() => {

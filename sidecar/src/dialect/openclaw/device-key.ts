@@ -3,6 +3,7 @@
 import { createHmac, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { boundedLru } from '../../lib/bounded-lru.ts'
+import { SEED_BYTES_MIN } from '../../lib/seed.ts'
 import { deviceIdOf } from './device-proof.ts'
 
 /** Names a pod across re-creations: a StatefulSet's pod keeps its device. */
@@ -22,8 +23,6 @@ export type Device = {
 
 export type DeviceKeys = (pod: PodName) => Device
 
-/** A shorter seed would let the gateway's users guess the keys of all workers. */
-const SEED_BYTES_MIN = 16
 const DEVICES_MAX = 4096
 /** PKCS #8 around a raw Ed25519 private key (RFC 8410 §7). */
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex')

@@ -73,8 +73,8 @@ test('a gateway without trustedProxies makes the sidecar unready, and every plac
   t.match(rig.log.join(''), ATTRIBUTION)
   t.equal(await refusalsOf(rig, 'proxy_attribution_required'), 2, 'the question and the worker')
   t.match(await examine(rig, ofOpenClaw(rig)), [
-    /^\[ok\] gateway: /,
     `[fail] gateway-upgrade: ${ATTRIBUTION}`,
+    /^\[ok\] gateway: /,
     /^\[ok\] gateway-operator: /,
   ])
 
@@ -112,9 +112,9 @@ test('a wrong secret is named as such', async (t) => {
   t.match(rig.log.join(''), SAID)
   t.equal(await refusalsOf(rig, 'AUTH_TOKEN_MISMATCH'), 1)
   t.match(await examine(rig, ofOpenClaw(rig)), [
+    `[fail] gateway-operator: ${SAID}`,
     /^\[ok\] gateway: /,
     /^\[ok\] gateway-upgrade: /,
-    `[fail] gateway-operator: ${SAID}`,
   ])
 })
 
@@ -146,8 +146,8 @@ test('a server that is not OpenClaw is named', async (t) => {
   t.match(rig.log.join(''), SAID)
   t.ok((await refusalsOf(rig, 'no_challenge')) >= 1)
   t.match(await examine(rig, ofOpenClaw(rig)), [
-    /^\[ok\] gateway: /,
     `[fail] gateway-upgrade: ${SAID}`,
+    /^\[ok\] gateway: /,
   ])
 })
 
@@ -163,9 +163,9 @@ test('a gateway that serves TLS behind ws:// is named', async (t) => {
   t.match(await readyz(rig), { status: 503, text: '[-] gateway: the gateway serves TLS (tls). ' })
   t.match(rig.log.join(''), 'the gateway serves TLS (tls)')
   t.match(await examine(rig, [...ofOpenClaw(rig), `gateway.url=${url}`]), [
-    /^\[ok\] gateway: /,
     /^\[fail\] gateway-upgrade: the gateway serves TLS \(tls\)\. .* set gateway\.tls\.enabled to false/,
     /^\[fail\] gateway-operator: /,
+    /^\[ok\] gateway: /,
   ])
 })
 
@@ -184,9 +184,9 @@ test('behind the stream protocol a gateway is not asked before a worker was refu
   t.match(await readyz(rig), { status: 503, text: ATTRIBUTION })
   isProxyTrusted = true
   t.match(await examine(rig, ['gateway.protocol=stream']), [
-    /^\[ok\] gateway: /,
     '[warn] gateway-upgrade: the gateway speaks the protocol of OpenClaw, and gateway.protocol is stream. ' +
       'Set it to openclaw, unless the workers are not nodes of OpenClaw.',
+    /^\[ok\] gateway: /,
   ])
 })
 

@@ -106,11 +106,11 @@ test(
     t.equal(seen.probes.ipv4, 200)
     t.match(seen.probes.ipv6, /ECONNREFUSED/)
     t.strictSame(addressesOf(seen), [
+      '[fail] addresses: workers cannot reach listen.workers: nothing listens on 10.244.1.1:1; ' +
+        'nothing listens on [fd00:10::1]:1. Listen on [::]:1, which is every address of both families.',
       "[warn] addresses: the kubelet's probes cannot reach listen.admin: connect ECONNREFUSED fd00:10::1:9464; " +
         'it answers at 10.244.1.1:9464. Listen on [::]:9464, which is every address of both families. ' +
         "It is enough if the pod's own address answers.",
-      '[fail] addresses: workers cannot reach listen.workers: nothing listens on 10.244.1.1:1; ' +
-        'nothing listens on [fd00:10::1]:1. Listen on [::]:1, which is every address of both families.',
     ])
     t.equal(seen.doctor.code, 69)
     t.notOk(seen.log.includes(NO_IPV6), 'an IPv4 address that was asked for is not a fallback')

@@ -84,7 +84,7 @@ describe('rbac', () => {
     const found = await examine()
     assert.deepEqual(
       found.map(({ level, name }) => `${level} ${name}`),
-      ['api-server', 'clock', 'own-token', 'signing-keys', 'rights', 'reviews'].map(
+      ['api-server', 'clock', 'own-token', 'signing-keys', 'rights', 'reviews', 'allow-list'].map(
         (name) => `ok ${name}`,
       ),
       JSON.stringify(found),

@@ -74,7 +74,10 @@ export class WorkerWay {
       this.#open()
     } catch (error) {
       // Silence is not a refusal, and other checks report it.
-      this.#set(error instanceof GatewayRefused ? error : undefined)
+      if (!(error instanceof GatewayRefused)) this.#set(undefined)
+      else if (isOfAll(error.refusal)) this.#set(error)
+      // Workers bring an identity, which the question lacks: they may get another answer.
+      else this.#open()
     }
   }
 

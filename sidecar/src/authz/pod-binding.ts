@@ -143,12 +143,13 @@ export class PodBinding {
   }
 
   /**
-   * A pod whose sandbox is made again gets another address, which the watch may show a moment later.
-   * The GET decides only whether that is worth waiting for: in the end the watch has to show it.
+   * A pod that starts has no address yet, and one whose sandbox is made again gets another: the watch
+   * may show it a moment later. The GET decides only whether that is worth waiting for: in the end the
+   * watch has to show it.
    */
   async #lookTwice(caller: Caller): Promise<Verdict<undefined>> {
     const seen = this.check(caller)
-    if (seen.ok || seen.code !== 'source_address_mismatch') return seen
+    if (!this.#isOnlyAddressAmiss(seen, caller)) return seen
     const { answers, key, silentMs, get, judge, onContradicted } = this.#podDoubt(caller)
     // No watch is open that could show more.
     if (silentMs === Infinity) return seen
@@ -163,13 +164,18 @@ export class PodBinding {
     }
     if (!judge(live).ok) return seen
     const first = await this.#waitForAddress(caller)
-    if (first.ok || first.code !== 'source_address_mismatch') return first
+    if (!this.#isOnlyAddressAmiss(first, caller)) return first
     // It should have been shown by now: another watch gets a moment to show it.
     onContradicted()
     const second = await this.#waitForAddress(caller)
-    return second.ok || second.code !== 'source_address_mismatch'
-      ? second
-      : denied('pod_unconfirmed')
+    return this.#isOnlyAddressAmiss(second, caller) ? denied('pod_unconfirmed') : second
+  }
+
+  #isOnlyAddressAmiss(seen: Verdict<undefined>, { claims }: Caller): boolean {
+    if (seen.ok) return false
+    if (seen.code === 'source_address_mismatch') return true
+    const isWithoutAddress = this.#options.pods.find(claims.podUid)?.ips.length === 0
+    return seen.code === 'pod_unconfirmed' && isWithoutAddress
   }
 
   async #waitForAddress(caller: Caller): Promise<Verdict<undefined>> {

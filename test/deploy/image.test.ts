@@ -169,12 +169,13 @@ describe('the image', () => {
   })
 
   test('speaks with a gateway of the openclaw protocol', async (t) => {
-    const { ask, exec } = await serve(t, createPairedDevices(SECRET).gateway, {
+    const { api, ask, exec } = await serve(t, createPairedDevices(SECRET).gateway, {
       protocol: 'openclaw',
       auth: { mode: 'token', secretFile: `${CONFIG}/secret` },
       deviceSeedFile: `${CONFIG}/seed`,
     })
     assert.match(await (await ask('/readyz?verbose')).text(), /gateway/)
+    api.createServiceAccount('openclaw', 'openclaw-worker')
     const { code, stdout } = await exec('doctor')
     assert.equal(code, 0, stdout)
   })

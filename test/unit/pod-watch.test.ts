@@ -492,6 +492,11 @@ test('a scope that cannot be listed takes nothing from the others, and is told o
     { scope: NARROW, state: 'synced' },
     { scope: { namespace: 'bad' }, state: 'unsynced' },
   ])
+  t.equal(
+    watch.scopes.longestStaleForMs,
+    0,
+    'a scope that was never listed is not a watch that is down',
+  )
   const down = ['down: pods of namespace bad', 'down: serviceaccounts of namespace bad']
   t.strictSame(log, down, 'not at every try')
   isForbidden = false

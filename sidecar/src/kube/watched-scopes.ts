@@ -76,9 +76,12 @@ export class WatchedScopes {
     return covering.length === 0 ? Infinity : longest(covering, stalestOf)
   }
 
-  /** The same for the scope that is the worst. */
+  /**
+   * The same for the worst of the scopes that were listed once. One that never was has no stream, and
+   * its state says so.
+   */
   get longestStaleForMs(): number {
-    return longest(this.list(), stalestOf)
+    return longest(this.list().filter(isListed), stalestOf)
   }
 
   /** Milliseconds since the account's pod watch last proved that it works; `Infinity` without one. */

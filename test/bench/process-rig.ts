@@ -7,6 +7,7 @@ import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway
 import { startSidecarProcess } from '../kit/sidecar-process.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
+import { parseMetrics } from '../kit/parse-metrics.ts'
 
 export type ProcessRigOptions = {
   readonly gateway?: GatewayStubOptions
@@ -44,14 +45,7 @@ export const startProcessRig = async (options: ProcessRigOptions = {}) => {
   })
   /** Values by series, without the common prefix. */
   const metrics = async (): Promise<ReadonlyMap<string, number>> => {
-    const text = await (await fetch(`http://${admin}/metrics`)).text()
-    const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
-    return new Map(
-      lines.map((line) => {
-        const at = line.lastIndexOf(' ')
-        return [line.slice(0, at).replace('openclaw_k8s_', ''), Number(line.slice(at + 1))]
-      }),
-    )
+    return parseMetrics(await (await fetch(`http://${admin}/metrics`)).text(), 'openclaw_k8s_')
   }
   return {
     api,

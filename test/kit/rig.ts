@@ -13,6 +13,7 @@ import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
 import { startGatewayStub, type GatewayStubOptions } from '@openclaw-k8s/gateway-stub'
 import { startKubeApi, type KubeApi, type KubeApiOptions } from './kube-api.ts'
 import type { TokenRequest } from './kube-tokens.ts'
+import { parseMetrics } from './parse-metrics.ts'
 import { sidecarSettings } from './sidecar-settings.ts'
 import { connectWorker, type WorkerOptions } from './worker-client.ts'
 
@@ -110,15 +111,3 @@ export const startRig = async (options: RigOptions = {}) => {
     },
   }
 }
-
-/** Values by series, as `name{label="value"}`. */
-const parseMetrics = (text: string): ReadonlyMap<string, number> =>
-  new Map(
-    text
-      .split('\n')
-      .filter((line) => line !== '' && !line.startsWith('#'))
-      .map((line) => {
-        const at = line.lastIndexOf(' ')
-        return [line.slice(0, at), Number(line.slice(at + 1))] as const
-      }),
-  )

@@ -1,6 +1,7 @@
 /** What must be true when everybody has gone home: nothing is left, and the books balance. */
 
 import { request } from 'node:http'
+import { parseMetrics } from '../kit/parse-metrics.ts'
 import { countLibraryTimers } from './timers.ts'
 import type { World } from './world.ts'
 
@@ -24,13 +25,7 @@ export const scrape = async ({ network, adminPort }: World): Promise<Scrape> => 
   )
   asked.on('error', reject)
   asked.end()
-  const lines = (await promise).split('\n').filter((line) => line !== '' && !line.startsWith('#'))
-  return new Map(
-    lines.map((line) => {
-      const at = line.lastIndexOf(' ')
-      return [line.slice(0, at), Number(line.slice(at + 1))] as const
-    }),
-  )
+  return parseMetrics(await promise)
 }
 
 const sum = (metrics: Scrape, name: string): number =>

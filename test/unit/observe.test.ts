@@ -12,6 +12,7 @@ import { RecentRefusals } from '@openclaw-k8s/auth-sidecar/observe/recent-refusa
 import { createRecorder } from '@openclaw-k8s/auth-sidecar/observe/recorder.ts'
 import { RelaySum } from '@openclaw-k8s/auth-sidecar/lib/relay-totals.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
+import { parseMetrics } from '../kit/parse-metrics.ts'
 
 const CLAIMS: Claims = {
   issuer: 'https://issuer.example',
@@ -89,16 +90,7 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
     }),
   })
   const tell = (...what: unknown[]) => void warnings.push(what)
-  const series = async () =>
-    new Map(
-      (await metrics.register.metrics())
-        .split('\n')
-        .filter((line) => line.startsWith('openclaw_k8s_'))
-        .map((line) => {
-          const at = line.lastIndexOf(' ')
-          return [line.slice('openclaw_k8s_'.length, at), Number(line.slice(at + 1))] as const
-        }),
-    )
+  const series = async () => parseMetrics(await metrics.register.metrics(), 'openclaw_k8s_')
   const refusals = new RecentRefusals(clock)
   const recorder = createRecorder({
     metrics,

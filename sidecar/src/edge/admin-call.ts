@@ -38,16 +38,26 @@ const ANSWER_BYTES_MAX = 64 * 1024
  * takes.
  */
 export function callAdmin(call: AdminCall): Promise<AdminAnswer> {
-  const { origin, method, path, headers = {}, deadlineMs, bytesMax = ANSWER_BYTES_MAX } = call
+  const { deadlineMs, bytesMax = ANSWER_BYTES_MAX } = call
   return withDeadline(call.clock, deadlineMs, async (signal) => {
-    // Not undici: it would cost the container more memory, and its features are not needed here.
-    const url = new URL(path, origin)
-    const lookup = url.hostname === 'localhost' ? { lookup: lookupLoopback } : {}
-    const how = { method, headers, agent: false, signal, autoSelectFamily: true, ...lookup }
-    const sent = request(url, how)
-    const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
+    const response = await send(call, signal)
     return { status: response.statusCode ?? 0, text: await readBounded(response, bytesMax) }
   })
+}
+
+/** Not undici: it would cost the container more memory, and its features are not needed here. */
+async function send(
+  { origin, method, path, headers = {} }: Pick<AdminCall, 'origin' | 'method' | 'path' | 'headers'>,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
+  const url = new URL(path, origin)
+  const lookup = url.hostname === 'localhost' ? { lookup: lookupLoopback } : {}
+  const how = { method, headers, agent: false, signal, autoSelectFamily: true, ...lookup }
+  const sent = request(url, how)
+  const [response] = (await once(sent.end(), 'response')) as [IncomingMessage]
+  // The answer tells what becomes of the connection.
+  sent.on('error', ignoreError)
+  return response
 }
 
 async function readBounded(response: IncomingMessage, bytesMax: number): Promise<string> {
@@ -66,14 +76,10 @@ async function readBounded(response: IncomingMessage, bytesMax: number): Promise
  * port ends them. Rejects when it is silent for `deadlineMs`, or refuses.
  */
 export async function* followEvents(call: Omit<AdminCall, 'method'>): AsyncGenerator<string> {
-  const { origin, path, headers = {}, deadlineMs, bytesMax = ANSWER_BYTES_MAX, clock } = call
-  const response = await withDeadline(clock, deadlineMs, async (signal) => {
-    const sent = request(`${origin}${path}`, { headers, agent: false, signal })
-    const [answer] = (await once(sent.end(), 'response')) as [IncomingMessage]
-    // Its answer tells what becomes of the connection.
-    sent.on('error', ignoreError)
-    return answer
-  })
+  const { deadlineMs, bytesMax = ANSWER_BYTES_MAX, clock } = call
+  const response = await withDeadline(clock, deadlineMs, (signal) =>
+    send({ ...call, method: 'GET' }, signal),
+  )
   if (response.statusCode !== 200) {
     const text = await withDeadline(clock, deadlineMs, () => readBounded(response, bytesMax))
     throw new Error(`it answered ${response.statusCode}: ${text.trim()}`)

@@ -14,6 +14,7 @@ import type { ClusterCounts, ClusterReady, ClusterRequest, StormWorker } from '.
 import type { GarbageDone, GarbageRequest } from './garbage.ts'
 import type { GatewayReady } from './gateway.ts'
 import type { LoadAnswer, LoadCommand } from './load.ts'
+import { parseMetrics } from '../../kit/parse-metrics.ts'
 
 export type StormRigOptions = Omit<ClusterRequest, 'directory'> & {
   readonly protocol: 'stream' | 'openclaw'
@@ -129,14 +130,7 @@ const filesMax = (): number => {
 
 /** Values by series, without the common prefix. */
 const readMetrics = async (admin: string): Promise<ReadonlyMap<string, number>> => {
-  const text = await (await fetch(`${admin}/metrics`)).text()
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
-  return new Map(
-    lines.map((line) => {
-      const at = line.lastIndexOf(' ')
-      return [line.slice(0, at).replace('openclaw_k8s_', ''), Number(line.slice(at + 1))]
-    }),
-  )
+  return parseMetrics(await (await fetch(`${admin}/metrics`)).text(), 'openclaw_k8s_')
 }
 
 /** Resident memory as the kernel counts it (proc(5)), in MiB. */

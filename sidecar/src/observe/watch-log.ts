@@ -11,13 +11,11 @@ const GATHER_MS = 1000
 /** The most scopes that a line names. */
 const NAMED_MAX = 10
 
-type Gathered = { readonly watches: WatchName[]; readonly tell: (watches: WatchName[]) => void }
-
 export class WatchLog {
   readonly #clock: Clock
   readonly #log: Pick<Log, 'warn' | 'info' | 'debug'>
-  #down: Gathered | undefined
-  #up: Gathered | undefined
+  #down: WatchName[] | undefined
+  #up: WatchName[] | undefined
   #downMs = 0
 
   constructor({
@@ -38,7 +36,7 @@ export class WatchLog {
       this.#down = undefined
       this.#log.warn({ ...namesOf(watches), err: findCause() }, 'a watch was interrupted')
     })
-    this.#down.watches.push(watch)
+    this.#down.push(watch)
   }
 
   /** The longest time that one was down is logged. */
@@ -49,13 +47,13 @@ export class WatchLog {
       this.#log.info({ ...namesOf(watches), downMs: this.#downMs }, 'the watch works again')
       this.#downMs = 0
     })
-    this.#up.watches.push(watch)
+    this.#up.push(watch)
   }
 
-  #gather(tell: (watches: readonly WatchName[]) => void): Gathered {
+  #gather(tell: (watches: readonly WatchName[]) => void): WatchName[] {
     const watches: WatchName[] = []
     this.#clock.after(GATHER_MS, () => tell(watches))
-    return { watches, tell }
+    return watches
   }
 }
 

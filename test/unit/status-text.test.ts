@@ -73,3 +73,12 @@ test('ages and counts take at most four characters', async (t) => {
   for (const [count, text] of Object.entries(counts)) t.equal(shortCount(Number(count)), text)
   t.equal(secondsBetween('2026-01-01T00:00:00.000Z', '2026-01-01T00:01:00.500Z'), 60.5)
 })
+
+test('a scope that was never listed is named, and is not told as a watch that is behind', async (t) => {
+  const bad = [{ scope: 'namespace research', state: 'unsynced' }]
+  const watch = { pods: 7, staleSeconds: 0, scopes: 2, bad }
+  const text = describeStatus({ ...READY_STATUS, watch }).join('\n')
+  t.match(text, 'WATCH    7 pods in 2 scopes, incomplete\n         namespace research: unsynced')
+  const behind = describeStatus({ ...READY_STATUS, watch: { ...watch, staleSeconds: 95 } })
+  t.match(behind.join('\n'), 'WATCH    7 pods in 2 scopes, behind for 1m')
+})

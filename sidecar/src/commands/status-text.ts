@@ -1,7 +1,14 @@
 /** The status as text for a terminal: tables that fit, and names that move no cursor. */
 
 import type { Status } from '../edge/status.ts'
-import { countOf, secondsBetween, shortAge, shortCount } from '../edge/page/words.js'
+import {
+  countOf,
+  describeKeys,
+  describeWatch,
+  secondsBetween,
+  shortAge,
+  shortCount,
+} from '../edge/page/words.js'
 
 /** The least width, in columns; a wider terminal shows more of long names. */
 export const COLUMNS_MIN = 80
@@ -138,13 +145,11 @@ function nameOf({ pod, isOfManyPods, isSigned }: Status['refusals'][number]): st
 }
 
 function describeCluster({ keys, watch }: Status, columns: number): readonly string[] {
-  const { ageSeconds, isReviewOnly } = keys
-  const age = ageSeconds === undefined ? 'not fetched yet' : `fetched ${shortAge(ageSeconds)} ago`
-  const state = watch.bad.length === 0 ? 'current' : `behind for ${shortAge(watch.staleSeconds)}`
+  const covered = `${countOf(watch.pods, 'pod')} in ${countOf(watch.scopes, 'scope')}`
   return [
-    `WATCH    ${countOf(watch.pods, 'pod')} in ${countOf(watch.scopes, 'scope')}, ${state}`,
+    `WATCH    ${covered}, ${describeWatch(watch)}`,
     ...watch.bad.map((each) => `         ${each.scope}: ${each.state}`),
-    `KEYS     ${isReviewOnly ? 'not served by the cluster: a TokenReview proves each token' : age}`,
+    `KEYS     ${describeKeys(keys)}`,
   ].flatMap((line) => wrap(line, columns, 9))
 }
 

@@ -33,7 +33,7 @@ export type Status = {
   readonly refusals: readonly RefusalRow[]
   readonly watch: {
     readonly pods: number
-    /** For how long a scope has had no watch to trust; 0 while all have one. */
+    /** For how long a scope that was listed has had no watch to trust; 0 while all have one. */
     readonly staleSeconds: number
     readonly scopes: number
     /** The scopes that are not `synced`, at most 50. */

@@ -194,7 +194,7 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
   gauge('watched_pods', 'Pods in the watch.', () => sources().watchedPods())
   gauge(
     'watch_stale_seconds',
-    'How long the pod watch of a scope has been stale; 0 while all are current.',
+    'How long the pod watch of a scope has been stale, once it was listed; 0 while all are current.',
     () => sources().watchStaleMs() / 1000,
   )
   readCluster(sources, registers)

@@ -4,7 +4,14 @@
  * @import { Status } from '../status.ts'
  */
 
-import { countOf, secondsBetween, shortAge, shortCount } from './words.js'
+import {
+  countOf,
+  describeKeys,
+  describeWatch,
+  secondsBetween,
+  shortAge,
+  shortCount,
+} from './words.js'
 
 const RUNBOOK = 'https://github.com/openclaw-k8s/auth-sidecar/blob/main/docs/runbook.md'
 /** How long to wait before another try where the sidecar has refused the events. */
@@ -270,18 +277,17 @@ const factsOfCluster = ({ watch, keys }) => {
     text: state === 'stale' ? 'the watch is down' : 'not listed yet',
     state: /** @type {State} */ ('warn'),
   }))
-  const age = ageSeconds === undefined ? 'not fetched yet' : `fetched ${shortAge(ageSeconds)} ago`
   return [
     { term: 'Pods watched', text: `${watch.pods} in ${countOf(watch.scopes, 'scope')}` },
     {
       term: 'Watch',
-      text: isStale ? `behind for ${shortAge(watch.staleSeconds)}` : 'current',
+      text: describeWatch(watch),
       state: isStale ? 'warn' : '',
     },
     ...bad,
     {
       term: 'Signing keys',
-      text: isReviewOnly ? 'not served by the cluster: a TokenReview proves each token' : age,
+      text: describeKeys(keys),
       state: isReviewOnly || ageSeconds === undefined ? 'warn' : '',
     },
   ]

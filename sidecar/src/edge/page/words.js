@@ -1,4 +1,7 @@
-/** Numbers and ages in few characters, for the status page and the `status` command. */
+/**
+ * Numbers, ages and states in few words, for the status page and the `status` command.
+ * @import { Status } from '../status.ts'
+ */
 
 const SECONDS = { d: 86_400, h: 3600, m: 60 }
 
@@ -48,3 +51,23 @@ export const secondsBetween = (from, to) => (Date.parse(to) - Date.parse(from)) 
  * @returns {string}
  */
 export const countOf = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`
+
+/**
+ * How far the watches can be trusted. A scope that was never listed is not behind.
+ * @param {Status['watch']} watch
+ * @returns {string}
+ */
+export function describeWatch({ bad, staleSeconds }) {
+  if (bad.length === 0) return 'current'
+  return staleSeconds === 0 ? 'incomplete' : `behind for ${shortAge(staleSeconds)}`
+}
+
+/**
+ * Where the signing keys come from, and how old they are.
+ * @param {Status['keys']} keys
+ * @returns {string}
+ */
+export function describeKeys({ ageSeconds, isReviewOnly }) {
+  if (isReviewOnly) return 'not served by the cluster: a TokenReview proves each token'
+  return ageSeconds === undefined ? 'not fetched yet' : `fetched ${shortAge(ageSeconds)} ago`
+}

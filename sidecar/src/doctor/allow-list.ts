@@ -2,8 +2,7 @@
 
 import { scopesOf } from '../authz/watch-scopes.ts'
 import type { Config } from '../config/schema.ts'
-import type { Collection } from '../kube/reflector.ts'
-import { isListPage } from '../kube/list-page.ts'
+import { isListPage, pathOf } from '../kube/list-page.ts'
 import { readAccount, type WatchedAccount } from '../kube/pod.ts'
 import { collectionOf, type Scope } from '../kube/scope.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -74,7 +73,10 @@ async function listAccounts(
   const accounts: WatchedAccount[] = []
   let next: string | undefined
   for (let page = 0; page < PAGES_MAX; page += 1) {
-    const path = pathOf(collectionOf('serviceaccounts', 'metadata.name', scope), next)
+    const path = pathOf(collectionOf('serviceaccounts', 'metadata.name', scope), {
+      limit: String(PAGE_ITEMS),
+      ...(next === undefined ? {} : { continue: next }),
+    })
     // Each page begins where the one before it ended.
     const { body } = await client.request({ method: 'GET', path, deadlineMs })
     if (!isListPage(body)) throw new Error('the answer is not a list')
@@ -83,13 +85,4 @@ async function listAccounts(
     if (next === undefined || next === '') return accounts
   }
   return undefined
-}
-
-function pathOf({ path, fieldSelector }: Collection, next: string | undefined): string {
-  const query = new URLSearchParams({
-    limit: String(PAGE_ITEMS),
-    ...(fieldSelector === undefined ? {} : { fieldSelector }),
-    ...(next === undefined ? {} : { continue: next }),
-  })
-  return `${path}?${query.toString()}`
 }

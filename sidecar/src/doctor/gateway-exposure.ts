@@ -6,9 +6,6 @@ import { bracketed, endpointOf } from '../lib/address.ts'
 import { listDialable } from '../lib/own-addresses.ts'
 import { fail, type DoctorContext, type Finding } from './finding.ts'
 
-/** A node that is on the host network can have thousands, of its Services. */
-const DIALED_MAX = 8
-
 /** Dials the gateway's port at the pod's own addresses, as a stranger would. */
 export async function examineExposure({
   config,
@@ -19,13 +16,11 @@ export async function examineExposure({
   if (!isLoopbackHost(gateway.hostname)) return []
   const { port } = endpointOf(gateway)
   const dialed = await Promise.all(
-    listDialable(interfaces)
-      .slice(0, DIALED_MAX)
-      .map(async (address) => {
-        const place = `${bracketed(address)}:${port}`
-        const objection = await checkGateway({ url: new URL(`ws://${place}`), clock })
-        return objection === undefined ? place : undefined
-      }),
+    listDialable(interfaces).map(async (address) => {
+      const place = `${bracketed(address)}:${port}`
+      const objection = await checkGateway({ url: new URL(`ws://${place}`), clock })
+      return objection === undefined ? place : undefined
+    }),
   )
   const open = dialed.filter((place) => place !== undefined)
   if (open.length === 0) return []

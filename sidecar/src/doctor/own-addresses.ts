@@ -12,8 +12,6 @@ import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
 const NAME = 'addresses'
 /** As the kubelet's probes of the shipped manifests, in milliseconds. */
 const PROBE_DEADLINE_MS = 3000
-/** A node that is on the host network can have thousands, of its Services. */
-const DIALED_MAX = 8
 
 type Port = {
   readonly option: 'listen.admin' | 'listen.workers'
@@ -33,7 +31,7 @@ export async function examineAddresses({
   const { admin, workers } = config.listen
   const origin = localOriginOf(admin)
   if (origin === undefined || (await probe(origin, clock)) !== undefined) return []
-  const addresses = listDialable(interfaces).slice(0, DIALED_MAX)
+  const addresses = listDialable(interfaces)
   const ports: readonly Port[] = [
     {
       option: 'listen.admin',

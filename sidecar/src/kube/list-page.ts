@@ -1,5 +1,23 @@
 /** What lists and objects of the Kubernetes API have in common. */
 
+export type Collection = {
+  /** As in `/api/v1/namespaces/openclaw/pods`. */
+  readonly path: string
+  readonly fieldSelector?: string | undefined
+}
+
+/** The path of a request for a collection, with these parameters. */
+export function pathOf(
+  { path, fieldSelector }: Collection,
+  parameters: Readonly<Record<string, string>>,
+): string {
+  const query = new URLSearchParams({
+    ...parameters,
+    ...(fieldSelector === undefined ? {} : { fieldSelector }),
+  })
+  return `${path}?${query.toString()}`
+}
+
 /** One page of a list (Kubernetes API concepts, "Retrieving large results sets in chunks"). */
 export type ListPage = {
   readonly items: readonly unknown[]

@@ -5,14 +5,8 @@ import type { Clock } from '../lib/clock.ts'
 import { pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
 import { AnswerTooLarge, type KubeClient } from './client.ts'
-import { isListPage, versionOf, type ListPage } from './list-page.ts'
+import { isListPage, pathOf, versionOf, type Collection, type ListPage } from './list-page.ts'
 import { RelistNeeded, type WatchClient, type WatchEvent } from './watch-stream.ts'
-
-export type Collection = {
-  /** As in `/api/v1/namespaces/openclaw/pods`. */
-  readonly path: string
-  readonly fieldSelector?: string | undefined
-}
 
 export type ReflectorOptions<T> = {
   readonly collection: Collection
@@ -184,11 +178,10 @@ export class Reflector<T> {
   }
 
   async #page(next: string | undefined): Promise<ListPage> {
-    const query = this.#query({
+    const path = pathOf(this.#options.collection, {
       limit: String(this.#pageSize),
       ...(next ? { continue: next } : {}),
     })
-    const path = `${this.#options.collection.path}?${query}`
     const answer = await this.#options.lists.request({
       method: 'GET',
       path,
@@ -202,7 +195,7 @@ export class Reflector<T> {
   async #watch(version: string): Promise<void> {
     const { clock, random, watches, collection } = this.#options
     const seconds = Math.round(WATCH_S_MIN + random() * WATCH_S_SPREAD)
-    const query = this.#query({
+    const path = pathOf(collection, {
       watch: '1',
       allowWatchBookmarks: 'true',
       resourceVersion: version,
@@ -223,7 +216,6 @@ export class Reflector<T> {
       cancelLive = clock.after(WATCH_MS_MIN, this.#options.onLive)
     }
     try {
-      const path = `${collection.path}?${query}`
       for await (const event of watches.open({ path, signal, onOpen })) {
         this.#stopped.signal.throwIfAborted()
         this.#takeOrRelist(event)
@@ -286,13 +278,5 @@ export class Reflector<T> {
   /** A stop ends the wait early. */
   async #backOff(): Promise<void> {
     await pause(this.#options.clock, this.#backoff.next(), this.#stopped.signal).catch(() => {})
-  }
-
-  #query(parameters: Record<string, string>): string {
-    const { fieldSelector } = this.#options.collection
-    return new URLSearchParams({
-      ...parameters,
-      ...(fieldSelector === undefined ? {} : { fieldSelector }),
-    }).toString()
   }
 }

@@ -1,6 +1,6 @@
 /** A scope of the watch: which objects it covers, and how to ask the API server for them. */
 
-import type { Collection } from './reflector.ts'
+import type { Collection } from './list-page.ts'
 
 /** A ServiceAccount's pods in a namespace; `undefined` stands for all. */
 export type Scope = {

@@ -14,6 +14,11 @@ export const listAddresses = (interfaces: Interfaces): readonly string[] => {
   return [...new Set(all.flatMap(({ address }) => normalizeAddress(address) ?? []))]
 }
 
-/** Those that other machines can dial. */
+/** A node that is on the host network can have thousands, of its Services. */
+const DIALABLE_MAX = 8
+
+/** Those that other machines can dial, the first 8. */
 export const listDialable = (interfaces: Interfaces): readonly string[] =>
-  listAddresses(interfaces).filter((address) => !isLoopback(address) && !isLinkLocal(address))
+  listAddresses(interfaces)
+    .filter((address) => !isLoopback(address) && !isLinkLocal(address))
+    .slice(0, DIALABLE_MAX)

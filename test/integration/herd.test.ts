@@ -58,8 +58,7 @@ test('the same holds for nodes, of which fewer are let in at once', async (t) =>
   const rig = await startOpenClawRig({ clock, set: SET })
   t.teardown(() => rig.stop())
   await rig.gateway.waitForHandshake(1)
-  // Readiness asks the gateway for an upgrade, too, once.
-  await waitUntil(async () => (await fetch(`${rig.adminUrl}/readyz`)).ok)
+  await rig.untilReady()
   const others = rig.gateway.handshakes.length
   rig.gateway.setBehavior('stall')
   const herd = Array.from({ length: AT_THE_DOOR.openclaw + 2 }, async (_, nth) => {

@@ -127,8 +127,7 @@ test('a fault of the gateway closes with 1013, so that the worker comes back', a
   if (outcome.kind !== 'message') throw new Error(outcome.kind)
   t.equal(outcome.message.text, refusalOf('gateway_unreachable'))
   t.same(await closed(outcome.socket), { code: 1013, reason: 'gateway_unreachable' })
-  // In doubt, readiness asks the gateway for an upgrade, once: not while others are counted.
-  t.ok((await fetch(`${rig.adminUrl}/readyz`)).ok)
+  await rig.untilReady()
 })
 
 test('the first frame must be text, small, masked and lawful', async (t) => {

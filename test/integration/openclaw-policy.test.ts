@@ -108,6 +108,7 @@ test('a computerUse too deep to serialize is refused as malformed, and the gatew
     open.socket.send(text.replace('"computerUse":0', `"computerUse":${computerUse}`))
     return open
   }
+  await rig.untilReady()
   const handshakes = rig.gateway.handshakes.length
   for (const levels of [17, 9000]) {
     const open = await say(`${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`)

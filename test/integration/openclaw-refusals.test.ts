@@ -68,6 +68,7 @@ test('a claim beyond a node’s rights is refused, and costs neither a TokenRevi
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)
   const token = rig.mint({ pod: rig.createPod() })
+  await rig.untilReady()
   const dials = rig.gateway.handshakes.length
   for (const [what, cheat] of Object.entries(CHEATS)) {
     const { params, code, details } = cheat(token)

@@ -204,8 +204,7 @@ test('only a perfect 101 of the gateway opens a tunnel', async (t) => {
     answer.socket.destroy()
   }
   t.equal(rig.gateway.connections.size, 0, 'both sockets are gone each time')
-  // In doubt, readiness asks the gateway for an upgrade, once: not while others are counted.
-  t.ok((await fetch(`${rig.adminUrl}/readyz`)).ok)
+  await rig.untilReady()
 })
 
 test('a gateway that does not answer is given up after connectTimeout', async (t) => {

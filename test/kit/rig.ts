@@ -15,6 +15,7 @@ import { startKubeApi, type KubeApi, type KubeApiOptions } from './kube-api.ts'
 import type { TokenRequest } from './kube-tokens.ts'
 import { parseMetrics } from './parse-metrics.ts'
 import { sidecarSettings } from './sidecar-settings.ts'
+import { waitUntil } from './wait.ts'
 import { connectWorker, type WorkerOptions } from './worker-client.ts'
 
 export type RigOptions = {
@@ -101,6 +102,11 @@ export const startRig = async (options: RigOptions = {}) => {
     mint: (request: TokenRequest) => api.mintToken({ audiences: [AUDIENCE], ...request }),
     connect: (worker: Omit<WorkerOptions, 'url'>) =>
       connectWorker({ url, localAddress: '127.0.0.11', ...worker }),
+    /**
+     * The sidecar is ready. By then it has asked the gateway for an upgrade itself, if it is in doubt
+     * whether workers get one: a test that counts handshakes does so after this.
+     */
+    untilReady: () => waitUntil(async () => (await fetch(`${adminUrl}/readyz`)).ok),
     metrics: async () => parseMetrics(await (await fetch(`${adminUrl}/metrics`)).text()),
     readFile: (path: string) => readFile(path, 'utf8'),
     stop: async () => {

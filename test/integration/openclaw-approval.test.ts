@@ -23,7 +23,7 @@ const outcomeOf = async ({ answer, closed, frames }: Awaited<ReturnType<Rig['sta
 
 /** Nothing of the device is left at the gateway, once what was under way has ended. */
 const cleared = async (devices: PairedDevices): Promise<object> => {
-  await devices.called('node.pair.remove', 1)
+  await devices.called('device.pair.remove', 1)
   const { paired, requests, surfaces, pending } = devices
   return [paired.size, requests.size, surfaces.size, pending.size]
 }
@@ -108,7 +108,7 @@ test('nothing is approved but exactly our own request', async (t) => {
     t.match(closed, { code: 1013, reason: 'gateway_refused' }, what)
     t.equal(answer, undefined, what)
     t.notMatch(text, /PAIRING_REQUIRED/, what)
-    await devices.called('node.pair.remove', 1)
+    await devices.called('device.pair.remove', 1)
     t.equal(devices.listCalls('device.pair.approve').length, 0, what)
     t.equal(devices.paired.size, 0, what)
     t.match(rig.log.join('\n'), /pairing request/, `the log says why: ${what}`)

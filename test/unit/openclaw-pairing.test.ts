@@ -320,3 +320,20 @@ test('an answer that cannot be read, or a refused call, is a fault', async (t) =
   await t.rejects(broken.approve('r'), failing)
   await t.rejects(broken.approveSurface(named), failing)
 })
+
+test('a removal that stops half-way leaves the device listed for the next one', async (t) => {
+  for (const [failing, expected] of [
+    ['node.pair.remove', ['node.pair.remove']],
+    ['device.pair.remove', ['node.pair.remove', 'device.pair.remove']],
+  ] as const) {
+    const calls: string[] = []
+    const call = async (method: string): Promise<unknown> => {
+      calls.push(method)
+      if (method === failing) throw new CallRefused(method, 'UNAVAILABLE', 'restarting')
+      return {}
+    }
+    const devices = new Devices({ call }, new GatewayTraits())
+    await t.rejects(devices.remove('d'), { code: 'operator_unavailable' })
+    t.same(calls, expected)
+  }
+})

@@ -94,12 +94,13 @@ export class Devices {
 
   /**
    * Removes the record, and the one of its surface, which gateways before 2026.8 keep apart. A
-   * missing record counts as removed.
+   * missing record counts as removed. The device goes last, as in OpenClaw's own pages: after a
+   * removal that stopped half-way it is still listed, and the next clean-up finds it.
    */
   async remove(deviceId: string): Promise<void> {
-    await this.#remove('device.pair.remove', { deviceId })
-    this.#enrolled.delete(deviceId)
     await this.#remove('node.pair.remove', { nodeId: deviceId })
+    this.#enrolled.delete(deviceId)
+    await this.#remove('device.pair.remove', { deviceId })
   }
 
   async #remove(method: string, params: object): Promise<void> {

@@ -21,6 +21,8 @@ export type GatewayOptions = {
   readonly users: readonly string[]
   /** Where its models are; default: it has none. */
   readonly modelUrl?: string | undefined
+  /** Whose forwarded headers it takes; default: loopback, which the sidecar is. */
+  readonly trustedProxies?: readonly string[]
 }
 
 export const GATEWAY_SECRET = 'the-shared-secret-of-the-gateway'
@@ -102,13 +104,16 @@ export const startGateway = async (options: GatewayOptions) => {
   }
 }
 
-const configOf = ({ mode, port, users, modelUrl }: GatewayOptions, schema: ConfigSchema) => ({
+const configOf = (
+  { mode, port, users, modelUrl, trustedProxies = ['127.0.0.1', '::1'] }: GatewayOptions,
+  schema: ConfigSchema,
+) => ({
   gateway: {
     mode: 'local',
     bind: 'loopback',
     port,
     auth: mode === 'token' ? { mode, token: GATEWAY_SECRET } : trustedProxyAuth(users),
-    trustedProxies: ['127.0.0.1', '::1'],
+    trustedProxies,
     ...pairingOf(mode, schema),
   },
   discovery: { mdns: { mode: 'off' } },

@@ -40,6 +40,8 @@ for await (const { type, data } of events) {
     const { error } = data.details
     say(shorten(textOf(error.cause ?? error)))
   }
+  // It is over once its rig was stopped. A process that a test left behind would keep the events from ending.
+  if ((type === 'test:pass' || type === 'test:fail') && data.nesting === 0) break
   if (type === 'test:diagnostic' && data.nesting > 0) say(`     ${data.message}`)
 }
 await new Promise((resolve) => process.send?.(totals, resolve))

@@ -17,6 +17,8 @@ export type Lacks = {
   readonly accessHeaders: string | undefined
   /** The gateway places sessions on nodes, the node hosts them, and the suite has a user for it. */
   readonly sessionHosting: string | undefined
+  /** The gateway refuses forwarded headers of a proxy that it does not trust. */
+  readonly proxyAttribution: string | undefined
 }
 
 export type Questioned = {
@@ -34,6 +36,7 @@ export const findLacks = async (questioned: Questioned): Promise<Lacks> => ({
   liveSurface: whyNoLiveSurface(questioned.gateway),
   accessHeaders: whyNoAccessHeaders(questioned.node),
   sessionHosting: whyNoSessionHosting(questioned),
+  proxyAttribution: whyNoProxyAttribution(questioned.gateway),
 })
 
 /** Whether a version has the routes that hosted sessions use. */
@@ -47,6 +50,11 @@ const whyNoSessionHosting = ({ gateway, node }: Questioned) => {
   const isAlone = readFileSync('/proc/self/uid_map', 'utf8').trim().endsWith(' 1')
   return isAlone ? 'a hosting node needs another user: run the suite as root' : undefined
 }
+
+const whyNoProxyAttribution = (gateway: Product) =>
+  hasText(gateway, 'proxy_attribution_required')
+    ? undefined
+    : `a gateway of ${gateway.version} does not refuse a proxy that it does not trust`
 
 const whyNoBootstrapToken = async ({ operator, gatewayUrl }: Questioned) => {
   const wanted = { publicUrl: gatewayUrl, includeQr: false, bootstrapProfile: 'node' }

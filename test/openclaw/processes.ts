@@ -77,10 +77,16 @@ export const startProcess = ({ name, command, args, env = {}, uid }: ProcessOpti
 
 /** Runs to the end and gives standard output; anything but exit 0 within the time throws. */
 export const runProcess = async (options: ProcessOptions, limitMs: number): Promise<string> => {
+  const { code, output, told } = await runToEnd(options, limitMs)
+  if (code !== 0) throw new Error(`${options.name} ended ${code}:\n${told}`)
+  return output
+}
+
+/** Runs to its end, whatever its exit code is, or until it is killed after the time. */
+export const runToEnd = async (options: ProcessOptions, limitMs: number) => {
   const running = startProcess(options)
   const timer = setTimeout(() => void running.end('SIGKILL'), limitMs)
   const { code, signal } = await running.closed
   clearTimeout(timer)
-  if (code !== 0) throw new Error(`${options.name} ended ${code ?? signal}:\n${running.tell()}`)
-  return running.lines.join('\n')
+  return { code: code ?? signal, output: running.lines.join('\n'), told: running.tell() }
 }

@@ -6,7 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { waitForProcess } from '../kit/wait.ts'
 import type { GatewayMode } from './gateway.ts'
-import { startProcess } from './processes.ts'
+import { runToEnd, startProcess } from './processes.ts'
 
 export type SidecarOptions = {
   readonly directory: string
@@ -24,15 +24,19 @@ export type SidecarOptions = {
   /** Default false. */
   readonly sessionHosting?: boolean
   readonly tls?: { readonly certFile: string; readonly keyFile: string }
+  /** What `/readyz?verbose` has in it once it has started. Default: that it is ready. */
+  readonly expected?: string
 }
 
 export type AuditLine = Readonly<Record<string, unknown>> & { readonly event: string }
 
 const MAIN = join(import.meta.dirname, '../../sidecar/src/main.ts')
 const READY_LIMIT_MS = 20_000
+const DOCTOR_LIMIT_MS = 60_000
+const READY = '\nok\n'
 
 export const startSidecar = async (options: SidecarOptions) => {
-  const { directory, ports } = options
+  const { directory, ports, expected = READY } = options
   await mkdir(directory, { recursive: true })
   const secretFile = join(directory, 'gateway-secret')
   const deviceSeedFile = join(directory, 'device-seed')
@@ -53,13 +57,17 @@ export const startSidecar = async (options: SidecarOptions) => {
       command: process.execPath,
       args: [MAIN, 'serve', '--config', configFile],
     })
+  const readyz = async () => {
+    const answer = await fetch(`${adminUrl}/readyz?verbose`)
+    return answer.text()
+  }
   let running = launch()
   const past: string[] = []
   const ready = () =>
-    waitForProcess('the sidecar is ready', READY_LIMIT_MS, async () => {
+    waitForProcess(`the sidecar says ${expected.trim()}`, READY_LIMIT_MS, async () => {
       assert.ok(!running.hasExited(), `the sidecar ended:\n${running.tell()}`)
-      const answer = await fetch(`${adminUrl}/readyz?verbose`)
-      if (!answer.ok) throw new Error(await answer.text())
+      const said = await readyz()
+      if (!said.includes(expected)) throw new Error(said)
       return true
     })
   await ready()
@@ -72,6 +80,12 @@ export const startSidecar = async (options: SidecarOptions) => {
       [...past, ...running.lines]
         .filter((line) => line.startsWith('{') && line.includes('"log":"audit"'))
         .map((line) => JSON.parse(line) as AuditLine),
+    /** What `doctor` prints, whatever it finds. */
+    doctor: async (): Promise<string> => {
+      const args = [MAIN, 'doctor', '--config', configFile]
+      const call = { name: 'doctor', command: process.execPath, args }
+      return (await runToEnd(call, DOCTOR_LIMIT_MS)).output
+    },
     metrics: async () => (await fetch(`${adminUrl}/metrics`)).text(),
     stop: async (signal: NodeJS.Signals = 'SIGTERM'): Promise<void> => {
       if (!running.hasExited()) await running.end(signal)

@@ -110,7 +110,7 @@ export const readMetrics = async () => {
 }
 
 const HISTOGRAM = ['_bucket', '_sum', '_count']
-const NO_CERTIFICATE = { notBefore: 0, notAfter: 0, faults: [], isEndingSoon: false }
+const NO_CERTIFICATE = { notBefore: 0, notAfter: 0, faults: [], isEndingSoon: false, isFit: true }
 const NOTHING = {
   readiness: async () =>
     ['serving', 'jwks', 'pods', 'gateway', 'operator'].map((name) => ({ name })),

@@ -72,11 +72,31 @@ test('a chain lasts as long as its shortest link, and what is not in it does not
   t.match(reasons(`${young.cert}\n${later.cert}`), [/CN=later is not valid before 2030-01-16/])
 })
 
-test('a CA that expired beside a current one is the end of a rotation, and no fault', async (t) => {
+test('fitness is about names and use, not about dates', async (t) => {
+  const isFit = (pem: string, names: readonly string[] = []) =>
+    judgeServerCertificate(read(pem), names, NOW)?.isFit
+  const expired = (await issue(-10, -1)).cert
+  t.equal(isFit(expired, ['gateway.openclaw.svc']), true)
+  t.equal(isFit(expired, ['elsewhere.example']), false)
+  t.equal(isFit((await issue(-10, 10, { usage: 'client' })).cert), false)
+  t.equal(judgeAuthorities(read(authority.cert), NOW)?.isFit, undefined, 'CAs have no names')
+})
+
+test('a CA that ends before another of its file is a rotation: no fault, and no warning', async (t) => {
   const past = await createAuthority('past', lasting(-20, -1))
+  const ending = await createAuthority('ending', lasting(-300, 2))
   const next = await createAuthority('next', lasting(-2, 30))
-  const both = judgeAuthorities(read(`${past.cert}\n${next.cert}\n${authority.cert}`), NOW)
-  t.match(both, { faults: [], notAfter: at(30).getTime(), notBefore: at(-2).getTime() })
+  const future = await createAuthority('future', lasting(1, 60))
+  const judge = (...all: readonly { cert: string }[]) =>
+    judgeAuthorities(read(all.map(({ cert }) => cert).join('\n')), NOW)
+  const good = { faults: [], notBefore: at(-2).getTime(), notAfter: at(30).getTime() }
+  t.match(judge(past, next), { ...good, isEndingSoon: false })
+  t.match(judge(ending, next), { ...good, isEndingSoon: false })
+  t.match(judge(next, ending, past), { ...good, isEndingSoon: false })
+  const last = { faults: [], notAfter: at(2).getTime(), isEndingSoon: true }
+  t.match(judge(ending), last, 'none follows it')
+  t.match(judge(past, ending), last)
+  t.match(judge(ending, future), last, 'the next one cannot be relied on yet')
   t.match(judgeAuthorities(read(past.cert), NOW), {
     faults: [{ reason: 'The certificate of CN=past expired at 2030-01-14T00:00:00Z.' }],
   })

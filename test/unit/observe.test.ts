@@ -53,6 +53,8 @@ const SUBJECT = {
   credentialId: 'jti-1',
 }
 
+const MOMENTS = { notBefore: 11_000, notAfter: 12_000 }
+
 const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHosting) => {
   const clock = new FakeClock()
   const lines: Record<string, unknown>[] = []
@@ -84,7 +86,8 @@ const setUp = (isEnabled = () => true, isReported = false, hosting?: SessionHost
         { kind: 'namespace', state: 'stale' },
       ],
       certificates: () => [
-        ['clientCa', { notBefore: 11_000, notAfter: 12_000, faults: [], isEndingSoon: false }],
+        ['certificate', { ...MOMENTS, faults: [], isEndingSoon: false, isFit: false }],
+        ['clientCa', { ...MOMENTS, faults: [], isEndingSoon: false }],
       ],
       linesDropped: () => ({ audit: 9, log: 10 }),
     }),
@@ -365,7 +368,8 @@ test('values read on scrape are the current ones', async (t) => {
     values.get(`certificate_${name}_timestamp_seconds{file="${file}"}`)
   t.equal(ofCertificates('not_before', 'clientCa'), 11)
   t.equal(ofCertificates('expiry', 'clientCa'), 12)
-  t.equal(ofCertificates('expiry', 'certificate'), undefined, 'absent where there is no file')
+  t.equal(values.get('certificate_fit{file="certificate"}'), 0)
+  t.equal(values.get('certificate_fit{file="clientCa"}'), undefined, 'CAs have no names')
 })
 
 test('workers are counted by namespace, and a named namespace without one has 0', async (t) => {

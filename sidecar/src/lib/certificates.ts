@@ -11,6 +11,8 @@ export type CertificateState = {
   readonly notBefore: number
   readonly notAfter: number
   readonly faults: readonly CertificateFault[]
+  /** Whether a server's certificate is for servers and for the names, whatever its dates. */
+  readonly isFit?: boolean
   /** Less than a fifth of the lifetime is left, at most 14 days: it should have been renewed. */
   readonly isEndingSoon: boolean
 }
@@ -49,16 +51,15 @@ export function judgeServerCertificate(
   const chain = chainOf(certificates)
   const [leaf] = chain
   if (leaf === undefined) return undefined
-  return stateOf(chain, nowMs, [
-    ...chain.flatMap((certificate) => findDateFaults(certificate, nowMs)),
-    ...findUsageFaults(leaf),
-    ...findNameFaults(leaf, names),
-  ])
+  const dateFaults = chain.flatMap((certificate) => findDateFaults(certificate, nowMs))
+  const useFaults = [...findUsageFaults(leaf), ...findNameFaults(leaf, names)]
+  const state = stateOf(chain, nowMs, [...dateFaults, ...useFaults])
+  return { ...state, isFit: useFaults.length === 0 }
 }
 
 /**
- * The CAs that a server takes client certificates from. One that has expired beside a current one is
- * the normal end of a rotation, and no fault. `undefined` if there are no certificates.
+ * The CAs that a peer's certificate may come from. They last as long as the last of them: one that
+ * ends before another is the normal end of a rotation. `undefined` if there are no certificates.
  */
 export function judgeAuthorities(
   authorities: Certificates,
@@ -66,8 +67,7 @@ export function judgeAuthorities(
 ): CertificateState | undefined {
   const byEnd = authorities.toSorted((one, other) => endOf(one) - endOf(other))
   const current = byEnd.filter((certificate) => findDateFaults(certificate, nowMs).length === 0)
-  // The next to end; without a current one, the last that ended.
-  const decisive = current[0] ?? byEnd.at(-1)
+  const decisive = current.at(-1) ?? byEnd.at(-1)
   if (decisive === undefined) return undefined
   return stateOf([decisive], nowMs, findDateFaults(decisive, nowMs))
 }

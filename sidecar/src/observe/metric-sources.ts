@@ -1,8 +1,8 @@
 /** Metrics that are read at each scrape rather than updated on change. */
 
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { CertificateState } from '../lib/certificates.ts'
 import type { RelayTotals } from '../lib/relay-totals.ts'
+import { readCertificates, type CertificatesSeen } from './certificate-metrics.ts'
 
 /** Lines that could not be written since the start, by output. */
 export type LinesDropped = { readonly audit: number; readonly log: number }
@@ -48,7 +48,7 @@ export type MetricSources = {
   /** The scopes under watch. */
   readonly scopes: () => Iterable<ScopeSeen>
   /** The certificates of the worker port; none without TLS. */
-  readonly certificates: () => Iterable<readonly [file: string, state: CertificateState]>
+  readonly certificates: () => CertificatesSeen
   readonly linesDropped: () => LinesDropped
 }
 
@@ -198,7 +198,7 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
     () => sources().watchStaleMs() / 1000,
   )
   readCluster(sources, registers)
-  readCertificateDates(sources, registers)
+  readCertificates(() => sources().certificates(), registers)
   counter(
     'stream_bytes_total',
     'Bytes relayed; up is from the worker to the gateway.',
@@ -223,23 +223,6 @@ function readTotals({ sources, registers }: ScrapeOptions): void {
     'output',
     () => sources().linesDropped(),
   )
-}
-
-/** Series exist only for the files that are configured. */
-function readCertificateDates(sources: () => MetricSources, registers: Registry[]): void {
-  const gauge = (name: string, help: string, read: (state: CertificateState) => number) =>
-    new Gauge({
-      name: `openclaw_k8s_certificate_${name}_timestamp_seconds`,
-      help: `${help}, by file: certificate (the worker port's chain), clientCa. Absent without TLS.`,
-      labelNames: ['file'],
-      registers,
-      collect() {
-        this.reset()
-        for (const [file, state] of sources().certificates()) this.set({ file }, read(state) / 1000)
-      },
-    })
-  gauge('expiry', 'When the first certificate of the file expires', ({ notAfter }) => notAfter)
-  gauge('not_before', 'From when on the file is valid', ({ notBefore }) => notBefore)
 }
 
 /** How much of the cluster the sidecar can use. */

@@ -8,6 +8,7 @@ import { createReload, LiveConfig } from './compose/live-config.ts'
 import { composeObserve } from './compose/observe.ts'
 import type { Runtime } from './compose/runtime.ts'
 import { composeDialect, composeWorkerPort, composeWorkerWay } from './compose/worker-port.ts'
+import type { Loaded } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { CertificateWatch } from './edge/certificate-watch.ts'
 import { isWithoutIpv6 } from './edge/fastify.ts'
@@ -27,7 +28,7 @@ export type Sidecar = {
    * Puts what `load` returns in force, as far as that can be done under way, and reads the
    * certificates again. When it throws, everything stays as it was.
    */
-  readonly reload: (load: () => Config) => void
+  readonly reload: (load: () => Loaded) => void
   /**
    * Survives an uncaught `error` event of a peer's socket, which is then destroyed and counted. False
    * for everything else: that is a bug, and the process has to end.

@@ -65,7 +65,7 @@ const halfAnswers: HostingRigOptions['serve'] = ({ method }, response) => {
 }
 
 const reload = (rig: HostingRig, ...set: readonly string[]) =>
-  rig.sidecar.reload(() => loadConfig({ env: {}, flags: set, readFile: () => '' }).config)
+  rig.sidecar.reload(() => loadConfig({ env: {}, flags: set, readFile: () => '' }))
 
 const allowCommands = (rig: HostingRig, ...commands: readonly string[]) =>
   reload(

@@ -13,9 +13,7 @@ const start = async (t: Test, ...commands: readonly string[]) => {
   const rig = await startOpenClawRig({ set: [allow(...commands)] })
   t.teardown(rig.stop)
   const reload = (...next: readonly string[]) =>
-    rig.sidecar.reload(
-      () => loadConfig({ env: {}, flags: [allow(...next)], readFile: () => '' }).config,
-    )
+    rig.sidecar.reload(() => loadConfig({ env: {}, flags: [allow(...next)], readFile: () => '' }))
   return { rig, reload }
 }
 

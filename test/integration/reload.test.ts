@@ -22,15 +22,15 @@ const allow = (...entries: readonly string[]) =>
 const A = 'serviceAccount: openclaw-worker'
 const B = 'serviceAccount: other'
 
-const configOf = (set: readonly string[]) =>
+const load = (set: readonly string[]) =>
   loadConfig({
     env: {},
     flags: ['gateway.protocol=stream', ...set],
     readFile: () => '',
-  }).config
+  })
 
 const reload = ({ sidecar }: WatchedRig, ...set: readonly string[]) =>
-  sidecar.reload(() => configOf(set))
+  sidecar.reload(() => load(set))
 
 const reloads = async (rig: WatchedRig) => {
   const metrics = await rig.metrics()
@@ -143,7 +143,7 @@ test('an invalid configuration changes nothing, and is counted', async (t) => {
     ['k8sTrust.nonsense=1'],
     [allow(B), 'drain.window=x'],
   ]) {
-    rig.sidecar.reload(() => configOf(bad))
+    rig.sidecar.reload(() => load(bad))
   }
   rig.sidecar.reload(() => {
     throw new Error('the file is not there')
@@ -237,10 +237,36 @@ test('renewed certificates are used from the next handshake on, and bad ones nev
   t.same(await reloads(rig), { ok: 1, failed: 1 })
   t.notOk(await isLastSuccessful(rig))
   t.ok(await isShown(fresh))
+
+  // Neither waits for the other.
+  await write(await issue(old))
+  reload(rig, 'k8sTrust.allowedIdentities=[]')
+  t.ok(await isShown(old), 'renewed under a configuration that is not valid')
+  t.ok(await echoes(socket))
+  t.same(await reloads(rig), { ok: 1, failed: 2 })
+  t.notOk(await isLastSuccessful(rig))
   await writeFile(certFile, 'nonsense')
   reload(rig, allow(B))
+  t.ok(await isShown(old))
+  t.same(await closed(socket), { code: 1008, reason: 'identity_not_allowed' })
+  t.same(await reloads(rig), { ok: 1, failed: 3 })
+  await rm(keyFile)
+  reload(rig, allow(A))
+  t.ok(await isShown(old))
+  await write(await issue(fresh))
+  reload(rig, allow(A))
   t.ok(await isShown(fresh))
-  t.ok(await echoes(socket), 'and the policy that came with it is not taken either')
+  t.ok(await isLastSuccessful(rig))
+})
+
+test('a reload says which file the next start would miss, and takes the policy all the same', async (t) => {
+  const rig = await startWatchedRig(t, { set: [allow(A)] })
+  const { socket } = await rig.openStream(rig.createPod('worker-a', '127.0.0.11'))
+  reload(rig, allow(B), 'gateway.deviceSeedFile=/nowhere/seed')
+  t.same(await closed(socket), { code: 1008, reason: 'identity_not_allowed' })
+  t.notOk(await isLastSuccessful(rig))
+  reload(rig, allow(A))
+  t.ok(await isLastSuccessful(rig))
 })
 
 test('a running sidecar follows the swaps of its mounted configuration, one after the other', async (t) => {
@@ -300,7 +326,7 @@ test('a reload that comes after the stop reads nothing and starts nothing', asyn
   let isLoaded = false
   rig.sidecar.reload(() => {
     isLoaded = true
-    return configOf([allow(B)])
+    return load([allow(B)])
   })
   t.notOk(isLoaded)
   t.ok(rig.log.some((line) => line.includes('configuration not reloaded: the sidecar is stopping')))

@@ -108,7 +108,7 @@ const enter = async (t: Test, states: readonly State[], phase: Phase) => {
     const place = { gateway: rig.gateway, api, tokenFile, caFile: tokenFile }
     const flags = [...sidecarSettings(place), ...settings, allow([HOME, ...names])]
     const readFile = (path: string) => readFileSync(path, 'utf8')
-    sidecar.reload(() => loadConfig({ env: {}, flags, readFile }).config)
+    sidecar.reload(() => loadConfig({ env: {}, flags, readFile }))
     // A worker that comes before the first list is asked to come back.
     const areListed = async () => {
       const text = await readyz(rig)

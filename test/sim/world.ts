@@ -63,10 +63,10 @@ export const startWorld = async (seed: number) => {
           .join(', ')}]`,
       ],
       readFile,
-    }).config
+    })
   let allowed: readonly string[] = [...ACCOUNTS]
   truth.allow(now(), allowed)
-  const sidecar = await compose(load(allowed), {
+  const sidecar = await compose(load(allowed).config, {
     clock,
     network,
     random: () => random.next(),

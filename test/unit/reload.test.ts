@@ -1,7 +1,7 @@
 /** A changed file is noticed once, however it changes, and takes effect where a reload can. */
 
 import { rm } from 'node:fs/promises'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
@@ -11,18 +11,19 @@ import { FakeClock } from '../kit/fake-clock.ts'
 import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
 
-const watchVolume = async (t: Test) => {
+const watchVolume = async (t: Test, { lenient = false } = {}) => {
   const directory = t.testdir()
   const clock = new FakeClock()
   const swap = await mountVolume(directory, { a: 'a1', b: 'b1' })
   const changes: string[] = []
   const [a, b] = [join(directory, 'a'), join(directory, 'b')]
   const readFile = (path: string) => readFileSync(path, 'utf8')
+  const show = (path: string) => (lenient && !existsSync(path) ? '-' : readFile(path))
   const stop = watchFiles({
     files: [a, b],
     readFile,
     clock,
-    onChanged: () => void changes.push(`${readFile(a)} ${readFile(b)}`),
+    onChanged: () => void changes.push(`${show(a)} ${show(b)}`),
   })
   t.teardown(stop)
   /** An event arms the settling timer next to the polling timer. */
@@ -65,6 +66,46 @@ test('a file that is away for a moment has not changed', async (t) => {
   await noticed()
   await clock.advanceAsync(1000)
   t.strictSame(changes, ['a2 b1'])
+})
+
+test('a file that is gone hides no change of the others, and is reported once', async (t) => {
+  const { directory, clock, swap, changes, noticed } = await watchVolume(t, { lenient: true })
+  await swap({ a: 'a1' })
+  await noticed()
+  await clock.advanceAsync(60_000)
+  t.strictSame(changes, [], 'the first poll may have met a swap')
+  await clock.advanceAsync(60_000)
+  t.strictSame(changes, ['a1 -'])
+  await clock.advanceAsync(600_000)
+  t.equal(changes.length, 1, 'once')
+  await swap({ a: 'a2' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes.splice(0), ['a1 -', 'a2 -'])
+  await swap({ a: 'a2', b: 'b1' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes.splice(0), ['a2 b1'], 'it is back as it was')
+  await rm(join(directory, '..data'))
+  await noticed()
+  await clock.advanceAsync(60_000)
+  await swap({ a: 'a2', b: 'b1' })
+  await clock.advanceAsync(600_000)
+  t.strictSame(changes, [], 'away at one poll only')
+})
+
+test('a change next to a file that is away waits for the poll at most', async (t) => {
+  const { clock, swap, changes, noticed } = await watchVolume(t, { lenient: true })
+  await swap({ a: 'a2' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, [], 'this may be half of a swap')
+  await clock.advanceAsync(60_000)
+  t.strictSame(changes, ['a2 -'])
+  await swap({ a: 'a2', b: 'b1' })
+  await noticed()
+  await clock.advanceAsync(1000)
+  t.strictSame(changes, ['a2 -', 'a2 b1'], 'and then it is back')
 })
 
 test('if events get lost the files are still read once a minute, and a stop leaves no timer', async (t) => {

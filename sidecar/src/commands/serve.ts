@@ -92,7 +92,7 @@ async function serve(loaded: Loaded, context: CommandContext) {
       await sidecar.stop()
       throw error
     })
-    const reload = () => sidecar.reload(() => load(context).config)
+    const reload = () => sidecar.reload(() => loadConfig(readConfigArguments(context)))
     watchFiles({ files: filesOf(loaded), readFile, clock, onChanged: reload })
     signals?.onReload(reload)
     return undefined

@@ -4,10 +4,14 @@ import type { LifetimeRules } from '../admissions/lifetime.ts'
 import type { AuthenticationRules } from '../authn/authenticator.ts'
 import type { ClaimRules } from '../authn/claims.ts'
 import { createPolicy, type Policy } from '../authz/policy.ts'
+import { ConfigError, type Problem } from '../config/config-error.ts'
+import { checkFiles } from '../config/files.ts'
+import type { Loaded } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import type { CertificateWatch } from '../edge/certificate-watch.ts'
 import { readTls } from '../edge/tls.ts'
 import type { WorkerPort } from '../edge/worker-port.ts'
+import { messageOf } from '../lib/errors.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -123,33 +127,76 @@ type ReloadParts = {
   readonly certificates: Pick<CertificateWatch, 'use'>
 }
 
+/** The files of the certificates that are renewed. */
+const TLS_PATHS = new Set(
+  ['certFile', 'keyFile', 'clientCaFile'].map((name) => `listen.tls.${name}`),
+)
+
 /**
- * Puts what `load` returns in force, and reads the certificates again. When that fails, the failure
- * is counted and the last good configuration stays in force.
+ * Puts what `load` returns in force, and reads the certificates again. Neither waits for the other:
+ * a mistake in the configuration must not let a certificate expire, and a broken certificate must not
+ * keep an identity admitted that was taken off the list. What fails is counted, and what was good
+ * before stays in force.
  */
-export function createReload({ live, runtime, metrics, workerPort, certificates }: ReloadParts) {
-  const { log, readFile } = runtime
-  return (load: () => Config): void => {
-    let next: Config
-    try {
-      next = load()
-      const tls = readTls(live.config.listen.tls, readFile)
-      if (tls !== undefined) {
-        workerPort.renewTls(tls)
-        certificates.use(tls)
-      }
-    } catch (error) {
-      metrics.configReloads.inc({ outcome: 'failed' })
-      metrics.configReloaded.set(0)
-      log.error(
-        { reason: String(error) },
-        'the new configuration is not valid: the old one stays in force',
-      )
-      return
+export function createReload(parts: ReloadParts) {
+  const { live, runtime, metrics } = parts
+  return (load: () => Loaded): void => {
+    const loaded = loadOrExplain(load, runtime)
+    const renewal = renewCertificates(parts)
+    if (loaded !== undefined) {
+      const waitingForRestart = live.apply(loaded.config)
+      runtime.log.info({ waitingForRestart }, 'the configuration was reloaded')
     }
-    const waitingForRestart = live.apply(next)
-    metrics.configReloads.inc({ outcome: 'ok' })
-    metrics.configReloaded.set(1)
-    log.info({ waitingForRestart }, 'the configuration was reloaded')
+    const areFilesGood = judgeFiles([...renewal, ...checkNext(loaded, runtime)], runtime)
+    recordReload(metrics, loaded !== undefined && areFilesGood)
   }
+}
+
+function loadOrExplain(load: () => Loaded, { log }: Runtime): Loaded | undefined {
+  try {
+    return load()
+  } catch (error) {
+    const reason = String(error)
+    log.error({ reason }, 'the new configuration is not valid: the old one stays in force')
+    return undefined
+  }
+}
+
+/** Uses the certificates as they are now, in the files of the configuration in force. */
+function renewCertificates(parts: ReloadParts): readonly Problem[] {
+  const { live, runtime } = parts
+  const problems = checkFiles(live.config, TLS_PATHS, runtime.readFile)
+  return problems.length > 0 ? problems : useCertificates(parts)
+}
+
+/** Between the check and this a file can change, and TLS refuses weak keys. */
+function useCertificates({ live, runtime, workerPort, certificates }: ReloadParts) {
+  try {
+    const tls = readTls(live.config.listen.tls, runtime.readFile)
+    workerPort.renewTls(tls ?? {})
+    certificates.use(tls)
+    return []
+  } catch (error) {
+    return [{ path: 'listen.tls', reason: messageOf(error) }]
+  }
+}
+
+function recordReload(metrics: Metrics, isGood: boolean): void {
+  metrics.configReloads.inc({ outcome: isGood ? 'ok' : 'failed' })
+  metrics.configReloaded.set(Number(isGood))
+}
+
+/** What the next start would not find, although nothing of it is read now. */
+const checkNext = (loaded: Loaded | undefined, { readFile }: Runtime): readonly Problem[] =>
+  loaded === undefined ? [] : checkFiles(loaded.config, loaded.explicitPaths, readFile)
+
+function judgeFiles(found: readonly Problem[], { log }: Runtime): boolean {
+  const problems = [...new Map(found.map((problem) => [JSON.stringify(problem), problem])).values()]
+  if (problems.length === 0) return true
+  const reason = String(new ConfigError(problems))
+  log.error(
+    { reason },
+    'a file cannot be used: the last good ones stay in force, and the next start would fail',
+  )
+  return false
 }

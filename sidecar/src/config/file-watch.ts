@@ -8,7 +8,7 @@ export type FileWatchOptions = {
   readonly files: readonly string[]
   readonly readFile: (path: string) => string
   readonly clock: Clock
-  /** The content of at least one file has changed. */
+  /** The content of at least one file has changed, or one is gone for good. */
   readonly onChanged: () => void
   /** For tests: `fs.watch`. */
   readonly watchDirectory?: (path: string, onEvent: () => void) => { readonly close: () => void }
@@ -25,22 +25,17 @@ const POLL_MS = 60_000
  */
 export function watchFiles(options: FileWatchOptions): () => void {
   const { files, clock, onChanged, watchDirectory = watchOne } = options
-  let known = readAll(options)
+  const contents = new Contents(options)
   let cancelSettle = () => {}
   let cancelPoll = () => {}
-  const compare = () => {
-    const now = readAll(options)
-    // A file that is missing during a swap has not changed yet.
-    if (now === undefined || now === known) return
-    known = now
-    onChanged()
-  }
   const onEvent = () => {
     cancelSettle()
-    cancelSettle = clock.after(SETTLE_MS, compare)
+    cancelSettle = clock.after(SETTLE_MS, () => {
+      if (contents.haveSettled()) onChanged()
+    })
   }
   const poll = () => {
-    compare()
+    if (contents.haveChanged()) onChanged()
     cancelPoll = clock.after(POLL_MS, poll)
   }
   cancelPoll = clock.after(POLL_MS, poll)
@@ -53,13 +48,61 @@ export function watchFiles(options: FileWatchOptions): () => void {
   }
 }
 
-function readAll({ files, readFile }: FileWatchOptions): string | undefined {
-  try {
-    return JSON.stringify(files.map((file) => readFile(file)))
-  } catch {
-    return undefined
+/** What was in each file when a change was last reported. */
+class Contents {
+  readonly #options: FileWatchOptions
+  /** `undefined` for a file that could not be read. */
+  #known: readonly Content[]
+  /** The files that were away at the last poll. */
+  #away: ReadonlySet<number> = new Set()
+
+  constructor(options: FileWatchOptions) {
+    this.#options = options
+    this.#known = this.#read()
+  }
+
+  /** After an event: a file that is away may be part of a swap, which is left to the poll. */
+  haveSettled(): boolean {
+    const now = this.#read()
+    return !now.some((_, at) => this.#isAway(now, at)) && this.#take(now, this.#findChanged(now))
+  }
+
+  /** At a poll: a file that is away must not hide the others, and is gone if it stays away. */
+  haveChanged(): boolean {
+    const now = this.#read()
+    const away = now.flatMap((_, at) => (this.#isAway(now, at) ? [at] : []))
+    const isGone = away.some((at) => this.#away.has(at))
+    this.#away = new Set(away)
+    return this.#take(now, isGone || this.#findChanged(now))
+  }
+
+  #isAway(now: readonly Content[], at: number): boolean {
+    return now[at] === undefined && this.#known[at] !== undefined
+  }
+
+  #findChanged(now: readonly Content[]): boolean {
+    return now.some((content, at) => content !== undefined && content !== this.#known[at])
+  }
+
+  /** What is reported is known from then on; one that is away is reported again once it is back. */
+  #take(now: readonly Content[], isChanged: boolean): boolean {
+    if (isChanged) this.#known = now
+    return isChanged
+  }
+
+  #read(): readonly Content[] {
+    const { files, readFile } = this.#options
+    return files.map((file) => {
+      try {
+        return readFile(file)
+      } catch {
+        return undefined
+      }
+    })
   }
 }
+
+type Content = string | undefined
 
 /** A directory that cannot be watched is left to the poll. */
 function watchOne(directory: string, onEvent: () => void): { readonly close: () => void } {

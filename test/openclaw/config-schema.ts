@@ -6,7 +6,7 @@ import { productCommand, productEnv, type Product } from './product.ts'
 
 type SchemaNode = { readonly properties?: Readonly<Record<string, SchemaNode>> }
 
-const LIMIT_MS = 60_000
+const LIMIT_MS = 180_000
 /** It has some 80,000 lines. */
 const SCHEMA_BYTES_MAX = 32 * 1024 * 1024
 

@@ -1,6 +1,14 @@
 /** Installs OpenClaw: the pinned version from its lockfile, every other one into a cache. */
 
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { entryIn, isInstalled, PINNED, type Product } from './product.ts'
 import { runProcess } from './processes.ts'
@@ -46,6 +54,8 @@ const installInto = async (
 ): Promise<void> => {
   mkdirSync(cache, { recursive: true })
   const unfinished = mkdtempSync(join(cache, 'unfinished-'))
+  // A node that hosts sessions runs as another user.
+  chmodSync(unfinished, 0o755)
   const finished = join(cache, version)
   try {
     writeFileSync(join(unfinished, 'package.json'), '{"private":true}\n')

@@ -1,6 +1,7 @@
 /** What the versions of a run lack: asked of the products themselves, not guessed from a number. */
 
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { createDevice, openLightNode } from '../kit/light-node.ts'
 import type { Operator } from './operator.ts'
 import { hasText, type Product } from './product.ts'
@@ -48,7 +49,19 @@ const whyNoSessionHosting = ({ gateway, node }: Questioned) => {
   if (without !== undefined) return `${without.version} has no session hosting`
   // A user namespace has one user, and a hosting node must not be root.
   const isAlone = readFileSync('/proc/self/uid_map', 'utf8').trim().endsWith(' 1')
-  return isAlone ? 'a hosting node needs another user: run the suite as root' : undefined
+  if (isAlone) return 'a hosting node needs another user: run the suite as root'
+  const closed = foldersOf(node.entry).find(
+    (folder) => (statSync(folder).mode & OTHERS_ENTER) === 0,
+  )
+  if (closed === undefined) return undefined
+  return `a hosting node runs as another user, who may not enter ${closed}: set OPENCLAW_VERSIONS_DIR`
+}
+
+const OTHERS_ENTER = 0o001
+
+const foldersOf = (path: string): readonly string[] => {
+  const folder = dirname(path)
+  return folder === path ? [] : [...foldersOf(folder), folder]
 }
 
 const whyNoProxyAttribution = (gateway: Product) =>

@@ -52,7 +52,7 @@ type World = {
 
 const setUp = (world: World = {}) => {
   const { pods = [POD], gone = [], rules = {}, silentMs = 0, accountsSilentMs = 0 } = world
-  const accountUid = 'accountUid' in world ? world.accountUid : 's'
+  const accounts = { uid: 'accountUid' in world ? world.accountUid : 's' }
   const known = new Map(pods.map((pod) => [pod.uid, pod]))
   const clock = new FakeClock()
   const contradicted: string[] = []
@@ -65,15 +65,19 @@ const setUp = (world: World = {}) => {
     pods: {
       find: (uid) => known.get(uid),
       findAccount: (namespace, name) =>
-        accountUid === undefined || `${namespace}/${name}` !== 'ns/sa'
+        accounts.uid === undefined || `${namespace}/${name}` !== 'ns/sa'
           ? undefined
-          : { uid: accountUid, namespace, name },
+          : { uid: accounts.uid, namespace, name },
       isGone: (uid) => gone.includes(uid),
       waitFor: (uid, ms, address) => {
         const isThere = address === undefined || known.get(uid)?.ips.includes(address) === true
         if ((known.has(uid) && isThere) || gone.includes(uid)) return Promise.resolve()
         return new Promise((resolve) => waits.push({ uid, ms, end: resolve }))
       },
+      waitForAccount: (uid, ms) =>
+        accounts.uid === uid || gone.includes(uid)
+          ? Promise.resolve()
+          : new Promise((resolve) => waits.push({ uid, ms, end: resolve })),
       scopes: {
         silentForMs: () => silentMs,
         accountsSilentForMs: () => accountsSilentMs,
@@ -94,10 +98,19 @@ const setUp = (world: World = {}) => {
     },
     clock,
   })
-  return { binding, known, waits, gets, accountGets, contradicted, clock }
+  return { binding, known, accounts, waits, gets, accountGets, contradicted, clock }
 }
 
 const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
+
+/** What the watch may only not show yet: the API server is asked before it refuses. */
+const LOOKED_AT_AGAIN = new Set([
+  'never seen',
+  'no address yet',
+  'another address',
+  'account created again',
+  'account not seen',
+])
 
 test('each difference between a pod and its token or a live pod has its own refusal', async (t) => {
   const differing: readonly (readonly [string, World, string])[] = [
@@ -120,12 +133,11 @@ test('each difference between a pod and its token or a live pod has its own refu
     ['account not seen', { accountUid: undefined }, 'pod_unconfirmed'],
   ]
   for (const [name, world, code] of differing) {
-    const { binding, gets } = setUp(world)
+    const { binding, gets, accountGets } = setUp(world)
     t.equal(codeOf(binding.check(CALLER)), code, name)
-    // These are looked at a second time.
-    if (['never seen', 'no address yet', 'another address'].includes(name)) continue
+    if (LOOKED_AT_AGAIN.has(name)) continue
     t.equal(codeOf(await binding.bind(CALLER, false)), code, `${name}, bound`)
-    t.equal(gets.length, 0, 'the API server is not asked')
+    t.equal(gets.length + accountGets.length, 0, 'the API server is not asked')
   }
 })
 
@@ -176,11 +188,65 @@ test('a pod at another address is looked up, and let in once the watch shows tha
   await turn()
   gets[1]?.resolve(moved)
   t.equal(codeOf(await stolen), 'source_address_mismatch')
-  t.equal(codeOf(await binding.bind(at('10.0.0.9'), false)), 'source_address_mismatch')
-  t.equal(gets.length, 2, 'one GET in two seconds, however often a token is used elsewhere')
 })
 
-test('a watch that goes on to show an old address is ended, and a fault proves nothing', async (t) => {
+test('an earlier answer refuses nobody, and a token that is used elsewhere costs one GET in two seconds', async (t) => {
+  const { binding, gets, waits, clock } = setUp()
+  const at = (address: string) => binding.bind({ claims: CLAIMS, address }, false)
+  const first = at('10.0.0.2')
+  await turn()
+  gets[0]?.resolve(POD)
+  t.equal(codeOf(await first), 'source_address_mismatch')
+
+  clock.advance(500)
+  const [moved, stolen] = [at('10.0.0.2'), at('10.0.0.9')]
+  await turn()
+  t.equal(gets.length, 1, 'the answer is half a second old, and nobody asks again')
+  t.match(waits, [{ ms: 1500 }, { ms: 1500 }], 'until it is two seconds old')
+  clock.advance(1500)
+  for (const { end } of waits) end()
+  await turn()
+  t.equal(gets.length, 2, 'all that waited share the next one')
+  gets[1]?.resolve({ ...POD, ips: ['10.0.0.2'] })
+  t.equal(codeOf(await stolen), 'source_address_mismatch')
+  await turn()
+  waits[2]?.end()
+  await turn()
+  waits[3]?.end()
+  await t.rejects(moved, { code: 'pod_unconfirmed' }, 'the watch has to show it')
+})
+
+test('an answer that was asked for before a worker came does not refuse it', async (t) => {
+  for (const isAccount of [false, true]) {
+    const world = isAccount ? setUp({ accountUid: 's0' }) : setUp()
+    const { binding, known, accounts, gets, accountGets, waits, clock } = world
+    const pending = isAccount ? accountGets : gets
+    const resolve = (at: number, isNew: boolean) =>
+      isAccount
+        ? accountGets[at]?.resolve({ ...LIVE_ACCOUNT, uid: isNew ? 's' : 's0' })
+        : gets[at]?.resolve({ ...POD, ips: [isNew ? '10.0.0.2' : '10.0.0.1'] })
+    const caller = { claims: CLAIMS, address: isAccount ? '10.0.0.1' : '10.0.0.2' }
+    const early = binding.bind(caller, false)
+    await turn()
+    clock.advance(10)
+    const late = binding.bind(caller, false)
+    await turn()
+    t.equal(pending.length, 1)
+    resolve(0, false)
+    const code = isAccount ? 'service_account_deleted' : 'source_address_mismatch'
+    t.equal(codeOf(await early), code, 'the answer is its own')
+    await turn()
+    t.equal(pending.length, 2)
+    resolve(1, true)
+    await turn()
+    if (isAccount) accounts.uid = 's'
+    else known.set('u', { ...POD, ips: ['10.0.0.2'] })
+    waits.at(-1)?.end()
+    t.equal(codeOf(await late), 'ok')
+  }
+})
+
+test('a watch that goes on to show an old address is ended, and a fault refuses nobody', async (t) => {
   const { binding, gets, waits, contradicted, clock } = setUp()
   const caller = { claims: CLAIMS, address: '10.0.0.2' }
   const waiting = binding.bind(caller, false)
@@ -191,17 +257,101 @@ test('a watch that goes on to show an old address is ended, and a fault proves n
   await turn()
   t.strictSame(contradicted, ['pods'])
   waits[1]?.end()
-  t.equal(codeOf(await waiting), 'pod_unconfirmed')
+  await t.rejects(waiting, {
+    code: 'pod_unconfirmed',
+    message: "The watch is behind: the API server shows pod ns/a at the worker's address.",
+  })
 
   clock.advance(2001)
-  const unanswered = binding.bind(caller, true)
-  await turn()
-  gets[1]?.reject(new Fault('pod_unconfirmed', 'nobody answers'))
-  t.equal(codeOf(await unanswered), 'source_address_mismatch')
+  for (const code of ['pod_unconfirmed', 'own_credential_refused'] as const) {
+    const unanswered = binding.bind(caller, true)
+    await turn()
+    gets.at(-1)?.reject(new Fault(code, 'nobody answers'))
+    await t.rejects(unanswered, { code })
+  }
+})
 
-  const down = setUp({ silentMs: Infinity })
-  t.equal(codeOf(await down.binding.bind(caller, true)), 'source_address_mismatch')
-  t.equal(down.gets.length, 0, 'while no watch is open nobody is asked')
+test('while no watch is open, the API server alone refuses, and nobody admits', async (t) => {
+  const caller = { claims: CLAIMS, address: '10.0.0.2' }
+  const stolen = setUp({ silentMs: Infinity })
+  const refused = stolen.binding.bind(caller, true)
+  await turn()
+  stolen.gets[0]?.resolve(POD)
+  t.equal(codeOf(await refused), 'source_address_mismatch')
+
+  const deleted = setUp({ silentMs: Infinity })
+  const gone = deleted.binding.bind(caller, true)
+  await turn()
+  deleted.gets[0]?.resolve(undefined)
+  t.equal(codeOf(await gone), 'pod_not_found', 'what the API server says, not what the watch said')
+
+  const moved = setUp({ silentMs: Infinity })
+  const waiting = moved.binding.bind(caller, true)
+  await turn()
+  moved.gets[0]?.resolve({ ...POD, ips: ['10.0.0.2'] })
+  await turn()
+  moved.waits[0]?.end()
+  await turn()
+  moved.waits[1]?.end()
+  await t.rejects(waiting, { code: 'pod_unconfirmed' })
+})
+
+test('a ServiceAccount that was created again is let in once the watch shows it, and refused by no old word', async (t) => {
+  const worlds: readonly (readonly [string, World])[] = [
+    ['the earlier one is shown', { accountUid: 's0' }],
+    ['none is shown', { accountUid: undefined }],
+    ['a silent watch', { accountUid: 's0', accountsSilentMs: 9000 }],
+    ['no watch is open', { accountUid: 's0', accountsSilentMs: Infinity }],
+  ]
+  for (const [name, world] of worlds) {
+    const heal = setUp(world)
+    const bound = heal.binding.bind(CALLER, false)
+    await turn()
+    t.match(heal.accountGets, [{ path: 'ns/sa' }], name)
+    heal.accountGets[0]?.resolve(LIVE_ACCOUNT)
+    await turn()
+    t.match(heal.waits, [{ uid: 's', ms: 2000 }], 'the answer admits nobody')
+    heal.accounts.uid = 's'
+    heal.waits[0]?.end()
+    await turn()
+    // Without a watch only an answer of now counts.
+    heal.accountGets[1]?.resolve(LIVE_ACCOUNT)
+    t.equal(codeOf(await bound), 'ok', name)
+    t.strictSame(heal.contradicted, [])
+
+    const behind = setUp(world)
+    const waiting = behind.binding.bind(CALLER, true)
+    await turn()
+    behind.accountGets[0]?.resolve(LIVE_ACCOUNT)
+    await turn()
+    behind.waits[0]?.end()
+    await turn()
+    t.strictSame(behind.contradicted, ['accounts'], 'the watch is ended')
+    behind.waits[1]?.end()
+    await t.rejects(waiting, {
+      code: 'pod_unconfirmed',
+      message:
+        'The watch is behind: the API server shows ServiceAccount ns/sa with the uid of the token.',
+    })
+
+    for (const account of [undefined, { ...LIVE_ACCOUNT, uid: 's2' }]) {
+      const other = setUp(world)
+      const refused = other.binding.bind(CALLER, true)
+      await turn()
+      other.accountGets[0]?.resolve(account)
+      t.equal(codeOf(await refused), 'service_account_deleted', name)
+    }
+
+    const down = setUp(world)
+    const unanswered = down.binding.bind(CALLER, true)
+    await turn()
+    down.accountGets[0]?.reject(new Fault('pod_unconfirmed', 'down'))
+    await t.rejects(
+      unanswered,
+      { code: 'pod_unconfirmed' },
+      'not even where an outage is tolerated',
+    )
+  }
 })
 
 test('a watch that stopped at a pod without an address does not keep the pod out', async (t) => {
@@ -251,7 +401,7 @@ test('an unseen pod is waited for, and then a GET can refuse but never admit', a
     gets[0]?.resolve(pod)
     await turn()
     waits[1]?.end()
-    const code = codeOf(await bound)
+    const code = await bound.then(codeOf, (fault: Fault) => fault.code)
     t.strictSame(contradicted, pod === POD ? ['pods'] : [], 'only a watch that is behind is ended')
     return code
   }
@@ -413,8 +563,6 @@ test('a ServiceAccount whose watch is silent is looked up once for all of its po
 
   clock.advance(2000)
   t.equal(codeOf(await binding.bind(other, false)), 'ok', 'for two seconds')
-  const replaced = { claims: { ...CLAIMS, serviceAccountUid: 's0' }, address: '10.0.0.1' }
-  t.equal(codeOf(await binding.bind(replaced, false)), 'service_account_deleted')
   t.equal(accountGets.length, 1)
   clock.advance(1)
   const late = binding.bind(other, false)

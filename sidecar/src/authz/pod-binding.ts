@@ -2,11 +2,11 @@
 
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
-import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
-import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
+import { LiveAnswers } from './live-answers.ts'
+import { confirm, lookAgain, UNSEEN_WAIT_MS, waitForNextWatch, type Doubt } from './second-look.ts'
 
 /** What the watch knows about pods. */
 type PodSource = {
@@ -16,6 +16,8 @@ type PodSource = {
   readonly isGone: (uid: string) => boolean
   /** Resolves when the pod has an address, or that one, or is gone, or after `ms` milliseconds. */
   readonly waitFor: (podUid: string, ms: number, address?: string) => Promise<void>
+  /** Resolves when the ServiceAccount with this uid is shown, or is gone, or after `ms` milliseconds. */
+  readonly waitForAccount: (uid: string, ms: number) => Promise<void>
   readonly scopes: Pick<
     WatchedScopes,
     'silentForMs' | 'accountsSilentForMs' | 'distrustPods' | 'distrustAccounts'
@@ -46,20 +48,6 @@ export type Caller = {
   readonly mayFinish?: boolean
 }
 
-/** How long to wait for a pod that the watch has not shown yet, in milliseconds. */
-const UNSEEN_WAIT_MS = 2000
-
-/** What a silent watch leaves uncertain, and how a live answer decides it. */
-type Doubt<T extends object> = {
-  readonly answers: LiveAnswers<T>
-  readonly key: string
-  readonly silentMs: number
-  readonly get: () => Promise<T | undefined>
-  readonly judge: (object: T | undefined) => Verdict<undefined>
-  /** The answer contradicts what the watch shows. */
-  readonly onContradicted: () => void
-}
-
 export class PodBinding {
   readonly #options: PodBindingOptions
   readonly #livePods: LiveAnswers<WatchedPod>
@@ -79,18 +67,17 @@ export class PodBinding {
    * `Fault`.
    */
   async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
-    const { pods } = this.#options
-    const { podUid } = caller.claims
-    await pods.waitFor(podUid, UNSEEN_WAIT_MS)
-    if (this.#isUnseen(podUid)) {
-      const unseen = await this.#decideUnseen(caller)
-      if (unseen !== undefined) return unseen
-    }
-    const seen = await this.#lookTwice(caller)
+    const since = this.#options.clock.monotonic()
+    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
+    const unseen = await this.#decideUnseen(caller, since)
+    if (unseen !== undefined) return unseen
+    const shown = await this.#lookAtAccount(caller, since)
+    if (!shown.ok) return shown
+    const seen = await this.#lookAtAddress(caller, since)
     if (!seen.ok) return seen
     const [pod, account] = await Promise.all([
-      confirm(this.#podDoubt(caller), isOutageTolerated),
-      confirm(this.#accountDoubt(caller), isOutageTolerated),
+      confirm(this.#podDoubt(caller, since), isOutageTolerated),
+      confirm(this.#accountDoubt(caller, since), isOutageTolerated),
     ])
     return pod.ok ? account : pod
   }
@@ -132,43 +119,47 @@ export class PodBinding {
    * claims. A pod that the GET shows alive should have been seen by now: another watch gets a moment
    * to show it.
    */
-  async #decideUnseen(caller: Caller): Promise<Denied | undefined> {
-    const { podUid } = caller.claims
-    const { answers, key, get, judge, onContradicted } = this.#podDoubt(caller)
-    const judged = judge(await answers.ask(key, get))
+  async #decideUnseen(caller: Caller, since: number): Promise<Denied | undefined> {
+    const { pods } = this.#options
+    const { namespace, podName, podUid } = caller.claims
+    const isAmiss = () => pods.find(podUid) === undefined && !pods.isGone(podUid)
+    if (!isAmiss()) return undefined
+    const doubt = this.#podDoubt(caller, since)
+    const judged = await doubt.answers.ask(doubt, since)
     if (!judged.ok) return judged
-    onContradicted()
-    await this.#options.pods.waitFor(podUid, UNSEEN_WAIT_MS)
-    return this.#isUnseen(podUid) ? denied('pod_unconfirmed') : undefined
+    const wait = (ms: number) => pods.waitFor(podUid, ms)
+    await waitForNextWatch(doubt, { isAmiss, wait, missing: `pod ${namespace}/${podName}` })
+    return undefined
+  }
+
+  /**
+   * A ServiceAccount that was just created, or created again, and which the watch does not show yet.
+   * Its tokens are good, and its workers must not be told that it was deleted.
+   */
+  #lookAtAccount(caller: Caller, since: number): Promise<Verdict<undefined>> {
+    const { pods } = this.#options
+    const { namespace, serviceAccount, serviceAccountUid } = caller.claims
+    return lookAgain(this.#accountDoubt(caller, since), {
+      isAmiss: () =>
+        this.findGone(caller.claims) === undefined &&
+        pods.findAccount(namespace, serviceAccount)?.uid !== serviceAccountUid,
+      wait: (ms) => pods.waitForAccount(serviceAccountUid, ms),
+      missing: `ServiceAccount ${namespace}/${serviceAccount} with the uid of the token`,
+    })
   }
 
   /**
    * A pod that starts has no address yet, and one whose sandbox is made again gets another: the watch
-   * may show it a moment later. The GET decides only whether that is worth waiting for: in the end the
-   * watch has to show it.
+   * may show it a moment later.
    */
-  async #lookTwice(caller: Caller): Promise<Verdict<undefined>> {
-    const seen = this.check(caller)
-    if (!this.#isOnlyAddressAmiss(seen, caller)) return seen
-    const { answers, key, silentMs, get, judge, onContradicted } = this.#podDoubt(caller)
-    // No watch is open that could show more.
-    if (silentMs === Infinity) return seen
-    let live: WatchedPod | undefined
-    try {
-      // A token that is used elsewhere again and again costs one GET in two seconds.
-      live = answers.find(key) ?? (await answers.ask(key, get))
-    } catch (error) {
-      // Nobody could say more than the watch, and the watch shows another address.
-      if (error instanceof Fault) return seen
-      throw error
-    }
-    if (!judge(live).ok) return seen
-    const first = await this.#waitForAddress(caller)
-    if (!this.#isOnlyAddressAmiss(first, caller)) return first
-    // It should have been shown by now: another watch gets a moment to show it.
-    onContradicted()
-    const second = await this.#waitForAddress(caller)
-    return this.#isOnlyAddressAmiss(second, caller) ? denied('pod_unconfirmed') : second
+  async #lookAtAddress(caller: Caller, since: number): Promise<Verdict<undefined>> {
+    const { namespace, podName, podUid } = caller.claims
+    const looked = await lookAgain(this.#podDoubt(caller, since), {
+      isAmiss: () => this.#isOnlyAddressAmiss(this.check(caller), caller),
+      wait: (ms) => this.#options.pods.waitFor(podUid, ms, caller.address),
+      missing: `pod ${namespace}/${podName} at the worker's address`,
+    })
+    return looked.ok ? this.check(caller) : looked
   }
 
   #isOnlyAddressAmiss(seen: Verdict<undefined>, { claims }: Caller): boolean {
@@ -176,16 +167,6 @@ export class PodBinding {
     if (seen.code === 'source_address_mismatch') return true
     const isWithoutAddress = this.#options.pods.find(claims.podUid)?.ips.length === 0
     return seen.code === 'pod_unconfirmed' && isWithoutAddress
-  }
-
-  async #waitForAddress(caller: Caller): Promise<Verdict<undefined>> {
-    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS, caller.address)
-    return this.check(caller)
-  }
-
-  #isUnseen(podUid: string): boolean {
-    const { pods } = this.#options
-    return pods.find(podUid) === undefined && !pods.isGone(podUid)
   }
 
   #judge(
@@ -199,11 +180,12 @@ export class PodBinding {
     return objection === undefined ? granted(undefined) : denied(objection)
   }
 
-  #podDoubt(caller: Caller): Doubt<WatchedPod> {
+  #podDoubt(caller: Caller, since: number): Doubt<WatchedPod> {
     const { pods, getPod } = this.#options
     const { namespace, podName, podUid } = caller.claims
     return {
       answers: this.#livePods,
+      since,
       key: podUid,
       silentMs: pods.scopes.silentForMs(caller.claims),
       get: () => getPod(namespace, podName),
@@ -213,11 +195,12 @@ export class PodBinding {
   }
 
   /** One request for all pods of the ServiceAccount. */
-  #accountDoubt({ claims }: Caller): Doubt<WatchedAccount> {
+  #accountDoubt({ claims }: Caller, since: number): Doubt<WatchedAccount> {
     const { pods, getAccount } = this.#options
     const { namespace, serviceAccount, serviceAccountUid } = claims
     return {
       answers: this.#liveAccounts,
+      since,
       key: `${namespace}/${serviceAccount}`,
       silentMs: pods.scopes.accountsSilentForMs(claims),
       get: () => getAccount(namespace, serviceAccount),
@@ -225,24 +208,6 @@ export class PodBinding {
         account?.uid === serviceAccountUid ? granted(undefined) : denied('service_account_deleted'),
       onContradicted: () => pods.scopes.distrustAccounts(claims),
     }
-  }
-}
-
-async function confirm<T extends object>(
-  { answers, key, silentMs, get, judge, onContradicted }: Doubt<T>,
-  isOutageTolerated: boolean,
-): Promise<Verdict<undefined>> {
-  if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)
-  // While the watch is open a recent answer may admit; only a new answer may refuse.
-  if (silentMs < Infinity && judge(answers.find(key)).ok) return granted(undefined)
-  try {
-    const judged = judge(await answers.ask(key, get))
-    if (!judged.ok) onContradicted()
-    return judged
-  } catch (error) {
-    const isOutage = error instanceof Fault && error.code === 'pod_unconfirmed'
-    if (isOutage && isOutageTolerated) return granted(undefined)
-    throw error
   }
 }
 

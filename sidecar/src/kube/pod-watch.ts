@@ -9,6 +9,7 @@ import { PodAddresses } from './pod-addresses.ts'
 import { readAccount, readPod, type WatchedAccount, type WatchedPod } from './pod.ts'
 import { Reflector } from './reflector.ts'
 import { collectionOf, coveredBy, describeScope, keyOf, type Covered, type Scope } from './scope.ts'
+import { Waiters } from './waiters.ts'
 import type { WatchClient } from './watch-stream.ts'
 import { WatchedScopes } from './watched-scopes.ts'
 
@@ -56,13 +57,14 @@ export class PodWatch {
   readonly #endingSince = new Map<string, number>()
   readonly #accounts = new Map<string, WatchedAccount>()
   readonly #gone: LRUCache<string, true>
-  readonly #waiters = new Map<string, Set<() => void>>()
+  readonly #waiters: Waiters
   /** Which scopes are watched, and how far each can be trusted. */
   readonly scopes = new WatchedScopes()
   readonly #listeners: PodListener[] = []
 
   constructor(options: PodWatchOptions) {
     this.#options = options
+    this.#waiters = new Waiters(options.clock)
     this.#gone = ttlCache({ entriesMax: GONE_MAX, ttlMs: GONE_TTL_MS, clock: options.clock })
   }
 
@@ -138,26 +140,20 @@ export class PodWatch {
   }
 
   /** Resolves when the pod has an address, or that one, or is gone, or after `ms` milliseconds. */
-  async waitFor(podUid: string, ms: number, address?: string): Promise<void> {
-    if (this.#isSettled(podUid, address)) return
-    const { promise, resolve } = Promise.withResolvers<undefined>()
-    const cancel = this.#options.clock.after(ms, () => resolve(undefined))
-    const wake = () => {
-      if (this.#isSettled(podUid, address)) resolve(undefined)
-    }
-    // Bounded by the limit on pending admissions.
-    const waiters = this.#waiters.get(podUid) ?? new Set()
-    this.#waiters.set(podUid, waiters.add(wake))
-    await promise
-    cancel()
-    waiters.delete(wake)
-    if (waiters.size === 0) this.#waiters.delete(podUid)
+  waitFor(podUid: string, ms: number, address?: string): Promise<void> {
+    return this.#wait(podUid, ms, () => {
+      const { ips = [] } = this.#pods.get(podUid) ?? {}
+      return address === undefined ? ips.length > 0 : ips.includes(address)
+    })
   }
 
-  #isSettled(podUid: string, address: string | undefined): boolean {
-    const { ips = [] } = this.#pods.get(podUid) ?? {}
-    const isThere = address === undefined ? ips.length > 0 : ips.includes(address)
-    return isThere || this.#gone.has(podUid)
+  /** Resolves when the ServiceAccount with this uid is shown, or is gone, or after `ms` milliseconds. */
+  waitForAccount(uid: string, ms: number): Promise<void> {
+    return this.#wait(uid, ms, () => [...this.#accounts.values()].some((item) => item.uid === uid))
+  }
+
+  #wait(uid: string, ms: number, isThere: () => boolean): Promise<void> {
+    return this.#waiters.wait(uid, ms, () => this.#gone.has(uid) || isThere())
   }
 
   #start(scope: Scope): void {
@@ -254,7 +250,7 @@ export class PodWatch {
       this.#endingSince.set(pod.uid, this.#options.clock.monotonic())
       this.#tell((listener) => listener.podEnding?.(pod))
     }
-    for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
+    this.#waiters.wake(pod.uid)
   }
 
   #removePod(pod: WatchedPod): void {
@@ -263,7 +259,7 @@ export class PodWatch {
     this.#endingSince.delete(pod.uid)
     this.#gone.set(pod.uid, true)
     this.#tell((listener) => listener.podGone?.(pod))
-    for (const wake of this.#waiters.get(pod.uid) ?? []) wake()
+    this.#waiters.wake(pod.uid)
   }
 
   #replaceAccounts(list: readonly WatchedAccount[], covers: (item: WatchedAccount) => boolean) {
@@ -279,6 +275,7 @@ export class PodWatch {
     const before = this.#accounts.get(key)
     if (before !== undefined && before.uid !== account.uid) this.#removeAccount(before)
     this.#accounts.set(key, account)
+    this.#waiters.wake(account.uid)
   }
 
   #removeAccount(account: WatchedAccount): void {
@@ -286,6 +283,7 @@ export class PodWatch {
     if (this.#accounts.get(key)?.uid === account.uid) this.#accounts.delete(key)
     this.#gone.set(account.uid, true)
     this.#tell((listener) => listener.accountGone?.(account))
+    this.#waiters.wake(account.uid)
   }
 
   /**

@@ -15,6 +15,7 @@ import { messageOf } from '../lib/errors.ts'
 import { version } from '../version.ts'
 import { readArguments } from './arguments.ts'
 import { EXIT, runCommand, type CommandContext } from './command.ts'
+import { logNodeWarnings } from './node-warnings.ts'
 import { openOutputs } from './outputs.ts'
 import { NOT_ENDING } from './signals.ts'
 
@@ -63,9 +64,7 @@ async function serveWorkers(
   const outputs = openOutputs(logLevel, clock)
   process.once('exit', outputs.flush)
   const { log } = outputs
-  // Node's default listener bypasses the log and could block on a slow reader.
-  process.removeAllListeners('warning')
-  process.on('warning', (err) => log.warn({ err }, 'Node.js warning'))
+  logNodeWarnings(log)
   const target = { ...rest, url: gateway, readFile, clock }
   const port = new ConnectPort({ ...rest, target, clock, log })
   signals?.releaseEnding()

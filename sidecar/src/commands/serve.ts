@@ -12,6 +12,7 @@ import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { CONFIG_OPTIONS } from './arguments.ts'
 import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { logNodeWarnings } from './node-warnings.ts'
 import { openOutputs } from './outputs.ts'
 import { NOT_ENDING } from './signals.ts'
 
@@ -43,9 +44,7 @@ async function serve(loaded: Loaded, context: CommandContext) {
   const { log, writeAudit, linesDropped } = outputs
   log.info(describeStart(loaded), 'starting')
   for (const warning of warnings) log.warn(warning)
-  // Node's default listener bypasses the log and could block on a slow reader.
-  process.removeAllListeners('warning')
-  process.on('warning', (err) => log.warn({ err }, 'Node.js warning'))
+  logNodeWarnings(log)
   try {
     const sidecar = await compose(config, {
       clock,

@@ -1,7 +1,9 @@
 /** Settings that weaken the protection on purpose: the operator should know about them. */
 
 import type { Config } from '../config/schema.ts'
+import { findNodeObjection, NODE_REMEDY } from '../lib/node-floor.ts'
 import { findFilesObjection, readOpenFilesMax } from '../lib/open-files.ts'
+import { version } from '../version.ts'
 import { ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 const CACHE_TTL_MS_MAX = 60_000
@@ -22,10 +24,16 @@ export function examineSettings({ config, warnings, readFile }: DoctorContext): 
             'Set it to true to admit workers.',
           ),
         ]),
+    ...warnOfNode(version.node),
     ...warnOfFiles(config, readOpenFilesMax(readFile)),
     ...warnOfTrust(config),
     ...warnOfTransport(config),
   ]
+}
+
+function* warnOfNode(node: string): Iterable<Finding> {
+  const objection = findNodeObjection(node)
+  if (objection !== undefined) yield warn('node', objection, NODE_REMEDY)
 }
 
 function* warnOfFiles({ limits }: Config, openFilesMax: number): Iterable<Finding> {

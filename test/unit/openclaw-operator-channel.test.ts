@@ -1,6 +1,9 @@
 /** The operator channel: up whenever the gateway is, and never waited for without end. */
 
-import { test } from 'tap'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { test, type Test } from 'tap'
+import { WebSocketServer, type WebSocket } from 'ws'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import {
   CallRefused,
@@ -237,5 +240,47 @@ test('a gateway that never says hello is left after the handshake limit', async 
   channel.start()
   clock.advance(5000)
   await down
-  t.match(told[0], /no hello within 5000 ms/)
+  t.match(told[0], /did not upgrade the connection within 5000 ms/)
+})
+
+/** A gateway that holds back its answer to `connect`. */
+const startLate = async (t: Test) => {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  server.on('connection', (socket: WebSocket) => {
+    const payload = { nonce: 'a-nonce', ts: 1 }
+    socket.send(JSON.stringify({ type: 'event', event: 'connect.challenge', payload }))
+  })
+  const { port } = server.address() as AddressInfo
+  const { channel, clock, told, until, stop } = await start(
+    {},
+    { url: new URL(`ws://127.0.0.1:${port}`) },
+  )
+  t.teardown(stop)
+  const connected = once(server, 'connection')
+  channel.start()
+  const [socket] = (await connected) as [WebSocket]
+  await once(socket, 'message')
+  return { socket, clock, told, until }
+}
+
+test('a secret is known to be refused also when the gateway takes its time to say so', async (t) => {
+  const { socket, clock, told, until } = await startLate(t)
+  clock.advance(14_999)
+  const refused = until('refused')
+  const error = { code: 'INVALID_REQUEST', details: { code: 'AUTH_TOKEN_MISMATCH' } }
+  socket.send(JSON.stringify({ type: 'res', id: 'operator', ok: false, error }))
+  await refused
+  t.equal(told[0], 'refused AUTH_TOKEN_MISMATCH')
+})
+
+test('a gateway that never answers the connect is left after fifteen seconds', async (t) => {
+  const { clock, until, told } = await startLate(t)
+  clock.advance(14_999)
+  t.same(told, [])
+  const down = until('down')
+  clock.advance(1)
+  await down
+  t.match(told[0], /no hello within 15000 ms/)
 })

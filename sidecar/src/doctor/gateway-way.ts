@@ -86,6 +86,7 @@ async function examineOperator(
   const socket = openOperatorSocket({
     url,
     auth,
+    clock,
     version: 'doctor',
     messageBytesMax: config.limits.messageBytes,
     onHello: () =>
@@ -97,8 +98,7 @@ async function examineOperator(
       resolve(fail(OPERATOR, isRefused ? error.what : messageOf(error), remedy))
     },
   })
-  const cancel = clock.after(TIMEOUT_MS, () => socket.expire(TIMEOUT_MS))
-  const finding = await promise.finally(cancel)
+  const finding = await promise
   socket.destroy()
   return [finding]
 }

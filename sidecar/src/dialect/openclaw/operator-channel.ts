@@ -46,7 +46,6 @@ export class CallRefused extends Error {
 const DOWN = 'the operator channel is down'
 const BACKOFF_MS_MIN = 100
 const BACKOFF_MS_MAX = 2000
-const HANDSHAKE_MS_MAX = 5000
 const CALL_MS_MAX = 5000
 const CALLS_MAX = 1024
 /** The most reasons for one outage that are told. */
@@ -144,10 +143,10 @@ export class OperatorChannel {
       const what = "gateway.auth.secretFile: the gateway's secret cannot be read"
       return this.#onDown(new Fault('operator_unavailable', what, { cause }))
     }
-    this.#cancelTimer = clock.after(HANDSHAKE_MS_MAX, () => socket.expire(HANDSHAKE_MS_MAX))
-    const socket = openOperatorSocket({
+    this.#socket = openOperatorSocket({
       url,
       auth,
+      clock,
       network,
       version,
       messageBytesMax,
@@ -155,7 +154,6 @@ export class OperatorChannel {
       onMessage: (text) => this.#onMessage(text),
       onDown: (error) => this.#onDown(error),
     })
-    this.#socket = socket
   }
 
   #onHello(capabilities: readonly string[]): void {

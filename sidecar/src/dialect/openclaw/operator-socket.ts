@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import { Agent, WebSocket } from 'undici'
+import type { Clock } from '../../lib/clock.ts'
 import { systemNetwork, type Network } from '../../lib/network.ts'
 import {
   PROTOCOL,
@@ -16,6 +17,7 @@ import type { GatewayAuth } from './gateway-connect.ts'
 export type OperatorSocketOptions = {
   readonly url: URL
   readonly auth: GatewayAuth
+  readonly clock: Clock
   /** The machine's own unless said otherwise. */
   readonly network?: Network | undefined
   readonly version: string
@@ -32,13 +34,16 @@ export type OperatorSocket = {
   readonly send: (text: string) => void
   /** Ends the connection at once. */
   readonly destroy: (reason?: Error) => void
-  /** The same, since the hello did not come within `ms` milliseconds. */
-  readonly expire: (ms: number) => void
 }
 
 /** The oldest version that speaks our protocol. */
 const OLDEST_VERSION = '2026.5.12'
 const CONNECT_MS_MAX = 5000
+/**
+ * OpenClaw answers a wrong secret from loopback later each time, up to 5 s, and later still while it
+ * gets others: a shorter limit would hide its reason.
+ */
+const HELLO_MS_MAX = 15_000
 const CONNECT_ID = 'operator'
 
 /**
@@ -47,7 +52,7 @@ const CONNECT_ID = 'operator'
  * ever gets here.
  */
 export function openOperatorSocket(options: OperatorSocketOptions): OperatorSocket {
-  const { auth, network = systemNetwork, onDown, onHello, onMessage, url, version } = options
+  const { auth, clock, network = systemNetwork, onDown, onHello, onMessage, url, version } = options
   const tcp = keepSocket(network)
   const dispatcher = new Agent({
     connect: tcp.connect,
@@ -59,14 +64,28 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
   const end = (reason: Error) => {
     if (stage === 'over') return
     stage = 'over'
+    cancelTimer()
     tcp.destroy()
     void dispatcher.destroy().catch(() => {})
     onDown(reason)
   }
+  let cancelTimer = clock.after(CONNECT_MS_MAX, () => {
+    // OpenClaw sends its challenge with the upgrade: a server that sends none is another one.
+    const isOther = socket.readyState === WebSocket.OPEN
+    end(
+      isOther
+        ? new GatewayRefused('no_challenge', '')
+        : new Error(`the gateway did not upgrade the connection within ${CONNECT_MS_MAX} ms`),
+    )
+  })
   const greet = (text: string) => {
     const challenge = stage === 'dialed' ? readChallenge(text) : undefined
     if (challenge !== undefined) {
       stage = 'asked'
+      cancelTimer()
+      cancelTimer = clock.after(HELLO_MS_MAX, () =>
+        end(new Error(`no hello within ${HELLO_MS_MAX} ms`)),
+      )
       capabilities = challenge.capabilities ?? []
       socket.send(connectFrame(auth, version))
       return
@@ -75,6 +94,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
     if (response?.id !== CONNECT_ID) return
     if (!response.ok) return end(errorOf(response))
     stage = 'ready'
+    cancelTimer()
     onHello(capabilities)
   }
   socket.addEventListener('message', ({ data }) => {
@@ -93,11 +113,6 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
       if (stage === 'ready') socket.send(text)
     },
     destroy: (reason = new Error('stopped')) => end(reason),
-    expire(ms) {
-      // OpenClaw sends its challenge with the upgrade: a server that sends none is another one.
-      const isOther = stage === 'dialed' && socket.readyState === WebSocket.OPEN
-      end(isOther ? new GatewayRefused('no_challenge', '') : new Error(`no hello within ${ms} ms`))
-    },
   }
 }
 

@@ -85,7 +85,8 @@ async function explain(name: string, context: CommandContext): Promise<number> {
     await runNamed(topic, { ...context, argv: ['--help'] })
     return EXIT.ok
   }
-  if (['help', '--help', '-h'].includes(name)) {
+  const isAboutCommand = name === 'help' && topic !== '' && !topic.startsWith('-')
+  if (['help', '--help', '-h'].includes(name) && !isAboutCommand) {
     stdout.write(describeProgram())
     return EXIT.ok
   }
@@ -93,10 +94,14 @@ async function explain(name: string, context: CommandContext): Promise<number> {
     stdout.write(VERSION)
     return EXIT.ok
   }
-  const near = nearest(name, Object.keys(COMMANDS))
-  const unknown = `Unknown command ${JSON.stringify(name)}.${near === undefined ? '' : ` Did you mean ${near}?`}\n`
-  stderr.write(`${name === '' ? '' : unknown}${describeProgram()}`)
+  stderr.write(`${describeUnknown(isAboutCommand ? topic : name)}${describeProgram()}`)
   return EXIT.usage
+}
+
+function describeUnknown(name: string): string {
+  if (name === '') return ''
+  const near = nearest(name, Object.keys(COMMANDS))
+  return `Unknown command ${JSON.stringify(name)}.${near === undefined ? '' : ` Did you mean ${near}?`}\n`
 }
 
 /**

@@ -19,6 +19,7 @@ import type { KubeApi } from '../kit/kube-api.ts'
 import type { ReviewBody } from '../kit/kube-faults.ts'
 import { startRig, type Rig, type RigOptions } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
+import { runUntil } from '../kit/run-clock.ts'
 import { waitUntil } from '../kit/wait.ts'
 
 /** A label this long is not a valid name, so no resolver is asked. */
@@ -177,9 +178,23 @@ test('whom the running sidecar refused is told by code, with the pod and the run
   const one = await examine(rig, clock)
   t.match(
     one.of('refusals'),
-    /^\[warn\] refusals: 1 × source_address_mismatch, last at 2026-11-23T12:\S+ by pod openclaw\/worker-a \(ServiceAccount openclaw-worker\) at 127\.0\.0\.99\. .+\. See runbook\.md#source_address_mismatch\.$/,
+    /^\[warn\] refusals: 1 × source_address_mismatch within the hour, last at 2026-11-23T12:\S+ by pod openclaw\/worker-a \(ServiceAccount openclaw-worker\) at 127\.0\.0\.99\. .+\. See runbook\.md#source_address_mismatch\.$/,
   )
-  t.equal(one.of('source-address'), '', 'one pod at a foreign address may be a theft')
+  t.match(
+    one.of('source-address'),
+    /^\[warn\] source-address: pod openclaw\/worker-a was refused at 127\.0\.0\.99, which is not its own: the network hides the addresses of pods, or the token is stolen .* delete both pods\. If it is a node's or a proxy's: Turn off/,
+    'one pod at a foreign address may be a theft',
+  )
+  t.equal(one.exitCode, 0)
+  const onNode = await runCommand(doctor, {
+    clock,
+    set: settingsOf(rig),
+    env: { HOST_IP: '127.0.0.99' },
+  })
+  t.match(
+    read(onNode).of('source-address'),
+    /^\[fail\] .* \(127\.0\.0\.99 is this node\): the network hides the addresses of pods \(/,
+  )
   await refuse('worker-b', '127.0.0.12')
   await rig.connect({ token: 'nonsense' })
   const two = await examine(rig, clock)
@@ -193,6 +208,66 @@ test('whom the running sidecar refused is told by code, with the pod and the run
   const later = await examine(rig, clock)
   t.match(later.of('refusals'), /^\[ok\] refusals: none in the last 10 minutes/)
   t.equal(later.of('source-address'), '')
+})
+
+test('SNAT to the address of each node is told, with one pod on each', async (t) => {
+  const { rig, clock } = await ready(t)
+  for (const n of [1, 2, 3]) {
+    const token = rig.mint({ pod: rig.createPod(`worker-${n}`, `127.0.0.1${n}`) })
+    t.equal((await rig.connect({ token, localAddress: `127.0.0.10${n}` })).ok, false)
+  }
+  const { of, exitCode } = await examine(rig, clock)
+  t.match(
+    of('source-address'),
+    /^\[fail\] source-address: 3 pods were refused at 127\.0\.0\.103, 127\.0\.0\.102, 127\.0\.0\.101, none of which is its own: the network hides the addresses of pods \(source_address_mismatch, 3 times\)\. Turn off masquerading/,
+  )
+  t.equal(exitCode, 69)
+})
+
+test('without signing keys SNAT is told too, as a guess', async (t) => {
+  const keys = { kind: 'status', status: 404, body: { kind: 'Status' } } as const
+  const { rig, clock } = await ready(t, {
+    prepare: (api) => api.setFault('jwks', keys),
+  })
+  const token = rig.mint({ pod: rig.createPod('worker-a', '127.0.0.11') })
+  const answer = rig.connect({ token, localAddress: '127.0.0.99' })
+  t.match(await runUntil(clock, answer), { ok: false })
+  const { of } = await examine(rig, clock)
+  t.match(
+    of('source-address'),
+    /^\[warn\] source-address: pod openclaw\/worker-a was refused at 127\.0\.0\.99, .* times, unproven without signing keys\)/,
+  )
+})
+
+test('what a server says reaches no terminal unescaped, as text or as JSON', async (t) => {
+  const { rig, clock } = await ready(t)
+  const gitVersion = 'v1.35.4\u001b[2J\u202eb\u009bc'
+  rig.api.setFault('version', { kind: 'status', status: 200, body: { gitVersion } })
+  const set = settingsOf(rig)
+  const json = await runCommand(doctor, { clock, set, argv: ['--json'] })
+  t.match(json.stdout, /\\u001b\[2J\\u202eb\\u009bc/)
+  t.notMatch(json.stdout, /[^\u0020-\u007e\n]/)
+  const { stdout } = await runCommand(doctor, { clock, set })
+  t.notMatch(stdout, /\p{Cc}(?<!\n)|\u202e/u)
+})
+
+test('a name that nobody has proven is never told as fact', async (t) => {
+  const { rig, clock } = await ready(t)
+  const pod = rig.createPod('worker-a', '127.0.0.11')
+  const forged = rig.mint({ pod, audiences: ['another'] }).replace(/[^.]*$/, 'A'.repeat(86))
+  t.equal((await rig.connect({ token: forged })).ok, false)
+  const { of } = await examine(rig, clock)
+  t.match(
+    of('refusals'),
+    /audience_mismatch within the hour, last at \S+ by an unverified token that names pod openclaw\/worker-a \(/,
+  )
+  for (let n = 0; n < 6; n += 1) {
+    const other = rig.createPod(`other-${n}`, `127.0.0.2${n}`)
+    clock.advance(1000)
+    await rig.connect({ token: rig.mint({ pod: other, audiences: ['another'] }) })
+  }
+  const many = await examine(rig, clock)
+  t.match(many.of('refusals'), /by unverified tokens with many names at 127/)
 })
 
 test('TokenReviews that are refused are a warning of the running sidecar', async (t) => {

@@ -326,6 +326,25 @@ test('an invalid command line or configuration exits 64 or 78 and says why', asy
   })
 })
 
+test('a configuration that was broken since the start keeps no pod from being drained', async (t) => {
+  const { clock, rig } = await drainingRig(t)
+  const file = `${t.testdir()}/config.yaml`
+  const [admin, api] = [new URL(rig.adminUrl).host, rig.api.url]
+  const ours = `listen: { admin: '${admin}' }
+kubernetes: { apiServer: '${api}', tokenFile: '${rig.tokenFile}', issuers: 7 }
+drain: { window: 20s }
+`
+  for (const broken of ['', 'k8sTrust: { allowedIdentities: [] }\n', 'gateway: [\n', 'a: b: c\n']) {
+    writeFileSync(file, ours + broken)
+    const outcome = await runCommand(drain, { argv: ['--config', file], clock })
+    t.match(outcome, { exitCode: 0, stdout: 'drained: 0 streams closed\n' }, broken)
+    t.match(
+      outcome.stderr,
+      /^The configuration has .*\n[^]*\nThe running sidecar is called all the same/,
+    )
+  }
+})
+
 /** A command that dials this server instead of a sidecar. */
 const drainAt = async (t: Test, listener: RequestListener, clock = new FakeClock()) => {
   const server = createServer(listener)

@@ -51,6 +51,19 @@ test('an invalid command line exits 64 and shows the usage', async (t) => {
   }
 })
 
+test('help on a command that does not exist is a mistake, with a suggestion', async (t) => {
+  const typo = await runSidecar('help', 'servee')
+  t.match(typo, {
+    code: 64,
+    stdout: '',
+    stderr: /^Unknown command "servee"\. Did you mean serve\?\nUsage: /,
+  })
+  t.match(await runSidecar('help', 'zzz'), {
+    code: 64,
+    stderr: /^Unknown command "zzz"\.\nUsage: /,
+  })
+})
+
 test('help and version go to stdout and exit 0', async (t) => {
   for (const args of [['--help'], ['-h'], ['help'], ['serve', '--help'], ['help', 'drain']]) {
     const help = await runSidecar(...args)

@@ -1,11 +1,14 @@
 /** The `status` command shows what its sidecar says, once or as it changes. */
 
+import { writeFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { run as status } from '@openclaw-k8s/auth-sidecar/commands/status.ts'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
+import { explainNoStatus } from '@openclaw-k8s/auth-sidecar/edge/admin-call.ts'
 import type { Status } from '@openclaw-k8s/auth-sidecar/edge/status.ts'
 import { startAdminRig } from '../kit/admin-rig.ts'
 import { startRig } from '../kit/rig.ts'
@@ -156,6 +159,51 @@ test('without a sidecar that shows its status it says why, and exits 69', async 
   }
   const noPort = await runCommand(status, { set: ['listen.admin=127.0.0.1:0', WORKERS] })
   t.match(noPort, { exitCode: 78, stderr: /listen\.admin/ })
+})
+
+test('an admin port on the address of the pod shows no status, and the reason is told', async (t) => {
+  const absent = { status: 404, text: '{"message":"Route GET:/status not found"}' }
+  const why = (origin: string) => explainNoStatus(origin, absent)
+  const told = (host: string) =>
+    `the status is shown on loopback only, and listen.admin is ${host}: set it to [::]:9464`
+  t.equal(why('http://10.0.0.5:9464'), told('10.0.0.5'))
+  t.equal(why('http://[fd00::5]:9464'), told('[fd00::5]'))
+  for (const local of ['localhost', '127.0.0.1', '[::1]']) {
+    t.match(why(`http://${local}:9464`), /^it answered 404: /)
+  }
+  t.match(explainNoStatus('http://10.0.0.5:9464', { status: 503, text: 'full' }), /503: full/)
+})
+
+test('a configuration that was broken since the start does not hide the status', async (t) => {
+  const rig = await startAdminRig()
+  t.teardown(() => rig.close())
+  const directory = t.testdir()
+  const file = join(directory, 'config.yaml')
+  const { host } = new URL(rig.url)
+  const listen = `listen: { admin: '${host}' }`
+  for (const [text, problem] of [
+    [`${listen}\nk8sTrust: { allowedIdentities: [] }\n`, /must not be empty/],
+    [`${listen}\nk8sTrust: { nonsense: 1 }\nlog: 7\n`, /nonsense/],
+    [`${listen}\nk8sTrust:\n\t- tabs\n`, /Tabs are not allowed/],
+    [`${listen}\n${listen}\n`, /used twice/],
+    [`${listen}\n<<<<<<< HEAD\n`, /not valid YAML/],
+  ] as const) {
+    writeFileSync(file, text)
+    const { exitCode, stdout, stderr } = await runCommand(status, { argv: ['--config', file] })
+    t.equal(exitCode, 0, stderr)
+    t.match(stdout, /^READY/)
+    t.match(stderr, problem)
+    t.ok(stderr.endsWith(`The running sidecar is called all the same, at ${rig.url}.\n`), stderr)
+  }
+  const { origin } = new URL(rig.url)
+  const [set, env] = [`listen.admin=${host}`, { AUTH_SIDECAR_NONSENSE: '1' }]
+  for (const argv of [[], ['--config', join(directory, 'absent.yaml')]]) {
+    const outcome = await runCommand(status, { argv, set: [set], env })
+    t.match(outcome, { exitCode: 0, stderr: `all the same, at ${origin}.` })
+  }
+  writeFileSync(file, 'listen: { admin: nonsense }\n')
+  const fallback = await runCommand(status, { argv: ['--config', file] })
+  t.match(fallback.stderr, /This is not an address[^]*all the same, at http:\/\/localhost:9464\.\n/)
 })
 
 test('in a real process it is printed, and a watch goes on until a signal', async (t) => {

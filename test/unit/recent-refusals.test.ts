@@ -48,9 +48,28 @@ test('an entry is kept for an hour after its last refusal', async (t) => {
   clock.advance(59 * 60_000)
   refusals.add(CALLER)
   clock.advance(59 * 60_000)
-  t.match(refusals.list(), [{ count: 2 }])
+  t.match(refusals.list(), [{ count: 1 }])
   clock.advance(60_001)
   t.strictSame(refusals.list(), [])
+})
+
+test('a caller that never stops is counted for the last hour, not since it began', async (t) => {
+  const { clock, refusals } = setUp()
+  const start = clock.now()
+  for (let minute = 0; minute < 24 * 60; minute += 1) {
+    refusals.add(CALLER)
+    refusals.add(CALLER)
+    clock.advance(60_000)
+    const [refusal] = refusals.list()
+    if (minute < 60) t.equal(refusal?.firstAt, start)
+  }
+  const [refusal] = refusals.list()
+  t.equal(refusal?.count, 120)
+  t.ok((refusal?.firstAt ?? 0) >= clock.now() - 61 * 60_000)
+  clock.advance(30 * 60_000)
+  t.match(refusals.list(), [{ count: 60, lastAt: clock.now() - 31 * 60_000 }])
+  refusals.add(CALLER)
+  t.match(refusals.list(), [{ count: 61 }])
 })
 
 test('an address that claims many pods gets few of them listed, and the others counted', async (t) => {

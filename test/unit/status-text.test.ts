@@ -1,11 +1,8 @@
 /** The status as text fits a terminal, and no name in it moves the cursor or turns others round. */
 
 import { test } from 'tap'
-import {
-  describeStatus,
-  escapeJson,
-  escapeText,
-} from '@openclaw-k8s/auth-sidecar/commands/status-text.ts'
+import { escapeJson, escapeText } from '@openclaw-k8s/auth-sidecar/commands/escape.ts'
+import { describeStatus } from '@openclaw-k8s/auth-sidecar/commands/status-text.ts'
 import { secondsBetween, shortAge, shortCount } from '@openclaw-k8s/auth-sidecar/edge/page/words.js'
 import { EMPTY_STATUS, READY_STATUS, UNREADY_STATUS, withNames } from '../kit/status-sample.ts'
 

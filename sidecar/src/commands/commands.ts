@@ -42,12 +42,16 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   },
   drain: {
     summary: 'sends the workers of the running sidecar away, and waits until they are gone',
-    exits: { 69: 'no sidecar said so in time', ...UNWRITTEN, ...INVALID },
+    exits: {
+      69: 'no sidecar said so in time',
+      ...UNWRITTEN,
+      78: 'the admin port or the own token is not known',
+    },
     load: () => import('./drain.ts'),
   },
   status: {
     summary: 'shows the streams, refusals and readiness of the running sidecar',
-    exits: { 69: 'no sidecar shows its status', ...UNWRITTEN, ...INVALID },
+    exits: { 69: 'no sidecar shows its status', ...UNWRITTEN, 78: 'the admin port is not known' },
     load: () => import('./status.ts'),
   },
   doctor: {

@@ -4,6 +4,7 @@ import { loadConfig } from '../config/load.ts'
 import { examine } from '../doctor/doctor.ts'
 import { describeFinding, LEVELS, type Finding } from '../doctor/finding.ts'
 import { CONFIG_OPTIONS, readArguments } from './arguments.ts'
+import { escapeJson } from './escape.ts'
 import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
 
 export const options = {
@@ -23,7 +24,7 @@ export const run = (context: CommandContext): Promise<number> =>
       findings.filter((finding) => finding.level === level).length
     const counts = { fail: count('fail'), warn: count('warn'), ok: count('ok') }
     if (readArguments(argv, options).json === true) {
-      stdout.write(`${JSON.stringify({ counts, findings }, null, 2)}\n`)
+      stdout.write(`${escapeJson({ counts, findings }, 2)}\n`)
     } else {
       for (const finding of findings) stdout.write(`${describeFinding(finding, isColored)}\n`)
       const warnings = `${counts.warn} ${counts.warn === 1 ? 'warning' : 'warnings'}`

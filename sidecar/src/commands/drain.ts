@@ -3,16 +3,15 @@
 import { messageOf } from '../lib/errors.ts'
 import { randomBytes } from 'node:crypto'
 import { readProblem } from '../config/files.ts'
-import { loadConfig } from '../config/load.ts'
+import type { CallConfig } from '../config/call-config.ts'
 import { ConfigError } from '../config/config-error.ts'
-import type { Config } from '../config/schema.ts'
 import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
 import { proveDrain, PROOF_HEADER } from '../edge/drain-proof.ts'
 import { locateApiServer } from '../kube/in-cluster.ts'
 import type { Drained } from '../admissions/registry.ts'
-import { findAdminOrigin } from './admin-origin.ts'
+import { findSidecar } from './admin-origin.ts'
 import { CONFIG_OPTIONS } from './arguments.ts'
-import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
+import { EXIT, runCommand, type CommandContext } from './command.ts'
 
 export const options = CONFIG_OPTIONS
 
@@ -22,8 +21,7 @@ const SPARE_MS = 10_000
 /** Exits 0 when no stream is left, 69 when the sidecar did not confirm that in time. */
 export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, { name: 'drain', options }, async () => {
-    const { config } = loadConfig(readConfigArguments(context))
-    const origin = findAdminOrigin(config)
+    const { config, origin } = findSidecar(context, options)
     const deadlineMs = config.drain.window + SPARE_MS
     const { clock, stdout, stderr } = context
     const nonce = randomBytes(16).toString('base64url')
@@ -41,7 +39,7 @@ export const run = (context: CommandContext): Promise<number> =>
     }
   })
 
-function readOwnToken({ kubernetes }: Config, { env, readFile }: CommandContext): string {
+function readOwnToken({ kubernetes }: CallConfig, { env, readFile }: CommandContext): string {
   const path = 'kubernetes.tokenFile'
   const hint = "Run this in the sidecar's container, with its configuration."
   let tokenFile: string | undefined

@@ -1,6 +1,7 @@
 /** The status as text for a terminal: tables that fit, and names that move no cursor. */
 
 import type { Status } from '../edge/status.ts'
+import { escapeText } from './escape.ts'
 import {
   countOf,
   describeKeys,
@@ -40,20 +41,6 @@ export function describeStatus(status: Status, columns = COLUMNS_MIN): readonly 
     ...certificates.flatMap((each) => describeCertificate(each, status.at, columns)),
   ]
 }
-
-/**
- * Everything but printable ASCII, as `\u{1b}`: a control character would move the cursor, a bidi one
- * would turn names round, and of others nobody knows how wide they are.
- */
-export const escapeText = (text: string): string =>
-  text.replaceAll(/[^\u0020-\u007e]/gu, (each) => `\\u{${each.codePointAt(0)?.toString(16)}}`)
-
-/** JSON in one line, in which escapes stand for the same characters. */
-export const escapeJson = (value: unknown): string =>
-  JSON.stringify(value).replaceAll(
-    /[^\u0020-\u007e]/g,
-    (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
 
 function describeState(status: Status, columns: number): readonly string[] {
   const { at, checks, isReady, startedAt, version } = status

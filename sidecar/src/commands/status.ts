@@ -1,13 +1,13 @@
 /** `status`: shows what the running sidecar does: readiness, streams, refusals, ages. */
 
-import { loadConfig } from '../config/load.ts'
-import { callAdmin, followEvents } from '../edge/admin-call.ts'
+import { callAdmin, explainNoStatus, followEvents } from '../edge/admin-call.ts'
 import type { Status } from '../edge/status.ts'
 import { messageOf } from '../lib/errors.ts'
-import { findAdminOrigin } from './admin-origin.ts'
+import { findSidecar } from './admin-origin.ts'
 import { CONFIG_OPTIONS, readArguments } from './arguments.ts'
-import { EXIT, readConfigArguments, runCommand, type CommandContext } from './command.ts'
-import { COLUMNS_MIN, describeStatus, escapeJson, escapeText } from './status-text.ts'
+import { EXIT, runCommand, type CommandContext } from './command.ts'
+import { escapeJson, escapeText } from './escape.ts'
+import { COLUMNS_MIN, describeStatus } from './status-text.ts'
 
 export const options = {
   ...CONFIG_OPTIONS,
@@ -18,8 +18,6 @@ export const options = {
 /** For an answer, and between two events, in milliseconds. */
 const DEADLINE_MS = 5000
 const STATUS_BYTES_MAX = 1024 * 1024
-/** Text that the server sends in place of a status is cut to this many characters. */
-const REASON_LENGTH_MAX = 200
 /** Home; and to the end of the line, and of the screen: redrawn in place, nothing flickers. */
 const TO_TOP = '\u001b[H'
 const CLEAR_LINE = '\u001b[K'
@@ -28,9 +26,8 @@ const CLEAR_BELOW = '\u001b[J'
 /** Exits 0, or 69 when no sidecar shows its status. With `--watch` a signal ends it. */
 export const run = (context: CommandContext): Promise<number> =>
   runCommand(context, { name: 'status', options }, async () => {
-    const { config } = loadConfig(readConfigArguments(context, options))
     const { watch = false, json = false } = readArguments(context.argv, options)
-    const origin = findAdminOrigin(config)
+    const { origin } = findSidecar(context, options)
     const { clock, stderr } = context
     const call = { origin, deadlineMs: DEADLINE_MS, bytesMax: STATUS_BYTES_MAX, clock }
     const show = json === true ? showJson : watch === true ? redraw : showText
@@ -43,7 +40,7 @@ export const run = (context: CommandContext): Promise<number> =>
         throw new Error('the sidecar has closed the connection')
       }
       const { status, text } = await callAdmin({ ...call, method: 'GET', path: '/status' })
-      if (status !== 200) throw new Error(describeRefusal(status, text))
+      if (status !== 200) throw new Error(explainNoStatus(origin, { status, text }))
       show(context, parse(text))
       return EXIT.ok
     } catch (error) {
@@ -51,9 +48,6 @@ export const run = (context: CommandContext): Promise<number> =>
       return EXIT.dependency
     }
   })
-
-const describeRefusal = (status: number, text: string): string =>
-  `it answered ${status}: ${text.slice(0, REASON_LENGTH_MAX).trim()}`
 
 const showJson = ({ stdout }: CommandContext, status: Status): void =>
   void stdout.write(`${escapeJson(status)}\n`)

@@ -12,7 +12,12 @@ export type Located = {
 }
 export type ParsedText =
   | { readonly ok: true; readonly document: Located }
-  | { readonly ok: false; readonly problems: readonly Problem[] }
+  | {
+      readonly ok: false
+      readonly problems: readonly Problem[]
+      /** What could be read all the same; its values may not be what the author meant. */
+      readonly partial?: unknown
+    }
 
 const TEXT_LENGTH_MAX = 1_048_576
 const SYNTAX_PROBLEMS_MAX = 10
@@ -41,7 +46,8 @@ export function parseText(text: string, name: string): ParsedText {
   }
   const faults = [...document.errors, ...document.warnings].slice(0, SYNTAX_PROBLEMS_MAX)
   if (faults.length > 0) {
-    return failed(...faults.map((fault) => syntaxProblem(fault, place(fault.pos[0]))))
+    const problems = faults.map((fault) => syntaxProblem(fault, place(fault.pos[0])))
+    return { ok: false, problems, partial: partOf(document) }
   }
   try {
     const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX })
@@ -51,6 +57,14 @@ export function parseText(text: string, name: string): ParsedText {
     // The only thing toJS refuses in a document without errors is its number of aliases.
     if (!(error instanceof ReferenceError)) throw error
     return failed({ path: '', where: name, reason: 'The document has too many aliases.' })
+  }
+}
+
+function partOf(document: Document): unknown {
+  try {
+    return document.toJS({ maxAliasCount: ALIASES_MAX })
+  } catch {
+    return undefined
   }
 }
 

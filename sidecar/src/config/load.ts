@@ -6,7 +6,7 @@ import { readProblem } from './files.ts'
 import type { ReadFile } from './files.ts'
 import { rewriteOriginal } from './nested-form.ts'
 import type { Rewritten } from './nested-form.ts'
-import { fromEnvironment, fromFlags } from './overrides.ts'
+import { applyOverrides, fromEnvironment, fromFlags, isTree } from './overrides.ts'
 import type { Environment, Override } from './overrides.ts'
 import { ConfigError, type Problem } from './config-error.ts'
 import { explainIssue, findingsOf, formatPath } from './problems.ts'
@@ -42,7 +42,6 @@ type Layers = {
   readonly rewritten: Rewritten | undefined
   readonly overrides: readonly Override[]
 }
-type Tree = Readonly<Record<string, unknown>>
 
 /** Throws a `ConfigError` that names everything wrong at once. */
 export function loadConfig(options: LoadOptions): Loaded {
@@ -143,22 +142,8 @@ const problemAt = (finding: Finding, path: Path, where: string | undefined): Pro
 })
 
 function mergeLayers({ document, rewritten, overrides }: Layers): unknown {
-  const written = rewritten?.value ?? document?.value ?? {}
-  return overrides.reduce<unknown>((tree, { path, value }) => withValue(tree, path, value), written)
+  return applyOverrides(rewritten?.value ?? document?.value ?? {}, overrides)
 }
-
-/** The paths of overrides come from the schema alone, so no key here can be a prototype's. */
-function withValue(tree: unknown, path: readonly string[], value: unknown): unknown {
-  const [key, ...rest] = path
-  if (key === undefined) return value
-  // A value that is not a section is kept, so that the problem is reported at its place.
-  if (tree !== null && tree !== undefined && !isTree(tree)) return tree
-  const section: Tree = tree ?? {}
-  return { ...section, [key]: withValue(section[key], rest, value) }
-}
-
-const isTree = (value: unknown): value is Tree =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function leafPaths(tree: unknown, path: readonly string[]): readonly string[] {
   if (!isTree(tree)) return [path.join('.')]

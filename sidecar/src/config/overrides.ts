@@ -57,6 +57,25 @@ export function fromFlags(flags: readonly string[]): Overrides {
   return result
 }
 
+/** The document with the overrides in it; `undefined` is an empty one. */
+export const applyOverrides = (document: unknown, overrides: readonly Override[]): unknown =>
+  overrides.reduce((tree, { path, value }) => withValue(tree, path, value), document)
+
+/** The paths of overrides come from the schema alone, so no key here can be a prototype's. */
+function withValue(tree: unknown, path: readonly string[], value: unknown): unknown {
+  const [key, ...rest] = path
+  if (key === undefined) return value
+  // A value that is not a section is kept, so that the problem is reported at its place.
+  if (tree !== null && tree !== undefined && !isTree(tree)) return tree
+  const section: Tree = tree ?? {}
+  return { ...section, [key]: withValue(section[key], rest, value) }
+}
+
+type Tree = Readonly<Record<string, unknown>>
+
+export const isTree = (value: unknown): value is Tree =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
 function addOverride(result: Overrides, option: Option, text: string, where: string): void {
   const parsed = parseText(text, where)
   if (option.isText) {

@@ -120,6 +120,14 @@ const log = z.strictObject({
     .describe('Lowest level that is logged. Default info.'),
 })
 
+/** The options that a call to the running sidecar needs, each with its default. */
+export const CALL_OPTIONS = {
+  admin: listen.shape.admin,
+  apiServer: kubernetes.shape.apiServer,
+  tokenFile: kubernetes.shape.tokenFile,
+  window: drain.shape.window,
+}
+
 /** The document: parsed from its notation to the `Config` that the code reads. */
 export const configSchema = z
   .strictObject({

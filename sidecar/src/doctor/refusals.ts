@@ -1,8 +1,9 @@
 /** Whom the running sidecar has just refused, and why. */
 
 import { localOriginOf } from '../config/addresses.ts'
-import { callAdmin } from '../edge/admin-call.ts'
+import { callAdmin, explainNoStatus, type AdminAnswer } from '../edge/admin-call.ts'
 import type { Status } from '../edge/status.ts'
+import { HOST_ADDRESS } from '../lib/host-network.ts'
 import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 type Refusal = Status['refusals'][number]
@@ -13,13 +14,14 @@ const STATUS_BYTES_MAX = 1024 * 1024
 /** How long ago a refusal is of interest, in milliseconds. */
 const RECENT_MS = 10 * 60_000
 const CODES_MAX = 5
-/** From this many proven pods at one address on it is not theirs. */
+/** From this many pods on that were refused elsewhere it is not theft. */
 const SNAT_PODS_MIN = 2
 
 /** Finds nothing where no sidecar answers: another check says so. */
 export async function examineRefusals({
   config,
   clock,
+  env,
 }: DoctorContext): Promise<readonly Finding[]> {
   const origin = localOriginOf(config.listen.admin)
   if (origin === undefined) return []
@@ -27,18 +29,19 @@ export async function examineRefusals({
   try {
     const limits = { deadlineMs: DEADLINE_MS, bytesMax: STATUS_BYTES_MAX }
     const { status, text } = await callAdmin({ ...call, ...limits })
-    if (status !== 200) return describeSilence(text)
-    const { at, refusals } = JSON.parse(text) as Status
+    if (status !== 200) return describeSilence(origin, { status, text })
+    const { at, refusals, keys } = JSON.parse(text) as Status
     const since = Date.parse(at) - RECENT_MS
-    return describe(refusals.filter(({ lastAt }) => Date.parse(lastAt) >= since))
+    const recent = refusals.filter(({ lastAt }) => Date.parse(lastAt) >= since)
+    return [...findSnat(recent, { ...keys, node: env[HOST_ADDRESS] }), ...describe(recent)]
   } catch {
     return []
   }
 }
 
 /** The sidecar says why it shows no status; another server does not. */
-function describeSilence(text: string): readonly Finding[] {
-  const reason = text.trim()
+function describeSilence(origin: string, answer: AdminAnswer): readonly Finding[] {
+  const reason = explainNoStatus(origin, answer).replace(/^it answered \d+: /, '')
   if (!reason.startsWith('the status is ')) return []
   return [warn(NAME, `recent refusals are not known: ${reason}`, 'Read the audit lines instead.')]
 }
@@ -48,15 +51,14 @@ function describe(refusals: readonly Refusal[]): readonly Finding[] {
   const byCode = Object.entries(Object.groupBy(refusals, ({ code }) => code))
     .map(([code, some]) => ({ code, some, count: sum(some) }))
     .toSorted((one, other) => other.count - one.count)
-  const snat = findSnat(refusals)
   const shown = byCode.slice(0, CODES_MAX).map(({ code, some, count }) => {
     const [latest] = some
-    const what = `${count} × ${code}, ${describeCallers(some)}. ${latest?.message ?? ''}`
+    const what = `${count} × ${code} within the hour, ${describeCallers(some)}. ${latest?.message ?? ''}`
     return warn(NAME, what, `See runbook.md#${code}.`)
   })
   const rest = byCode.slice(CODES_MAX).map(({ code, count }) => `${count} × ${code}`)
   const more = rest.length === 0 ? [] : [warn(NAME, rest.join(', '), 'See runbook.md.')]
-  return [...snat, ...shown, ...more]
+  return [...shown, ...more]
 }
 
 const sum = (refusals: readonly Refusal[]): number =>
@@ -67,29 +69,63 @@ function describeCallers(refusals: readonly Refusal[]): string {
   const [latest] = refusals
   const others = refusals.length - 1
   const more = others === 0 ? '' : ` and ${others} more`
-  return `last at ${latest?.lastAt} by ${describePod(latest?.pod)} at ${latest?.address}${more}`
+  return `last at ${latest?.lastAt} by ${describeCaller(latest)} at ${latest?.address}${more}`
 }
 
-function describePod(pod: Refusal['pod']): string {
-  if (pod === undefined) return 'an unknown pod'
-  const { namespace, podName, serviceAccount } = pod
-  return podName === undefined
-    ? `ServiceAccount ${namespace}/${serviceAccount}`
-    : `pod ${namespace}/${podName} (ServiceAccount ${serviceAccount})`
+/** Anybody can write any name into a token whose signature was not verified. */
+function describeCaller(refusal: Refusal | undefined): string {
+  if (refusal?.isOfManyPods === true) return 'unverified tokens with many names'
+  if (refusal?.pod === undefined) return 'an unknown pod'
+  const { namespace, podName, serviceAccount } = refusal.pod
+  const name =
+    podName === undefined
+      ? `ServiceAccount ${namespace}/${serviceAccount}`
+      : `pod ${namespace}/${podName} (ServiceAccount ${serviceAccount})`
+  return refusal.isSigned ? name : `an unverified token that names ${name}`
 }
 
-/** Several pods have proven who they are, and all came from one address that is of none of them. */
-function findSnat(refusals: readonly Refusal[]): readonly Finding[] {
+type Place = { readonly isReviewOnly: boolean; readonly node: string | undefined }
+
+/**
+ * Pods that were refused at addresses that are not theirs. Several are the network's doing; so is
+ * the address of a node. A single pod elsewhere can also be a stolen token.
+ */
+function findSnat(refusals: readonly Refusal[], { isReviewOnly, node }: Place): readonly Finding[] {
   const elsewhere = refusals.filter(
-    ({ code, isSigned }) => code === 'source_address_mismatch' && isSigned,
+    // Without signing keys no signature can be verified: that alone does not make a name forged.
+    ({ code, pod, isSigned }) =>
+      code === 'source_address_mismatch' && pod !== undefined && (isSigned || isReviewOnly),
   )
-  const byAddress = Object.entries(Object.groupBy(elsewhere, ({ address }) => address))
-  return byAddress.flatMap(([address, some = []]) => {
-    const pods = new Set(some.map(({ pod }) => `${pod?.namespace}/${pod?.podName}`)).size
-    if (pods < SNAT_PODS_MIN) return []
-    const what = `${pods} pods were refused at ${address}, which is not the address of any of them: the network hides the addresses of pods (source_address_mismatch, ${sum(some)} times)`
-    const remedy =
-      'Turn off masquerading (SNAT) between workers and this pod, or proxies in between; if that is impossible, set k8sTrust.sourceAddress to report.'
-    return [fail('source-address', what, remedy)]
-  })
+  if (elsewhere.length === 0) return []
+  const pods = distinct(elsewhere.map(({ pod }) => `${pod?.namespace}/${pod?.podName}`))
+  const addresses = distinct(elsewhere.map(({ address }) => address))
+  const isOfNode = node !== undefined && addresses.includes(node)
+  const isSnat = pods.length >= SNAT_PODS_MIN || isOfNode
+  const isProven = elsewhere.every(({ isSigned }) => isSigned)
+  const who = pods.length === 1 ? `pod ${pods[0]} was` : `${pods.length} pods were`
+  const why = isSnat
+    ? 'the network hides the addresses of pods'
+    : 'the network hides the addresses of pods, or the token is stolen'
+  const what = `${who} refused at ${listed(addresses)}, ${whose(pods, addresses)}${isOfNode ? ` (${node} is this node)` : ''}: ${why} (source_address_mismatch, ${sum(elsewhere)} times${isProven ? '' : ', unproven without signing keys'})`
+  return [(isSnat && isProven ? fail : warn)('source-address', what, isSnat ? NO_SNAT : TELL_APART)]
+}
+
+const NO_SNAT =
+  'Turn off masquerading (SNAT) between workers and this pod, or proxies in between; if that is impossible, set k8sTrust.sourceAddress to report.'
+const TELL_APART = `If it is another pod's address (kubectl get pods -A -o wide), delete both pods. If it is a node's or a proxy's: ${NO_SNAT}`
+
+function whose(pods: readonly string[], addresses: readonly string[]): string {
+  if (addresses.length > 1) return 'none of which is its own'
+  return pods.length === 1 ? 'which is not its own' : 'which is not the address of any of them'
+}
+
+const distinct = (all: readonly string[]): readonly string[] => [...new Set(all)]
+
+/** The most addresses that a finding names. */
+const ADDRESSES_MAX = 5
+
+function listed(addresses: readonly string[]): string {
+  const others = addresses.length - ADDRESSES_MAX
+  const named = addresses.slice(0, ADDRESSES_MAX).join(', ')
+  return others > 0 ? `${named} and ${others} more` : named
 }

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { request, type IncomingMessage } from 'node:http'
 import type { LookupFunction } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
+import { isLoopbackHost } from '../lib/address.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { ignoreError } from '../lib/peer-errors.ts'
 
@@ -71,6 +72,18 @@ async function readBounded(response: IncomingMessage, bytesMax: number): Promise
   return Buffer.concat(chunks).toString()
 }
 
+/** Text that the server sends in place of a status is cut to this many characters. */
+const REASON_LENGTH_MAX = 200
+
+/** Why there is no status: from another address than loopback it is not found, without a reason. */
+export function explainNoStatus(origin: string, { status, text }: AdminAnswer): string {
+  const { hostname, port } = new URL(origin)
+  if (status === 404 && !isLoopbackHost(hostname)) {
+    return `the status is shown on loopback only, and listen.admin is ${hostname}: set it to [::]:${port}`
+  }
+  return `it answered ${status}: ${text.slice(0, REASON_LENGTH_MAX).trim()}`
+}
+
 /**
  * The events of the admin port as they come (server-sent events, one line of data each), until the
  * port ends them. Rejects when it is silent for `deadlineMs`, or refuses.
@@ -82,7 +95,7 @@ export async function* followEvents(call: Omit<AdminCall, 'method'>): AsyncGener
   )
   if (response.statusCode !== 200) {
     const text = await withDeadline(clock, deadlineMs, () => readBounded(response, bytesMax))
-    throw new Error(`it answered ${response.statusCode}: ${text.trim()}`)
+    throw new Error(explainNoStatus(call.origin, { status: response.statusCode ?? 0, text }))
   }
   let waiting = ''
   const chunks = response.setEncoding('utf8')[Symbol.asyncIterator]()

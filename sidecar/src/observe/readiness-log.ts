@@ -21,12 +21,18 @@ const LOOK_MS = 5000
 const FIRST_LOOK_MS = 1000
 /** A start that takes longer is logged, in milliseconds. */
 const START_MS_MAX = 10_000
+/** Between two lines of one outage, in milliseconds: its reasons may change at every look. */
+const CHANGE_MS_MIN = 60_000
+
+const NOTHING_TOLD = { reasons: '', at: 0 }
 
 export class ReadinessLog {
   readonly #options: ReadinessLogOptions
   readonly #outage: Outage
   #startedAt = 0
   #wasReady = false
+  /** The reasons of the outage that were logged last, and when. */
+  #told = NOTHING_TOLD
   #isStopped = false
   #cancelLook = () => {}
 
@@ -35,8 +41,11 @@ export class ReadinessLog {
     const { clock, log } = options
     this.#outage = new Outage({
       clock,
-      onBegin: (checks) => log.warn({ checks }, 'not ready: no new workers are sent here'),
-      onEnd: (notReadyMs) => log.info({ notReadyMs }, 'ready again'),
+      onBegin: (checks) => this.#warn(checks, 'not ready: no new workers are sent here'),
+      onEnd: (notReadyMs) => {
+        this.#told = NOTHING_TOLD
+        log.info({ notReadyMs }, 'ready again')
+      },
     })
   }
 
@@ -66,18 +75,36 @@ export class ReadinessLog {
     const { clock, log } = this.#options
     const sinceStartMs = clock.monotonic() - this.#startedAt
     if (!isReady) {
-      if (this.#wasReady || sinceStartMs >= START_MS_MAX) this.#outage.failed(objectionsOf(results))
+      const reasons = objectionsOf(results)
+      if (this.#wasReady || sinceStartMs >= START_MS_MAX) this.#outage.failed(reasons)
+      this.#tellChange(reasons)
       return
     }
     if (this.#wasReady) return this.#outage.worked()
     this.#wasReady = true
     this.#outage.stop()
+    this.#told = NOTHING_TOLD
     const checks = results.map(({ name }) => name)
     log.info({ checks, afterMs: Math.round(sinceStartMs) }, 'ready: workers can connect')
   }
+
+  /** An operator who fixes the first reason must learn of the next one. */
+  #tellChange(reasons: Reasons): void {
+    const { reasons: told, at } = this.#told
+    const isNew = told !== '' && told !== JSON.stringify(reasons)
+    if (!isNew || this.#options.clock.monotonic() - at < CHANGE_MS_MIN) return
+    this.#warn(reasons, 'still not ready, for other reasons')
+  }
+
+  #warn(checks: unknown, message: string): void {
+    this.#told = { reasons: JSON.stringify(checks), at: this.#options.clock.monotonic() }
+    this.#options.log.warn({ checks }, message)
+  }
 }
 
-const objectionsOf = (results: Judged['results']) =>
+type Reasons = Readonly<Record<string, string>>
+
+const objectionsOf = (results: Judged['results']): Reasons =>
   Object.fromEntries(
     results.flatMap(({ name, objection }) => (objection === undefined ? [] : [[name, objection]])),
   )

@@ -6,6 +6,7 @@ import type { Account } from '../identity.ts'
 import { addressGroup } from '../lib/address-group.ts'
 import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
+import { RollingCount } from '../lib/rolling-count.ts'
 import { Tally } from '../lib/tally.ts'
 
 /** A pod, as a token names it; one that is bound to no pod names only its ServiceAccount. */
@@ -26,8 +27,9 @@ export type RefusedCaller = {
 export type RecentRefusal = RefusedCaller & {
   /** Unproven names beyond the first few of their address are counted together. */
   readonly isOfManyPods: boolean
+  /** Those of the last hour, to the minute. */
   readonly count: number
-  /** Wall time, in milliseconds. */
+  /** Of those that are counted; wall time, in milliseconds. */
   readonly firstAt: number
   readonly lastAt: number
 }
@@ -42,7 +44,11 @@ const UNSIGNED_PODS_MAX = 4
 const NAME_LENGTH_MAX = { signed: 253, unsigned: 64 }
 
 /** `source`: what the bound on unproven names counts by. */
-type Entry = { readonly source: string; readonly refusal: RecentRefusal }
+type Entry = {
+  readonly source: string
+  readonly refusal: Omit<RecentRefusal, 'count'>
+  readonly counts: RollingCount
+}
 
 export class RecentRefusals {
   readonly #clock: Clock
@@ -74,21 +80,22 @@ export class RecentRefusals {
     const own = `${source} ${nameOf(pod)}`
     const isOfManyPods = !cache.has(own) && this.#isFull(source, { ...caller, pod })
     const key = isOfManyPods ? source : own
-    const known = cache.get(key)?.refusal
-    const refusal: RecentRefusal = {
+    const known = cache.get(key)
+    const counts = known?.counts ?? new RollingCount()
+    counts.add(this.#clock.monotonic())
+    const refusal = {
       code,
       address,
       route,
       isSigned,
       isOfManyPods,
       pod: isOfManyPods ? undefined : pod,
-      count: (known?.count ?? 0) + 1,
-      firstAt: known?.firstAt ?? now,
+      firstAt: known?.refusal.firstAt ?? now,
       lastAt: now,
     }
     // Before `set`, which tells that the known entry has left.
     if (isNamedUnsigned(refusal)) this.#unsignedPods.add(source)
-    cache.set(key, { source, refusal })
+    cache.set(key, { source, refusal, counts })
   }
 
   /** The latest first. */
@@ -96,8 +103,16 @@ export class RecentRefusals {
     this.#purge(0)
     return [this.#signed, this.#unsigned]
       .flatMap((cache) => [...cache.values()])
-      .map(({ refusal }) => refusal)
+      .map((entry) => this.#countOf(entry))
       .toSorted((a, b) => b.lastAt - a.lastAt)
+  }
+
+  /** An entry that is refused again and again is kept, and what is older than an hour no longer counts. */
+  #countOf({ refusal, counts }: Entry): RecentRefusal {
+    const now = this.#clock.monotonic()
+    const countedSince = this.#clock.now() - counts.ageMaxMs(now)
+    const firstAt = Math.max(refusal.firstAt, countedSince)
+    return { ...refusal, firstAt, count: counts.sum(now) }
   }
 
   /** Names that are over make room for others; in a flood not at every refusal. */

@@ -37,7 +37,9 @@ describe('a worker of the chart', { skip }, () => {
     stub = await startGatewayStub()
     ends.push(() => stub.close())
     const stream = '--set=sidecar.config.gateway.protocol=stream'
-    await rig.helm('install', 'openclaw', CHART, at, stream)
+    // The chart allows its own workers for that protocol only where they can show a header.
+    const header = '--set=workers.envFrom[0].configMapRef.name=header'
+    await rig.helm('install', 'openclaw', CHART, at, stream, header)
     const podNamed = async (prefix: string): Promise<string> => {
       let name: string | undefined
       await waitForProcess(`the pod ${prefix}…`, PODS_WITHIN_MS, async () => {

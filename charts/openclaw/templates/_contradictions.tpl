@@ -60,12 +60,17 @@
 {{- include "openclaw.refuse" (list (has (include "openclaw.gatewayPort" $root) (list $workers $admin)) (printf "sidecar.config.listen: %s is the gateway's own port in the same pod. Choose another one." (include "openclaw.gatewayPort" $root))) -}}
 {{- end -}}
 
-{{/* The gateway outlasts the drain, and the pod outlasts the gateway's preStop. */}}
+{{/* The gateway outlasts the drain where the chart sets its preStop, and the pod outlasts both. */}}
 {{- define "openclaw.drainContradictions" -}}
-{{- $gateway := (index . 0).Values.gateway -}}
+{{- $values := (index . 0).Values -}}
+{{- $gateway := $values.gateway -}}
 {{- $window := dig "drain" "window" "20s" (index . 1) -}}
+{{- if or $gateway.enabled $values.existingGateway.container -}}
 {{- include "openclaw.refuse" (list (ge (include "openclaw.seconds" $window | float64) (float64 $gateway.preStopSleepSeconds)) (printf "sidecar.config.drain.window is %s, and gateway.preStopSleepSeconds is %v: the gateway would end while the sidecar still disconnects workers. Make the sleep at least a second longer than the window." $window $gateway.preStopSleepSeconds)) -}}
 {{- include "openclaw.refuse" (list (lt (int $gateway.terminationGracePeriodSeconds) (add $gateway.preStopSleepSeconds 5 | int)) (printf "gateway.terminationGracePeriodSeconds is %v, and the gateway's preStop alone takes %v s: it would be killed. Make it at least 5 s longer than gateway.preStopSleepSeconds." $gateway.terminationGracePeriodSeconds $gateway.preStopSleepSeconds)) -}}
+{{- end -}}
+{{- $needs := addf (include "openclaw.seconds" $window | float64) 10.0 -}}
+{{- include "openclaw.refuse" (list (lt (float64 $gateway.terminationGracePeriodSeconds) $needs) (printf "gateway.terminationGracePeriodSeconds is %v, and sidecar.config.drain.window is %s: the pod would be killed while the sidecar still disconnects workers. Make it at least 10 s longer than the window." $gateway.terminationGracePeriodSeconds $window)) -}}
 {{- end -}}
 
 {{- define "openclaw.accountContradictions" -}}
@@ -103,7 +108,20 @@
 {{- $account := include "openclaw.workerServiceAccount" . -}}
 {{- $entries := include "openclaw.entriesOfGroup" . | fromYamlArray -}}
 {{- include "openclaw.refuse" (list (empty $entries) (printf "sidecar.config.k8sTrust.allowedIdentities replaces the chart's list and leaves out its own workers (%s): all of them would be refused. Add { namespace: %s, serviceAccount: %s } to it, or set enabled to false there." $at .Release.Namespace $account)) -}}
+{{- $showsHeader := or $workers.connect.enabled $workers.envFrom (contains "CF_ACCESS_CLIENT_SECRET" (toJson $workers.env)) -}}
+{{- range $workers.extraArgs -}}
+{{- include "openclaw.refuse" (list (regexMatch "^--(host|port|tls|no-tls|token|password)(=|$)" (toString .)) (printf "%s: extraArgs has %s, which would lead the workers past what the chart sets up for them. Leave it out; gateway.service.port and tls say where they connect to, and how." $at .)) -}}
+{{- end -}}
+{{- range $workers.env -}}
+{{- include "openclaw.refuse" (list (has .name (list "OPENCLAW_CONFIG_PATH" "OPENCLAW_STATE_DIR" "OPENCLAW_GATEWAY_PORT")) (printf "%s: env has %s, which the chart sets itself. Leave it out; the workers' config changes what it stands for." $at .name)) -}}
+{{- end -}}
+{{- if eq (include "openclaw.protocol" .) "stream" -}}
+{{- include "openclaw.refuse" (list (not $showsHeader) (printf "sidecar.config.gateway.protocol is stream, but the chart's own workers (%s) are OpenClaw nodes, which show their token in OpenClaw's own first message: all of them would be refused. Leave the protocol out, or set enabled to false there." $at)) -}}
+{{- end -}}
 {{- if eq (include "openclaw.protocol" .) "openclaw" -}}
+{{- range $workers.env -}}
+{{- include "openclaw.refuse" (list (has .name (list "OPENCLAW_GATEWAY_TOKEN" "OPENCLAW_GATEWAY_PASSWORD")) (printf "%s: env has %s, which the node would show in place of its pod's token: all of them would be refused. Leave it out; workers need no secret." $at .name)) -}}
+{{- end -}}
 {{- $roles := list -}}
 {{- $isHost := false -}}
 {{- range $entries -}}
@@ -112,7 +130,6 @@
 {{- end -}}
 {{- include "openclaw.refuse" (list (not (has "node" $roles)) (printf "sidecar.config.k8sTrust.allowedIdentities: the entry of %s lacks the role node, which the chart's own workers (%s) have: all of them would be refused. Add node to its allowedRoles." $account $at)) -}}
 {{- include "openclaw.refuse" (list (and $workers.sessionHosting.enabled (not (and $isHost $config.gateway.sessionHosting))) (printf "%s: sessionHosting.enabled is true, but sidecar.config forbids it. Set allowSessionHosting in the entry of %s in k8sTrust.allowedIdentities, and leave out gateway.sessionHosting." $at $account)) -}}
-{{- $showsHeader := or $workers.connect.enabled $workers.envFrom (contains "CF_ACCESS_CLIENT_SECRET" (toJson $workers.env)) -}}
 {{- include "openclaw.refuse" (list (not (or $showsHeader (dig "inBandCredentials" true $config.k8sTrust))) (printf "sidecar.config.k8sTrust.inBandCredentials is false, but a stock node (%s) shows its token in its first message: all of them would be refused. Set connect.enabled to true there, or leave inBandCredentials out." $at)) -}}
 {{- end -}}
 {{- $lifetime := dig "maxTokenLifetime" "25h" $config.k8sTrust -}}

@@ -221,7 +221,7 @@ export const CODES = {
   keys_cooldown: callerFault(
     503,
     1013,
-    "The token's signing key is not known yet. Try again later.",
+    "The token's signing key or issuer is not known yet. Try again later.",
   ),
   review_unavailable: fault(503, 1013, 'The cluster could not review the token. Try again later.'),
   own_credential_refused: fault(

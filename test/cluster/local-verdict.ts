@@ -42,6 +42,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
     clock,
     random,
     isIssuerConfigured: false,
+    onIssuerAsked() {},
     onIssuerChanged() {},
     onReviewOnly() {},
     cooldownMs: 0,

@@ -573,6 +573,18 @@ test('reviews without an answer fail, a mere refusal of our token does not', asy
   )
   rig.api.setFault('tokenReviews', { kind: 'rewrite', rewrite: () => ({ kind: 'Status' }) })
   t.match(await reviews(), /^\[fail\] reviews: the answer is not a TokenReview\. Try again/)
+  const saying = (error: string) => (review: ReviewBody) => ({ ...review, status: { error } })
+  for (const error of ['[invalid bearer token, etcdserver: request timed out]', 'etcdserver: x']) {
+    rig.api.setFault('tokenReviews', { kind: 'rewriteReview', rewrite: saying(error) })
+    t.match(await reviews(), /^\[fail\] reviews: the API server could not decide: ".*etcdserver/)
+  }
+  rig.api.setFault('tokenReviews', {
+    kind: 'rewriteReview',
+    rewrite: saying(
+      '[invalid bearer token, token audiences ["a"] is invalid for the target audiences ["b"]]',
+    ),
+  })
+  t.match(await reviews(), /^\[ok\]/)
   const authenticated = (audiences: readonly string[]) => (review: ReviewBody) => ({
     ...review,
     status: { authenticated: true, user: {}, audiences },

@@ -41,6 +41,7 @@ const startLine = async () => {
     clock,
     random: () => 0,
     isIssuerConfigured: false,
+    onIssuerAsked() {},
     onIssuerChanged() {},
     onReviewOnly: () => {},
     cooldownMs: 30_000,

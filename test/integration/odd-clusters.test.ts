@@ -3,13 +3,28 @@
 import { dirname, join } from 'node:path'
 import { test } from 'tap'
 import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
-import { startRig } from '../kit/rig.ts'
+import { startRig, type Rig } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
 import { runUntil } from '../kit/run-clock.ts'
 import { codeOf, startWatchedRig } from '../kit/watched-rig.ts'
 
 const NS = 'openclaw'
 const AUDIT_FLUSH_MS = 1000
+const examine = async (rig: Rig, set: readonly string[]) => {
+  const { stdout } = await runCommand(doctor, {
+    set: [
+      `listen.admin=${new URL(rig.adminUrl).host}`,
+      `gateway.url=${rig.gateway.url}`,
+      'gateway.protocol=stream',
+      `kubernetes.apiServer=${rig.api.url}`,
+      `kubernetes.caFile=${join(dirname(rig.tokenFile), 'ca.crt')}`,
+      `kubernetes.tokenFile=${rig.tokenFile}`,
+      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
+      ...set,
+    ],
+  })
+  return stdout
+}
 const moveTo = (ip: string) => ({ status: { podIP: ip, podIPs: [{ ip }] } })
 
 test('a pod whose sandbox was made again gets in from its new address, and from no other', async (t) => {
@@ -74,17 +89,42 @@ test('while a cluster changes its issuer the tokens of both get in', async (t) =
   t.equal(codeOf(await rig.connect(old)), 'ok')
   api.setIssuers(NEW, OLD)
   await clock.advanceAsync(30_000)
-  const fetches = api.counts.jwks
+  const fetches = api.counts.discovery
   t.equal(codeOf(await rig.connect(of(NEW))), 'ok', 'the new issuer, at once')
-  t.equal(api.counts.jwks, fetches + 1)
+  t.equal(api.counts.discovery, fetches + 1)
   t.equal(codeOf(await rig.connect(old)), 'ok', 'the earlier issuer')
   const foreign = of('https://x.example')
+  t.equal(codeOf(await rig.connect(foreign)), 'keys_cooldown', 'nobody has asked for it yet')
+  await clock.advanceAsync(30_000)
   for (let n = 0; n < 20; n += 1) t.equal(codeOf(await rig.connect(foreign)), 'issuer_not_allowed')
-  t.equal(api.counts.jwks, fetches + 1, 'a foreign issuer is looked for once in 30 s')
+  t.equal(api.counts.discovery, fetches + 2, 'a foreign issuer is looked for once in 30 s')
   t.match(rig.log.join(''), /the cluster's issuer has changed/)
 
   api.setIssuers(NEW)
   t.equal(codeOf(await rig.connect(of(OLD))), 'review_rejected', 'the cluster has the last word')
+})
+
+test('a new issuer that cannot be asked for is a fault, and its worker gets in when it can', async (t) => {
+  const rig = await startWatchedRig(t, { api: { issuer: OLD } })
+  const { api, clock } = rig
+  const pod = rig.createPod('worker', '127.0.0.11')
+  const token = rig.mint({ pod, claims: { iss: NEW } })
+  api.setIssuers(NEW, OLD)
+  api.setFault('discovery', { kind: 'status', status: 500 })
+  t.equal(codeOf(await rig.connect(token)), 'keys_unavailable')
+  t.equal(codeOf(await rig.connect(token)), 'keys_cooldown', 'asked for just now')
+  t.match(rig.log.join(''), /the cluster's issuer could not be asked for/)
+  await clock.advanceAsync(30_000)
+  api.clearFaults('discovery')
+  t.equal(codeOf(await rig.connect(token)), 'ok')
+})
+
+test('with configured issuers the doctor needs no discovery document', async (t) => {
+  const set = [`kubernetes.issuers=[${OLD}]`]
+  const rig = await startRig({ api: { issuer: OLD }, set })
+  t.teardown(rig.stop)
+  rig.api.setFault('discovery', { kind: 'status', status: 500 })
+  t.match(await examine(rig, set), '[ok] signing-keys: fetched; ')
 })
 
 test('several issuers are accepted where they are configured', async (t) => {
@@ -111,19 +151,8 @@ test('an issuer that differs in the slash at its end is named in the log and by 
   const outcome = await rig.connect({ token: rig.mint({ pod: rig.createPod() }) })
   t.equal(codeOf(outcome), 'issuer_not_allowed')
   t.match(rig.log.join(''), SAID)
-  const { stdout } = await runCommand(doctor, {
-    set: [
-      `listen.admin=${new URL(rig.adminUrl).host}`,
-      `gateway.url=${rig.gateway.url}`,
-      'gateway.protocol=stream',
-      `kubernetes.apiServer=${rig.api.url}`,
-      `kubernetes.caFile=${join(dirname(rig.tokenFile), 'ca.crt')}`,
-      `kubernetes.tokenFile=${rig.tokenFile}`,
-      'k8sTrust.allowedIdentities=[{namespace: openclaw, serviceAccount: openclaw-worker}]',
-      ...set,
-    ],
-  })
-  t.match(stdout, `[fail] signing-keys: ${SAID}. Add it there, or remove kubernetes.issuers.`)
+  const report = await examine(rig, set)
+  t.match(report, `[fail] signing-keys: ${SAID}. Add it there, or remove kubernetes.issuers.`)
 })
 
 test('behind a dead watch a ServiceAccount that is created again lets its new pods in, and its old ones never', async (t) => {

@@ -53,7 +53,7 @@ test('a local verdict needs the signature, the claims, the live pod and its addr
     [rig.mint({ pod, key: 'forged' }), 'signature_invalid'],
     [rig.mint({ pod, expiresInS: -1 }), 'token_expired'],
     [rig.mint({ pod, audiences: ['other'] }), 'audience_mismatch'],
-    [rig.mint({ pod, claims: { iss: 'https://elsewhere' } }), 'issuer_not_allowed'],
+    [rig.mint({ pod, claims: { iss: 'https://elsewhere' } }), 'keys_unavailable'],
     [unseen, 'identity_not_allowed', '127.0.0.14'],
     [token, 'pod_unconfirmed', '127.0.0.99'],
     [rig.mint({ pod: ending }), 'pod_terminating', '127.0.0.12'],

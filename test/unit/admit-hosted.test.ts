@@ -109,7 +109,7 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
   const stages: HostedStages = {
     precheck: {
       read: () => granted(CLAIMS),
-      renewIssuer: async () => false,
+      renewIssuer: async () => 'issuer_not_allowed',
       judge: () => (state.judged === undefined ? granted(CLAIMS) : denied(state.judged)),
       verify: () => wait('verify', granted('verified')),
     },

@@ -371,7 +371,7 @@ const startJwks = ({
   const state = {
     isDown: false,
     issuer: ISSUER as unknown,
-    keys: { keys: [] } as unknown,
+    keys: { keys: [{ kty: 'RSA', kid: '1' }] } as unknown,
     status: 200,
     /** What a path answers instead. */
     instead: new Map<string, Answer | Error>(),
@@ -402,6 +402,7 @@ const startJwks = ({
     deadlineMs: 5000,
     onFetched: () => void outcomes.push('ok'),
     onFailed: () => void outcomes.push('failed'),
+    onIssuerAsked: (error) => void (error === undefined || outcomes.push('issuer failed')),
   })
   return { clock, paths, outcomes, state, jwks }
 }
@@ -447,7 +448,7 @@ test('keys are refreshed periodically, sooner after a failure', async (t) => {
   await clock.advanceAsync(300_000)
   state.isDown = false
   await clock.advanceAsync(30_000)
-  t.strictSame(outcomes, ['ok', 'ok', 'failed', 'ok'])
+  t.strictSame(outcomes, ['ok', 'ok', 'failed', 'issuer failed', 'ok'])
   jwks.stop()
   t.equal(clock.pending, 0)
 })
@@ -456,13 +457,26 @@ test('an invalid document leaves the old keys in place', async (t) => {
   const { jwks, clock, state } = startJwks()
   await jwks.refresh()
   const before = jwks.current()
-  const spoil = [{ issuer: undefined }, { issuer: '' }, { keys: { keys: 'x' } }, { keys: null }]
+  const { keys } = state
+  const spoil = [{ keys: { keys: 'x' } }, { keys: null }, { keys: {} }, { keys: { keys: [] } }]
   for (const change of spoil) {
-    Object.assign(state, { issuer: ISSUER, keys: { keys: [] }, status: 200 }, change)
+    Object.assign(state, { issuer: ISSUER, keys, status: 200 }, change)
     clock.advance(30_000)
     t.equal(await jwks.refresh(), 'failed', JSON.stringify(change))
     t.equal(jwks.current(), before)
   }
+})
+
+test('a key set without a key that signs tokens is the answer that there are none', async (t) => {
+  for (const keys of [[], [{ kty: 'oct', k: 'AA' }], [{ kty: 'OKP' }], [{}]]) {
+    const { jwks, state } = startJwks()
+    state.keys = { keys }
+    t.equal(await jwks.refresh(), 'failed', JSON.stringify(keys))
+    t.strictSame([jwks.current(), jwks.ageMs, jwks.isReviewOnly], [undefined, undefined, true])
+  }
+  const { jwks, state } = startJwks()
+  state.keys = { keys: [{}, { kty: 'EC' }] }
+  t.equal(await jwks.refresh(), 'refreshed')
 })
 
 const KEYS = '/openid/v1/jwks'
@@ -481,34 +495,77 @@ test('a new issuer is the first, the earlier ones are kept, and a change is told
   const changes: (readonly string[])[] = []
   const onIssuerChanged = (issuers: readonly string[]) => void changes.push(issuers)
   const { jwks, state, clock } = startJwks({ onIssuerChanged })
-  t.equal(await jwks.renewIssuer(), true)
-  t.equal(await jwks.renewIssuer(), false, 'it was asked for just now')
+  t.equal(await jwks.renewIssuer('x'), 'renewed')
+  t.equal(
+    await jwks.renewIssuer('y'),
+    'cooldown',
+    'the cluster was asked just now, but not for this one',
+  )
   for (const issuer of ['b', 'b', 'c', 'd', 'e', 'c']) {
     state.issuer = issuer
     clock.advance(30_000)
-    t.equal(await jwks.renewIssuer(), true)
+    t.equal(await jwks.renewIssuer(issuer), 'renewed')
   }
   t.strictSame(jwks.issuers, ['c', 'e', 'd', 'b'])
   t.equal(jwks.issuer, 'c')
   t.strictSame(changes[0], ['b', ISSUER])
   t.equal(changes.length, 5)
   const configured = startJwks({ isIssuerConfigured: true })
-  t.equal(await configured.jwks.renewIssuer(), false)
+  t.equal(await configured.jwks.renewIssuer('x'), 'unchanged')
   t.strictSame(configured.paths, [], 'an issuer that is configured is not asked for')
 })
 
-test('keys are good without a discovery document, but not while it may only be out of reach', async (t) => {
+test('an issuer is foreign only by an answer that was asked for it, and for one cooldown', async (t) => {
+  const { jwks, state, clock, paths } = startJwks()
+  t.equal(await jwks.renewIssuer('x'), 'renewed')
+  const asked = paths.length
+  t.equal(await jwks.renewIssuer('x'), 'unchanged')
+  clock.advance(29_999)
+  t.equal(await jwks.renewIssuer('x'), 'unchanged')
+  t.equal(paths.length, asked, 'one that is foreign is not looked for again and again')
+  clock.advance(1)
+  state.issuer = 'x'
+  t.equal(await jwks.renewIssuer('x'), 'renewed')
+  t.strictSame(jwks.issuers, ['x', ISSUER])
+  for (const instead of [new Error('timeout'), { status: 500, body: '' }, gone]) {
+    clock.advance(30_000)
+    state.instead.set(DISCOVERY, instead)
+    t.equal(await jwks.renewIssuer('y'), 'failed', 'nobody could say')
+    t.equal(await jwks.renewIssuer('y'), 'cooldown')
+  }
+  clock.advance(30_000)
+  state.instead.clear()
+  state.instead.set(KEYS, new Error('timeout'))
+  t.equal(await jwks.renewIssuer('y'), 'renewed', 'the keys do not matter here')
+})
+
+test('keys are good without a discovery document, whether there is none or it is out of reach', async (t) => {
   for (const absent of [gone, new OwnCredentialRefused(403, DISCOVERY)]) {
     const { jwks, state } = startJwks()
     state.instead.set(DISCOVERY, absent)
     t.equal(await jwks.refresh(), 'refreshed')
     t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'])
   }
-  for (const unknown of [new OwnCredentialRefused(401, DISCOVERY), new Error('timeout')]) {
-    const { jwks, state } = startJwks()
+  const unknowns = [
+    new OwnCredentialRefused(401, DISCOVERY),
+    new Error('timeout'),
+    { status: 500, body: undefined },
+    { status: 200, body: { issuer: '' } },
+    { status: 200, body: {} },
+  ]
+  for (const unknown of unknowns) {
+    const { jwks, state, clock, outcomes } = startJwks()
     state.instead.set(DISCOVERY, unknown)
-    t.equal(await jwks.refresh(), 'failed')
-    t.strictSame([jwks.current(), jwks.isReviewOnly], [undefined, false])
+    await jwks.start()
+    t.strictSame([jwks.issuer, typeof jwks.current()], [undefined, 'function'], 'at the start')
+    t.strictSame(outcomes.splice(0), ['ok', 'issuer failed'])
+    state.instead.clear()
+    await clock.advanceAsync(30_000)
+    t.equal(jwks.issuer, ISSUER, 'it is asked for again after the cooldown')
+    state.instead.set(DISCOVERY, unknown)
+    await clock.advanceAsync(300_000)
+    t.strictSame([jwks.issuer, jwks.ageMs], [ISSUER, 0], 'later it does not age the keys')
+    jwks.stop()
   }
 })
 
@@ -526,14 +583,12 @@ test('only an answer that there are no keys begins review-only mode, and keys en
     t.equal(jwks.isReviewOnly, true)
     t.equal(jwks.current(), undefined)
     await clock.advanceAsync(60_000)
-    t.strictSame(
-      outcomes,
-      ['review-only', 'failed', 'failed', 'failed'],
-      'told once, still retried',
-    )
+    t.strictSame(new Set(outcomes.slice(1)), new Set(['failed']), 'told once, still retried')
+    t.ok(outcomes.length < 12)
+    outcomes.length = 0
     state.instead.clear()
     await clock.advanceAsync(30_000)
-    t.strictSame(outcomes.slice(4), ['keys', 'ok'])
+    t.strictSame(outcomes, ['keys', 'ok'])
     t.equal(jwks.isReviewOnly, false)
     jwks.stop()
   }
@@ -558,7 +613,23 @@ test('at the start keys are asked for again at once, and then ever less often', 
   await clock.advanceAsync(3000)
   state.isDown = false
   await clock.advanceAsync(2000)
-  t.equal(outcomes.at(-1), 'ok', 'an outage of 3 s costs at most twice as much')
-  t.ok(outcomes.length <= 7)
+  const fetches = outcomes.filter((outcome) => outcome !== 'issuer failed')
+  t.equal(fetches.at(-1), 'ok', 'an outage of 3 s costs at most twice as much')
+  t.ok(fetches.length <= 7)
   jwks.stop()
+})
+
+test('an early 403 for the keys does not end the quick retries of the start', async (t) => {
+  for (const early of [new OwnCredentialRefused(403, KEYS), gone]) {
+    const { jwks, clock, state } = startJwks()
+    state.instead.set(KEYS, early)
+    await jwks.start()
+    await clock.advanceAsync(3000)
+    t.equal(jwks.isReviewOnly, true)
+    state.instead.clear()
+    await clock.advanceAsync(3000)
+    t.type(jwks.current(), 'function')
+    t.equal(jwks.isReviewOnly, false)
+    jwks.stop()
+  }
 })

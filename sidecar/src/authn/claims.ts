@@ -71,7 +71,7 @@ function isString(value: unknown): value is string {
 /** A refused token still says whose it claims to be: for the audit line, never for a decision. */
 export type ClaimsVerdict =
   | Extract<Verdict<Claims>, { ok: true }>
-  | (Denied & { readonly claimed?: Claimed })
+  | (Denied & { readonly claimed?: Claimed & { readonly issuer?: string } })
 
 /** Reads a token's claims and refuses what no signature could make acceptable. */
 export function readClaims(token: string, rules: ClaimRules, nowMs: number): ClaimsVerdict {

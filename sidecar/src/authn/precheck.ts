@@ -4,6 +4,7 @@ import { addressGroup } from '../lib/address-group.ts'
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
 import type { Claims } from '../identity.ts'
+import type { IssuerRenewal } from '../kube/jwks.ts'
 import type { TokenBuckets } from '../lib/token-buckets.ts'
 import { acceptToken } from './credential.ts'
 import { judgeClaims, readClaims, type ClaimRules, type ClaimsVerdict } from './claims.ts'
@@ -16,8 +17,8 @@ export type PrecheckOptions = {
   readonly keys: KeySource & {
     /** Whether the cluster serves no keys, so that every token is unverified. */
     readonly isReviewOnly?: boolean
-    /** Asks for the cluster's issuer again; false where it is configured or was asked for just now. */
-    readonly renewIssuer?: () => Promise<boolean>
+    /** Asks whether the cluster has this issuer now. */
+    readonly renewIssuer?: (issuer: string) => Promise<IssuerRenewal>
   }
   readonly clock: Clock
   /**
@@ -37,6 +38,13 @@ export type PrecheckOptions = {
    */
   readonly findUnseen: (claims: Claims, address: string) => Promise<Code | undefined>
 }
+
+const UNRENEWED = {
+  renewed: undefined,
+  unchanged: 'issuer_not_allowed',
+  cooldown: 'keys_cooldown',
+  failed: 'keys_unavailable',
+} as const satisfies Record<IssuerRenewal, Code | undefined>
 
 /** Tokens that are remembered, so that they need not be read and verified again each time. */
 const VERIFIED_MAX = 20_000
@@ -65,8 +73,12 @@ export function createPrecheck(options: PrecheckOptions) {
         : judgeClaims(known, options.rules(), clock.now())
     },
 
-    /** Whether an issuer that is not accepted is worth another look: the cluster may have a new one. */
-    renewIssuer: async (): Promise<boolean> => (await keys.renewIssuer?.()) ?? false,
+    /**
+     * Asks for the cluster's issuer again. Gives the code that refuses a token of `issuer`; `undefined`
+     * where it has to be read again. A question that fails, or was asked just now, proves nothing.
+     */
+    renewIssuer: async (issuer: string): Promise<Code | undefined> =>
+      UNRENEWED[(await keys.renewIssuer?.(issuer)) ?? 'unchanged'],
 
     /** The same for claims that were read before: the rules and the time may have changed. */
     judge(claims: Claims): ClaimsVerdict {

@@ -31,6 +31,8 @@ const REVIEW_ONLY =
   'for pods that the watch shows at their own address'
 const ISSUER_CHANGED =
   "the cluster's issuer has changed: tokens of the earlier one are still sent to TokenReviews, until the sidecar restarts"
+const ISSUER_UNKNOWN =
+  "the cluster's issuer could not be asked for: the signing keys are used without its latest word"
 const JWKS_DEADLINE_MS = 5000
 
 type Parts = {
@@ -142,6 +144,11 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
     onBegin: (err) => log.warn({ err }, 'the signing keys could not be fetched'),
     onEnd: (downMs) => log.info({ downMs }, 'the signing keys are fetched again'),
   })
+  const issuerOutage = new Outage({
+    clock,
+    onBegin: (err) => log.warn({ err }, ISSUER_UNKNOWN),
+    onEnd: (downMs) => log.info({ downMs }, "the cluster's issuer is known again"),
+  })
   return new Jwks({
     client: cluster.keys,
     clock,
@@ -158,6 +165,10 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
     onFailed(err) {
       metrics.jwksFetches.inc({ outcome: 'failed' })
       outage.failed(err)
+    },
+    onIssuerAsked(err) {
+      if (err === undefined) issuerOutage.worked()
+      else issuerOutage.failed(err)
     },
     onIssuerChanged: (issuers) => log.warn({ issuers }, ISSUER_CHANGED),
     onReviewOnly(isReviewOnly) {

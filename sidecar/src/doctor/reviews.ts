@@ -1,6 +1,7 @@
 /** Whether the API server reviews tokens: asked for the sidecar's own token. */
 
 import { messageOf } from '../lib/errors.ts'
+import { judgeReviewError } from '../authn/review-error.ts'
 import { reviewRequest } from '../authn/token-review.ts'
 import { ALLOW_REVIEWS, fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
@@ -17,6 +18,10 @@ export async function examineReviews(check: ReviewsCheck): Promise<readonly Find
       const remedy = 'Try again, then check for a proxy between this pod and the API server.'
       return [fail('reviews', 'the answer is not a TokenReview', remedy)]
     }
+    if (isUndecided(status.error)) {
+      const what = `the API server could not decide: ${JSON.stringify(status.error).slice(0, 512)}`
+      return [fail('reviews', what, 'Check the API server: its etcd, and its webhooks.')]
+    }
     if (status.authenticated !== true) return [ok('reviews', 'the API server reviews tokens')]
     const confirmed = Array.isArray(status.audiences) ? status.audiences : []
     if (audiences.some((audience) => confirmed.includes(audience))) {
@@ -31,7 +36,15 @@ export async function examineReviews(check: ReviewsCheck): Promise<readonly Find
   }
 }
 
+/** Not even a token of our own that "has been invalidated" is: this process runs in its pod. */
+const isUndecided = (error: unknown): boolean =>
+  error !== undefined && error !== '' && judgeReviewError(error) !== 'refused'
+
 type Review = {
   readonly kind?: unknown
-  readonly status?: { readonly authenticated?: unknown; readonly audiences?: unknown } | null
+  readonly status?: {
+    readonly authenticated?: unknown
+    readonly audiences?: unknown
+    readonly error?: unknown
+  } | null
 }

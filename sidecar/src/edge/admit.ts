@@ -3,6 +3,7 @@
 import type { Admission } from '../admissions/admission.ts'
 import type { AdmissionRegistry } from '../admissions/registry.ts'
 import type { Source, TokenAuthenticator } from '../authn/authenticator.ts'
+import type { ClaimsVerdict } from '../authn/claims.ts'
 import type { Precheck } from '../authn/precheck.ts'
 import type { SignatureState } from '../authn/signature.ts'
 import type { PodBinding } from '../authz/pod-binding.ts'
@@ -153,10 +154,7 @@ export async function precheck(
   { worker, stages, attempt, mayContinue }: Omit<EntryRequest, 'onProven'>,
 ): Promise<Verdict<Prechecked>> {
   attempt.hasCredential = true
-  let claims = stages.precheck.read(token)
-  if (!claims.ok && claims.code === 'issuer_not_allowed' && (await stages.precheck.renewIssuer())) {
-    claims = stages.precheck.read(token)
-  }
+  const claims = await readClaims(token, stages.precheck)
   attempt.claimed = claims.ok ? claims.value : claims.claimed
   if (!claims.ok) return denied(claims.code)
 
@@ -167,6 +165,14 @@ export async function precheck(
     if (!mayContinue(claims.value)) return denied('rate_limited')
   }
   return granted({ claims: claims.value, signature: signature.value })
+}
+
+/** An issuer that is not accepted may be the cluster's new one: only an answer that it is not refuses. */
+async function readClaims(token: string, stage: Stages['precheck']): Promise<ClaimsVerdict> {
+  const claims = stage.read(token)
+  if (claims.ok || claims.code !== 'issuer_not_allowed') return claims
+  const code = await stage.renewIssuer(claims.claimed?.issuer ?? '')
+  return code === undefined ? stage.read(token) : { ...claims, code }
 }
 
 /**

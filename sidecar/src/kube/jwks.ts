@@ -21,11 +21,22 @@ export type JwksOptions = {
   readonly deadlineMs: number
   readonly onFetched: () => void
   readonly onFailed: (error: unknown) => void
+  /** The issuer could not be asked for, which says nothing of the keys; `undefined` when it could. */
+  readonly onIssuerAsked: (error?: unknown) => void
   /** The cluster has another issuer; the newest is the first of `issuers`. */
   readonly onIssuerChanged: (issuers: readonly string[]) => void
   /** Review-only mode begins or ends. */
   readonly onReviewOnly: (isReviewOnly: boolean) => void
 }
+
+/** What one fetch brought. */
+type Fetched = { readonly hasKeys: boolean; readonly hasIssuer: boolean }
+
+/**
+ * `renewed`: the API server has named its issuer just now. `unchanged`: this one was looked for by the
+ * last question already, or the issuers are configured.
+ */
+export type IssuerRenewal = 'renewed' | 'unchanged' | 'cooldown' | 'failed'
 
 type Keys = { readonly select: CompactVerifyGetKey; readonly at: number }
 
@@ -37,6 +48,10 @@ const RETRY_MS_MIN = 250
 
 /** The most issuers that are remembered. */
 const ISSUERS_MAX = 4
+/** The most issuers that are remembered not to be the cluster's. */
+const FOREIGN_MAX = 64
+/** Of the keys that Kubernetes signs with. */
+const KEY_TYPES = new Set(['RSA', 'EC'])
 
 /** The API server answered that it serves this to nobody, or not to us. */
 class Absent extends Fault {}
@@ -47,7 +62,13 @@ export class Jwks {
   #keys: Keys | undefined
   #issuers: readonly string[] = []
   #isReviewOnly = false
-  #flight: Promise<'refreshed' | 'failed'> | undefined
+  #issuerFlight: Promise<boolean> | undefined
+  #issuerAskedAt = -Infinity
+  /** Issuers that the last question has shown not to be the cluster's. */
+  readonly #foreign = new Set<string>()
+  #flight: Promise<Fetched> | undefined
+  /** The API server has answered that it has no discovery document for us. */
+  #isIssuerAbsent = false
   #triedAt = -Infinity
   #cancelRefresh: () => void = () => {}
   #isStopped = false
@@ -94,22 +115,36 @@ export class Jwks {
    * Fetches the keys unless that was tried within the cooldown. Concurrent callers share one fetch.
    */
   readonly refresh = async (): Promise<'refreshed' | 'cooldown' | 'failed'> => {
-    if (this.#flight !== undefined) return this.#flight
     const { clock, cooldownMs } = this.#options
-    if (clock.monotonic() - this.#triedAt < cooldownMs) return 'cooldown'
-    return this.#fetch()
+    const isCoolingDown = clock.monotonic() - this.#triedAt < cooldownMs
+    if (this.#flight === undefined && isCoolingDown) return 'cooldown'
+    const { hasKeys } = await (this.#flight ?? this.#fetch())
+    return hasKeys ? 'refreshed' : 'failed'
   }
 
-  /** Fetches the issuer with the keys, as `refresh` does; false where it cannot have changed. */
-  readonly renewIssuer = async (): Promise<boolean> =>
-    !this.#options.isIssuerConfigured && (await this.refresh()) === 'refreshed'
+  /**
+   * Asks whether the cluster has this issuer now, at most once per cooldown; concurrent callers share
+   * one question. An issuer that was not found is not looked for again within the cooldown.
+   */
+  readonly renewIssuer = async (issuer: string): Promise<IssuerRenewal> => {
+    const { clock, cooldownMs, isIssuerConfigured } = this.#options
+    if (isIssuerConfigured) return 'unchanged'
+    const isCoolingDown = clock.monotonic() - this.#issuerAskedAt < cooldownMs
+    if (isCoolingDown && this.#foreign.has(issuer)) return 'unchanged'
+    if (this.#issuerFlight === undefined && isCoolingDown) return 'cooldown'
+    if (!(await (this.#issuerFlight ?? this.#askForIssuer()))) return 'failed'
+    const isForeign = !this.#issuers.includes(issuer)
+    if (isForeign && this.#foreign.size < FOREIGN_MAX) this.#foreign.add(issuer)
+    return 'renewed'
+  }
 
   /** Fetches now and then every `refreshMs`, sooner after a failure, until `stop`. */
   async start(): Promise<void> {
     const { clock, refreshMs } = this.#options
-    const outcome = await (this.#flight ?? this.#fetch())
+    const { hasKeys, hasIssuer } = await (this.#flight ?? this.#fetch())
     if (this.#isStopped) return
-    const nextMs = outcome === 'refreshed' ? refreshMs : this.#retryMs()
+    const isDone = hasKeys && (hasIssuer || this.#isIssuerAbsent)
+    const nextMs = isDone ? refreshMs : this.#retryMs()
     this.#cancelRefresh = clock.after(nextMs, () => void this.start())
   }
 
@@ -117,7 +152,7 @@ export class Jwks {
   #retryMs(): number {
     const { cooldownMs, refreshMs } = this.#options
     const longestMs = Math.min(cooldownMs, refreshMs)
-    const isStarting = this.#keys === undefined && !this.#isReviewOnly
+    const isStarting = this.#keys === undefined
     return isStarting ? Math.min(longestMs, this.#retries.next()) : longestMs
   }
 
@@ -131,37 +166,57 @@ export class Jwks {
     return age !== undefined && age < this.#options.staleAfterMs
   }
 
-  #fetch(): Promise<'refreshed' | 'failed'> {
+  #askForIssuer(): Promise<boolean> {
+    this.#issuerAskedAt = this.#options.clock.monotonic()
+    this.#foreign.clear()
+    this.#issuerFlight = this.#fetchIssuer().finally(() => {
+      this.#issuerFlight = undefined
+    })
+    return this.#issuerFlight
+  }
+
+  /** The keys and the issuer: neither waits for the other, nor fails with it. */
+  #fetch(): Promise<Fetched> {
     this.#triedAt = this.#options.clock.monotonic()
-    this.#flight = this.#load()
-      .then((keys) => {
-        this.#keys = keys
-        this.#setReviewOnly(false)
-        this.#options.onFetched()
-        return 'refreshed' as const
-      })
-      .catch((error: unknown) => {
-        if (error instanceof Absent) this.#setReviewOnly(true)
-        // The stop itself ends a fetch.
-        if (!this.#isStopped) this.#options.onFailed(error)
-        return 'failed' as const
-      })
+    this.#flight = Promise.all([this.#fetchIssuer(), this.#fetchKeys()])
+      .then(([hasIssuer, hasKeys]) => ({ hasKeys, hasIssuer }))
       .finally(() => {
         this.#flight = undefined
       })
     return this.#flight
   }
 
-  async #load(): Promise<Keys> {
-    const { isIssuerConfigured } = this.#options
-    const [issuer, keys] = await Promise.all([
-      isIssuerConfigured ? undefined : this.#findIssuer(),
-      this.#get(KEYS_PATH),
-    ])
-    // Throws if the document is not a key set.
-    const select = createLocalJWKSet(keys as JSONWebKeySet)
-    this.#learnIssuer(issuer)
-    return { select, at: this.#options.clock.monotonic() }
+  async #fetchKeys(): Promise<boolean> {
+    const { clock, onFetched, onFailed } = this.#options
+    try {
+      const select = readKeys(await this.#get(KEYS_PATH))
+      this.#keys = { select, at: clock.monotonic() }
+    } catch (error) {
+      if (error instanceof Absent) this.#setReviewOnly(true)
+      // The stop itself ends a fetch.
+      if (!this.#isStopped) onFailed(error)
+      return false
+    }
+    this.#setReviewOnly(false)
+    onFetched()
+    return true
+  }
+
+  /** Whether the API server has named its issuer. */
+  async #fetchIssuer(): Promise<boolean> {
+    const { isIssuerConfigured, onIssuerAsked } = this.#options
+    if (isIssuerConfigured) return true
+    try {
+      const issuer = await this.#findIssuer()
+      this.#isIssuerAbsent = issuer === undefined
+      onIssuerAsked()
+      this.#learnIssuer(issuer)
+      return issuer !== undefined
+    } catch (error) {
+      this.#isIssuerAbsent = false
+      if (!this.#isStopped) onIssuerAsked(error)
+      return false
+    }
   }
 
   #learnIssuer(issuer: string | undefined): void {
@@ -203,4 +258,12 @@ export class Jwks {
       throw new Absent('keys_unavailable', `${path} answered 403.`, { cause: error })
     }
   }
+}
+
+/** Throws if the document is not a key set, or has no key that a token can be signed with. */
+function readKeys(body: unknown): CompactVerifyGetKey {
+  const select = createLocalJWKSet(body as JSONWebKeySet)
+  const { keys } = body as JSONWebKeySet
+  if (keys.some(({ kty }) => kty !== undefined && KEY_TYPES.has(kty))) return select
+  throw new Absent('keys_unavailable', `${KEYS_PATH} has no key that signs tokens.`)
 }

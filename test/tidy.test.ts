@@ -38,7 +38,9 @@ const FILES = execFileSync(
 )
   .split('\0')
   .filter((path) => path !== '' && existsSync(join(ROOT, path)))
-const SOURCES = FILES.filter((path) => /^(sidecar|gateway-stub|examples|test)\/.*\.ts$/.test(path))
+const SOURCES = FILES.filter((path) =>
+  /^(sidecar|gateway-stub|examples|release|test)\/.*\.ts$/.test(path),
+)
 const SIDECAR = SOURCES.filter((path) => path.startsWith('sidecar/src/'))
 const TESTS = SOURCES.filter((path) => path.endsWith('.test.ts') && path !== 'test/tidy.test.ts')
 

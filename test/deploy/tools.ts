@@ -129,8 +129,8 @@ export const run = async (command: Command, limitMs = COMMAND_LIMIT_MS): Promise
 }
 
 /** Standard output of what has to succeed. */
-export const mustRun = async (command: Command): Promise<string> => {
-  const { code, stdout, stderr } = await run(command)
+export const mustRun = async (command: Command, limitMs = COMMAND_LIMIT_MS): Promise<string> => {
+  const { code, stdout, stderr } = await run(command, limitMs)
   if (code === 0) return stdout
   const line = [command.path.split('/').at(-1), ...command.args].join(' ')
   throw new Error(`${line} ended with ${code}:\n${stderr || stdout}`)

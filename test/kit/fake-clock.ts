@@ -20,7 +20,8 @@ export class FakeClock implements Clock {
     this.#wall = startMs
   }
 
-  readonly now = (): number => this.#wall
+  /** Whole milliseconds, as of `Date.now`. */
+  readonly now = (): number => Math.floor(this.#wall)
 
   readonly monotonic = (): number => this.#steady
 

@@ -21,7 +21,7 @@ import { KeyRing, mintToken } from './kube-tokens.ts'
 import type { SigningAlgorithm, TokenRequest } from './kube-tokens.ts'
 import { createTlsServer } from './kube-listener.ts'
 import { Watches } from './kube-watch.ts'
-import type { Selection } from './kube-watch.ts'
+import type { Selection, SentEvent } from './kube-watch.ts'
 import { createWorkloads } from './kube-workloads.ts'
 
 export type KubeApiOptions = {
@@ -42,6 +42,10 @@ export type KubeApiOptions = {
   readonly prefix?: string
   /** Routes with a limited rate; the others answer as fast as they can. */
   readonly paces?: Partial<Record<Route, PaceOptions>>
+  /** Called with each line of a watch that was handed to its socket. */
+  readonly onWatchEvent?: (event: SentEvent) => void
+  /** Called with each token that a review finds good, unless its answer is kept from before. */
+  readonly onAuthenticated?: (token: string) => void
 }
 
 export type KubeApi = Awaited<ReturnType<typeof startKubeApi>>
@@ -83,6 +87,7 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     sidecarTokens,
     revokedTokens,
     rbac: { tokenReviews: true, pods: true, serviceAccounts: true },
+    ...(options.onAuthenticated === undefined ? {} : { onAuthenticated: options.onAuthenticated }),
   }
   const nodeUid = (name: string): string => {
     const uid = nodeUids.get(name) ?? randomUUID()
@@ -99,8 +104,8 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return token
   }
 
-  const { paces = {}, prefix = '' } = options
-  const traffic = createTraffic({ backend, store, clock, paces, prefix })
+  const { paces = {}, prefix = '', onWatchEvent } = options
+  const traffic = createTraffic({ backend, store, clock, paces, prefix, onWatchEvent })
   const server = await createTlsServer(options, traffic.handle)
   const url = `https://${bracketed(options.host ?? '127.0.0.1')}:${server.port}${prefix}`
 
@@ -151,12 +156,14 @@ type TrafficOptions = {
   readonly clock: Clock
   readonly paces: NonNullable<KubeApiOptions['paces']>
   readonly prefix: string
+  readonly onWatchEvent: KubeApiOptions['onWatchEvent'] | undefined
 }
 
 /** Everything between a request's arrival and its answer: counts, pace, gates, faults. */
-const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions) => {
+const createTraffic = (options: TrafficOptions) => {
+  const { backend, store, clock, paces, prefix, onWatchEvent } = options
   const faults = new Faults()
-  const watches = new Watches(store, clock)
+  const watches = new Watches(store, clock, onWatchEvent)
   const pace = new Map(
     ROUTES.flatMap((route) => {
       const limit = paces[route]
@@ -238,6 +245,7 @@ const createTraffic = ({ backend, store, clock, paces, prefix }: TrafficOptions)
     finishWatches: (): void => watches.finish(),
     blackholeWatches: (resource?: Resource): void => watches.blackhole(resource),
     expireWatches: (): void => watches.expire(),
+    lagWatches: (ms: number): void => watches.lag(ms),
     sendBookmark: (): void => watches.sendBookmark(),
   }
   return { handle, controls }

@@ -25,6 +25,8 @@ export type Backend = Reviewing & {
   readonly sidecarTokens: ReadonlySet<string>
   readonly revokedTokens: ReadonlySet<string>
   rbac: Rbac
+  /** Told of each token that a review finds good. */
+  readonly onAuthenticated?: (token: string) => void
 }
 
 export type Call = {
@@ -216,7 +218,9 @@ const cachedReview = (
   const cached = backend.reviewCache.get(key)
   if (cached !== undefined && cached.until > backend.nowMs()) return cached.status
   const status = reviewToken(backend, token, audiences)
-  if (backend.successCacheMs > 0 && 'authenticated' in status) {
+  if (!('authenticated' in status)) return status
+  backend.onAuthenticated?.(token)
+  if (backend.successCacheMs > 0) {
     if (backend.reviewCache.size >= CACHED_REVIEWS_MAX) backend.reviewCache.clear()
     backend.reviewCache.set(key, { status, until: backend.nowMs() + backend.successCacheMs })
   }

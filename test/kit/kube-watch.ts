@@ -17,6 +17,15 @@ type Watch = {
   readonly response: ServerResponse
   readonly bookmarks: boolean
   isMuted: boolean
+  /** When the last line is due that lags. */
+  dueAt: number
+}
+
+/** A line of a watch that was handed to its socket. */
+export type SentEvent = {
+  readonly type: string
+  readonly object: Record<string, unknown>
+  readonly response: ServerResponse
 }
 
 /** A client that stops reading is cut off, as the real one does. */
@@ -106,10 +115,13 @@ export class Watches {
   readonly #clock: Clock
   readonly #open = new Set<Watch>()
   readonly #waiting = new Set<{ readonly atLeast: number; readonly resolve: () => void }>()
+  readonly #onSent: ((event: SentEvent) => void) | undefined
+  #lagMs = 0
 
-  constructor(store: KubeStore, clock: Clock) {
+  constructor(store: KubeStore, clock: Clock, onSent?: (event: SentEvent) => void) {
     this.#store = store
     this.#clock = clock
+    this.#onSent = onSent
     store.subscribe((event) => {
       for (const watch of this.#open) this.#relay(watch, event)
     })
@@ -132,6 +144,7 @@ export class Watches {
       response,
       bookmarks: query.get('allowWatchBookmarks') === 'true',
       isMuted: false,
+      dueAt: 0,
     }
     response.writeHead(200, {
       'cache-control': 'no-cache, private',
@@ -169,6 +182,11 @@ export class Watches {
     for (const watch of this.#open) {
       if (resource === undefined || watch.selection.resource === resource) watch.isMuted = true
     }
+  }
+
+  /** Lines come this much later from now on, in their order. */
+  lag(ms: number): void {
+    this.#lagMs = ms
   }
 
   /** Forgets all history: open watches hear 410, and so will a watch from an older version. */
@@ -228,17 +246,36 @@ export class Watches {
 
   #expire(watch: Watch, asked: number): void {
     this.#write(watch, 'ERROR', statusObject(tooOld(asked, this.#store.oldest)))
-    if (!watch.isMuted) watch.response.end()
+    this.#end(watch)
   }
 
   #finish(watch: Watch): void {
     this.#bookmark(watch)
-    if (!watch.isMuted) watch.response.end()
+    this.#end(watch)
+  }
+
+  #end(watch: Watch): void {
+    this.#inTurn(watch, () => {
+      if (!watch.isMuted) watch.response.end()
+    })
   }
 
   #write(watch: Watch, type: string, object: Record<string, unknown>): void {
-    if (watch.isMuted || watch.response.writableEnded) return
-    watch.response.write(`${JSON.stringify({ type, object })}\n`)
-    if (watch.response.writableLength > UNREAD_BYTES_MAX) watch.response.destroy()
+    this.#inTurn(watch, () => {
+      const { isMuted, response } = watch
+      if (isMuted || response.writableEnded) return
+      const onSent = this.#onSent
+      const told = onSent === undefined ? undefined : () => onSent({ type, object, response })
+      response.write(`${JSON.stringify({ type, object })}\n`, told)
+      if (response.writableLength > UNREAD_BYTES_MAX) response.destroy()
+    })
+  }
+
+  #inTurn(watch: Watch, run: () => void): void {
+    const now = this.#clock.monotonic()
+    const dueAt = Math.max(watch.dueAt, now + this.#lagMs)
+    if (dueAt <= now) return run()
+    watch.dueAt = dueAt
+    this.#clock.after(dueAt - now, run)
   }
 }

@@ -16,15 +16,16 @@ export type DayResult = {
 
 /** After the world has healed, everybody who may get in is in within this time. */
 const RECOVERY_MS = 240_000
-/** Close frames, and the last lines of the audit, need this long. */
-const LEAVING_MS = 60_000
+/** Close frames, the last lines of the audit, and the verdicts on tokens need this long. */
+const LEAVING_MS = 62_000
 const PATIENCE_MS = 60_000
 const TRACE_MAX = 20_000
 const TOKEN_RENEWAL_MS = 300_000
 
 export const playDay = async (seed: number, schedule: Schedule): Promise<DayResult> => {
   const trace: string[] = []
-  const world = await startWorld(seed)
+  const { speech, pods, meanMs, events } = schedule
+  const world = await startWorld({ seed, speech, meanMs })
   const tell = (what: string): void => {
     if (trace.length < TRACE_MAX) trace.push(`${String(world.now()).padStart(8)} ${what}`)
   }
@@ -36,12 +37,7 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
     for (;;) {
       await world.rest()
       steps += 1
-      for (const { connection } of world.takeMessages()) {
-        // A gateway that does not read hears of its messages long after they arrived.
-        if (connection.behavior.kind === 'silent') continue
-        oracle.reached(connection.handshake.headers['user-agent'] ?? '')
-      }
-      oracle.check()
+      world.look()
       if (oracle.violation !== undefined) return false
       if (isDone()) return true
       const next = clock.nextInMs
@@ -61,15 +57,16 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
   }
   const parts = [
     async () => {
-      for (let n = 0; n < schedule.pods; n += 1) {
+      tell(`${speech}, ${pods} pods`)
+      for (let n = 0; n < pods; n += 1) {
         world.createPod(ACCOUNTS[n % ACCOUNTS.length] ?? ACCOUNTS[0])
       }
-      for (const { atMs, kind, dice } of schedule.events) {
+      for (const { atMs, kind, dice } of events) {
         if (!(await playUntil(startMs + atMs))) return
         tell(`${kind} ${dice.map((die) => die.toFixed(3)).join(' ')}`)
         HAPPENINGS[kind](world, dice)
       }
-      const lastMs = schedule.events.at(-1)?.atMs ?? 0
+      const lastMs = events.at(-1)?.atMs ?? 0
       await playUntil(startMs + Math.min(DAY_MS, lastMs + 60_000))
     },
     async () => {
@@ -87,12 +84,14 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
       tell('everybody leaves')
       stopRenewal()
       world.dismiss()
+      world.deletePods()
       await playUntil(world.now() + LEAVING_MS)
       judgeBooks(await playWhile(scrape(world)), world)
     },
     async () => {
       tell('the sidecar stops')
       await playWhile(world.sidecar.stop())
+      world.gateway.stopTicking()
       await playUntil(world.now() + LEAVING_MS)
       judgeRest(world)
     },
@@ -130,5 +129,5 @@ const waiting = (world: World) =>
       ({ account, uid }) =>
         world.isAllowed(account) &&
         world.accountUid(account) !== '' &&
-        world.workers.get(uid)?.isOpen !== true,
+        world.workers.get(uid)?.isServed !== true,
     )

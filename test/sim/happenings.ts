@@ -2,6 +2,7 @@
 
 import type { ApiFault, Route } from '../kit/kube-faults.ts'
 import type { Peer } from './network.ts'
+import { OFFERED } from './conversations.ts'
 import { waitFor } from './settle.ts'
 import type { EventKind, WorldEvent } from './schedule.ts'
 import type { PodTruth } from './truth.ts'
@@ -23,11 +24,11 @@ const ROUTES = [
 ] as const satisfies readonly (Route | '*')[]
 const PEERS = ['workers', 'api', 'gateway'] as const satisfies readonly Peer[]
 const STATUSES = [401, 403, 404, 429, 500, 503] as const
-const FAULT_MS_MAX = 60_000
 const OUTAGE = '[invalid bearer token, etcdserver: request timed out]'
 
 /** Longer troubles are rarer. */
-const lengthOf = (die: number): number => 200 + Math.floor(die ** 3 * FAULT_MS_MAX)
+const lengthOf = ({ faultMsMax }: World, die: number): number =>
+  200 + Math.floor(die ** 3 * faultMsMax)
 
 const withPod = (world: World, die: number, act: (pod: PodTruth) => void): void => {
   const pod = pick(world.livePods(), die)
@@ -46,7 +47,7 @@ const trouble = (world: World, peer: Peer, ms: number, heal = () => {}): void =>
 const apiFault = (world: World, [where, , long]: Dice, fault: ApiFault): void => {
   const route = pick(ROUTES, where) ?? '*'
   world.api.setFault(route, fault)
-  trouble(world, 'api', lengthOf(long), () => world.api.clearFaults(route))
+  trouble(world, 'api', lengthOf(world, long), () => world.api.clearFaults(route))
 }
 
 export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) => void>> = {
@@ -56,7 +57,7 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   'delete-pod': (world, [which, long]) =>
     withPod(world, which, (pod) => {
       world.api.deletePod(world.namespace, pod.name)
-      world.podGone(pod, lengthOf(long))
+      world.podGone(pod, lengthOf(world, long))
     }),
   'terminate-pod': (world, [which, grace]) =>
     withPod(world, which, (pod) => {
@@ -72,7 +73,7 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   'recreate-pod': (world, [which, long]) =>
     withPod(world, which, (pod) => {
       world.recreatePod(pod)
-      world.podGone(pod, lengthOf(long))
+      world.podGone(pod, lengthOf(world, long))
     }),
   'move-pod': (world, [which]) => withPod(world, which, (pod) => world.movePod(pod)),
   'delete-account': (world, [which, , long]) => {
@@ -81,24 +82,43 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
     if (found === undefined) return
     world.truth.accountsGone.set(found.metadata.uid, world.now())
     world.api.deleteServiceAccount(world.namespace, account)
-    world.later(lengthOf(long), () => {
+    world.later(lengthOf(world, long), () => {
       if (world.api.getServiceAccount(world.namespace, account) !== undefined) return
       world.api.createServiceAccount(world.namespace, account)
       // The kubelet asks for new tokens, for the account of the same name.
       world.renewTokens()
     })
   },
-  reload: (world, [which, long]) => {
-    const allowed = ACCOUNTS.filter((_, n) => n !== Math.floor(which * 4))
-    world.reload(allowed)
-    world.later(lengthOf(long), () => world.reload([...ACCOUNTS]))
+  reload: (world, [which, , long]) => {
+    const isOfCommands = which > 0.6
+    world.reload(
+      isOfCommands
+        ? { commands: OFFERED.filter((_, n) => n !== Math.floor((which - 0.6) * 9)) }
+        : { accounts: ACCOUNTS.filter((_, n) => n !== Math.floor(which * 5)) },
+    )
+    world.later(lengthOf(world, long), () =>
+      world.reload(isOfCommands ? { commands: OFFERED } : { accounts: ACCOUNTS }),
+    )
   },
   'rotate-worker-token': (world, [which]) => withPod(world, which, (pod) => world.renewToken(pod)),
   'rotate-own-token': (world) => {
     world.files.set(world.tokenFile, world.api.sidecarToken())
   },
+  'refuse-own-token': (world, [, , long]) => {
+    world.api.revokeSidecarToken()
+    trouble(world, 'api', lengthOf(world, long), () =>
+      world.files.set(world.tokenFile, world.api.sidecarToken()),
+    )
+  },
+  'kubelet-stalls': (world, [much]) => world.stallKubelet(much * 2 * TOKEN_S * 1000),
+  'second-process': (world, [which, , long]) =>
+    withPod(world, which, (pod) => world.runSecond(pod, lengthOf(world, long))),
   'api-status': (world, dice) =>
-    apiFault(world, dice, { kind: 'status', status: pick(STATUSES, dice[1]) ?? 500 }),
+    apiFault(world, dice, {
+      kind: 'status',
+      status: pick(STATUSES, dice[1]) ?? 500,
+      body: 'simulated trouble',
+    }),
   'api-hang': (world, dice) => apiFault(world, dice, { kind: 'hang' }),
   'api-delay': (world, dice) =>
     apiFault(world, dice, { kind: 'delay', ms: 100 + Math.floor(dice[1] * 10_000) }),
@@ -116,11 +136,19 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
       kind: 'rewriteReview',
       rewrite: (review) => ({ ...review, status: { error: OUTAGE, user: {} } }),
     })
-    trouble(world, 'api', lengthOf(long), () => world.api.clearFaults('tokenReviews'))
+    trouble(world, 'api', lengthOf(world, long), () => world.api.clearFaults('tokenReviews'))
   },
   'api-restart': (world, [, , long]) => {
     world.network.stop('api')
-    trouble(world, 'api', lengthOf(long), () => world.network.start('api'))
+    trouble(world, 'api', lengthOf(world, long), () => world.network.start('api'))
+  },
+  'api-other-keys': (world, [, , long]) => {
+    world.network.stop('api')
+    waitFor(world.api.rotateKeys({ keepOld: false }))
+    trouble(world, 'api', lengthOf(world, long), () => {
+      world.network.start('api')
+      world.renewTokens()
+    })
   },
   'rotate-keys': (world, [keep]) => {
     waitFor(world.api.rotateKeys({ keepOld: keep < 0.7 }))
@@ -135,6 +163,10 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
     world.api.blackholeWatches(which < 0.3 ? undefined : which < 0.6 ? 'pods' : 'serviceaccounts')
     trouble(world, 'api', 1000)
   },
+  'lag-watches': (world, [, much, long]) => {
+    world.api.lagWatches(Math.floor(much ** 2 * 10_000))
+    trouble(world, 'api', lengthOf(world, long), () => world.api.lagWatches(0))
+  },
   'expire-watches': (world) => {
     world.api.expireWatches()
     trouble(world, 'api', 1000)
@@ -142,26 +174,31 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   hold: (world, [which, , long]) => {
     const peer = pick(PEERS, which) ?? 'api'
     world.network.hold(peer)
-    trouble(world, peer, lengthOf(long), () => world.network.release(peer))
+    trouble(world, peer, lengthOf(world, long), () => world.network.release(peer))
   },
   vanish: (world, [which, , long]) => {
     const peer = pick(PEERS, which) ?? 'api'
     world.network.vanish(peer)
-    trouble(world, peer, lengthOf(long), () => world.network.find(peer))
+    trouble(world, peer, lengthOf(world, long), () => world.network.find(peer))
   },
   slow: (world, [which, much, long]) => {
     const peer = pick(PEERS, which) ?? 'api'
     world.network.setDelay(peer, Math.floor(much * 2000))
-    trouble(world, peer, lengthOf(long), () => world.network.setDelay(peer, 2))
+    trouble(world, peer, lengthOf(world, long), () => world.network.setDelay(peer, 2))
   },
   cut: (world, [which, much, long]) => {
     const peer = pick(PEERS, which) ?? 'api'
     world.network.setCuts(peer, much)
-    trouble(world, peer, lengthOf(long), () => world.network.setCuts(peer, 0))
+    trouble(world, peer, lengthOf(world, long), () => world.network.setCuts(peer, 0))
   },
   reset: (world, [which, much]) => {
     const peer = pick(PEERS, which) ?? 'api'
     world.network.reset(peer, much)
+    trouble(world, peer, 1000)
+  },
+  'half-close': (world, [which, end, who]) => {
+    const peer = pick(PEERS, which) ?? 'api'
+    world.network.halfClose(peer, who, end < 0.5)
     trouble(world, peer, 1000)
   },
   'gateway-behavior': (world, [which, many]) => {
@@ -181,6 +218,17 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
       if (how < 0.5) connection.terminate()
       else connection.close(1012, 'service restart')
     }
+  },
+  'gateway-restart': (world, [, , long]) => {
+    world.network.stop('gateway')
+    trouble(world, 'gateway', lengthOf(world, long), () => world.network.start('gateway'))
+  },
+  'gateway-refuse': (world, [many]) => world.gateway.refuseNodes(1 + Math.floor(many * 10)),
+  'gateway-forget': (world) => {
+    // The records go with the process that holds them.
+    world.network.reset('gateway')
+    world.gateway.forgetDevices()
+    trouble(world, 'gateway', 1000)
   },
   'clock-step': (world, [much]) => world.stepWall(Math.floor((much - 0.5) * 60_000)),
   attack: (world, [how, whose, long]) =>
@@ -208,6 +256,6 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
           }),
       }
       const attacker = pick(Object.values(crimes), how)?.()
-      if (attacker !== undefined) world.later(lengthOf(long), () => attacker.stop())
+      if (attacker !== undefined) world.later(lengthOf(world, long), () => attacker.stop())
     }),
 }

@@ -2,6 +2,7 @@
 
 import { fork } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { playDay, type DayResult } from './day.ts'
 import { drawSchedule } from './schedule.ts'
@@ -17,10 +18,11 @@ const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs 
 `
 const WRONG_USAGE = 64
 const TRACES = new URL('../../.cache/sim/', import.meta.url)
+const COMPILE_CACHE = new URL('../../.cache/compile/', import.meta.url)
 const SEED_MAX = 2 ** 31
 const PLAYER = '--player'
 /** The libraries in a process are made for one world, and keep something of each. */
-const DAYS_PER_PROCESS = 20
+const DAYS_PER_PROCESS = 50
 /** A day makes much garbage that dies young. */
 const NODE_OPTIONS = ['--max-semi-space-size=64']
 
@@ -65,7 +67,10 @@ const report = async (seed: number, violation: string, trace: readonly string[])
 
 /** Another process that plays days, one after the other. */
 const startPlayer = () => {
-  const child = fork(new URL(import.meta.url), [PLAYER], { execArgv: NODE_OPTIONS })
+  const child = fork(new URL(import.meta.url), [PLAYER], {
+    execArgv: NODE_OPTIONS,
+    env: { ...process.env, NODE_COMPILE_CACHE: fileURLToPath(COMPILE_CACHE) },
+  })
   const ended = new Promise<undefined>((resolve) => child.once('exit', () => resolve(undefined)))
   return {
     /** `undefined` where the process ended before the day. */

@@ -29,6 +29,7 @@ export class SimNetwork implements Network {
   readonly #random: SeededRandom
   readonly #peers = new Map<number, Peer>()
   readonly #connections = new Set<Connection>()
+  readonly #dialed = new Map<number, Connection>()
   readonly #held = new Set<Peer>()
   readonly #lost = new Set<Peer>()
   readonly #refusing = new Set<Peer>()
@@ -98,7 +99,9 @@ export class SimNetwork implements Network {
     })
     const connection: Connection = Object.assign(wire, { peer, from })
     this.#connections.add(connection)
+    this.#dialed.set(localPort, connection)
     client.once('close', () => {
+      this.#dialed.delete(localPort)
       if (server.destroyed) this.#connections.delete(connection)
     })
     server.once('close', () => {
@@ -158,6 +161,26 @@ export class SimNetwork implements Network {
     for (const connection of this.#connections) {
       if (connection.peer === peer && this.#chance(share)) connection.reset()
     }
+  }
+
+  /** One end of a connection to a peer says that it has said everything, and goes on listening. */
+  halfClose(peer: Peer, which: number, isClient: boolean): void {
+    const open = [...this.#connections].filter((each) => each.peer === peer)
+    const connection = open[Math.floor(which * open.length)]
+    if (connection !== undefined) (isClient ? connection.client : connection.server).end()
+  }
+
+  /** The connection whose accepted end this is. */
+  findByServer(server: unknown): Connection | undefined {
+    for (const connection of this.#connections) {
+      if (connection.server === server) return connection
+    }
+    return undefined
+  }
+
+  /** Whether the end of the connection that was dialed from this port is open. */
+  isDialOpen(port: number): boolean {
+    return this.#dialed.get(port)?.client.destroyed === false
   }
 
   /** Everything is as on a good day again; what was lost stays lost. */

@@ -39,12 +39,16 @@ const AT_REST = [
   'openclaw_k8s_connected_workers',
   'openclaw_k8s_streams',
   'openclaw_k8s_pending_sockets',
+  'openclaw_k8s_verdict_cache_entries',
+  'openclaw_k8s_watched_pods',
   'openclaw_k8s_uncaught_peer_errors_total',
   'openclaw_k8s_log_lines_dropped_total',
 ]
 
-/** Every worker has left, and the last aggregated line has been written. */
-export const judgeBooks = (metrics: Scrape, { oracle }: World): void => {
+/** Every worker has left, every pod is gone, and the last aggregated line has been written. */
+export const judgeBooks = (metrics: Scrape, { gateway, oracle }: World): void => {
+  const devices = gateway.deviceNames()
+  if (devices.length > 0) oracle.fail(`the gateway still knows ${devices.join(', ')}`)
   for (const name of AT_REST) {
     const value = sum(metrics, name)
     if (value !== 0) oracle.fail(`${name} is ${value} when everybody has left`)

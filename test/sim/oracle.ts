@@ -1,12 +1,20 @@
 /** Judges what is seen from outside against what is true of the simulated cluster. */
 
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Handshake } from '@openclaw-k8s/gateway-stub/handshake.ts'
+import type { Told } from './deliveries.ts'
 import type { Attempt } from './sim-worker.ts'
 import type { PodTruth, Truth } from './truth.ts'
 
 type OracleOptions = {
   readonly truth: Truth
   readonly now: () => number
+  /** Wall time: what a token's expiry is judged by. */
+  readonly wall: () => number
+  /** Whether the sidecar's end of a connection that it dialed from this port is open. */
+  readonly isDialOpen?: (port: number) => boolean
+  /** Whether what an attempt has come to at the gateway behaves as a gateway should. */
+  readonly isGatewayWell?: (agent: string) => boolean
 }
 
 /** An event reaches the sidecar within this time, and ends a stream within a second more. */
@@ -20,8 +28,14 @@ const SILENT_MS = 35_000 + 3000 + 15_000
 const STALE_MS = 300_000 + 2000
 /** The close frames may take this long to be exchanged. */
 const CLOSE_MS = PROMPT_MS + 5000
-/** What the default of `terminationGrace` adds to a pod's own. */
-const GRACE_MS = 30_000
+/** What the sidecar was told of ends a stream within this time: both its sockets are gone. */
+const TOLD_MS = 1000
+/** The sweep looks at every stream once in this time. */
+const SWEEP_MS = 1000
+/** The default of `terminationGrace`: the most that a pod's own grace counts. */
+const GRACE_MS_MAX = 30_000
+/** The default of `review.cacheTtl`, and the longest admission: a wait, a review, a handshake. */
+const REVIEWED_MS = 60_000 + 10_000 + 30_000
 /** A message may be under way to the gateway for this long after a trouble. */
 const UNDERWAY_MS = 10_000
 /** A token's expiry is looked at with this tolerance. */
@@ -32,6 +46,8 @@ const LINES_KEPT = 30
 const LOOK_MS = 100
 /** What looks like the last part of a token. */
 const SIGNATURE = /(?<![\w-])[\w-]{86}(?![\w-])/g
+/** What only the API server says: nothing of it may come to a worker. */
+const FOREIGN = /etcdserver|invalid bearer|go-jose|simulated trouble|kubernetes\.default/
 
 type OpenStream = {
   readonly pod: PodTruth
@@ -40,7 +56,19 @@ type OpenStream = {
   readonly startedAt: number
 }
 
-type Admitted = { readonly podUid: string; readonly address: string; readonly accountUid: string }
+type Token = {
+  readonly accountUid: string
+  /** Seconds of wall time. */
+  readonly expiresAt: number
+  /** When a review last found it good. */
+  reviewedAt: number | undefined
+}
+
+type Admitted = { readonly podUid: string; readonly address: string; readonly tokenId: string }
+
+/** Who tells no pod is the sidecar itself. */
+export const isOfWorker = (headers: IncomingHttpHeaders): boolean =>
+  headers['x-openclaw-k8s-pod-uid'] !== undefined
 
 const idOf = (agent: string): number => Number(agent.replace('sim/', ''))
 
@@ -48,11 +76,15 @@ export class Oracle {
   readonly attempts = new Map<number, Attempt>()
   readonly #options: OracleOptions
   readonly #secrets = new Set<string>()
-  /** The uid of a token's account, by the token and by its id. */
-  readonly #accountOf = new Map<string, string>()
+  /** By the token, and by its id. */
+  readonly #tokens = new Map<string, Token>()
+  /** What each pod's node last offered to the gateway. */
+  readonly #offers = new Map<string, readonly string[]>()
   #ids = 0
   #lookAt = 0
   #violation: string | undefined
+  /** Whom the sidecar has dialed the gateway for, by its port. */
+  readonly #dials = new Map<number, Attempt>()
   /** By the id of the stream, from its admission to the end of both its sockets. */
   readonly #streams = new Map<string, OpenStream>()
   readonly audited = { admitted: 0, refused: 0, closed: 0 }
@@ -73,9 +105,42 @@ export class Oracle {
   /** A token was issued, or forged. */
   minted(token: string, accountUid: string): void {
     const [, claims = '', signature = ''] = token.split('.')
-    const { jti } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as { jti: string }
-    this.#accountOf.set(jti, accountUid).set(token, accountUid)
+    const { jti, exp } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as {
+      readonly jti: string
+      readonly exp: number
+    }
+    const known: Token = { accountUid, expiresAt: exp, reviewedAt: undefined }
+    this.#tokens.set(jti, known).set(token, known)
     this.#secrets.add(signature)
+  }
+
+  /** A review has found a token good. */
+  reviewed(token: string): void {
+    const known = this.#tokens.get(token)
+    if (known !== undefined) known.reviewedAt = this.#options.now()
+  }
+
+  /** The sidecar was told of a change by its watch. */
+  told(told: Told): void {
+    this.#options.truth.tell(told, this.#options.now())
+  }
+
+  /** A worker was told something that comes from the sidecar. */
+  toldWorker(text: string): void {
+    this.#findSecret(text)
+    if (FOREIGN.test(text)) this.fail(`a worker was told: ${text.slice(0, 200)}`)
+  }
+
+  /** A worker has waited for an answer that should have come long ago. */
+  waitedInVain({ id, podUid, crime, openedAt = 0 }: Attempt): void {
+    const { truth, now, isGatewayWell = () => true } = this.#options
+    const pod = truth.pods.get(podUid)
+    if (pod === undefined || crime !== undefined) return
+    const isTroubled = (['workers', 'gateway'] as const).some(
+      (peer) => truth.lastTrouble(peer, openedAt, now()) !== undefined,
+    )
+    if (isTroubled || !isGatewayWell(`sim/${id}`)) return
+    this.fail(`${pod.name} is open, and its message is lost`)
   }
 
   began(attempt: Omit<Attempt, 'id' | 'startedAt'>): Attempt {
@@ -86,7 +151,9 @@ export class Oracle {
   }
 
   /** A connection has come to the gateway: somebody was believed. */
-  reachedGateway(headers: IncomingHttpHeaders): void {
+  reachedGateway({ headers, peerPort }: Pick<Handshake, 'headers' | 'peerPort'>): void {
+    // The sidecar itself, as the gateway's operator or to ask whether workers would be let in.
+    if (!isOfWorker(headers)) return
     const agent = headers['user-agent'] ?? ''
     const attempt = this.attempts.get(idOf(agent))
     if (attempt === undefined) return this.fail(`the gateway was reached by "${agent}"`)
@@ -95,6 +162,29 @@ export class Oracle {
     if (uid !== attempt.podUid) {
       this.fail(`the gateway was told pod ${String(uid)} in place of ${attempt.podUid}`)
     }
+    this.#dials.set(peerPort, attempt)
+  }
+
+  /** A node's `connect` has come to the gateway. */
+  connected(headers: IncomingHttpHeaders, params: Readonly<Record<string, unknown>>): void {
+    if (!isOfWorker(headers)) return this.fail('a node came to the gateway without a name')
+    const { truth, now } = this.#options
+    const { commands = [], auth } = params as {
+      readonly commands?: readonly string[]
+      readonly auth?: Readonly<Record<string, string>>
+    }
+    this.#offers.set(String(headers['x-openclaw-k8s-pod-uid']), commands)
+    for (const secret of Object.values(auth ?? {})) this.#findSecret(secret)
+    const trouble = truth.lastTrouble('gateway', now() - UNDERWAY_MS, now())
+    const sinceMs = trouble === undefined ? 100 : UNDERWAY_MS
+    if (trouble === Infinity || truth.wereCommandsAllowed(commands, now() - sinceMs, now())) return
+    this.fail(`the gateway was offered ${commands.join(', ')}, which is not allowed`)
+  }
+
+  /** A message has come to the gateway on a connection of the sidecar's own. */
+  reachedAsOperator(text: string): void {
+    this.#findSecret(text)
+    if (text.includes('"node.event"')) this.fail("a worker's words came over another connection")
   }
 
   /** The newest lines of log and audit. */
@@ -120,7 +210,7 @@ export class Oracle {
       this.#wasAdmitted(streamId, {
         podUid: String(line['podUid']),
         address: String(line['remoteIp']),
-        accountUid: this.#accountOf.get(String(line['credentialId'])) ?? '',
+        tokenId: String(line['credentialId']),
       })
     } else if (line['event'] === 'k8s-session-closed') {
       this.audited.closed += 1
@@ -134,8 +224,10 @@ export class Oracle {
     if (now < this.#lookAt) return
     this.#lookAt = now + LOOK_MS
     for (const stream of this.#streams.values()) {
-      this.#judge(stream, `the stream of ${stream.pod.name} is open`, CLOSE_MS)
+      const what = `the stream of ${stream.pod.name} is open`
+      this.#judge(stream, what, CLOSE_MS)
     }
+    for (const [port, attempt] of this.#dials) this.#judgeDial(port, attempt)
   }
 
   /** A message has come to the gateway. */
@@ -147,41 +239,86 @@ export class Oracle {
     // It may have left the sidecar long ago.
     if (truth.lastTrouble('gateway', now() - UNDERWAY_MS, now()) !== undefined) return
     const { address, startedAt, token } = attempt
-    const accountUid = this.#accountOf.get(token) ?? ''
+    const { accountUid = '' } = this.#tokens.get(token) ?? {}
     this.#judge({ pod, address, accountUid, startedAt }, `${pod.name} sends`, PROMPT_MS)
   }
 
-  #wasAdmitted(streamId: string, { podUid, address, accountUid }: Admitted): void {
+  #wasAdmitted(streamId: string, { podUid, address, tokenId }: Admitted): void {
     const { truth, now } = this.#options
     const pod = truth.pods.get(podUid)
     if (pod === undefined) return this.fail(`a stranger was admitted as pod ${podUid}`)
+    const token = this.#tokens.get(tokenId)
+    const { accountUid = '' } = token ?? {}
     const stream = { pod, address, accountUid, startedAt: now() }
     this.#streams.set(streamId, stream)
     const what = `${pod.name} was admitted`
+    this.#judgeToken(token, what)
+    this.#judgeTold(stream, what, 0)
     this.#judge(stream, what, PROMPT_MS)
     this.#judgeEnd(pod.terminatingAt ?? Infinity, `${what} and terminates`, PROMPT_MS)
-    if (!truth.wasAllowed(pod.account, now(), now())) {
-      this.fail(`${what}, and ${pod.account} is not allowed`)
+    if (now() > (pod.toldTerminatingAt ?? Infinity)) {
+      this.fail(`${what}, and the sidecar was told that it terminates`)
+    }
+    const forbidden = truth.forbiddenSince(pod.account)
+    if (forbidden !== undefined) this.fail(`${what}, and ${pod.account} is not allowed`)
+  }
+
+  /** The way to the gateway is closed at once, whatever the worker does with its close frame. */
+  #judgeDial(port: number, { podUid, address, token, startedAt }: Attempt): void {
+    const { truth, isDialOpen = () => false } = this.#options
+    const pod = truth.pods.get(podUid)
+    if (pod === undefined || !isDialOpen(port)) return void this.#dials.delete(port)
+    const { accountUid = '' } = this.#tokens.get(token) ?? {}
+    const what = `${pod.name} is connected to the gateway`
+    this.#judgeTold({ pod, address, accountUid, startedAt }, what, TOLD_MS)
+  }
+
+  #judgeToken(token: Token | undefined, what: string): void {
+    if (token === undefined) return this.fail(`${what} with a token that nobody has issued`)
+    const { expiresAt, reviewedAt } = token
+    if (this.#options.wall() >= expiresAt * 1000) this.fail(`${what} with a token that has expired`)
+    if (reviewedAt === undefined) return this.fail(`${what} with a token that was never reviewed`)
+    const agoMs = this.#options.now() - reviewedAt
+    // A good answer is kept by the API server as well.
+    if (agoMs > REVIEWED_MS) this.fail(`${what} with a token that was reviewed ${agoMs} ms ago`)
+  }
+
+  /** What the sidecar was told must have its effect at once, in trouble or not. */
+  #judgeTold({ pod, address, accountUid }: OpenStream, what: string, spareMs: number): void {
+    const { truth, now } = this.#options
+    const end = (toldMs: number | undefined, why: string) => {
+      if (toldMs === undefined || now() <= toldMs + spareMs) return
+      this.fail(`${what}, and ${why}, as the sidecar was told ${now() - toldMs} ms ago`)
+    }
+    end(pod.toldGoneAt, 'its pod is gone')
+    end(truth.accountsTold.get(accountUid), 'its account is gone')
+    const had = pod.addresses.find((each) => each.address === address)
+    end(had?.toldUntilMs, `its pod does not have the address ${address} any more`)
+    end(truth.forbiddenSince(pod.account), 'its account is not allowed')
+    if (pod.toldTerminatingAt !== undefined) {
+      const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)
+      end(pod.toldTerminatingAt + graceMs + SWEEP_MS, 'its pod has terminated')
+    }
+    const offer = this.#offers.get(pod.uid)
+    if (offer !== undefined && spareMs > 0) {
+      end(truth.commandsForbiddenSince(offer), `offers ${offer.join(', ')}, which is not allowed`)
     }
   }
 
   /** Whether all that a stream needs is still true, or ended so lately that it may still be there. */
   #judge({ pod, address, accountUid, startedAt }: OpenStream, what: string, spareMs: number): void {
-    const { truth, now } = this.#options
+    const { truth } = this.#options
     const end = (endedMs: number | undefined, why: string) =>
       this.#judgeEnd(endedMs ?? Infinity, `${what}, and ${why}`, spareMs, startedAt)
     end(pod.goneAt, 'its pod is gone')
     end(truth.accountsGone.get(accountUid), 'its account is gone')
     if (pod.terminatingAt !== undefined) {
-      end(pod.terminatingAt + (pod.graceMs ?? 0) + GRACE_MS, 'its pod has terminated')
+      const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)
+      end(pod.terminatingAt + graceMs + SWEEP_MS, 'its pod has terminated')
     }
     const had = pod.addresses.find((each) => each.address === address)
     if (had === undefined) this.fail(`${what}, and its pod never had the address ${address}`)
     else end(had.untilMs, `its pod does not have the address ${address} any more`)
-    const forbidden = truth.forbiddenSince(pod.account)
-    if (forbidden !== undefined && now() > forbidden + spareMs) {
-      this.fail(`${what}, and its account is not allowed since ${now() - forbidden} ms`)
-    }
   }
 
   /**

@@ -3,7 +3,10 @@
 import { WebSocket } from 'ws'
 import type { FakeClock } from '../kit/fake-clock.ts'
 import type { SeededRandom } from '../kit/soak.ts'
+import { createSpeaker, type Conversation } from './conversations.ts'
 import type { SimNetwork } from './network.ts'
+import type { Oracle } from './oracle.ts'
+import type { Speech } from './schedule.ts'
 
 /** One connection that somebody tries, and all the oracle has to know of it. */
 export type Attempt = {
@@ -25,46 +28,48 @@ export type SimWorkerOptions = {
   readonly clock: FakeClock
   readonly random: SeededRandom
   readonly network: SimNetwork
+  readonly oracle: Oracle
+  readonly speech: Speech
   readonly workerPort: number
+  /** The longest pause between two messages, in milliseconds. */
+  readonly pauseMs: number
   readonly podUid: string
   readonly podName: string
   readonly readAddress: () => string
   readonly readToken: () => string
   readonly crime?: string
-  readonly createAttempt: (attempt: Omit<Attempt, 'id' | 'startedAt'>) => Attempt
-  /** A promise about bytes was broken. */
-  readonly onBroken: (problem: string) => void
 }
 
-const BACKOFF_MS = 1000
-const BACKOFF_MS_MAX = 15_000
-const PAUSE_MS = 20_000
-/** The bytes of a message are its ordinal modulo this. */
-const FILLS = 251
-const LARGE_BYTES = 70_000
+const BACKOFF_MS = 2000
+const BACKOFF_MS_MAX = 40_000
 /** A worker gives a handshake up after this time, as OpenClaw's node does. */
 const HANDSHAKE_MS = 20_000
-
-const isFilled = (bytes: Buffer, fill: number): boolean =>
-  bytes.length === 0 ||
-  (bytes[0] === fill && bytes.subarray(1).equals(bytes.subarray(0, bytes.length - 1)))
+/** An answer that does not come within this time makes a worker connect again. */
+const ANSWER_MS = 45_000
+const LARGE_BYTES = 70_000
 
 export class SimWorker {
   readonly options: SimWorkerOptions
   attempt: Attempt | undefined
+  readonly #speak: () => Conversation
   #socket: WebSocket | undefined
+  #talk: Conversation | undefined
   #cancel = () => {}
+  #cancelAnswer = () => {}
   #isStopped = false
+  #isIn = false
   #failures = 0
   #sent = 0
   #received = 0
 
   constructor(options: SimWorkerOptions) {
     this.options = options
+    this.#speak = createSpeaker(options.speech)
   }
 
-  get isOpen(): boolean {
-    return this.#socket?.readyState === WebSocket.OPEN
+  /** Whether it is in, and nothing it has sent was left without an answer for too long. */
+  get isServed(): boolean {
+    return this.#isIn && this.#received > 0
   }
 
   start(): void {
@@ -75,39 +80,56 @@ export class SimWorker {
   stop(): void {
     this.#isStopped = true
     this.#cancel()
+    this.#cancelAnswer()
     this.#socket?.terminate()
   }
 
   #connect(): void {
-    const { network, workerPort, podUid, crime, createAttempt, clock } = this.options
+    const { network, workerPort, podUid, crime, oracle, clock } = this.options
     const address = this.options.readAddress()
     const token = this.options.readToken()
-    const attempt = createAttempt({ token, address, podUid, crime })
+    const attempt = oracle.began({ token, address, podUid, crime })
     this.attempt = attempt
     this.#sent = 0
     this.#received = 0
+    const talk = this.#speak()
+    this.#talk = talk
     const socket = new WebSocket('ws://sidecar.openclaw.svc/', {
       createConnection: () => network.dial({ port: workerPort }, address),
-      headers: { authorization: `Bearer ${token}`, 'user-agent': `sim/${attempt.id}` },
+      headers: {
+        'user-agent': `sim/${attempt.id}`,
+        ...(talk.isAtUpgrade ? { authorization: `Bearer ${token}` } : {}),
+      },
       perMessageDeflate: false,
     })
     this.#socket = socket
     const cancelHandshake = clock.after(HANDSHAKE_MS, () => socket.terminate())
+    const enter = () => {
+      cancelHandshake()
+      this.#isIn = true
+      this.#failures = 0
+      attempt.openedAt = clock.monotonic()
+      this.#say()
+    }
     socket.on('error', () => {})
     socket.on('unexpected-response', (request, response) => {
       attempt.end = response.statusCode ?? 0
-      request.destroy()
-      socket.terminate()
+      response.on('data', (text: Buffer) => oracle.toldWorker(text.toString()))
+      response.on('end', () => {
+        request.destroy()
+        socket.terminate()
+      })
     })
     socket.on('open', () => {
-      cancelHandshake()
-      this.#failures = 0
-      attempt.openedAt = clock.monotonic()
-      this.#talk()
+      const first = talk.begin(token)
+      if (first !== undefined) socket.send(first)
+      if (talk.isInAtOnce) enter()
     })
-    socket.on('message', (data: Buffer) => this.#read(data))
-    socket.on('close', (code) => {
+    socket.on('message', (data: Buffer) => this.#hear(data, token, enter))
+    socket.on('close', (code, reason) => {
       cancelHandshake()
+      this.#isIn = false
+      oracle.toldWorker(reason.toString())
       attempt.closedAt = clock.monotonic()
       attempt.end ??= code
       this.#comeBack()
@@ -116,32 +138,50 @@ export class SimWorker {
 
   #comeBack(): void {
     this.#cancel()
+    this.#cancelAnswer()
     if (this.#isStopped) return
     this.#failures += 1
     const most = Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** this.#failures)
     this.#later(BACKOFF_MS + this.#below(most), () => this.#connect())
   }
 
-  /** The gateway sends back what it gets. */
-  #talk(): void {
-    if (!this.isOpen) return
-    const size = this.options.random.next() < 0.005 ? LARGE_BYTES : 4 + this.#below(600)
-    const message = Buffer.alloc(size, this.#sent % FILLS)
-    message.writeUInt32BE(this.#sent)
-    this.#sent += 1
-    this.#socket?.send(message)
-    this.#later(200 + this.#below(PAUSE_MS), () => this.#talk())
+  #hear(data: Buffer, token: string, enter: () => void): void {
+    const read = this.#talk?.read(data, token)
+    if (read === undefined) return
+    if (read.say !== undefined) this.#socket?.send(read.say)
+    const { heard } = read
+    if (heard.kind === 'in') return enter()
+    if (heard.kind === 'refused') this.options.oracle.toldWorker(data.toString())
+    if (heard.kind === 'answer' || heard.kind === 'broken') this.#count(heard)
   }
 
-  #read(data: Buffer): void {
-    const ordinal = data.length < 4 ? -1 : data.readUInt32BE()
-    const isRight = ordinal === this.#received && isFilled(data.subarray(4), ordinal % FILLS)
-    if (!isRight || ordinal >= this.#sent) {
-      this.options.onBroken(
-        `${this.options.podName} got message ${ordinal} where ${this.#received} was due`,
-      )
+  #count(heard: { readonly kind: 'broken' | 'answer'; readonly ordinal?: number }): void {
+    const { oracle, podName } = this.options
+    const { ordinal = -1 } = heard
+    if (ordinal !== this.#received || ordinal >= this.#sent) {
+      oracle.fail(`${podName} got message ${ordinal} where ${this.#received} was due`)
     }
     this.#received += 1
+    this.#cancelAnswer()
+    if (this.#received < this.#sent) this.#awaitAnswer()
+  }
+
+  #say(): void {
+    if (this.#socket?.readyState !== WebSocket.OPEN || !this.#isIn) return
+    const size = this.options.random.next() < 0.005 ? LARGE_BYTES : 4 + this.#below(600)
+    const message = this.#talk?.write(this.#sent, size)
+    if (message === undefined) return
+    this.#socket.send(message)
+    this.#sent += 1
+    if (this.#received === this.#sent - 1) this.#awaitAnswer()
+    this.#later(200 + this.#below(this.options.pauseMs), () => this.#say())
+  }
+
+  #awaitAnswer(): void {
+    this.#cancelAnswer = this.options.clock.after(ANSWER_MS, () => {
+      if (this.attempt !== undefined) this.options.oracle.waitedInVain(this.attempt)
+      this.#socket?.terminate()
+    })
   }
 
   #later(ms: number, run: () => void): void {

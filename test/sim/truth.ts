@@ -1,37 +1,91 @@
 /** What is true of the simulated cluster, heard of or not: what the oracle judges by. */
 
+import type { Told } from './deliveries.ts'
 import type { Peer } from './network.ts'
+
+/** What a configuration allows. */
+export type SimPolicy = {
+  readonly accounts: readonly string[]
+  readonly commands: readonly string[]
+}
 
 export type PodTruth = {
   readonly name: string
   readonly uid: string
   readonly account: string
   /** Each address it has had, and until when; the last one is its own now. */
-  readonly addresses: { readonly address: string; untilMs: number }[]
+  readonly addresses: { readonly address: string; untilMs: number; toldUntilMs?: number }[]
   /** When it began to end, and when its object was gone. */
   terminatingAt?: number
   graceMs?: number
   goneAt?: number
+  /** The same, as the sidecar was told by its watch. */
+  toldTerminatingAt?: number
+  toldGoneAt?: number
 }
 
 type Troubles = { readonly periods: Period[]; open: number }
 
 type Period = { readonly fromMs: number; untilMs: number }
 
+type PolicyPeriod = Period & {
+  readonly accounts: ReadonlySet<string>
+  readonly commands: ReadonlySet<string>
+}
+
 /** All times are on the monotonic clock, in milliseconds. */
 export class Truth {
   readonly pods = new Map<string, PodTruth>()
-  /** When each account was deleted, by uid. */
+  /** When each account was deleted, by uid, and when the sidecar was told. */
   readonly accountsGone = new Map<string, number>()
+  readonly accountsTold = new Map<string, number>()
   /** When the way to a peer was not as it should be; to the API server, watches included. */
   readonly #troubles = new Map<Peer, Troubles>()
-  /** The accounts that were allowed in, and when. */
-  readonly #policies: (Period & { readonly accounts: ReadonlySet<string> })[] = []
+  /** The accounts that were allowed in, with which commands, and when. */
+  readonly #policies: PolicyPeriod[] = []
 
-  allow(now: number, accounts: readonly string[]): void {
+  allow(now: number, { accounts, commands }: SimPolicy): void {
     const last = this.#policies.at(-1)
     if (last !== undefined) last.untilMs = now
-    this.#policies.push({ fromMs: now, untilMs: Infinity, accounts: new Set(accounts) })
+    this.#policies.push({
+      fromMs: now,
+      untilMs: Infinity,
+      accounts: new Set(accounts),
+      commands: new Set(commands),
+    })
+  }
+
+  /** The sidecar was told of an object by its watch. */
+  tell({ uid, kind, isGone, isTerminating, addresses }: Told, now: number): void {
+    if (kind === 'ServiceAccount') {
+      if (isGone && !this.accountsTold.has(uid)) this.accountsTold.set(uid, now)
+      return
+    }
+    const pod = this.pods.get(uid)
+    if (pod === undefined) return
+    if (isGone) pod.toldGoneAt ??= now
+    if (isTerminating) pod.toldTerminatingAt ??= now
+    // An event may come late: it says nothing about the addresses that came after.
+    const newest = pod.addresses.findLastIndex(({ address }) => addresses.includes(address))
+    for (const each of pod.addresses.slice(0, Math.max(0, newest))) each.toldUntilMs ??= now
+  }
+
+  /** Whether a policy that was in force then allowed all of these commands. */
+  wereCommandsAllowed(commands: readonly string[], fromMs: number, untilMs: number): boolean {
+    return this.#policies.some(
+      (each) =>
+        each.fromMs <= untilMs &&
+        each.untilMs >= fromMs &&
+        commands.every((command) => each.commands.has(command)),
+    )
+  }
+
+  /** When the policy in force stopped to allow some of these commands; `undefined` while it does. */
+  commandsForbiddenSince(commands: readonly string[]): number | undefined {
+    const allows = (each: PolicyPeriod) => commands.every((command) => each.commands.has(command))
+    const last = this.#policies.at(-1)
+    if (last === undefined || allows(last)) return undefined
+    return this.#policies.findLast(allows)?.untilMs ?? 0
   }
 
   wasAllowed(account: string, fromMs: number, untilMs: number): boolean {

@@ -3,29 +3,51 @@
 import { compose } from '@openclaw-k8s/auth-sidecar/compose.ts'
 import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { createLog } from '@openclaw-k8s/auth-sidecar/observe/log.ts'
-import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { startKubeApi } from '../kit/kube-api.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import type { TokenRequest } from '../kit/kube-tokens.ts'
 import { sidecarSettings } from '../kit/sidecar-settings.ts'
 import { SeededRandom } from '../kit/soak.ts'
+import { OFFERED } from './conversations.ts'
+import { Deliveries } from './deliveries.ts'
+import { isOpenClaw, SECRET, startSimGateway } from './gateway.ts'
 import { SimNetwork } from './network.ts'
-import { Oracle } from './oracle.ts'
+import { isOfWorker, Oracle } from './oracle.ts'
+import type { Speech } from './schedule.ts'
 import { settle } from './settle.ts'
 import { simulateTimers } from './timers.ts'
-import { SimWorker, type Attempt } from './sim-worker.ts'
-import { Truth, type PodTruth } from './truth.ts'
+import { SimWorker } from './sim-worker.ts'
+import { Truth, type PodTruth, type SimPolicy } from './truth.ts'
 
 const NAMESPACE = 'openclaw'
 export const ACCOUNTS = ['worker-red', 'worker-green', 'worker-blue'] as const
 export const TOKEN_S = 600
 const CA_FILE = '/sim/ca.crt'
 const TOKEN_FILE = '/sim/token'
+const SECRET_FILE = '/sim/gateway-secret'
+const SEED_FILE = '/sim/device-seed'
+const SEED = 'a-seed-of-more-than-sixteen-bytes'
 
 export type World = Awaited<ReturnType<typeof startWorld>>
 
-export const startWorld = async (seed: number) => {
+export type WorldOptions = {
+  readonly seed: number
+  readonly speech: Speech
+  /** The mean time between two events, in milliseconds. */
+  readonly meanMs: number
+}
+
+/** Workers talk less on a long day. */
+const PAUSE_MS_MIN = 20_000
+const PAUSE_EVENTS = 20
+/** A fault lasts at most as long as this number of events, and between these times, in milliseconds. */
+const FAULT_EVENTS = 12
+const FAULT_MS_MIN = 5000
+const FAULT_MS_MAX = 60_000
+
+export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
+  const pauseMs = PAUSE_MS_MIN + PAUSE_EVENTS * meanMs
   const clock = new FakeClock()
   clock.advance(1)
   const restoreTimers = simulateTimers(clock)
@@ -33,40 +55,67 @@ export const startWorld = async (seed: number) => {
   const network = new SimNetwork({ clock, random: new SeededRandom(seed * 3 + 2) })
   const truth = new Truth()
   const now = () => clock.monotonic()
-  const api = await startKubeApi({ clock, successCacheMs: 10_000, algs: ['ES256'] })
-  const oracle = new Oracle({ truth, now })
-  const gateway = await startGatewayStub({
-    clock,
-    onHandshake: ({ headers }) => oracle.reachedGateway(headers),
+  const oracle: Oracle = new Oracle({
+    truth,
+    now,
+    wall: clock.now,
+    isDialOpen: (port) => network.isDialOpen(port),
+    isGatewayWell: (agent) =>
+      gateway.connections
+        .values()
+        .filter(({ handshake }) => handshake.headers['user-agent'] === agent)
+        .every(({ behavior }) => behavior.kind === 'accept'),
   })
+  const deliveries = new Deliveries(network, (told) => oracle.told(told))
+  const api = await startKubeApi({
+    clock,
+    successCacheMs: 10_000,
+    algs: ['ES256'],
+    onWatchEvent: (event) => deliveries.sent(event),
+    onAuthenticated: (token) => oracle.reviewed(token),
+  })
+  const gateway = await startSimGateway({ speech, clock, network, oracle })
   network.name(api.port, 'api')
   network.name(gateway.port, 'gateway')
   const files = new Map([
     [CA_FILE, api.ca()],
     [TOKEN_FILE, api.sidecarToken()],
+    [SECRET_FILE, SECRET],
+    [SEED_FILE, SEED],
   ])
   const readFile = (path: string): string => {
     const text = files.get(path)
     if (text === undefined) throw new Error(`there is no file ${path}`)
     return text
   }
-  const load = (accounts: readonly string[]) =>
+  const caFile = CA_FILE
+  const tokenFile = TOKEN_FILE
+  const flagsOf = {
+    stream: ['k8sTrust.inBandCredentials=false'],
+    'stream-in-band': [],
+    openclaw: [`gateway.auth.secretFile=${SECRET_FILE}`, `gateway.deviceSeedFile=${SEED_FILE}`],
+  }
+  const protocol = isOpenClaw(speech) ? 'openclaw' : 'stream'
+  const load = ({ accounts, commands }: SimPolicy) =>
     loadConfig({
       env: {},
       flags: [
-        ...sidecarSettings({ gateway, api, caFile: CA_FILE, tokenFile: TOKEN_FILE }),
-        'k8sTrust.inBandCredentials=false',
+        ...sidecarSettings({ gateway, api, caFile, tokenFile, protocol }),
+        ...flagsOf[speech === 'openclaw-older' ? 'openclaw' : speech],
         // Empty caches of full size would cost more than all the rest.
         'review.cacheEntries=1000',
         `k8sTrust.allowedIdentities=[${accounts
-          .map((each) => `{namespace: ${NAMESPACE}, serviceAccount: ${each}}`)
+          .map(
+            (each) =>
+              `{namespace: ${NAMESPACE}, serviceAccount: ${each}, allowedCommands: [${commands.join(', ')}]}`,
+          )
           .join(', ')}]`,
       ],
       readFile,
     })
-  let allowed: readonly string[] = [...ACCOUNTS]
-  truth.allow(now(), allowed)
-  const sidecar = await compose(load(allowed).config, {
+  let policy: SimPolicy = { accounts: ACCOUNTS, commands: OFFERED }
+  truth.allow(now(), policy)
+  const sidecar = await compose(load(policy).config, {
     clock,
     network,
     random: () => random.next(),
@@ -87,14 +136,13 @@ export const startWorld = async (seed: number) => {
   const zombies = new Set<SimWorker>()
   const tokens = new Map<string, string>()
   let messages = 0
+  let stalledUntil = 0
   let addresses = 0
   let names = 0
   const nextAddress = () => {
     addresses += 1
     return `10.1.${addresses >> 8}.${addresses & 255}`
   }
-  const createAttempt = (attempt: Omit<Attempt, 'id' | 'startedAt'>): Attempt =>
-    oracle.began(attempt)
   const accountUid = (name: string): string =>
     api.getServiceAccount(NAMESPACE, name)?.metadata.uid ?? ''
   const mint = (pod: Pod): string => {
@@ -107,14 +155,15 @@ export const startWorld = async (seed: number) => {
       clock,
       random,
       network,
+      oracle,
+      speech,
+      pauseMs,
       workerPort,
       podUid: pod.uid,
       podName: pod.name,
       readAddress: () => address ?? pod.addresses.at(-1)?.address ?? '',
       readToken: () => token ?? tokens.get(pod.uid) ?? '',
       ...(crime === undefined ? {} : { crime }),
-      createAttempt,
-      onBroken: (problem) => oracle.fail(problem),
     })
     worker.start()
     return worker
@@ -165,6 +214,8 @@ export const startWorld = async (seed: number) => {
     mint,
     runWorker,
     tokenFile: TOKEN_FILE,
+    /** The longest that a fault lasts, in milliseconds. */
+    faultMsMax: Math.min(FAULT_MS_MAX, Math.max(FAULT_MS_MIN, FAULT_EVENTS * meanMs)),
     namespace: NAMESPACE,
     adminPort,
     later,
@@ -175,7 +226,10 @@ export const startWorld = async (seed: number) => {
       if (found?.metadata.uid !== pod.uid || account === undefined) return
       tokens.set(pod.uid, mint(found))
     },
+    /** Until when the kubelet writes no new token, on the monotonic clock. */
+    stallKubelet: (ms: number): void => void (stalledUntil = Math.max(stalledUntil, now() + ms)),
     renewTokens: (): void => {
+      if (now() < stalledUntil) return
       for (const pod of world.livePods()) world.renewToken(pod)
     },
     stepWall: (ms: number): void => clock.stepWall(ms),
@@ -197,9 +251,11 @@ export const startWorld = async (seed: number) => {
         pending.delete(early)
         early()
       }
+      stalledUntil = 0
       api.clearFaults()
+      api.lagWatches(0)
       network.heal()
-      gateway.setBehavior('accept')
+      gateway.heal()
     },
     livePods: (): readonly PodTruth[] =>
       [...truth.pods.values()].filter(
@@ -239,22 +295,46 @@ export const startWorld = async (seed: number) => {
         status: { podIP: address, podIPs: [{ ip: address }] },
       })
     },
-    reload: (accounts: readonly string[]): void => {
-      allowed = accounts
-      sidecar.reload(() => load(accounts))
-      truth.allow(now(), accounts)
+    reload: (change: Partial<SimPolicy>): void => {
+      policy = { ...policy, ...change }
+      truth.allow(now(), policy)
+      sidecar.reload(() => load(policy))
     },
-    isAllowed: (account: string): boolean => allowed.includes(account),
-    /** What has come to the gateway since the last call. */
-    takeMessages: () => {
+    isAllowed: (account: string): boolean => policy.accounts.includes(account),
+    /** A second process of a pod, for a while. */
+    runSecond: (pod: PodTruth, ms: number): void => {
+      const second = runWorker(pod)
+      zombies.add(second)
+      later(ms, () => {
+        second.stop()
+        zombies.delete(second)
+      })
+    },
+    /** Hands what has come since the last call to the oracle. */
+    look: (): void => {
+      deliveries.check()
       const fresh = gateway.receivedTotal() - messages
       messages += fresh
-      return gateway.received.slice(gateway.received.length - fresh)
+      for (const { connection, data } of gateway.received.slice(gateway.received.length - fresh)) {
+        const { behavior, handshake } = connection
+        if (!isOfWorker(handshake.headers)) oracle.reachedAsOperator(data.toString())
+        // A gateway that does not read hears of its messages long after they arrived.
+        else if (behavior.kind !== 'silent') {
+          oracle.reached(handshake.headers['user-agent'] ?? '')
+        }
+      }
+      oracle.check()
     },
     rest: () => settle(() => network.activity),
     /** Every worker process ends. */
     dismiss: (): void => {
       for (const worker of [...workers.values(), ...zombies]) worker.stop()
+    },
+    /** Every pod is deleted. */
+    deletePods: (): void => {
+      for (const { goneAt, name } of truth.pods.values()) {
+        if (goneAt === undefined) api.deletePod(NAMESPACE, name)
+      }
     },
     /** Ends what is not the sidecar. */
     close: async (): Promise<void> => {

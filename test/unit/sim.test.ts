@@ -2,7 +2,7 @@
 
 import { test } from 'tap'
 import { playDay } from '../sim/day.ts'
-import { drawSchedule, type Schedule } from '../sim/schedule.ts'
+import { drawSchedule, type Schedule, type Speech } from '../sim/schedule.ts'
 import { serializeCrypto } from '../sim/settle.ts'
 import { shrink } from '../sim/shrink.ts'
 import { Oracle } from '../sim/oracle.ts'
@@ -11,9 +11,9 @@ import { Truth } from '../sim/truth.ts'
 serializeCrypto()
 
 /** A morning: the first events of a day, with few pods. */
-const morningOf = (seed: number): Schedule => {
-  const { events } = drawSchedule(seed)
-  return { pods: 4, events: events.slice(0, 25) }
+const morningOf = (seed: number, speech: Speech = 'stream'): Schedule => {
+  const { events, meanMs } = drawSchedule(seed)
+  return { speech, pods: 4, meanMs, events: events.slice(0, 25) }
 }
 
 test('a seed plays the same day again, and workers are let in and turned away in it', async (t) => {
@@ -30,21 +30,31 @@ test('a seed plays the same day again, and workers are let in and turned away in
   t.ok(first.admitted > 0 && first.attempts > first.admitted, JSON.stringify(figures(first)))
 })
 
+test('every protocol is lived', async (t) => {
+  for (const speech of ['stream-in-band', 'openclaw', 'openclaw-older'] as const) {
+    const { violation, admitted } = await playDay(8, morningOf(8, speech))
+    t.equal(violation, undefined, speech)
+    t.ok(admitted > 0, speech)
+  }
+})
+
 test('another seed draws another day', async (t) => {
   t.not(JSON.stringify(drawSchedule(1)), JSON.stringify(drawSchedule(2)))
   t.same(drawSchedule(1), drawSchedule(1))
 })
 
+const TOKEN_MS = 600_000
+
 const tokenOf = (jti: string) =>
-  ['{}', JSON.stringify({ jti }), 's'.repeat(64)]
+  ['{}', JSON.stringify({ jti, exp: TOKEN_MS / 1000 }), 's'.repeat(64)]
     .map((part) => Buffer.from(part).toString('base64url'))
     .join('.')
 
-const judge = () => {
+const judge = ({ isReviewed = true } = {}) => {
   const truth = new Truth()
   let nowMs = 1000
-  truth.allow(0, ['worker-red'])
-  const oracle = new Oracle({ truth, now: () => nowMs })
+  truth.allow(0, { accounts: ['worker-red'], commands: [] })
+  const oracle = new Oracle({ truth, now: () => nowMs, wall: () => nowMs })
   truth.pods.set('uid', {
     name: 'worker-1',
     uid: 'uid',
@@ -52,6 +62,7 @@ const judge = () => {
     addresses: [{ address: '10.1.0.1', untilMs: Infinity }],
   })
   oracle.minted(tokenOf('id'), 'account-uid')
+  if (isReviewed) oracle.reviewed(tokenOf('id'))
   const admit = (changes = {}) =>
     oracle.wroteAudit(
       JSON.stringify({
@@ -85,9 +96,53 @@ test('the oracle finds an admission that should not have been', async (t) => {
   t.match(stolen.oracle.violation, 'never had the address')
 
   const unlisted = judge()
-  unlisted.truth.allow(500, [])
+  unlisted.truth.allow(500, { accounts: [], commands: [] })
   unlisted.admit()
   t.match(unlisted.oracle.violation, 'is not allowed')
+})
+
+test('the oracle finds a token that has expired, and one that nobody has reviewed', async (t) => {
+  const expired = judge()
+  expired.passTime(TOKEN_MS)
+  expired.oracle.reviewed(tokenOf('id'))
+  expired.admit()
+  t.match(expired.oracle.violation, 'has expired')
+
+  const unreviewed = judge({ isReviewed: false })
+  unreviewed.admit()
+  t.match(unreviewed.oracle.violation, 'never reviewed')
+})
+
+test('the oracle gives no time for what the sidecar was told', async (t) => {
+  const { oracle, truth, admit, passTime } = judge()
+  truth.trouble('api', () => 0)
+  const told = { uid: 'uid', kind: 'Pod', isTerminating: false, addresses: ['10.1.0.1'] }
+  oracle.told({ ...told, isGone: false })
+  passTime(1)
+  admit()
+  t.equal(oracle.violation, undefined)
+  oracle.told({ ...told, isGone: true })
+  passTime(1)
+  admit()
+  t.match(oracle.violation, 'as the sidecar was told')
+})
+
+test('the oracle finds a message that is lost, and words that a worker must not hear', async (t) => {
+  const lost = judge()
+  const attempt = lost.oracle.began({
+    token: tokenOf('id'),
+    address: '10.1.0.1',
+    podUid: 'uid',
+    crime: undefined,
+  })
+  lost.oracle.waitedInVain({ ...attempt, openedAt: 1000 })
+  t.match(lost.oracle.violation, 'its message is lost')
+
+  const { oracle } = judge()
+  oracle.toldWorker('pod_deleted')
+  t.equal(oracle.violation, undefined)
+  oracle.toldWorker('[invalid bearer token, etcdserver: request timed out]')
+  t.match(oracle.violation, 'a worker was told')
 })
 
 test('the oracle finds a stream that outlives its pod, and gives a muted watch its time', async (t) => {

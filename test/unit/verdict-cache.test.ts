@@ -66,6 +66,16 @@ test('a good verdict is asked for once and holds to its TTL, not longer', async 
   t.strictSame(outcomes, ['miss', 'hit', 'miss'])
 })
 
+test('a verdict whose time is over does not count as one', async (t) => {
+  const { find, cache, clock } = setUp()
+  await find('a')
+  clock.advance(30_000)
+  await find('b')
+  t.equal(cache.size, 2)
+  clock.advance(30_001)
+  t.equal(cache.size, 1)
+})
+
 test('a verdict does not outlive its token', async (t) => {
   const { find, clock, asked, answerWith, identityOf } = setUp()
   answerWith((token) => granted(identityOf(token, 5000)))

@@ -68,8 +68,10 @@ export class VerdictCache {
     this.#bad = ttlCache({ entriesMax, clock })
   }
 
-  /** Good verdicts in the cache. */
+  /** Good verdicts in the cache. Those whose time is over are forgotten by the way. */
   get size(): number {
+    // Otherwise only a full cache, or the same token, would make them leave.
+    this.#good.purgeStale()
     return this.#good.size
   }
 

@@ -200,21 +200,74 @@ test('what the API server says of its own trouble is in the log, at a bounded le
   t.ok(fault.message.length < 600)
 })
 
-test('a token of a live pod that "has been invalidated" is asked about once more', async (t) => {
-  const invalidated = refusedWith(inAggregate('service account token has been invalidated'))
-  const ask = async (answers: readonly unknown[], isAlive: boolean) => {
-    let asked = 0
-    const verdict = await reviewBy(() => answers[asked++], CLAIMS, isAlive)
-    return { asked, verdict }
+const INVALIDATED = refusedWith(inAggregate('service account token has been invalidated'))
+
+/** Reviews again and again, on one clock. */
+const startReviews = (answers: unknown[], state = { isAlive: true }) => {
+  const clock = new FakeClock()
+  clock.advance(1)
+  let asked = 0
+  const ask = createTokenReview({
+    client: {
+      request: async () => {
+        asked += 1
+        return { status: 201, body: answers.shift() }
+      },
+    },
+    audiences: ['lab-aud'],
+    deadlineMs: 1000,
+    clock,
+    isAlive: () => state.isAlive,
+    onReviewed: () => {},
+  })
+  const outcome = async (afterMs = 1000) => {
+    const before = asked
+    const reviewed = ask('the-token', CLAIMS).then(
+      (verdict) => (verdict.ok ? 'ok' : verdict.code),
+      (fault: { code: string }) => `fault ${fault.code}`,
+    )
+    await clock.advanceAsync(0)
+    await clock.advanceAsync(afterMs)
+    return { outcome: await reviewed, asked: asked - before }
   }
-  const healed = await ask([invalidated, read('tr-valid.json')], true)
-  t.equal(healed.verdict.ok, true)
-  const refused = { asked: 2, verdict: denied('review_rejected') }
-  t.strictSame(await ask([invalidated, invalidated, read('tr-valid.json')], true), refused)
-  const gone = { asked: 1, verdict: denied('review_rejected') }
-  t.strictSame(await ask([invalidated, read('tr-valid.json')], false), gone)
+  return { clock, outcome }
+}
+
+test('a token of a live pod that "has been invalidated" is asked about once more, a second later', async (t) => {
+  const { outcome } = startReviews([INVALIDATED, read('tr-valid.json')])
+  t.strictSame(await outcome(), { outcome: 'ok', asked: 2 })
+  const gone = startReviews([INVALIDATED], { isAlive: false })
+  t.strictSame(await gone.outcome(0), { outcome: 'review_rejected', asked: 1 })
   const expired = refusedWith(inAggregate('service account token has expired'))
-  t.strictSame(await ask([expired, read('tr-valid.json')], true), gone, 'only this one')
+  const other = startReviews([expired])
+  t.strictSame(await other.outcome(0), { outcome: 'review_rejected', asked: 1 }, 'only this one')
+})
+
+test('what is said twice of a live pod is a fault for 40 s, then a refusal, and never admits', async (t) => {
+  const state = { isAlive: true }
+  const { clock, outcome } = startReviews(Array(12).fill(INVALIDATED), state)
+  const fault = { outcome: 'fault review_unavailable', asked: 2 }
+  t.strictSame(await outcome(), fault)
+  await clock.advanceAsync(37_000)
+  t.strictSame(await outcome(), fault)
+  await clock.advanceAsync(2000)
+  t.strictSame(await outcome(), { outcome: 'review_rejected', asked: 2 })
+  await clock.advanceAsync(120_000)
+  t.strictSame(await outcome(), fault, 'another outage')
+  state.isAlive = false
+  t.strictSame(await outcome(0), { outcome: 'review_rejected', asked: 1 }, 'the watch saw it go')
+
+  const healed = startReviews([
+    INVALIDATED,
+    INVALIDATED,
+    read('tr-valid.json'),
+    INVALIDATED,
+    INVALIDATED,
+  ])
+  t.strictSame(await healed.outcome(), fault)
+  t.strictSame(await healed.outcome(0), { outcome: 'ok', asked: 1 })
+  await healed.clock.advanceAsync(45_000)
+  t.strictSame(await healed.outcome(), fault, 'a good answer ends the outage')
 })
 
 test('a reviewer that ignores audiences is not believed, and not asked again', async (t) => {

@@ -1,9 +1,11 @@
 /** TokenReview: asks the cluster about a token and trusts only an answer that names this pod. */
 
+import type { LRUCache } from 'lru-cache'
 import { denied, granted, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import { identityOf, userNameOf, type Claims, type Identity } from '../identity.ts'
 import type { KubeClient, KubeRequest } from '../kube/client.ts'
+import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
 import { judgeReviewError, type ReviewError } from './review-error.ts'
 
@@ -31,6 +33,16 @@ export type ReviewToken = (token: string, claims: Claims) => Promise<Verdict<Ide
 
 const EXTRA = 'authentication.kubernetes.io/'
 const CREDENTIAL_ID_PREFIX = 'JTI='
+/**
+ * Before the second question about a token that "has been invalidated", in milliseconds: a failed
+ * lookup in the API server would most likely fail again at once.
+ */
+const SECOND_QUESTION_MS = 1000
+/** By then a watch that shows the pod alive has ended, and the next one knows, in milliseconds. */
+const INVALIDATED_MS_MAX = 40_000
+/** What was said longer ago belongs to another outage, in milliseconds. */
+const INVALIDATED_TTL_MS = 3 * INVALIDATED_MS_MAX
+const INVALIDATED_MAX = 10_000
 /** The most of the API server's own words in our log, in characters. */
 const ERROR_LENGTH_MAX = 512
 
@@ -53,14 +65,33 @@ export const reviewRequest = (
 /** Reviews tokens and reports how long each review took. Throws a `Fault` without an answer. */
 export function createTokenReview(options: TokenReviewOptions): ReviewToken {
   const { client, audiences, deadlineMs, clock, isAlive, onReviewed } = options
+  /** When a live pod's token was first said to be invalidated, by the pod's uid. */
+  const invalidatedAt: LRUCache<string, { readonly since: number }> = ttlCache({
+    entriesMax: INVALIDATED_MAX,
+    ttlMs: INVALIDATED_TTL_MS,
+    clock,
+  })
+  const isDoubtful = (body: unknown, claims: Claims) =>
+    readError(body) === 'invalidated' && isAlive(claims)
+  /** A failed lookup looks like a deletion, of which the watch knows nothing: for a while a fault. */
+  const assertDecided = (body: unknown, claims: Claims) => {
+    const { podUid } = claims
+    if (!isDoubtful(body, claims)) return void invalidatedAt.delete(podUid)
+    const first = invalidatedAt.get(podUid) ?? { since: clock.monotonic() }
+    if (!invalidatedAt.has(podUid)) invalidatedAt.set(podUid, first)
+    if (clock.monotonic() - first.since < INVALIDATED_MS_MAX) throw undecided(body)
+  }
   return async (token, claims) => {
     const startedAt = clock.monotonic()
     let outcome: ReviewOutcome = 'fault'
     const ask = () => client.request(reviewRequest(token, audiences, deadlineMs))
     try {
       let { body } = await ask()
-      // A failed lookup looks like a deletion, of which the watch knows nothing: a second look decides.
-      if (readError(body) === 'invalidated' && isAlive(claims)) body = (await ask()).body
+      if (isDoubtful(body, claims)) {
+        await new Promise<void>((resolve) => clock.after(SECOND_QUESTION_MS, resolve))
+        body = (await ask()).body
+      }
+      assertDecided(body, claims)
       const verdict = readReview(body, claims, audiences)
       outcome = verdict.ok ? 'authenticated' : 'rejected'
       return verdict
@@ -83,10 +114,7 @@ function readReview(
   if (member(answer, 'kind') !== 'TokenReview' || status === undefined) {
     throw new Fault('review_unavailable', "The API server's answer is not a TokenReview.")
   }
-  if (readError(answer) === 'undecided') {
-    const error = JSON.stringify(member(status, 'error')).slice(0, ERROR_LENGTH_MAX)
-    throw new ReviewUndecided('review_unavailable', `The TokenReview says: ${error}.`)
-  }
+  if (readError(answer) === 'undecided') throw undecided(answer)
   // A rejection leaves `authenticated` out; anything but `true` is a rejection.
   if (member(status, 'authenticated') !== true || member(status, 'error')) {
     return denied('review_rejected')
@@ -97,6 +125,12 @@ function readReview(
     return denied('review_audience_mismatch')
   }
   return readIdentity(member(status, 'user'), claims)
+}
+
+function undecided(answer: unknown): ReviewUndecided {
+  const error = JSON.stringify(member(member(answer, 'status'), 'error'))
+  const words = error.slice(0, ERROR_LENGTH_MAX)
+  return new ReviewUndecided('review_unavailable', `The TokenReview says: ${words}.`)
 }
 
 /** What the error of an answer means; `undefined` where it has none. */

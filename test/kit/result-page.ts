@@ -51,10 +51,14 @@ export const rewriteSection = (page: string, place: Place, own: Section): string
 /** The page with its overview as its sections have it. */
 export const refreshOverview = (page: string, place: Place): string => {
   const { overview, mark, renderOverview } = place
-  const [before, rest] = cut(page, beginOf(overview))
-  const [, after] = cut(rest, endOf(overview))
-  const rendered = renderOverview(listSections(page, mark))
-  return `${before}${beginOf(overview)}\n\n${rendered}\n\n${endOf(overview)}${after}`
+  return replaceMarked(page, overview, renderOverview(listSections(page, mark)))
+}
+
+/** The page with other text between `begin NAME` and `end NAME`. */
+export const replaceMarked = (page: string, name: string, text: string): string => {
+  const [before, rest] = cut(page, beginOf(name))
+  const [, after] = cut(rest, endOf(name))
+  return `${before}${beginOf(name)}\n\n${text}\n\n${endOf(name)}${after}`
 }
 
 const listSections = (page: string, mark: string) =>
@@ -74,7 +78,7 @@ const listSections = (page: string, mark: string) =>
 
 const cut = (text: string, mark: string): readonly [string, string] => {
   const at = text.indexOf(mark)
-  if (at === -1) throw new Error(`docs/compatibility.md has no ${mark}`)
+  if (at === -1) throw new Error(`the page has no ${mark}`)
   return [text.slice(0, at), text.slice(at + mark.length)]
 }
 

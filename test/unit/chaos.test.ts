@@ -1,0 +1,78 @@
+/** The scenarios of `npm run test:chaos`, and how their books are judged. */
+
+import { test } from 'tap'
+import { judgeBooks, judgeOutputs, judgeRest } from '../chaos/books.ts'
+import { rewritePage } from '../chaos/page.ts'
+import { drawScenario, KINDS } from '../chaos/schedule.ts'
+import { forge } from '../chaos/strangers.ts'
+
+test('a seed draws the same scenario again, and consecutive seeds begin with each kind', async (t) => {
+  t.strictSame(drawScenario(7), drawScenario(7))
+  const seeds = Array.from(KINDS, (_, n) => 1000 + n)
+  const first = seeds.map((seed) => drawScenario(seed).faults[0]?.kind)
+  t.strictSame(new Set(first), new Set(KINDS))
+})
+
+test('no scenario has a kind twice, or a start on broken files', async (t) => {
+  for (let seed = 0; seed < 2000; seed += 1) {
+    const kinds = drawScenario(seed).faults.map(({ kind }) => kind)
+    t.equal(new Set(kinds).size, kinds.length, String(seed))
+    if (!kinds.includes('fill the disk of its files')) continue
+    t.notOk(kinds.includes('kill the sidecar') || kinds.includes('terminate the sidecar'))
+  }
+})
+
+const METRICS = new Map([
+  ['auth_attempts_total{result="success"}', 1],
+  ['auth_attempts_total{result="failed"}', 3],
+  ['stream_closes_total{code="worker_gone"}', 1],
+])
+const AUDIT = [
+  '{"event":"k8s-auth-success"}',
+  '{"event":"k8s-auth-failure","count":3}',
+  '{"event":"k8s-session-closed"}',
+]
+
+test('the books balance only when each line is there or counted as lost', async (t) => {
+  t.strictSame(judgeBooks(METRICS, AUDIT), [])
+  t.equal(judgeBooks(METRICS, AUDIT.slice(1)).length, 1)
+  const lost = new Map([...METRICS, ['log_lines_dropped_total{output="audit"}', 1] as const])
+  t.strictSame(judgeBooks(lost, AUDIT.slice(1)), [])
+  t.equal(judgeBooks(lost, AUDIT).length, 1, 'a line that is there was not lost')
+  t.equal(judgeBooks(lost, [...AUDIT.slice(1), '{"event":"k8s-session-closed"}']).length, 1)
+})
+
+test('a stream or a descriptor that is left, a token and a bug are told', async (t) => {
+  t.strictSame(judgeRest(new Map([['streams', 0]]), 2), [])
+  t.match(judgeRest(new Map([['streams', 1]]), 100), [/^streams is 1/, /^100 more descriptors/])
+  const said = (line: string) =>
+    judgeOutputs({ log: () => [line], audit: () => [] }, ['head.claims.signature'])
+  t.strictSame(said('{"level":"warn"}'), [])
+  t.strictSame(said('{"token":"head.claims.signature"}'), ['a token was written down'])
+  t.match(said('{"level":"fatal"}'), [/^a bug/])
+})
+
+test('a forged token differs in its signature alone', async (t) => {
+  const token = `head.claims.${'AbCdEfGhIjKlMnOpQrStUvWxYz'.repeat(3)}`
+  const forged = forge(token)
+  t.not(forged, token)
+  t.equal(forged.length, token.length)
+  t.equal(forged.slice(0, 12), token.slice(0, 12))
+})
+
+test('the page tells what failed, and keeps the rest', async (t) => {
+  const page = 'before\n<!-- begin chaos -->\nold\n<!-- end chaos -->\nafter\n'
+  const one = { kinds: ['no DNS'], backMs: 1234, revokedMs: [80], echoes: 5, streams: 2 }
+  const more = { strangers: 3, ms: 9, log: [] }
+  const run = { date: '2026-11-28', version: 'v1.35.4', firstSeed: 6 }
+  const played = [
+    { ...one, ...more, seed: 6, problems: [] },
+    { ...one, ...more, seed: 7, problems: ['it fell over'] },
+  ]
+  const written = rewritePage(page, { ...run, played })
+  t.match(written, /^before\n[^]*after\n$/)
+  t.match(written, /\*\*1 of 2 scenarios passed\*\*/)
+  t.match(written, /^- seed 7: it fell over$/m)
+  t.match(written, /^\| no DNS \| 2 \| 1 \| 1\.2 s \| 1\.2 s \|$/m)
+  t.notMatch(written, /old/)
+})

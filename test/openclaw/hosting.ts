@@ -4,13 +4,16 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { hash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { chmod, stat } from 'node:fs/promises'
+import { existsSync, readFileSync } from 'node:fs'
+import { chmod, mkdir, stat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { waitForProcess } from '../kit/wait.ts'
 import { testUnless } from './bounded-test.ts'
 import { turnMessage } from './model.ts'
+import { runProcess } from './processes.ts'
+import { hasText } from './product.ts'
 import { NAMESPACE, WORKER, type ProductRig, type RigPod } from './product-rig.ts'
 import type { startSidecar } from './sidecar.ts'
 
@@ -27,6 +30,7 @@ const READY_LIMIT_MS = 120_000
 const TURN_LIMIT_MS = 60_000
 const END_LIMIT_MS = 1000
 const SLOTS_LIMIT_MS = 60_000
+const GIT_LIMIT_MS = 30_000
 /** A first session has no files outside its pack, and so no blobs. */
 const ROUTES = ['bundle', 'manifest', 'pack', 'worker', 'reconciliation']
 
@@ -241,10 +245,25 @@ const slotsTold = (
     )
   })
 
+/** Only a session in a worktree of its own can be hosted. A gateway of 2026.8 makes one of a repository only. */
 const createSession = async (rig: ProductRig): Promise<string> => {
-  const request = { worktree: true, worktreeSource: 'empty', label: `hosted ${randomUUID()}` }
+  const isFromNothing = hasText(rig.run.gateway, 'worktreeSource')
+  const source = isFromNothing ? { worktreeSource: 'empty' } : { cwd: await makeRepository(rig) }
+  const request = { worktree: true, ...source, label: `hosted ${randomUUID()}` }
   const { key } = await rig.operator().call<{ readonly key: string }>('sessions.create', request)
   return key
+}
+
+const makeRepository = async ({ directory }: ProductRig): Promise<string> => {
+  const repository = join(directory, 'gateway', 'repository')
+  const git = (...args: readonly string[]) =>
+    runProcess({ name: 'git', command: 'git', args: ['-C', repository, ...args] }, GIT_LIMIT_MS)
+  if (existsSync(repository)) return repository
+  await mkdir(repository)
+  await git('init', '--quiet')
+  const author = ['-c', 'user.name=suite', '-c', 'user.email=suite@localhost']
+  await git(...author, 'commit', '--quiet', '--allow-empty', '-m', 'Begin')
+  return repository
 }
 
 /** The first one sends the bundle, which takes longer than a call may. */

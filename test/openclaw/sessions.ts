@@ -123,9 +123,16 @@ export const testSessions = (rig: ProductRig): void => {
     await rig.usable(pod.name)
     rig.deletePod(pod)
     await gone(pod.name)
-    const nodes = await rig.operator().nodes()
-    assert.ok(!nodes.some(({ displayName }) => displayName === pod.name))
+    const isListed = async () =>
+      (await rig.operator().nodes()).some(({ displayName }) => displayName === pod.name)
+    // The gateway lists a session until it has seen its connection end, which no removal waits for.
+    await waitForProcess(
+      `${pod.name} is not listed`,
+      GONE_LIMIT_MS,
+      async () => !(await isListed()),
+    )
     await node.stop()
+    assert.equal(await isListed(), false)
   })
 
   test(`${CHURN} pods created and deleted leave no record behind`, async () => {

@@ -318,6 +318,51 @@ test('many pods are listed in pages, and each of them is known', async (t) => {
   t.equal(clock.now() > 0, true)
 })
 
+test('from an API server that is too slow for long pages, all pods are listed in shorter ones', async (t) => {
+  const rig = await startWatchedRig(t, {
+    watches: 1,
+    prepare(api) {
+      for (let n = 0; n < 250; n += 1) {
+        api.createPod({
+          namespace: NS,
+          name: `worker-${n}`,
+          serviceAccount: 'openclaw-worker',
+          ips: [`127.0.${1 + (n >> 7)}.${1 + (n & 127)}`],
+        })
+      }
+      api.setFault('lists', { kind: 'hangAbove', objects: 30 })
+    },
+  })
+  const { api, clock } = rig
+  const isListed = async () => (await metric(rig, 'watched_pods')) === 250
+  await runUntil(clock, waitUntil(isListed), 500)
+  const last = api.getPod(NS, 'worker-249')
+  if (last === undefined) throw new Error('no pod')
+  const token = rig.mint({ pod: last, expiresInS: 3600 })
+  t.equal(codeOf(await runUntil(clock, rig.connect(token, last.status.podIP))), 'ok')
+  t.match(rig.log.join(''), /no answer within 15000 ms/, 'and the log says why it took so long')
+})
+
+test('a namespace that answers its lists after a minute holds the others back for 5 s only', async (t) => {
+  const allowed = [NS, 'slow'].map(
+    (name) => `{namespace: ${name}, serviceAccount: openclaw-worker}`,
+  )
+  const rig = await startWatchedRig(t, {
+    set: [`k8sTrust.allowedIdentities=[${allowed.join(', ')}]`],
+    prepare: (api) => api.setFault('lists', { kind: 'delay', ms: 60_000 }, { namespace: 'slow' }),
+  })
+  const { clock } = rig
+  const readyz = async () => (await fetch(`${rig.adminUrl}/readyz?verbose`)).text()
+  const isReady = async () => (await fetch(`${rig.adminUrl}/readyz`)).ok
+  await clock.advanceAsync(4900)
+  t.equal(await isReady(), false, 'it may still come')
+  await runUntil(clock, waitUntil(isReady), 10)
+  t.ok(clock.monotonic() <= 5500, `ready after ${clock.monotonic()} ms`)
+  t.match(await readyz(), '[!] pods: namespace slow,', 'the slow one is named')
+  const pod = rig.createPod('worker', '127.0.0.11')
+  t.equal(codeOf(await runUntil(clock, rig.connect(rig.mint({ pod })))), 'ok')
+})
+
 test('a watch asks narrowly, and ends often enough to be recognized as dead', async (t) => {
   const rig = await startWatchedRig(t)
   const asked = rig.api.requests.filter(({ route }) => route === 'watches')

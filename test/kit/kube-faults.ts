@@ -32,6 +32,8 @@ export type ApiFault =
     }
   /** Takes the request and never answers. */
   | { readonly kind: 'hang' }
+  /** The true list, or never an answer where it has more objects than this. */
+  | { readonly kind: 'hangAbove'; readonly objects: number }
   /** The true answer, this much later by the API server's clock. */
   | { readonly kind: 'delay'; readonly ms: number }
   /** The first half of the true answer, then nothing, or a cut connection. */
@@ -152,6 +154,9 @@ export const deliver = async (
       return
     case 'hang':
       return
+    case 'hangAbove':
+      if (countItems(answer) <= fault.objects) send(response, answer)
+      return
     case 'delay':
       await new Promise<void>((resolve) => clock.after(fault.ms, resolve))
       send(response, answer)
@@ -177,6 +182,11 @@ export const deliver = async (
 }
 
 type JsonObject = Record<string, unknown>
+
+const countItems = ({ body }: Answer): number => {
+  const { items } = JSON.parse(body) as JsonObject
+  return Array.isArray(items) ? items.length : 0
+}
 
 const withBody = (answer: Answer, body: unknown): Answer => ({
   ...answer,

@@ -23,7 +23,7 @@ const ACCOUNT = 'openclaw-worker'
 const HOME = 'openclaw'
 /** Longer than the first try of a list that is never answered. */
 const TRIED_MS = 20_000
-/** A list that is never answered takes the sidecar 15 s. */
+/** A list that is never answered holds the sidecar back for 5 s. */
 const READY_STEP_MS = 1000
 const REVOKED_MS_MAX = 1000
 const TOKEN_S = 600

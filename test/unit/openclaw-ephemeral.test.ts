@@ -286,6 +286,54 @@ test('a namespace that cannot be watched keeps its records, and takes none of th
   t.strictSame(removed.slice(1), [awayId], 'soon after it can be watched again')
 })
 
+test('a namespace that was hidden for a moment is swept soon after, though nobody tells', async (t) => {
+  const away = { namespace: 'away', serviceAccount: 'worker' }
+  const here = { namespace: 'openclaw', serviceAccount: 'worker' }
+  let accounts = [here]
+  let lists = 0
+  const awayId = deviceKeys({ ...away, podName: 'a' }).id
+  const removed: string[] = []
+  const { clock, ephemeral } = rig({
+    pods: { livePods: () => [], accounts: () => accounts },
+    devices: {
+      list: async () => {
+        lists += 1
+        return [{ deviceId: awayId, displayName: 'a' }]
+      },
+      remove: async (deviceId) => void removed.push(deviceId),
+    },
+  })
+  await ephemeral.reconcile()
+  await clock.advanceAsync(60_000)
+  t.strictSame(removed, [], 'its pods are not known')
+  t.equal(lists, 1, 'a namespace that stays hidden costs the gateway nothing')
+  accounts = [here, away]
+  await clock.advanceAsync(10_000)
+  await settle()
+  t.strictSame(removed, [awayId])
+  accounts = [away]
+  await clock.advanceAsync(60_000)
+  t.equal(lists, 2)
+})
+
+test('a sweep that fails is repeated soon', async (t) => {
+  const { clock, ephemeral, removed, state, faults } = rig({
+    devices: {
+      list: async () => {
+        if (faults.length === 0) throw new Fault('operator_unavailable', 'down')
+        return [recordOf('gone')]
+      },
+      remove: async (deviceId) => void removed.push(deviceId),
+    },
+  })
+  state.live = []
+  await ephemeral.reconcile()
+  t.equal(faults.length, 1)
+  await clock.advanceAsync(10_000)
+  await settle()
+  t.strictSame(removed, [recordOf('gone').deviceId])
+})
+
 test('before the first reconciliation a namespace that is synced asks nobody', async (t) => {
   const { clock, ephemeral } = rig()
   ephemeral.scopeSynced()

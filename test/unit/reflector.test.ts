@@ -5,6 +5,8 @@ import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { test, type Test } from 'tap'
 import { OwnCredentials } from '@openclaw-k8s/auth-sidecar/kube/own-credentials.ts'
+import { DeadlineError } from '@openclaw-k8s/auth-sidecar/lib/deadline.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import { AnswerTooLarge } from '@openclaw-k8s/auth-sidecar/kube/client.ts'
 import { Reflector } from '@openclaw-k8s/auth-sidecar/kube/reflector.ts'
 import { RelistNeeded, WatchClient } from '@openclaw-k8s/auth-sidecar/kube/watch-stream.ts'
@@ -411,6 +413,78 @@ test('a page that is too large is asked for with fewer objects, until one fits',
   t.strictSame(faults, [])
   const limits = api.asked.map((path) => Number(queryOf(path)['limit']))
   t.strictSame(limits.slice(0, 7), [100, 50, 25, 13, 7, 4, 2])
+})
+
+/** The pages of `count` objects, from a server that answers none in time that has more than `max`. */
+const slowAbove = (max: number, count: number) => (path: string) => {
+  const { limit, continue: from = '0' } = queryOf(path) as Record<string, string>
+  const all = Array.from({ length: count }, (_, n) => ({ metadata: { name: String(n) } }))
+  const page = all.slice(Number(from), Number(from) + Number(limit))
+  const late = { cause: new DeadlineError(15_000) }
+  if (page.length > max) throw new Fault('pod_unconfirmed', 'no answer', late)
+  const next = Number(from) + page.length
+  return {
+    items: page,
+    metadata: { resourceVersion: '7', continue: next < count ? `${next}` : '' },
+  }
+}
+
+test('a page that does not come in time is asked for with fewer objects, until the list is whole', async (t) => {
+  for (const max of [1, 7, 49, 50, 60, 99]) {
+    const { api, clock, run, reflector, faults } = setUp(t)
+    api.listOf = slowAbove(max, 1000)
+    await run()
+    // A server that is slow is given a pause before each smaller try.
+    for (let n = 0; n < 2000 && !reflector.isSynced; n += 1) await clock.advanceAsync(50)
+    t.ok(reflector.isSynced, `above ${max}`)
+    t.ok(faults.length >= 1 && faults.length <= 14, `${faults.length} are told`)
+  }
+})
+
+test('after a server that answered nothing, pages grow while they come quickly', async (t) => {
+  const { api, clock, run, reflector } = setUp(t)
+  api.listOf = slowAbove(0, 1000)
+  await run()
+  await clock.advanceAsync(20_000)
+  t.equal(queryOf(api.asked.at(-1))['limit'], '1')
+  const before = api.asked.length
+  api.listOf = slowAbove(100, 1000)
+  await clock.advanceAsync(5000)
+  t.ok(reflector.isSynced)
+  const limits = api.asked.slice(before).map((path) => Number(queryOf(path)['limit']))
+  t.strictSame(limits.slice(0, 9), [1, 2, 4, 8, 16, 32, 64, 100, 100])
+})
+
+test('a list that takes longer than 5 s counts as tried', async (t) => {
+  const { api, clock, run, reflector } = setUp(t)
+  api.hold()
+  await run()
+  await clock.advanceAsync(4999)
+  t.equal(reflector.isTried, false)
+  await clock.advanceAsync(1)
+  t.strictSame([reflector.isTried, reflector.isSynced], [true, false])
+})
+
+test('a watch that has kept up for long is ended as if it had never been behind', async (t) => {
+  const { clock, run, reflector, faults } = setUp(t)
+  await run()
+  /** Seconds until the watch can be ended again. */
+  const gap = async () => {
+    const isBehind = () => faults.some((fault) => String(fault).includes('the watch is behind'))
+    for (let s = 0; ; s += 1) {
+      faults.length = 0
+      reflector.distrust()
+      await clock.advanceAsync(1000)
+      if (isBehind()) return s
+    }
+  }
+  t.equal(await gap(), 0)
+  const gaps = [await gap(), await gap(), await gap()]
+  t.ok((gaps[2] ?? 0) > (gaps[0] ?? 0), `ever less often: ${gaps.join()}`)
+  await clock.advanceAsync(300_000)
+  await gap()
+  const next = await gap()
+  t.ok(next <= (gaps[0] ?? 0) + 2, `and from the start again: ${next}`)
 })
 
 test('one object that is too large for an answer is a fault, not a loop', async (t) => {

@@ -2,7 +2,7 @@
 
 import { Backoff } from '../lib/backoff.ts'
 import type { Clock } from '../lib/clock.ts'
-import { pause } from '../lib/deadline.ts'
+import { DeadlineError, pause } from '../lib/deadline.ts'
 import { Fault } from '../fault.ts'
 import { AnswerTooLarge, type KubeClient } from './client.ts'
 import { isListPage, pathOf, versionOf, type Collection, type ListPage } from './list-page.ts'
@@ -30,6 +30,8 @@ const PAGE_SIZE_MAX = 100
 /** The longest list, in pages; a longer one is a fault. */
 const PAGES_MAX = 10_000
 const LIST_DEADLINE_MS = 15_000
+/** Pages grow only while they come sooner than this, in milliseconds. */
+const QUICK_PAGE_MS = 4000
 /** The API server is asked to end each watch after 20 to 30 s, so that a dead one is noticed. */
 const WATCH_S_MIN = 20
 const WATCH_S_SPREAD = 10
@@ -40,6 +42,8 @@ const WATCH_MS_MIN = 1000
 /** A watch is ended for being behind at most this often, and ever less often, in milliseconds. */
 const DISTRUST_MS_MIN = 10_000
 const DISTRUST_MS_MAX = 120_000
+/** A list that takes longer counts as tried, so that other scopes need not wait, in milliseconds. */
+const TRIED_AFTER_MS = 5000
 const BACKOFF_MS_MIN = 50
 const BACKOFF_MS_MAX = 3000
 
@@ -49,8 +53,10 @@ export class Reflector<T> {
   #version: string | undefined
   #isSynced = false
   #isTried = false
-  /** Objects per page: fewer after a page that was too large, and up again with each list. */
+  /** Objects per page: fewer after a page that was too large or too slow, and up again when they fit. */
   #pageSize = PAGE_SIZE_MAX
+  /** The most that fit into an answer, as far as is known; more again with each list. */
+  #pageSizeMax = PAGE_SIZE_MAX
   readonly #backoff: Backoff
   readonly #distrusts: Backoff
   /** Until when the watch is not ended for being behind again. */
@@ -62,6 +68,7 @@ export class Reflector<T> {
   #aliveUntil: number | undefined
   #openedAt = 0
   #staleSince: number
+  readonly #startedAt: number
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options
@@ -76,6 +83,7 @@ export class Reflector<T> {
       random: options.random,
     })
     this.#staleSince = options.clock.monotonic()
+    this.#startedAt = this.#staleSince
   }
 
   /** Whether the first list has been read. */
@@ -83,9 +91,10 @@ export class Reflector<T> {
     return this.#isSynced
   }
 
-  /** Whether the first list was read, or failed. */
+  /** Whether the first list was read, or failed, or takes long. */
   get isTried(): boolean {
-    return this.#isTried
+    const { clock } = this.#options
+    return this.#isTried || clock.monotonic() - this.#startedAt >= TRIED_AFTER_MS
   }
 
   /**
@@ -113,6 +122,8 @@ export class Reflector<T> {
   distrust(): void {
     const { clock } = this.#options
     if (this.#aliveUntil === undefined || clock.monotonic() < this.#trustedUntil) return
+    // It has kept up for long since the last time.
+    if (clock.monotonic() - this.#trustedUntil > DISTRUST_MS_MAX) this.#distrusts.reset()
     const waitMs = DISTRUST_MS_MIN + this.#distrusts.next()
     this.#trustedUntil = clock.monotonic() + waitMs
     this.#endWatch(new Error('the watch is behind: the API server shows what it did not'))
@@ -157,7 +168,8 @@ export class Reflector<T> {
         onReplaced(items)
         this.#isSynced = true
         this.#heardAt = startedAt
-        this.#pageSize = Math.min(PAGE_SIZE_MAX, this.#pageSize * 2)
+        this.#pageSizeMax = Math.min(PAGE_SIZE_MAX, this.#pageSizeMax * 2)
+        this.#pageSize = Math.min(this.#pageSizeMax, this.#pageSize * 2)
         return list.metadata.resourceVersion
       }
     }
@@ -166,12 +178,22 @@ export class Reflector<T> {
 
   /** A pod may have 256 KiB of annotations, so that a page of many is longer than an answer may be. */
   async #pageThatFits(next: string | undefined): Promise<ListPage> {
+    const { clock } = this.#options
     for (;;) {
+      const startedAt = clock.monotonic()
       try {
-        return await this.#page(next)
+        const page = await this.#page(next)
+        const isQuick = clock.monotonic() - startedAt < QUICK_PAGE_MS
+        if (isQuick) this.#pageSize = Math.min(this.#pageSizeMax, this.#pageSize * 2)
+        return page
       } catch (error) {
-        if (!(error instanceof AnswerTooLarge) || this.#pageSize === 1) throw error
+        const isTooLarge = error instanceof AnswerTooLarge
+        if (this.#pageSize === 1 || !(isTooLarge || isTimeout(error))) throw error
         this.#pageSize = Math.ceil(this.#pageSize / 2)
+        // Smaller pages of this list came in time: it must not grow back to the size that did not.
+        if (isTooLarge || next !== undefined) this.#pageSizeMax = this.#pageSize
+        // A server that does not answer at all is told as such, and given a pause.
+        if (!isTooLarge) throw error
         this.#stopped.signal.throwIfAborted()
       }
     }
@@ -280,3 +302,6 @@ export class Reflector<T> {
     await pause(this.#options.clock, this.#backoff.next(), this.#stopped.signal).catch(() => {})
   }
 }
+
+const isTimeout = (error: unknown): boolean =>
+  error instanceof Fault && error.cause instanceof DeadlineError

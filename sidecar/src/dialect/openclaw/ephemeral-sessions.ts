@@ -31,6 +31,8 @@ const RETRY_MS = 2000
 const RECONCILE_MS = 300_000
 /** How soon to look when pods were not known, or just became known, in milliseconds. */
 const SOON_MS = 1000
+/** How often to see whether an account's pods became known that the last look left out, in milliseconds. */
+const LEFT_OUT_MS = 10_000
 /** Deriving a device costs as much as a signature: other work gets its turn in between. */
 const DERIVED_AT_ONCE_MAX = 32
 
@@ -50,6 +52,9 @@ export class EphemeralSessions implements PodListener {
   #isStopped = false
   #hasReconciled = false
   #isDue = false
+  #reconciledAt = -Infinity
+  /** The accounts whose records the last look judged; none if it failed. */
+  #judged: ReadonlySet<string> = new Set()
   #reconciling: Promise<void> | undefined
   #cancelRetry: (() => void) | undefined
   #cancelReconcile = () => {}
@@ -121,9 +126,19 @@ export class EphemeralSessions implements PodListener {
     this.#cancelReconcile()
     const { clock, pods } = this.#options
     const isSoon = this.#isDue || pods.accounts().length === 0
-    this.#cancelReconcile = clock.after(
-      isSoon ? SOON_MS : RECONCILE_MS,
-      () => void this.reconcile(),
+    this.#cancelReconcile = clock.after(isSoon ? SOON_MS : LEFT_OUT_MS, () => {
+      if (this.#isToReconcile()) void this.reconcile()
+      else this.#schedule()
+    })
+  }
+
+  /** A watch that is only reopened hides its accounts for a moment, and nobody tells when it is over. */
+  #isToReconcile(): boolean {
+    const { clock, pods } = this.#options
+    return (
+      this.#isDue ||
+      clock.monotonic() - this.#reconciledAt >= RECONCILE_MS ||
+      pods.accounts().some((account) => !this.#judged.has(nameOf(account)))
     )
   }
 
@@ -135,9 +150,11 @@ export class EphemeralSessions implements PodListener {
   }
 
   async #reconcile(): Promise<void> {
-    const { devices, deviceKeys, isEnabled, pods } = this.#options
+    const { clock, devices, deviceKeys, isEnabled, pods } = this.#options
     this.#hasReconciled = true
     this.#isDue = false
+    this.#reconciledAt = clock.monotonic()
+    this.#judged = new Set()
     if (!isEnabled() || pods.accounts().length === 0) return
     const records = await devices.list()
     // Read after the list, so that they include a pod that enrolled meanwhile.
@@ -150,6 +167,7 @@ export class EphemeralSessions implements PodListener {
     for (const record of records) {
       if (!kept.has(record.deviceId)) await this.#judge(record, accounts)
     }
+    this.#judged = new Set(accounts.map(nameOf))
   }
 
   async #judge(
@@ -214,3 +232,5 @@ export class EphemeralSessions implements PodListener {
     }
   }
 }
+
+const nameOf = ({ namespace, serviceAccount }: Account): string => `${namespace}/${serviceAccount}`

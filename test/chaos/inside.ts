@@ -23,6 +23,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '' },
     scenarios: { type: 'string', default: '' },
     minutes: { type: 'string', default: '' },
+    'at-least': { type: 'string', default: '' },
   },
 })
 const { directory } = values
@@ -83,7 +84,10 @@ const ground: Ground = {
 const [first, scenarios] = [Number(values.seed), Number(values.scenarios)]
 const untilMs = performance.now() + Number(values.minutes) * 60_000
 const totals = { passed: 0, failed: 0, skipped: 0 }
-for (let seed = first; seed < first + scenarios && performance.now() < untilMs; seed += 1) {
+const isOver = (seed: number): boolean =>
+  seed >= first + scenarios ||
+  (performance.now() >= untilMs && seed >= first + Number(values['at-least']))
+for (let seed = first; !isOver(seed); seed += 1) {
   const scenario = drawScenario(seed)
   const played = await play(scenario, ground)
   process.send?.({ played })

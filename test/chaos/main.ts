@@ -23,7 +23,7 @@ const USAGE = `npm run test:chaos -- [--scenarios N] [--seed S] [--minutes M] [-
   --scenarios  how many scenarios to play. Default 100
   --seed       the first seed. Default: drawn, and printed
   --minutes    begin no scenario after this time. Default: no limit
-  --at-least   fail where fewer were played. Default 1
+  --at-least   play this number at least, however long it takes. Default 1
   --page       write the result to docs/reliability.md
 `
 const WRONG_USAGE = 64
@@ -72,6 +72,7 @@ const main = async (): Promise<number> => {
     seed,
     scenarios,
     minutes,
+    'at-least': atLeast,
   }
   const inside = runInside(
     ground.namespace,

@@ -20,6 +20,9 @@ export const testUnless = (lack: string | undefined, name: string, fn: TestBody)
   return void unboundedTest(name, { skip: ABSENT + lack }, fn)
 }
 
+/** The same, where it shows only in the middle of the test: in what the product itself said. */
+export const absent = (context: TestContext, lack: string): void => context.skip(ABSENT + lack)
+
 /** The reason given to `testUnless`, if a test was left out for one. */
 export const absenceOf = (skip: string | boolean | undefined): string | undefined =>
   typeof skip === 'string' && skip.startsWith(ABSENT) ? skip.slice(ABSENT.length) : undefined

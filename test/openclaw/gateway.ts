@@ -76,6 +76,8 @@ export const startGateway = async (options: GatewayOptions) => {
     product,
     env,
     tell: () => running.tell(),
+    /** All that this process has said. */
+    said: (): string => [...running.lines, ...running.errors].join('\n'),
     connectOperator: (limitMs?: number) => connectOperator(url, secret, limitMs),
     /** `openclaw …` as the owner types it on the gateway's machine, who approves what it asks for. */
     cli: async (...args: readonly string[]): Promise<string> => {

@@ -9,6 +9,8 @@ import type { ProductRig } from './product-rig.ts'
 
 type Gateway = Awaited<ReturnType<typeof startGateway>>
 
+/** A gateway in trusted-proxy mode does not start without any. */
+const ANOTHER_PROXY = '192.0.2.7'
 const UNTRUSTED =
   "the gateway answered 403 (proxy_attribution_required). Set gateway.trustedProxies to the sidecar's address alone " +
   "(127.0.0.1 and ::1) in the gateway's own configuration."
@@ -30,11 +32,11 @@ export const testMisconfigured = (rig: ProductRig): void => {
       port: rig.ports.gateway + 1,
       home: join(rig.directory, 'untrusting-gateway'),
       users: [rig.user],
-      trustedProxies: [],
+      trustedProxies: [ANOTHER_PROXY],
     })
 
   const untrusted =
-    'a gateway without trustedProxies: readiness, log and doctor name the cure, a worker comes back'
+    'a gateway that trusts another proxy: readiness, log and doctor name the cure, a worker comes back'
   testUnless(rig.lacks.proxyAttribution, untrusted, async () => {
     gateway = await startUntrusting()
     const sidecar = await rig.startSidecarBeside({

@@ -131,6 +131,11 @@ export const CODES = {
     "The token was used from an address that is not its pod's.",
   ),
   service_account_deleted: denial(403, 1008, 'The ServiceAccount of the token was deleted.'),
+  source_address_unconfirmed: callerFault(
+    503,
+    1013,
+    "The address of the token's pod could not be confirmed. Try again in two seconds.",
+  ),
   pod_unconfirmed: fault(503, 1013, 'The pod could not be confirmed. Try again later.'),
 
   // The role.

@@ -55,7 +55,7 @@ describe('outage', () => {
 
       assert.equal(verdictOf(await trusting.connect(pod, fresh)), 'ok', 'verified locally')
       const elsewhere = await trusting.connect({ ...pod, ip: thief.ip }, another)
-      assert.equal(codeOf(elsewhere), 'pod_unconfirmed', 'not from another address')
+      assert.equal(codeOf(elsewhere), 'source_address_unconfirmed', 'not from another address')
       const forged = `${another.slice(0, -8)}AAAAAAAA`
       assert.equal(verdictOf(await trusting.connect(pod, forged)), 'signature_invalid')
     } finally {

@@ -55,7 +55,7 @@ test('a local verdict needs the signature, the claims, the live pod and its addr
     [rig.mint({ pod, audiences: ['other'] }), 'audience_mismatch'],
     [rig.mint({ pod, claims: { iss: 'https://elsewhere' } }), 'keys_unavailable'],
     [unseen, 'identity_not_allowed', '127.0.0.14'],
-    [token, 'pod_unconfirmed', '127.0.0.99'],
+    [token, 'source_address_unconfirmed', '127.0.0.99'],
     [rig.mint({ pod: ending }), 'pod_terminating', '127.0.0.12'],
     [rig.mint({ pod: gone }), 'pod_deleted', '127.0.0.13'],
   ]

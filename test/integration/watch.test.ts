@@ -231,7 +231,7 @@ test('during an outage a pod last seen alive enters with a cached verdict for 10
   await clock.advanceAsync(9990)
   t.equal(codeOf(await rig.connect(staying.token)), 'ok')
   const elsewhere = codeOf(await rig.connect(staying.token, '127.0.0.99'))
-  t.equal(elsewhere, 'pod_unconfirmed', 'nobody can say whether the pod has moved')
+  t.equal(elsewhere, 'source_address_unconfirmed', 'nobody can say whether the pod has moved')
   await clock.advanceAsync(20)
   t.equal(codeOf(await rig.connect(staying.token)), 'review_unavailable', 'not until cacheTtl')
   t.ok(await echoes(going.socket), 'nobody could tell')

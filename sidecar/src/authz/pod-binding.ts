@@ -2,6 +2,7 @@
 
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
+import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
@@ -154,12 +155,39 @@ export class PodBinding {
    */
   async #lookAtAddress(caller: Caller, since: number): Promise<Verdict<undefined>> {
     const { namespace, podName, podUid } = caller.claims
-    const looked = await lookAgain(this.#podDoubt(caller, since), {
-      isAmiss: () => this.#isOnlyAddressAmiss(this.check(caller), caller),
-      wait: (ms) => this.#options.pods.waitFor(podUid, ms, caller.address),
-      missing: `pod ${namespace}/${podName} at the worker's address`,
-    })
-    return looked.ok ? this.check(caller) : looked
+    const doubt = this.#podDoubt(caller, since)
+    this.#refuseRepetition(caller, doubt)
+    try {
+      const looked = await lookAgain(doubt, {
+        isAmiss: () => this.#isOnlyAddressAmiss(this.check(caller), caller),
+        wait: (ms) => this.#options.pods.waitFor(podUid, ms, caller.address),
+        missing: `pod ${namespace}/${podName} at the worker's address`,
+      })
+      return looked.ok ? this.check(caller) : looked
+    } catch (error) {
+      // Nobody has shown the pod at this address: its worker comes again, and a thief is charged.
+      const isUnanswered = error instanceof Fault && error.code === 'pod_unconfirmed'
+      if (!isUnanswered || doubt.judge(doubt.answers.find(doubt.key)).ok) throw error
+      if (!this.#isElsewhere(caller)) throw error
+      throw new Fault('source_address_unconfirmed', error.message, { cause: error })
+    }
+  }
+
+  /**
+   * A token that is used elsewhere again and again costs one request in two seconds, and does not
+   * wait for it: a caller who waits has one of the places of the token's pod.
+   */
+  #refuseRepetition(caller: Caller, { answers, key, judge }: Doubt<WatchedPod>): void {
+    if (!this.#isElsewhere(caller)) return
+    const recent = answers.find(key)
+    if (recent === undefined || judge(recent).ok) return
+    const what = 'A moment ago the API server showed the pod at another address.'
+    throw new Fault('source_address_unconfirmed', what)
+  }
+
+  #isElsewhere(caller: Caller): boolean {
+    const seen = this.check(caller)
+    return !seen.ok && seen.code === 'source_address_mismatch'
   }
 
   #isOnlyAddressAmiss(seen: Verdict<undefined>, { claims }: Caller): boolean {

@@ -26,7 +26,8 @@ export type Sidecar = {
   readonly drain: () => Promise<void>
   /**
    * Puts what `load` returns in force, as far as that can be done under way, and reads the
-   * certificates again. When it throws, everything stays as it was.
+   * certificates again. When `load` throws, the configuration stays as it was, and the certificates
+   * are renewed all the same.
    */
   readonly reload: (load: () => Loaded) => void
   /**
@@ -94,7 +95,7 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
     observed.audit.flush()
     observed.tlsFailures.flush()
   }
-  const applyReload = createReload({ live, runtime, metrics, workerPort, certificates })
+  const applyReload = createReload({ live, runtime, metrics, workerPort, certificates, tls })
   return {
     start,
     stop,

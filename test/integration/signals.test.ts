@@ -1,8 +1,9 @@
 /** Signals to a running sidecar: SIGHUP reloads at any time, and those of the user do nothing. */
 
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test, type Test } from 'tap'
-import type { SidecarProcessOptions } from '../kit/sidecar-process.ts'
+import { startSidecarProcess, type SidecarProcessOptions } from '../kit/sidecar-process.ts'
 import { startServeRig } from '../kit/serve-rig.ts'
 
 /** SIGHUP comes as soon as the sidecar listens for signals: long before anything is served. */
@@ -45,6 +46,46 @@ test('SIGHUP reads the configuration again, and counts and logs every outcome', 
   t.match(await hangUp(), /not valid: the old one stays in force/)
   t.match(await count('failed'), / [12]$/, 'the file watch may have seen it too')
   t.equal((await fetch(`${rig.adminUrl}/livez`)).status, 200)
+})
+
+/** Reads `file` in place of the default configuration file, which only root could write. */
+const readAsDefault = (file: string) =>
+  `--import=data:text/javascript,${encodeURIComponent(`
+    import fs from 'node:fs'
+    import { syncBuiltinESMExports } from 'node:module'
+    const { openSync } = fs
+    fs.openSync = (path, ...rest) =>
+      openSync(path === '/etc/auth-sidecar/config.yaml' ? ${JSON.stringify(file)} : path, ...rest)
+    syncBuiltinESMExports()`)}`
+
+test('a SIGHUP after the default configuration file was deleted fails, and names the file', async (t) => {
+  const file = join(t.testdir(), 'config.yaml')
+  await writeFile(
+    file,
+    `listen: { workers: '127.0.0.1:0', admin: '127.0.0.1:0' }
+gateway: { protocol: stream }
+kubernetes: { apiServer: 'https://127.0.0.1:1' }
+k8sTrust: { allowedIdentities: [{ namespace: a, serviceAccount: b }] }`,
+  )
+  const allowed = 'k8sTrust.allowedIdentities=[{namespace: a, serviceAccount: b}]'
+  const sidecar = startSidecarProcess(
+    ['serve', '--set', allowed, '--set', 'gateway.protocol=stream'],
+    { env: { NODE_OPTIONS: readAsDefault(file) } },
+  )
+  t.teardown(async () => {
+    sidecar.signal('SIGKILL')
+    await sidecar.exited
+  })
+  const { admin } = await sidecar.listening()
+  await rm(file)
+  sidecar.signal('SIGHUP')
+  const { level, reason } = await sidecar.stderr.wait(({ msg }) =>
+    /reload|not valid/.test(String(msg)),
+  )
+  t.equal(level, 'error')
+  t.match(reason, /\(\/etc\/auth-sidecar\/config\.yaml\): The file does not exist/)
+  const metrics = await (await fetch(`http://${admin}/metrics`)).text()
+  t.match(metrics, /^openclaw_k8s_config_last_reload_successful 0$/m)
 })
 
 test('a SIGHUP during the start reloads once the sidecar serves', async (t) => {

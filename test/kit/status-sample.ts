@@ -91,6 +91,7 @@ const refusal = (
     kind: CODES[code].kind,
     message: CODES[code].message,
     address,
+    isOfPod: false,
     isSigned: true,
     isOfManyPods: false,
     count: 1,

@@ -4,9 +4,11 @@ import { rm } from 'node:fs/promises'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
-import { LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
-import { loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
+import { createReload, LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
+import { createReloader, loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/file-watch.ts'
+import { readTls, type TlsMaterial } from '@openclaw-k8s/auth-sidecar/edge/tls.ts'
+import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { waitUntil } from '../kit/wait.ts'
 import { mountVolume } from '../kit/volume.ts'
@@ -194,4 +196,116 @@ test('a reload applies the policy at once and names the sections that need a res
   t.equal(settings.config.listen.workers.port, port)
   t.strictSame(settings.config.k8sTrust.audiences, ['openclaw-gateway'])
   t.equal(settings.config.k8sTrust.sourceAddress, 'enforce', 'what was taken out is back')
+})
+
+test('a configuration file that was read and is gone never counts as no file', async (t) => {
+  const defaultFile = '/etc/auth-sidecar/config.yaml'
+  const text = `gateway: { protocol: stream }
+k8sTrust: { enabled: false, allowedIdentities: [{ namespace: a, serviceAccount: b }] }`
+  const files = new Map<string, string>()
+  const readFile = (path: string) => {
+    const found = files.get(path)
+    if (found === undefined) throw Object.assign(new Error('absent'), { code: 'ENOENT' })
+    return found
+  }
+  const set = ['k8sTrust.allowedIdentities=[{namespace: a, serviceAccount: c}]']
+  const options = { env: {}, flags: [...set, 'gateway.protocol=stream'], readFile }
+  const gone = /\(\/etc\/auth-sidecar\/config\.yaml\): The file does not exist/
+
+  const loadNone = createReloader({ ...options, defaultFile }, loadConfig(options))
+  t.equal(loadNone().config.k8sTrust.enabled, true, 'there has never been one')
+  for (const named of [{ defaultFile }, { file: defaultFile }]) {
+    files.set(defaultFile, text)
+    const loadAgain = createReloader({ ...options, ...named }, loadConfig({ ...options, ...named }))
+    const outcomes: unknown[] = []
+    const clock = new FakeClock()
+    const onChanged = () => {
+      try {
+        outcomes.push(loadAgain().config.k8sTrust.enabled)
+      } catch (error) {
+        outcomes.push(String(error))
+      }
+    }
+    const watchDirectory = () => ({ close: () => {} })
+    t.teardown(watchFiles({ files: [defaultFile], readFile, clock, onChanged, watchDirectory }))
+    files.clear()
+    await clock.advanceAsync(120_000)
+    t.match(outcomes.splice(0), [gone])
+    files.set(defaultFile, text)
+    await clock.advanceAsync(60_000)
+    t.strictSame(outcomes.splice(0), [false], 'it is back')
+  }
+  t.equal(loadNone().config.k8sTrust.enabled, false, 'now there is one')
+  files.clear()
+  t.throws(loadNone, gone, 'and now it is missed')
+})
+
+test('a broken client CA holds back no new certificate, nor a broken pair a new client CA', async (t) => {
+  const [one, two] = [await createAuthority('one'), await createAuthority('two')]
+  const issue = async () => one.issue({ commonName: 'sidecar', hosts: ['localhost'] })
+  const [first, second, third] = [await issue(), await issue(), await issue()]
+  const files = new Map([
+    ['/crt', first.cert],
+    ['/key', first.key],
+    ['/ca', one.cert],
+  ])
+  const readFile = (path: string) => files.get(path) ?? ''
+  const config = configOf('listen.tls={certFile: /crt, keyFile: /key, clientCaFile: /ca}')
+  const tls = readTls(config.listen.tls, readFile)
+  let [inUse, watched, refusedCert] = [tls, tls, '']
+  let isGood = 1
+  const reasons: string[] = []
+  const reload = createReload({
+    live: new LiveConfig(config),
+    runtime: {
+      readFile,
+      log: { info: () => {}, error: ({ reason }: { reason: string }) => reasons.push(reason) },
+    } as never,
+    metrics: {
+      configReloads: { inc: () => {} },
+      configReloaded: { set: (value: number) => (isGood = value) },
+    } as never,
+    workerPort: {
+      renewTls(next) {
+        if (next.cert === refusedCert) throw new Error('ee key too small')
+        inUse = next as TlsMaterial
+      },
+    },
+    certificates: { use: (next) => (watched = next) },
+    tls,
+  })
+  const after = (changes: Readonly<Record<string, string>>) => {
+    for (const [path, text] of Object.entries(changes)) files.set(path, text)
+    reasons.length = 0
+    reload(() => ({ config, file: undefined, warnings: [], explicitPaths: new Set() }))
+    t.strictSame(watched, inUse, 'the dates of those in use are watched')
+    t.match(inUse, { requestCert: true, rejectUnauthorized: true }, 'never without a client CA')
+    return { cert: inUse?.cert, key: inUse?.key, ca: inUse?.ca, isGood, reason: reasons.join() }
+  }
+  const pairOf = ({ cert, key }: typeof first) => ({ '/crt': cert, '/key': key })
+
+  t.match(after({ ...pairOf(second), '/ca': 'broken' }), {
+    ...second,
+    ca: one.cert,
+    isGood: 0,
+    reason: /clientCaFile \(\/ca\): This is not a PEM file/,
+  })
+  t.match(after({ '/crt': 'broken', '/ca': two.cert }), {
+    ...second,
+    ca: two.cert,
+    isGood: 0,
+    reason: /certFile \(\/crt\): This is not a PEM file/,
+  })
+  const both = after({ ...pairOf(third), '/key': first.key, '/ca': 'broken' })
+  t.match(both, { ...second, ca: two.cert, isGood: 0, reason: /clientCaFile .*not a PEM file/ })
+  t.match(both.reason, /keyFile .*does not match/, 'both problems are told')
+  refusedCert = third.cert
+  t.match(after({ ...pairOf(third), '/ca': one.cert }), {
+    ...second,
+    ca: one.cert,
+    isGood: 0,
+    reason: /listen\.tls: ee key too small/,
+  })
+  refusedCert = ''
+  t.match(after({}), { ...third, ca: one.cert, isGood: 1, reason: '' })
 })

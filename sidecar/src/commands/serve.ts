@@ -4,7 +4,7 @@ import closeWithGrace from 'close-with-grace'
 import { systemNetwork } from '../lib/network.ts'
 import { compose } from '../compose.ts'
 import { checkFiles } from '../config/files.ts'
-import { loadConfig, type Loaded } from '../config/load.ts'
+import { createReloader, loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
 import { watchFiles } from '../config/file-watch.ts'
 import type { Config } from '../config/schema.ts'
@@ -91,7 +91,8 @@ async function serve(loaded: Loaded, context: CommandContext) {
       await sidecar.stop()
       throw error
     })
-    const reload = () => sidecar.reload(() => loadConfig(readConfigArguments(context)))
+    const loadAgain = createReloader(readConfigArguments(context), loaded)
+    const reload = () => sidecar.reload(loadAgain)
     watchFiles({ files: filesOf(loaded), readFile, clock, onChanged: reload })
     signals?.onReload(reload)
     return undefined

@@ -9,7 +9,7 @@ import { checkFiles } from '../config/files.ts'
 import type { Loaded } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import type { CertificateWatch } from '../edge/certificate-watch.ts'
-import { readTls } from '../edge/tls.ts'
+import { readClientCa, readPair, type TlsMaterial } from '../edge/tls.ts'
 import type { WorkerPort } from '../edge/worker-port.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -125,24 +125,26 @@ type ReloadParts = {
   readonly metrics: Metrics
   readonly workerPort: Pick<WorkerPort, 'renewTls'>
   readonly certificates: Pick<CertificateWatch, 'use'>
+  /** What the worker port started with; `undefined` without TLS. */
+  readonly tls: TlsMaterial | undefined
 }
 
+const CLIENT_CA = 'listen.tls.clientCaFile'
 /** The files of the certificates that are renewed. */
-const TLS_PATHS = new Set(
-  ['certFile', 'keyFile', 'clientCaFile'].map((name) => `listen.tls.${name}`),
-)
+const TLS_PATHS = new Set(['listen.tls.certFile', 'listen.tls.keyFile', CLIENT_CA])
 
 /**
  * Puts what `load` returns in force, and reads the certificates again. Neither waits for the other:
  * a mistake in the configuration must not let a certificate expire, and a broken certificate must not
- * keep an identity admitted that was taken off the list. What fails is counted, and what was good
- * before stays in force.
+ * keep an identity admitted that was taken off the list. Nor do the server's certificate and the
+ * client CA wait for each other. What fails is counted, and what was good before stays in force.
  */
 export function createReload(parts: ReloadParts) {
   const { live, runtime, metrics } = parts
+  const renewCertificates = createRenewal(parts)
   return (load: () => Loaded): void => {
     const loaded = loadOrExplain(load, runtime)
-    const renewal = renewCertificates(parts)
+    const renewal = renewCertificates()
     if (loaded !== undefined) {
       const waitingForRestart = live.apply(loaded.config)
       runtime.log.info({ waitingForRestart }, 'the configuration was reloaded')
@@ -162,22 +164,38 @@ function loadOrExplain(load: () => Loaded, { log }: Runtime): Loaded | undefined
   }
 }
 
-/** Uses the certificates as they are now, in the files of the configuration in force. */
-function renewCertificates(parts: ReloadParts): readonly Problem[] {
-  const { live, runtime } = parts
-  const problems = checkFiles(live.config, TLS_PATHS, runtime.readFile)
-  return problems.length > 0 ? problems : useCertificates(parts)
-}
+/** What is renewed by itself: each part's problems, and how it is read. */
+const TLS_PARTS = [
+  { has: ({ path }: Problem) => path !== CLIENT_CA, read: readPair },
+  { has: ({ path }: Problem) => path === CLIENT_CA, read: readClientCa },
+] as const
 
-/** Between the check and this a file can change, and TLS refuses weak keys. */
-function useCertificates({ live, runtime, workerPort, certificates }: ReloadParts) {
-  try {
-    const tls = readTls(live.config.listen.tls, runtime.readFile)
-    workerPort.renewTls(tls ?? {})
-    certificates.use(tls)
-    return []
-  } catch (error) {
-    return [{ path: 'listen.tls', reason: messageOf(error) }]
+/**
+ * Uses the certificates as they are now, in the files of the configuration in force: a good pair with
+ * the last good client CA, and a good client CA with the last good pair.
+ */
+function createRenewal({ live, runtime, workerPort, certificates, tls }: ReloadParts) {
+  const { readFile } = runtime
+  const files = live.config.listen.tls
+  if (files === undefined || tls === undefined) return () => []
+  let inUse = tls
+  /** Between the check and this a file can change, and TLS refuses weak keys. */
+  const use = (read: () => Partial<TlsMaterial>): readonly Problem[] => {
+    try {
+      const renewed = { ...inUse, ...read() }
+      workerPort.renewTls(renewed)
+      inUse = renewed
+      return []
+    } catch (error) {
+      return [{ path: 'listen.tls', reason: messageOf(error) }]
+    }
+  }
+  return (): readonly Problem[] => {
+    const problems = checkFiles(live.config, TLS_PATHS, readFile)
+    const good = TLS_PARTS.filter(({ has }) => !problems.some(has))
+    const refused = good.flatMap(({ read }) => use(() => read(files, readFile)))
+    certificates.use(inUse)
+    return [...problems, ...refused]
   }
 }
 

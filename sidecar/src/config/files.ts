@@ -70,8 +70,11 @@ export function checkFiles(
 ): readonly Problem[] {
   const named = filesOf(config).filter(({ path }) => explicitPaths.has(path))
   const problems = named.flatMap((check) => checkFile(check, readFile))
-  return problems.length > 0 ? problems : checkPair(config, readFile)
+  const isPairReadable = problems.every(({ path }) => !PAIR_PATHS.includes(path))
+  return isPairReadable ? [...problems, ...checkPair(config, readFile)] : problems
 }
+
+const PAIR_PATHS: readonly string[] = ['listen.tls.certFile', 'listen.tls.keyFile']
 
 const filesOf = ({ listen, gateway, kubernetes }: Config): readonly Check[] => [
   { path: 'listen.tls.certFile', file: listen.tls?.certFile, holds: 'certificates' },

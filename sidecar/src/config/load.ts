@@ -75,6 +75,19 @@ export function loadConfig(options: LoadOptions): Loaded {
   }
 }
 
+/**
+ * Returns a function that loads the configuration again. A file that was read before must still be
+ * there, also the default one: without it the defaults could allow more than it did.
+ */
+export function createReloader(options: LoadOptions, { file }: Loaded): () => Loaded {
+  let known = file
+  return () => {
+    const loaded = loadConfig(known === undefined ? options : { ...options, file: known })
+    known = loaded.file
+    return loaded
+  }
+}
+
 function readDocument({ file = '', defaultFile = '', readFile }: LoadOptions) {
   const name = file === '' ? defaultFile : file
   if (name === '') return undefined

@@ -14,7 +14,7 @@ const STATUS_BYTES_MAX = 1024 * 1024
 /** How long ago a refusal is of interest, in milliseconds. */
 const RECENT_MS = 10 * 60_000
 const CODES_MAX = 5
-/** From this many pods on that were refused elsewhere it is not theft. */
+/** An address that is not a pod's is the network's doing where this many pods were refused at it. */
 const SNAT_PODS_MIN = 2
 
 /** Finds nothing where no sidecar answers: another check says so. */
@@ -87,8 +87,8 @@ function describeCaller(refusal: Refusal | undefined): string {
 type Place = { readonly isReviewOnly: boolean; readonly node: string | undefined }
 
 /**
- * Pods that were refused at addresses that are not theirs. Several are the network's doing; so is
- * the address of a node. A single pod elsewhere can also be a stolen token.
+ * Pods that were refused at addresses that are not theirs. It is the network's doing at the address
+ * of a node, and where an address that is not a pod's serves several. All else can be theft.
  */
 function findSnat(refusals: readonly Refusal[], { isReviewOnly, node }: Place): readonly Finding[] {
   const elsewhere = refusals.filter(
@@ -96,27 +96,50 @@ function findSnat(refusals: readonly Refusal[], { isReviewOnly, node }: Place): 
     ({ code, pod, isSigned }) =>
       code === 'source_address_mismatch' && pod !== undefined && (isSigned || isReviewOnly),
   )
-  if (elsewhere.length === 0) return []
-  const pods = distinct(elsewhere.map(({ pod }) => `${pod?.namespace}/${pod?.podName}`))
-  const addresses = distinct(elsewhere.map(({ address }) => address))
+  const byAddress = Object.values(Object.groupBy(elsewhere, ({ address }) => address))
+  const isSnat = (some: readonly Refusal[] = []) =>
+    some[0]?.address === node ||
+    (podsOf(some).length >= SNAT_PODS_MIN && some.every(({ isOfPod }) => !isOfPod))
+  const [snat, others] = [true, false].map((wanted) =>
+    byAddress.filter((some) => isSnat(some) === wanted).flatMap((some) => some ?? []),
+  )
+  return [
+    ...describeElsewhere(snat, { isSnat: true, node }),
+    ...describeElsewhere(others, { isSnat: false, node }),
+  ]
+}
+
+type Cause = { readonly isSnat: boolean; readonly node: string | undefined }
+
+function describeElsewhere(
+  refusals: readonly Refusal[] = [],
+  { isSnat, node }: Cause,
+): readonly Finding[] {
+  if (refusals.length === 0) return []
+  const pods = podsOf(refusals)
+  const addresses = distinct(refusals.map(({ address }) => address))
   const isOfNode = node !== undefined && addresses.includes(node)
-  const isSnat = pods.length >= SNAT_PODS_MIN || isOfNode
-  const isProven = elsewhere.every(({ isSigned }) => isSigned)
+  const isProven = refusals.every(({ isSigned }) => isSigned)
   const who = pods.length === 1 ? `pod ${pods[0]} was` : `${pods.length} pods were`
-  const why = isSnat
-    ? 'the network hides the addresses of pods'
-    : 'the network hides the addresses of pods, or the token is stolen'
-  const what = `${who} refused at ${listed(addresses)}, ${whose(pods, addresses)}${isOfNode ? ` (${node} is this node)` : ''}: ${why} (source_address_mismatch, ${sum(elsewhere)} times${isProven ? '' : ', unproven without signing keys'})`
+  const stolen = pods.length === 1 ? 'the token is stolen' : 'the tokens are stolen'
+  const why = `the network hides the addresses of pods${isSnat ? '' : `, or ${stolen}`}`
+  const what = `${who} refused at ${listed(addresses)}, ${whose(pods, addresses)}${isOfNode ? ` (${node} is this node)` : ''}: ${why} (source_address_mismatch, ${sum(refusals)} times${isProven ? '' : ', unproven without signing keys'})`
   return [(isSnat && isProven ? fail : warn)('source-address', what, isSnat ? NO_SNAT : TELL_APART)]
 }
+
+const podsOf = (refusals: readonly Refusal[]): readonly string[] =>
+  distinct(refusals.map(({ pod }) => `${pod?.namespace}/${pod?.podName}`))
 
 const NO_SNAT =
   'Turn off masquerading (SNAT) between workers and this pod, or proxies in between; if that is impossible, set k8sTrust.sourceAddress to report.'
 const TELL_APART = `If it is another pod's address (kubectl get pods -A -o wide), delete both pods. If it is a node's or a proxy's: ${NO_SNAT}`
 
 function whose(pods: readonly string[], addresses: readonly string[]): string {
-  if (addresses.length > 1) return 'none of which is its own'
-  return pods.length === 1 ? 'which is not its own' : 'which is not the address of any of them'
+  if (pods.length === 1)
+    return addresses.length === 1 ? 'which is not its own' : 'none of which is its own'
+  return addresses.length === 1
+    ? 'which is not the address of any of them'
+    : 'each at an address that is not its own'
 }
 
 const distinct = (all: readonly string[]): readonly string[] => [...new Set(all)]

@@ -71,6 +71,8 @@ type RefusalRow = {
   /** What the worker is told. */
   readonly message: string
   readonly address: string
+  /** Whether a watched pod has this address now. */
+  readonly isOfPod: boolean
   readonly route?: string | undefined
   readonly pod?: RecentRefusal['pod']
   /** False where the token's signature was not verified, so that anybody can have written `pod`. */
@@ -98,7 +100,7 @@ export type StatusSources = {
   readonly checks: readonly ReadinessCheck[]
   readonly registry: Pick<AdmissionRegistry, 'listAdmitted'>
   readonly refusals: Pick<RecentRefusals, 'list'>
-  readonly watch: Pick<PodWatch, 'size'> & {
+  readonly watch: Pick<PodWatch, 'size' | 'hasAddress'> & {
     readonly scopes: Pick<WatchedScopes, 'listStates' | 'longestStaleForMs'>
   }
   readonly jwks: Pick<Jwks, 'ageMs' | 'isReviewOnly'>
@@ -110,7 +112,7 @@ const SCOPES_MAX = 50
 
 /** Returns a function that assembles the status of now. */
 export function createStatus(sources: StatusSources): () => Promise<Status> {
-  const { clock, version, checks, registry, refusals, certificates } = sources
+  const { clock, version, checks, registry, refusals, watch, certificates } = sources
   const startedAt = toIso(clock.now())
   return async () => {
     const { isReady, results } = await judgeReadiness(checks)
@@ -129,7 +131,9 @@ export function createStatus(sources: StatusSources): () => Promise<Status> {
           .slice(0, STREAMS_MAX)
           .map(({ admittedAt, ...pod }) => ({ ...pod, since: toWall(admittedAt) })),
       },
-      refusals: refusals.list().map(describeRefusal),
+      refusals: refusals
+        .list()
+        .map((refusal) => describeRefusal(refusal, watch.hasAddress(refusal.address))),
       ...describeCluster(sources),
       certificates: [...certificates.states()].map(describeCertificate),
     }
@@ -141,9 +145,12 @@ const toIso = (ms: number): string => new Date(ms).toISOString()
 /** To a tenth of a second. */
 const toSeconds = (ms: number): number => Math.round(ms / 100) / 10
 
-function describeRefusal({ firstAt, lastAt, ...refusal }: RecentRefusal): RefusalRow {
+function describeRefusal(
+  { firstAt, lastAt, ...refusal }: RecentRefusal,
+  isOfPod: boolean,
+): RefusalRow {
   const { kind, message } = CODES[refusal.code]
-  return { ...refusal, kind, message, firstAt: toIso(firstAt), lastAt: toIso(lastAt) }
+  return { ...refusal, isOfPod, kind, message, firstAt: toIso(firstAt), lastAt: toIso(lastAt) }
 }
 
 function describeCertificate([file, state]: readonly [CertificateFile, CertificateState]) {

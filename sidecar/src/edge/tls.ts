@@ -26,12 +26,22 @@ export function readTls(
 ): TlsMaterial | undefined {
   if (files === undefined) return undefined
   const { minVersion } = files
-  const server = { cert: readFile(files.certFile), key: readFile(files.keyFile), minVersion }
+  const server = { ...readPair(files, readFile), minVersion }
   if (files.clientCaFile === undefined) return server
   return {
     ...server,
-    ca: readFile(files.clientCaFile),
+    ...readClientCa(files, readFile),
     requestCert: true,
     rejectUnauthorized: true,
   }
 }
+
+/** The server's certificate and its key. Throws what `readFile` throws. */
+export const readPair = ({ certFile, keyFile }: TlsFiles, readFile: (path: string) => string) => ({
+  cert: readFile(certFile),
+  key: readFile(keyFile),
+})
+
+/** Nothing without a client CA. Throws what `readFile` throws. */
+export const readClientCa = ({ clientCaFile }: TlsFiles, readFile: (path: string) => string) =>
+  clientCaFile === undefined ? {} : { ca: readFile(clientCaFile) }

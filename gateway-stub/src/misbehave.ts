@@ -54,7 +54,10 @@ function switchProtocols(socket: Socket, accept: string, lines = ''): void {
 
 function answerStatus(behavior: StatusBehavior, socket: Socket): void {
   const { status, headers = {}, body = '', trailing = '', keepOpen = false } = behavior
-  const all = { 'Content-Length': String(Buffer.byteLength(body)), ...headers }
+  // Both in one answer are not HTTP (RFC 9112 §6.2).
+  const isChunked = Object.hasOwn(headers, 'Transfer-Encoding')
+  const length = isChunked ? {} : { 'Content-Length': String(Buffer.byteLength(body)) }
+  const all = { ...length, ...headers }
   const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
   if (trailing.length > 0) socket.write(trailing)

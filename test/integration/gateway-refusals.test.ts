@@ -118,6 +118,83 @@ test('a wrong secret is named as such', async (t) => {
   ])
 })
 
+const typed = (type: string) => JSON.stringify({ error: { type, message: 'gossip' } })
+const CHUNKED = { 'Transfer-Encoding': 'chunked' }
+const chunked = (body: string) => `${body.length.toString(16)};gossip=1\r\n${body}\r\n0\r\n\r\n`
+const LOCKED =
+  'The gateway has locked this address out after failed attempts: it opens again by itself within minutes.'
+const BUSY =
+  'The gateway starts, stops or is overloaded: it is asked again. Read its log if this stays.'
+const UNKNOWN = "Read the gateway's log: it has the reason."
+
+type RefusedUpgrade = {
+  readonly status: number
+  readonly body?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly keepOpen?: boolean
+}
+
+/** What a gateway answers, its reason in the metric, and the words for it. */
+const UPGRADES: Record<string, readonly [RefusedUpgrade, reason: string, said: string]> = {
+  '429 with a type': [
+    { status: 429, body: typed('rate_limited') },
+    'rate_limited',
+    `the gateway answered 429 (rate_limited). ${LOCKED}`,
+  ],
+  '429 without a body': [
+    { status: 429 },
+    'rate_limited',
+    `the gateway answered 429 (rate_limited). ${LOCKED}`,
+  ],
+  '503 with a type': [
+    { status: 503, body: typed('service_unavailable') },
+    'service_unavailable',
+    `the gateway answered 503 (service_unavailable). ${BUSY}`,
+  ],
+  '403 with a type in chunks': [
+    { status: 403, body: chunked(typed('proxy_attribution_required')), headers: CHUNKED },
+    'proxy_attribution_required',
+    ATTRIBUTION,
+  ],
+  '403 with chunks and no end': [
+    {
+      status: 403,
+      body: chunked(typed('proxy_attribution_required')),
+      headers: CHUNKED,
+      keepOpen: true,
+    },
+    'proxy_attribution_required',
+    ATTRIBUTION,
+  ],
+  '403 with an unknown type': [
+    { status: 403, body: typed('no_operators_today') },
+    'other',
+    `the gateway answered 403 (no_operators_today). ${UNKNOWN}`,
+  ],
+  '403 with a huge body': [
+    { status: 403, body: typed('x'.repeat(1_000_000)) },
+    'other',
+    'the gateway answered 403. It says no more. Check that gateway.url is the gateway, and a path where it serves WebSockets.',
+  ],
+}
+
+for (const [name, [upgrade, reason, said]] of Object.entries(UPGRADES)) {
+  test(`the operator's upgrade is refused by ${name}: every place says so`, async (t) => {
+    const { rig } = await start(t, { gateway: { behavior: { kind: 'status', ...upgrade } } })
+    await waitUntil(async () => (await refusalsOf(rig, reason)) >= 1)
+    t.match((await readyz(rig)).text, `[-] operator: ${said}\n`)
+    const told = rig.log.filter((line) => line.includes('the operator channel is down'))
+    t.equal(told.length, 1)
+    t.match(told[0], said)
+    t.match(await examine(rig, ofOpenClaw(rig)), [
+      `[fail] gateway-upgrade: ${said}`,
+      `[fail] gateway-operator: ${said}`,
+      /^\[ok\] gateway: /,
+    ])
+    t.notMatch(rig.log.join(''), /gossip/)
+  })
+}
+
 test('a secret of another mode, and one that cannot be read, are named', async (t) => {
   const { rig } = await start(t, {
     gateway: { authMode: 'password' },

@@ -6,6 +6,7 @@ import { test } from 'tap'
 import { addressGroup, groupStrangers } from '@openclaw-k8s/auth-sidecar/lib/address-group.ts'
 import type { Caller } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import { CODES, denied, granted, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
+import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
 import { Attempts } from '@openclaw-k8s/auth-sidecar/edge/attempts.ts'
 import { PendingSockets } from '@openclaw-k8s/auth-sidecar/edge/pending-sockets.ts'
 import type { Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
@@ -64,10 +65,31 @@ test('every denial is charged, and of the faults those the caller brings about',
   ][]) {
     const { attempts, fail, recorded } = setUp()
     fail(code, '10.0.0.66', {}, BURST)
-    t.equal(attempts.mayStart('10.0.0.66'), !isCharged, code)
+    // What unproven claims say of a pod is charged alike.
+    const isPaid = isCharged || code === 'pod_unconfirmed'
+    t.equal(attempts.mayStart('10.0.0.66'), !isPaid, code)
     if (kind === 'denial') t.equal(isCharged, true, code)
     t.equal(recorded.length, BURST, 'charged or not, it is recorded')
   }
+})
+
+test('what unproven claims say of a pod has one answer and one charge; the record has the code', async (t) => {
+  const ofPod = ['pod_deleted', 'source_address_mismatch', 'pod_unconfirmed'] as const
+  for (const code of ofPod) {
+    const { attempts, recorded } = setUp()
+    const failed = (attempt: AuthAttempt) =>
+      attempts.failed(code, { address: '10.0.0.66', attempt, arrivedAt: 0 })
+    t.equal(failed({ claimed: CLAIMS }), 'pod_unconfirmed')
+    t.strictSame(recorded, [code])
+    failed({ claimed: CLAIMS })
+    failed({ claimed: CLAIMS })
+    t.equal(attempts.mayStart('10.0.0.66'), false, code)
+    t.equal(failed(SIGNED), code, 'a proven one is told')
+  }
+  const { attempts, fail } = setUp()
+  const fault = new Fault('pod_unconfirmed', 'the API server is away')
+  fail('pod_unconfirmed', '10.0.0.66', { claimed: CLAIMS, fault }, 2 * BURST)
+  t.equal(attempts.mayStart('10.0.0.66'), true, 'an outage is not charged')
 })
 
 test('before a signature the address pays, after it the pod, which others may share an address with', async (t) => {

@@ -246,6 +246,41 @@ for (const [name, [body, refusal]] of Object.entries(BODIES)) {
   })
 }
 
+const CHUNKS: Record<string, readonly [body: string, refusal: string]> = {
+  'in one chunk': [chunksOf(JSON.stringify(TYPED), 4000), 'proxy_attribution_required'],
+  'in many chunks': [chunksOf(JSON.stringify(TYPED), 7), 'proxy_attribution_required'],
+  'with an extension': [
+    chunksOf(JSON.stringify(TYPED), 4000).replace('\r\n', ' ;name="value"\r\n'),
+    'proxy_attribution_required',
+  ],
+  'with a size that is not a number': [`x${chunksOf(JSON.stringify(TYPED), 4000)}`, 'other'],
+  'with a size beyond the body': [`ffffffff\r\n{"secret":"${'x'.repeat(5000)}`, 'other'],
+  'without a size': ['x'.repeat(5000), 'other'],
+  'with nothing in them': ['0\r\n\r\n', 'other'],
+}
+
+function chunksOf(body: string, length: number): string {
+  const parts = body.match(new RegExp(`.{1,${length}}`, 'gu')) ?? []
+  return `${parts.map((part) => `${part.length.toString(16)}\r\n${part}\r\n`).join('')}0\r\n\r\n`
+}
+
+for (const [name, [body, refusal]] of Object.entries(CHUNKS)) {
+  test(`the reason of a refusal is read ${name}, though the connection stays open`, async (t) => {
+    const head = response(['Transfer-Encoding: gzip, Chunked'], 'HTTP/1.1 403 Forbidden')
+    const bytes = head + body
+    const { url, closed } = await gateway(t, (socket) => {
+      const cut = head.length + 10
+      socket.write(bytes.slice(0, cut), 'latin1', () => socket.write(bytes.slice(cut)))
+    })
+    const clock = new FakeClock()
+    const error = await dialGateway(optionsFor(url, { clock })).catch((thrown: unknown) => thrown)
+    t.match(error, { code: 'gateway_refused', refusal })
+    t.equal(clock.pending, 0, 'without a wait')
+    t.notMatch((error as Error).message, /secret/)
+    await closed
+  })
+}
+
 test('the reason of a refusal may come in pieces, and end with the connection', async (t) => {
   const [first, second] = [JSON.stringify(TYPED).slice(0, 20), JSON.stringify(TYPED).slice(20)]
   const { url } = await gateway(t, (socket) => {

@@ -87,7 +87,7 @@ export function createPrecheck(options: PrecheckOptions) {
 
     /**
      * Checks the signature of the token that `claims` were read from. While there are no keys, a
-     * few tokens may go on to the TokenReview unverified.
+     * few tokens may go on to the TokenReview unverified. Throws a `Fault`.
      */
     async verify(
       token: string,

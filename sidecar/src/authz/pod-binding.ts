@@ -85,12 +85,27 @@ export class PodBinding {
 
   /**
    * Why the watch does not show a caller's pod alive, at its address where that is enforced. For
-   * claims that nobody has proven yet: the answer can only refuse.
+   * claims that nobody has proven yet: the answer can only refuse. The API server is asked again as in
+   * `bind`, but only for a pod that the watch shows under the claimed names: nobody can invent what
+   * to ask for. Throws a `Fault`.
    */
   async findUnseen(caller: Caller): Promise<Code | undefined> {
-    await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
-    const seen = this.check(caller)
-    return seen.ok ? undefined : seen.code
+    const { clock, pods } = this.#options
+    const { claims } = caller
+    const since = clock.monotonic()
+    await pods.waitFor(claims.podUid, UNSEEN_WAIT_MS)
+    const pod = pods.find(claims.podUid)
+    if (pod === undefined && pods.scopes.silentForMs(claims) === Infinity) {
+      throw new Fault('pod_unconfirmed', 'The watch is down, and has not shown the claimed pod.')
+    }
+    if (pod !== undefined && findPodObjection(pod, claims, false) === undefined) {
+      const shown = await this.#lookAtAccount(caller, since)
+      if (!shown.ok) return shown.code
+      const seen = await this.#lookAtAddress(caller, since)
+      if (!seen.ok) return seen.code
+    }
+    const checked = this.check(caller)
+    return checked.ok ? undefined : checked.code
   }
 
   /** What was seen to disappear cannot come back, so no request is needed. */

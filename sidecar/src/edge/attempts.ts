@@ -37,6 +37,18 @@ const CREDENTIAL_CODES: readonly Code[] = [
   'credential_malformed',
   'credential_too_large',
 ]
+/** Codes that say something of a pod. */
+const POD_CODES: ReadonlySet<Code> = new Set([
+  'pod_not_found',
+  'pod_deleted',
+  'pod_terminating',
+  'pod_not_running',
+  'pod_mismatch',
+  'pod_unconfirmed',
+  'host_network_not_allowed',
+  'source_address_mismatch',
+  'service_account_deleted',
+])
 /** A stream that its worker ends sooner than this is short, in milliseconds. */
 const SHORT_STREAM_MS = 1000
 /** Endings caused by the worker; `completed` is a close by either peer. */
@@ -73,14 +85,18 @@ export class Attempts {
     return !this.#isOfPod(caller) || (perPod.has(podUid) && shortStreams.has(podUid))
   }
 
-  /** Charges and records an attempt that ended with `code`. */
-  failed(code: Code, { address, attempt, arrivedAt }: Connection): void {
+  /** Charges and records an attempt that ended with `code`. Returns the code that the caller is told. */
+  failed(code: Code, { address, attempt, arrivedAt }: Connection): Code {
+    const isConcealed = isOfUnprovenPod(code, attempt)
+    const told = isConcealed ? 'pod_unconfirmed' : code
     // There is no address to attribute it to.
-    if (address === '') return
+    if (address === '') return told
     const { clock, recorder } = this.#options
-    if (isCharged(code)) this.#charge(address, attempt)
+    // The charge must not tell either what the code does not.
+    if (isCharged(code) || isConcealed) this.#charge(address, attempt)
     if (CREDENTIAL_CODES.includes(code)) attempt.hasCredential = true
     recorder.refused({ code, address, attempt, durationMs: clock.monotonic() - arrivedAt })
+    return told
   }
 
   /**
@@ -107,6 +123,14 @@ export class Attempts {
     return this.#options.binding.check({ ...caller, mayFinish: true }).ok
   }
 }
+
+/**
+ * Whether claims that nobody has proven were refused because of the pod that they name: a stranger
+ * must not learn from the answer whether it exists. Where the cluster could not be asked, a fault says
+ * nothing of the pod.
+ */
+const isOfUnprovenPod = (code: Code, { signed, fault }: Readonly<AuthAttempt>): boolean =>
+  signed === undefined && fault === undefined && POD_CODES.has(code)
 
 export const connectionOf = (socket: Socket, clock: Clock): Connection => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',

@@ -170,8 +170,7 @@ export class HostingPort {
       },
     })
     if (verdict.ok) return undefined
-    attempts.failed(verdict.code, connection)
-    return verdict.code
+    return attempts.failed(verdict.code, connection)
   }
 
   #transfer(

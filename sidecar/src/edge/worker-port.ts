@@ -258,8 +258,8 @@ export class WorkerPort {
       release: (admitted) => this.#release(worker, handshake, admitted, connection),
     })
     if (verdict.ok) return
-    attempts.failed(verdict.code, connection)
-    worker.refuse(verdict.code, handshake.refusalMessage(verdict.code))
+    const told = attempts.failed(verdict.code, connection)
+    worker.refuse(told, handshake.refusalMessage(told))
   }
 
   /** `isOurs`: whether the socket waits for us, not for its worker. */

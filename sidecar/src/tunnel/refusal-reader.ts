@@ -37,18 +37,20 @@ export class RefusalReader {
 
   /** Takes the next bytes of the body. */
   read(chunk: Buffer): void {
-    const { contentLength = BODY_BYTES_MAX, onRead } = this.#options
+    const { contentLength = BODY_BYTES_MAX, isChunked, onRead } = this.#options
     const lengthMax = Math.min(contentLength, BODY_BYTES_MAX)
     this.#body = Buffer.concat([this.#body, chunk.subarray(0, lengthMax - this.#body.length)])
-    if (this.#body.length >= lengthMax) onRead(this.end())
+    const isOver = isChunked && readChunks(this.#body).isOver
+    if (isOver || this.#body.length >= lengthMax) onRead(this.end())
   }
 
   /** The refusal, from what was read. */
   end(): GatewayRefused {
     this.stop()
-    const { status } = this.#options
+    const { isChunked, status } = this.#options
+    const body = isChunked ? readChunks(this.#body).content : this.#body
     const what = `the gateway answered ${status}`
-    const word = readType(this.#body) ?? BY_STATUS[status]
+    const word = readType(body) ?? BY_STATUS[status]
     return word === undefined
       ? new GatewayRefused('other', what, NOT_THE_GATEWAY)
       : new GatewayRefused(word, what)
@@ -57,6 +59,28 @@ export class RefusalReader {
   stop(): void {
     this.#cancel()
   }
+}
+
+const LINE_END = '\r\n'
+/** A size in hexadecimal digits, and extensions, which mean nothing to us (RFC 9112 §7.1.1). */
+const CHUNK_LINE = /^([0-9A-Fa-f]{1,8})[\t ]*(?:;|$)/
+
+/** The content of the chunks so far; `isOver` after the last one, or where they are malformed. */
+function readChunks(body: Buffer): { readonly content: Buffer; readonly isOver: boolean } {
+  const chunks: Buffer[] = []
+  let isOver = false
+  let at = 0
+  for (;;) {
+    const end = body.indexOf(LINE_END, at)
+    if (end === -1) break
+    const size = Number.parseInt(CHUNK_LINE.exec(body.toString('latin1', at, end))?.[1] ?? '0', 16)
+    isOver = size === 0
+    if (isOver) break
+    const start = end + LINE_END.length
+    chunks.push(body.subarray(start, start + size))
+    at = start + size + LINE_END.length
+  }
+  return { content: Buffer.concat(chunks), isOver }
 }
 
 function readType(body: Buffer): string | undefined {

@@ -19,6 +19,8 @@ export type HttpRefusal = {
   readonly status: number
   /** Of its body, in bytes; `undefined` where it does not say. */
   readonly contentLength: number | undefined
+  /** Whether the body comes in chunks (RFC 9112 §7.1); it has no length then. */
+  readonly isChunked: boolean
 }
 
 const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/
@@ -42,11 +44,7 @@ export function judgeResponseHead(head: string, awaited: AwaitedAnswer): Answer 
   const fields = parseFields(lines)
   if (status !== '101') {
     const reason = `the gateway answered ${status}`
-    return {
-      ok: false,
-      reason,
-      refusal: { status: Number(status), contentLength: lengthIn(fields) },
-    }
+    return { ok: false, reason, refusal: { status: Number(status), ...bodyIn(fields) } }
   }
   if (fields === undefined) return refuse('a header of the 101 is malformed')
   const fault = findFault(fields, awaited)
@@ -60,9 +58,13 @@ type Fields = ReadonlyMap<string, readonly string[]>
 
 const LENGTH = /^\d{1,9}$/
 
-function lengthIn(fields: Fields | undefined): number | undefined {
+/** Chunks come before a length (RFC 9112 §6.3). */
+function bodyIn(fields: Fields | undefined): Omit<HttpRefusal, 'status'> {
+  const codings = fields?.get('transfer-encoding')?.join(',').split(',') ?? []
+  const isChunked = codings.at(-1)?.trim().toLowerCase() === 'chunked'
   const [length = ''] = fields?.get('content-length') ?? []
-  return LENGTH.test(length) ? Number(length) : undefined
+  const isKnown = !isChunked && LENGTH.test(length)
+  return { contentLength: isKnown ? Number(length) : undefined, isChunked }
 }
 
 /**

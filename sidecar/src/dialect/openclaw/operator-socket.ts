@@ -13,6 +13,7 @@ import {
 } from './frames.ts'
 import { GatewayRefused } from '../../gateway-refusal.ts'
 import type { GatewayAuth } from './gateway-connect.ts'
+import { readRefusedUpgrade } from './refused-upgrade.ts'
 
 export type OperatorSocketOptions = {
   readonly url: URL
@@ -57,7 +58,7 @@ export function openOperatorSocket(options: OperatorSocketOptions): OperatorSock
   const dispatcher = new Agent({
     connect: tcp.connect,
     webSocket: { maxPayloadSize: options.messageBytesMax },
-  })
+  }).compose(readRefusedUpgrade({ clock, onRefused: (refused) => end(refused) }))
   const socket = new WebSocket(url, { dispatcher })
   let stage: 'dialed' | 'asked' | 'ready' | 'over' = 'dialed'
   let capabilities: readonly string[] = []

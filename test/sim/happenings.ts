@@ -5,7 +5,7 @@ import type { Peer } from './network.ts'
 import { OFFERED } from './conversations.ts'
 import { waitFor } from './settle.ts'
 import type { EventKind, WorldEvent } from './schedule.ts'
-import type { PodTruth } from './truth.ts'
+import type { Place, PodTruth } from './truth.ts'
 import { ACCOUNTS, TOKEN_S, type World } from './world.ts'
 
 type Dice = WorldEvent['dice']
@@ -36,7 +36,7 @@ const withPod = (world: World, die: number, act: (pod: PodTruth) => void): void 
 }
 
 /** Something is wrong on the way to a peer, until it heals. */
-const trouble = (world: World, peer: Peer, ms: number, heal = () => {}): void => {
+const trouble = (world: World, peer: Place, ms: number, heal = () => {}): void => {
   const end = world.truth.trouble(peer, world.now)
   world.later(ms, () => {
     heal()
@@ -61,7 +61,7 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
     }),
   'terminate-pod': (world, [which, grace]) =>
     withPod(world, which, (pod) => {
-      const graceMs = 1000 * Math.floor(1 + grace * 30)
+      const graceMs = 1000 * Math.floor(1 + grace * 70)
       pod.terminatingAt = world.now()
       pod.graceMs = graceMs
       world.api.deletePod(world.namespace, pod.name, { gracePeriodSeconds: graceMs / 1000 })
@@ -161,11 +161,11 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   },
   'mute-watches': (world, [which]) => {
     world.api.blackholeWatches(which < 0.3 ? undefined : which < 0.6 ? 'pods' : 'serviceaccounts')
-    trouble(world, 'api', 1000)
+    trouble(world, 'watches', 1000)
   },
   'lag-watches': (world, [, much, long]) => {
     world.api.lagWatches(Math.floor(much ** 2 * 10_000))
-    trouble(world, 'api', lengthOf(world, long), () => world.api.lagWatches(0))
+    trouble(world, 'watches', lengthOf(world, long), () => world.api.lagWatches(0))
   },
   'expire-watches': (world) => {
     world.api.expireWatches()

@@ -14,13 +14,16 @@ const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs 
   --seeds    how many days to play. Default 200
   --seed     the first seed. Default: drawn, and printed
   --minutes  begin no day after this time. Default: no limit
+  --least    play this number of days even after that time. Default 0
   --jobs     processes side by side. Default 2
+  --no-shrink  leave the schedule of a day that breaks a promise as it is
 `
 const WRONG_USAGE = 64
 const TRACES = new URL('../../.cache/sim/', import.meta.url)
 const COMPILE_CACHE = new URL('../../.cache/compile/', import.meta.url)
 const SEED_MAX = 2 ** 31
 const PLAYER = '--player'
+const NO_SHRINK = '--no-shrink'
 /** The libraries in a process are made for one world, and keep something of each. */
 const DAYS_PER_PROCESS = 50
 /** A day makes much garbage that dies young. */
@@ -55,6 +58,7 @@ const report = async (seed: number, violation: string, trace: readonly string[])
   }
   say(`seed ${seed}: ${violation}`)
   save('', trace)
+  if (process.argv.includes(NO_SHRINK)) return
   const shorter = await shrink(drawSchedule(seed), async (schedule) => {
     const result = await playDay(seed, schedule)
     return result.violation === undefined ? undefined : result
@@ -66,8 +70,8 @@ const report = async (seed: number, violation: string, trace: readonly string[])
 }
 
 /** Another process that plays days, one after the other. */
-const startPlayer = () => {
-  const child = fork(new URL(import.meta.url), [PLAYER], {
+const startPlayer = (isShort: boolean) => {
+  const child = fork(new URL(import.meta.url), isShort ? [PLAYER, NO_SHRINK] : [PLAYER], {
     execArgv: NODE_OPTIONS,
     env: { ...process.env, NODE_COMPILE_CACHE: fileURLToPath(COMPILE_CACHE) },
   })
@@ -94,7 +98,9 @@ const main = async (): Promise<number> => {
       seeds: { type: 'string', default: '200' },
       seed: { type: 'string' },
       minutes: { type: 'string', default: 'Infinity' },
+      least: { type: 'string', default: '0' },
       jobs: { type: 'string', default: '2' },
+      'no-shrink': { type: 'boolean', default: false },
     },
   }).values
   const [seeds, minutes, jobs] = [options.seeds, options.minutes, options.jobs].map(Number)
@@ -104,18 +110,20 @@ const main = async (): Promise<number> => {
     process.stderr.write(USAGE)
     return WRONG_USAGE
   }
+  const least = Number(options.least)
   const untilMs = performance.now() + minutes * 60_000
   const days: Played[] = []
   let next = first
   /** The next seed; `undefined` when the run is over. */
   const take = (): number | undefined => {
-    const isOver = next >= first + seeds || performance.now() >= untilMs
+    const isEnough = performance.now() >= untilMs && next >= first + least
+    const isOver = next >= first + seeds || isEnough
     return isOver || days.some(({ violation }) => violation !== undefined) ? undefined : next++
   }
   let crashed = 0
   const workOff = async () => {
     for (let seed = take(); seed !== undefined;) {
-      const player = startPlayer()
+      const player = startPlayer(options['no-shrink'])
       for (let n = 0; n < DAYS_PER_PROCESS && seed !== undefined; n += 1) {
         const day = await player.play(seed)
         if (day === undefined) {

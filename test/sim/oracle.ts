@@ -162,6 +162,10 @@ export class Oracle {
     if (uid !== attempt.podUid) {
       this.fail(`the gateway was told pod ${String(uid)} in place of ${attempt.podUid}`)
     }
+    const forwarded = headers['x-forwarded-for']
+    if (forwarded !== attempt.address) {
+      this.fail(`the gateway was told address ${String(forwarded)} in place of ${attempt.address}`)
+    }
     this.#dials.set(peerPort, attempt)
   }
 
@@ -329,7 +333,10 @@ export class Oracle {
     const { truth, now } = this.#options
     if (now() <= endedMs + spareMs) return
     const since = `since ${Math.round(now() - endedMs)} ms`
-    const trouble = truth.lastTrouble('api', endedMs - SILENT_MS, now())
+    const troubles = (['api', 'watches'] as const).flatMap(
+      (place) => truth.lastTrouble(place, endedMs - SILENT_MS, now()) ?? [],
+    )
+    const trouble = troubles.length === 0 ? undefined : Math.max(...troubles)
     if (trouble === undefined) return this.fail(`${what} ${since}`)
     if (now() > Math.max(trouble, endedMs) + SILENT_MS + spareMs) {
       this.fail(`${what} ${since}, ${Math.round(now() - trouble)} ms after the last trouble`)

@@ -3,6 +3,9 @@
 import type { Told } from './deliveries.ts'
 import type { Peer } from './network.ts'
 
+/** Where trouble is: on the way to a peer, or in the watches alone, while the API server answers. */
+export type Place = Peer | 'watches'
+
 /** What a configuration allows. */
 export type SimPolicy = {
   readonly accounts: readonly string[]
@@ -40,7 +43,7 @@ export class Truth {
   readonly accountsGone = new Map<string, number>()
   readonly accountsTold = new Map<string, number>()
   /** When the way to a peer was not as it should be; to the API server, watches included. */
-  readonly #troubles = new Map<Peer, Troubles>()
+  readonly #troubles = new Map<Place, Troubles>()
   /** The accounts that were allowed in, with which commands, and when. */
   readonly #policies: PolicyPeriod[] = []
 
@@ -103,7 +106,7 @@ export class Truth {
   }
 
   /** The way to a peer is in trouble until the returned function is called. */
-  trouble(peer: Peer, now: () => number): () => void {
+  trouble(peer: Place, now: () => number): () => void {
     const troubles = this.#troubles.get(peer) ?? { periods: [], open: 0 }
     this.#troubles.set(peer, troubles)
     troubles.open += 1
@@ -119,7 +122,7 @@ export class Truth {
   }
 
   /** The end of the last trouble that touches this period; `undefined` where it was quiet. */
-  lastTrouble(peer: Peer, fromMs: number, untilMs: number): number | undefined {
+  lastTrouble(peer: Place, fromMs: number, untilMs: number): number | undefined {
     return this.#troubles
       .get(peer)
       ?.periods.findLast((each) => each.fromMs <= untilMs && each.untilMs >= fromMs)?.untilMs

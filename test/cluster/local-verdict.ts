@@ -87,6 +87,7 @@ export const startLocalVerdict = async (cluster: ClusterRig, accounts: readonly 
       maxWatchStalenessMs: k8sTrust.maxWatchStaleness,
     }),
     watchStaleMs: (claims) => watch.scopes.staleForMs(claims),
+    isIssuerKnown: ({ issuer }) => jwks.issuers.includes(issuer),
     entriesMax: 1,
   })
   const binding = new PodBinding({

@@ -87,7 +87,7 @@ const startLine = async () => {
   }
   const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node' }
   const mint = (key: 'good' | 'other' = 'good') => mintToken(issuing, { pod, key })
-  await jwks.refresh()
+  await jwks.load()
   return { admit, clock, counts, mint, verdicts }
 }
 
@@ -127,7 +127,8 @@ test('tokens of unknown keys cost one fetch of the keys per cooldown', async (t)
 test('over sockets the refusals add up, code by code, in metrics and audit', async (t) => {
   const clock = new FakeClock()
   clock.advance(1)
-  const rig = await startRig({ clock, set: ['limits.failuresPerAddress=0'] })
+  const set = ['limits.failuresPerAddress=0', `kubernetes.issuers=[${ISSUER}]`]
+  const rig = await startRig({ clock, api: { issuer: ISSUER }, set })
   t.teardown(() => rig.stop())
   const good = rig.mint({ pod: rig.createPod() })
   const enter = async () => {

@@ -1,7 +1,7 @@
 /** Clusters that are odd and legitimate: moved pods, old tokens, changed issuers. The reason is named. */
 
 import { dirname, join } from 'node:path'
-import { test } from 'tap'
+import { test, type Test } from 'tap'
 import { run as doctor } from '@openclaw-k8s/auth-sidecar/commands/doctor.ts'
 import { startRig, type Rig } from '../kit/rig.ts'
 import { runCommand } from '../kit/run-command.ts'
@@ -96,7 +96,8 @@ test('while a cluster changes its issuer the tokens of both get in', async (t) =
   const foreign = of('https://x.example')
   t.equal(codeOf(await rig.connect(foreign)), 'keys_cooldown', 'nobody has asked for it yet')
   await clock.advanceAsync(30_000)
-  for (let n = 0; n < 20; n += 1) t.equal(codeOf(await rig.connect(foreign)), 'issuer_not_allowed')
+  t.equal(codeOf(await rig.connect(foreign)), 'issuer_not_allowed')
+  for (let n = 0; n < 9; n += 1) t.equal(codeOf(await rig.connect(foreign)), 'keys_cooldown')
   t.equal(api.counts.discovery, fetches + 2, 'a foreign issuer is looked for once in 30 s')
   t.match(rig.log.join(''), /the cluster's issuer has changed/)
 
@@ -117,6 +118,38 @@ test('a new issuer that cannot be asked for is a fault, and its worker gets in w
   await clock.advanceAsync(30_000)
   api.clearFaults('discovery')
   t.equal(codeOf(await rig.connect(token)), 'ok')
+})
+
+/** TokenReviews are down, and the discovery document was never to be had. */
+const startInOutage = async (t: Test, discovery: number) => {
+  const rig = await startWatchedRig(t, {
+    api: { issuer: OLD },
+    set: ['k8sTrust.onApiOutage=verify-locally'],
+    prepare(api) {
+      api.setFault('discovery', { kind: 'status', status: discovery, body: { kind: 'Status' } })
+    },
+  })
+  rig.api.setFault('tokenReviews', { kind: 'status', status: 500 })
+  const pod = rig.createPod('worker', '127.0.0.11')
+  const token = (iss: string) => rig.mint({ pod, claims: { iss } })
+  return { rig: { ...rig, pod }, token, connect: rig.connect }
+}
+
+test('without a word about the issuer no local verdict is given, until there is one', async (t) => {
+  const { connect, rig, token } = await startInOutage(t, 500)
+  t.equal(codeOf(await connect(token(NEW))), 'review_unavailable')
+  t.equal(codeOf(await connect(token(OLD))), 'review_unavailable')
+  t.equal(codeOf(await connect(rig.mint({ pod: rig.pod, key: 'forged' }))), 'signature_invalid')
+  t.match(rig.log.join(''), /without one, any issuer goes to a TokenReview and there are no local/)
+  rig.api.clearFaults('discovery')
+  await rig.clock.advanceAsync(30_000)
+  t.equal(codeOf(await connect(token(OLD))), 'ok')
+  t.equal(codeOf(await connect(token(NEW))), 'issuer_not_allowed')
+})
+
+test('a cluster that answers that it has no discovery document has its local verdicts', async (t) => {
+  const { connect, token } = await startInOutage(t, 404)
+  t.equal(codeOf(await connect(token(OLD))), 'ok')
 })
 
 test('with configured issuers the doctor needs no discovery document', async (t) => {

@@ -225,7 +225,7 @@ export const startAdmissionStepper = async (
     const issuing = { issuer: ISSUER, keys, store, nowMs: clock.now, nodeUid: () => 'node-uid' }
     return { pod, token: mintToken(issuing, { pod }) }
   }
-  await line.jwks.refresh()
+  await line.jwks.load()
   live.announce()
   line.revocation.start()
   const address = await workerPort.listen('127.0.0.1', 0)

@@ -41,7 +41,7 @@ const setUp = (rules: Partial<AuthenticationRules> = {}) => {
     credentialId: 'jti',
     expiresAt: claims.expiresAt,
   }
-  const world = { staleMs: 0, finds: 0 }
+  const world = { staleMs: 0, finds: 0, issuer: 'issuer' }
   let answer: () => Promise<Verdict<Identity>> | Verdict<Identity> = async () => granted(identity)
   const authenticator = new TokenAuthenticator({
     verdicts: {
@@ -59,6 +59,7 @@ const setUp = (rules: Partial<AuthenticationRules> = {}) => {
       ...rules,
     }),
     watchStaleMs: () => world.staleMs,
+    isIssuerKnown: ({ issuer }) => issuer === world.issuer,
     entriesMax: 10,
   })
   const answers = (next: typeof answer) => void (answer = next)
@@ -83,19 +84,20 @@ test('the cluster is asked first, and the source of a verdict is known', async (
   t.strictSame(await authenticator.authenticate('t', claims, 'verified'), denied('review_rejected'))
 })
 
-test('a local verdict needs the option, a verified signature, an outage and a watch lost only recently', async (t) => {
+test('a local verdict needs the option, a verified signature, a known issuer, an outage and a watch lost only recently', async (t) => {
   const local = { onApiOutage: 'verify-locally' } as const
   type Circumstances = {
     readonly signature?: 'verified' | 'unavailable'
     readonly staleMs?: number
+    readonly issuer?: string
     readonly fail?: () => Promise<Verdict<Identity>>
   }
   const authenticate = async (
     rules: Partial<AuthenticationRules>,
-    { signature = 'verified', staleMs = 0, fail = outage }: Circumstances = {},
+    { signature = 'verified', staleMs = 0, issuer = 'issuer', fail = outage }: Circumstances = {},
   ) => {
     const { authenticator, claims, world, answers } = setUp(rules)
-    world.staleMs = staleMs
+    Object.assign(world, { staleMs, issuer })
     answers(fail)
     return authenticator.authenticate('t', claims, signature).then(
       (verdict) => (verdict.ok ? verdict.value.source : verdict.code),
@@ -106,6 +108,7 @@ test('a local verdict needs the option, a verified signature, an outage and a wa
   t.equal(await authenticate(local, { staleMs: 300_000 }), 'local')
   t.equal(await authenticate(local, { staleMs: 300_001 }), 'review_unavailable')
   t.equal(await authenticate(local, { signature: 'unavailable' }), 'review_unavailable')
+  t.equal(await authenticate(local, { issuer: 'another' }), 'review_unavailable')
   t.equal(await authenticate({ onApiOutage: 'refuse' }), 'review_unavailable')
   const refused = () => Promise.reject(new Fault('own_credential_refused', 'RBAC'))
   t.equal(await authenticate(local, { fail: refused }), 'own_credential_refused')

@@ -375,6 +375,8 @@ const startJwks = ({
     status: 200,
     /** What a path answers instead. */
     instead: new Map<string, Answer | Error>(),
+    /** What the answer of a path waits for. */
+    held: new Map<string, Promise<void>>(),
   }
   const jwks = new Jwks({
     client: {
@@ -385,6 +387,8 @@ const startJwks = ({
         const instead = state.instead.get(path)
         if (instead instanceof Error) throw instead
         if (instead !== undefined) return instead
+        const held = state.held.get(path)
+        if (held !== undefined) await held
         const body = path.includes('openid-configuration')
           ? { issuer: state.issuer, jwks_uri: 'https://evil.example/keys' }
           : state.keys
@@ -409,7 +413,7 @@ const startJwks = ({
 
 test('keys come from the API server itself, whatever host the discovery names', async (t) => {
   const { jwks, paths } = startJwks()
-  t.equal(await jwks.refresh(), 'refreshed')
+  await jwks.load()
   t.strictSame(paths, ['/.well-known/openid-configuration', '/openid/v1/jwks'])
   t.equal(jwks.issuer, ISSUER)
   t.type(jwks.current(), 'function')
@@ -428,7 +432,7 @@ test('keys are fetched once per cooldown, however many callers ask', async (t) =
 
 test('keys that cannot be fetched again serve for 10 minutes, then there are none', async (t) => {
   const { jwks, clock, state } = startJwks()
-  await jwks.refresh()
+  await jwks.load()
   state.isDown = true
   clock.advance(599_999)
   t.equal(await jwks.refresh(), 'failed')
@@ -515,13 +519,12 @@ test('a new issuer is the first, the earlier ones are kept, and a change is told
   t.strictSame(configured.paths, [], 'an issuer that is configured is not asked for')
 })
 
-test('an issuer is foreign only by an answer that was asked for it, and for one cooldown', async (t) => {
+test('an issuer is foreign only by an answer that was asked for it, once a cooldown', async (t) => {
   const { jwks, state, clock, paths } = startJwks()
   t.equal(await jwks.renewIssuer('x'), 'renewed')
   const asked = paths.length
-  t.equal(await jwks.renewIssuer('x'), 'unchanged')
   clock.advance(29_999)
-  t.equal(await jwks.renewIssuer('x'), 'unchanged')
+  t.equal(await jwks.renewIssuer('x'), 'cooldown', 'the cluster may have it by now')
   t.equal(paths.length, asked, 'one that is foreign is not looked for again and again')
   clock.advance(1)
   state.issuer = 'x'
@@ -537,6 +540,84 @@ test('an issuer is foreign only by an answer that was asked for it, and for one 
   state.instead.clear()
   state.instead.set(KEYS, new Error('timeout'))
   t.equal(await jwks.renewIssuer('y'), 'renewed', 'the keys do not matter here')
+})
+
+const hold = () => {
+  let release = () => {}
+  const answer = new Promise<void>((resolve) => void (release = resolve))
+  return { answer, release: () => release() }
+}
+
+test('an answer about the issuer that was asked for earlier may let in, and never refuses', async (t) => {
+  const { jwks, state, clock } = startJwks()
+  const { answer, release } = hold()
+  state.held.set(DISCOVERY, answer)
+  const first = jwks.renewIssuer('garbage')
+  clock.advance(1)
+  const joined = ['new', ISSUER].map((issuer) => jwks.renewIssuer(issuer))
+  release()
+  t.equal(await first, 'renewed')
+  t.strictSame(await Promise.all(joined), ['cooldown', 'renewed'])
+  state.issuer = 'new'
+  clock.advance(29_998)
+  t.equal(await jwks.renewIssuer('new'), 'cooldown', 'nor is it remembered')
+  clock.advance(1)
+  t.equal(await jwks.renewIssuer('new'), 'renewed')
+  t.strictSame(jwks.issuers, ['new', ISSUER])
+})
+
+test('a fetch of the keys that began earlier never proves that a key is unknown', async (t) => {
+  const { jwks, state, clock, paths } = startJwks()
+  const { answer, release } = hold()
+  state.held.set(KEYS, answer)
+  const first = jwks.refresh()
+  clock.advance(1)
+  const joined = jwks.refresh()
+  release()
+  t.equal(await first, 'refreshed')
+  t.equal(await joined, 'cooldown')
+  t.equal(paths.filter((path) => path === KEYS).length, 1, 'they share it all the same')
+})
+
+test('keys do not wait for an issuer that hangs, and one question for it is enough', async (t) => {
+  const { jwks, state, clock, paths } = startJwks()
+  const { answer, release } = hold()
+  state.held.set(DISCOVERY, answer)
+  const started = jwks.start()
+  for (const _ of [1, 2]) {
+    t.equal(await jwks.refresh(), 'refreshed')
+    clock.advance(29_999)
+    t.equal(await jwks.refresh(), 'cooldown')
+    clock.advance(1)
+  }
+  t.equal(paths.filter((path) => path === DISCOVERY).length, 1)
+  release()
+  await started
+  t.equal(jwks.issuer, ISSUER)
+  jwks.stop()
+})
+
+test('no issuer is absent but by an answer, and for as long as keys serve', async (t) => {
+  for (const absent of [gone, new OwnCredentialRefused(403, DISCOVERY)]) {
+    const { jwks, state, clock } = startJwks()
+    state.instead.set(DISCOVERY, new Error('timeout'))
+    await jwks.load()
+    t.equal(jwks.isIssuerAbsent, false)
+    state.instead.set(DISCOVERY, absent)
+    await jwks.load()
+    t.equal(jwks.isIssuerAbsent, true)
+    state.instead.set(DISCOVERY, { status: 500, body: undefined })
+    clock.advance(599_999)
+    await jwks.load()
+    t.equal(jwks.isIssuerAbsent, true, 'an outage takes back no answer')
+    clock.advance(1)
+    t.equal(jwks.isIssuerAbsent, false)
+    state.instead.clear()
+    await jwks.load()
+    state.instead.set(DISCOVERY, absent)
+    await jwks.load()
+    t.equal(jwks.isIssuerAbsent, false, 'an issuer that was named stays')
+  }
 })
 
 test('keys are good without a discovery document, whether there is none or it is out of reach', async (t) => {
@@ -595,14 +676,17 @@ test('only an answer that there are no keys begins review-only mode, and keys en
 })
 
 test('keys that were fetched serve as long as ever where the API server has none any more', async (t) => {
-  const { jwks, clock, state } = startJwks()
-  await jwks.refresh()
+  const { jwks, clock, state, outcomes } = startJwks()
+  await jwks.start()
   state.instead.set(KEYS, gone)
-  clock.advance(30_000)
-  await jwks.refresh()
+  await clock.advanceAsync(599_999)
   t.equal(jwks.isReviewOnly, false)
-  clock.advance(600_000)
+  t.ok(outcomes.includes('failed'))
+  t.notOk(outcomes.includes('review-only'), 'the mode is not told before it begins')
+  await clock.advanceAsync(30_000)
   t.equal(jwks.isReviewOnly, true)
+  t.equal(outcomes.filter((outcome) => outcome === 'review-only').length, 1)
+  jwks.stop()
 })
 
 test('at the start keys are asked for again at once, and then ever less often', async (t) => {

@@ -238,17 +238,18 @@ test('an unknown key is looked for once, and refuses only when the cluster lacks
   }
 })
 
-test('a key that a refetch brings admits', async (t) => {
-  const empty = createLocalJWKSet({ keys: [] })
-  let current = empty
-  const given = {
-    current: () => current,
-    refresh: async () => {
-      current = jwks()
-      return 'refreshed' as const
-    },
+test('a key that a refetch brings admits, also one that others began earlier', async (t) => {
+  for (const outcome of ['refreshed', 'cooldown'] as const) {
+    let current = createLocalJWKSet({ keys: [] })
+    const given = {
+      current: () => current,
+      refresh: async () => {
+        current = jwks()
+        return outcome
+      },
+    }
+    t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
   }
-  t.match(await verifySignature(mint(), given), { ok: true, value: 'verified' })
 })
 
 test('without any keys a few tokens pass unverified, with a cap per address and in total', async (t) => {

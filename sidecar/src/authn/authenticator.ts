@@ -18,6 +18,8 @@ export type TokenAuthenticatorOptions = {
   readonly rules: () => AuthenticationRules
   /** Milliseconds for which the watch of the claimed pod cannot be trusted; 0 while it can. */
   readonly watchStaleMs: (claims: Claims) => number
+  /** Whether the cluster is known to have the issuer of these claims, or to name none. */
+  readonly isIssuerKnown: (claims: Claims) => boolean
   /** The most tokens remembered beyond their `exp`. */
   readonly entriesMax: number
 }
@@ -126,8 +128,12 @@ export class TokenAuthenticator implements PodListener {
   }
 
   #isLocalAllowed(claims: Claims): boolean {
-    const { rules, watchStaleMs } = this.#options
+    const { rules, watchStaleMs, isIssuerKnown } = this.#options
     const { onApiOutage, maxWatchStalenessMs } = rules()
-    return onApiOutage === 'verify-locally' && watchStaleMs(claims) <= maxWatchStalenessMs
+    return (
+      onApiOutage === 'verify-locally' &&
+      watchStaleMs(claims) <= maxWatchStalenessMs &&
+      isIssuerKnown(claims)
+    )
   }
 }

@@ -8,7 +8,10 @@ import { ALGORITHMS } from './claims.ts'
 export type KeySource = {
   /** The current keys, selected by `kid` and `alg`; `undefined` when there are none to trust. */
   readonly current: () => CompactVerifyGetKey | undefined
-  /** Fetches the keys again, at most once per cooldown; concurrent callers share one fetch. */
+  /**
+   * Fetches the keys again, at most once per cooldown; concurrent callers share one fetch. `refreshed`
+   * only by a fetch that began after the call: an earlier one may have brought the key, but not missed it.
+   */
   readonly refresh: () => Promise<'refreshed' | 'cooldown' | 'failed'>
 }
 
@@ -23,17 +26,12 @@ export async function verifySignature(
   if (keys.current() === undefined) await keys.refresh()
   const first = await attempt(token, keys.current())
   if (first !== 'unknown_key') return first
-  switch (await keys.refresh()) {
-    case 'cooldown':
-      // The key may be new: a fault, since a denial would make an OpenClaw node exit.
-      return denied('keys_cooldown')
-    case 'failed':
-      return denied('keys_unavailable')
-    case 'refreshed': {
-      const second = await attempt(token, keys.current())
-      return second === 'unknown_key' ? denied('signing_key_unknown') : second
-    }
-  }
+  const renewal = await keys.refresh()
+  if (renewal === 'failed') return denied('keys_unavailable')
+  const second = await attempt(token, keys.current())
+  if (second !== 'unknown_key') return second
+  // In the cooldown the key may be new: a fault, since a denial would make an OpenClaw node exit.
+  return denied(renewal === 'cooldown' ? 'keys_cooldown' : 'signing_key_unknown')
 }
 
 async function attempt(

@@ -32,7 +32,8 @@ const REVIEW_ONLY =
 const ISSUER_CHANGED =
   "the cluster's issuer has changed: tokens of the earlier one are still sent to TokenReviews, until the sidecar restarts"
 const ISSUER_UNKNOWN =
-  "the cluster's issuer could not be asked for: the signing keys are used without its latest word"
+  "the cluster's issuer could not be asked for: its last answer stays in force; without one, " +
+  'any issuer goes to a TokenReview and there are no local verdicts'
 const JWKS_DEADLINE_MS = 5000
 
 type Parts = {
@@ -130,6 +131,8 @@ function composeTokens(
     clock,
     rules: () => live.authenticationRules,
     watchStaleMs,
+    isIssuerKnown: ({ issuer }) =>
+      live.claimRulesFor(jwks.issuers).issuers()?.includes(issuer) ?? jwks.isIssuerAbsent,
     entriesMax: review.cacheEntries,
   })
   return { jwks, precheck, verdicts, authenticator }
@@ -147,7 +150,7 @@ function composeJwks({ live, runtime, cluster, metrics }: Parts): Jwks {
   const issuerOutage = new Outage({
     clock,
     onBegin: (err) => log.warn({ err }, ISSUER_UNKNOWN),
-    onEnd: (downMs) => log.info({ downMs }, "the cluster's issuer is known again"),
+    onEnd: (downMs) => log.info({ downMs }, "the cluster's issuer can be asked for again"),
   })
   return new Jwks({
     client: cluster.keys,

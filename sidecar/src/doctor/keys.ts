@@ -52,7 +52,7 @@ export async function examineKeys(check: KeysCheck): Promise<readonly Finding[]>
     onIssuerChanged: () => {},
     onReviewOnly: () => {},
   })
-  await jwks.refresh()
+  await jwks.load()
   const { ageMs, isReviewOnly } = jwks
   if (isReviewOnly) {
     const what = `${messageOf(fault)} Every token is proven by a TokenReview alone`

@@ -25,16 +25,16 @@ export type JwksOptions = {
   readonly onIssuerAsked: (error?: unknown) => void
   /** The cluster has another issuer; the newest is the first of `issuers`. */
   readonly onIssuerChanged: (issuers: readonly string[]) => void
-  /** Review-only mode begins or ends. */
+  /** Review-only mode begins, when keys that were fetched earlier no longer serve, or ends. */
   readonly onReviewOnly: (isReviewOnly: boolean) => void
 }
 
-/** What one fetch brought. */
-type Fetched = { readonly hasKeys: boolean; readonly hasIssuer: boolean }
+/** What the API server says of its issuer; `absent`: it has no discovery document for us. */
+type IssuerAnswer = 'named' | 'absent' | 'failed'
 
 /**
- * `renewed`: the API server has named its issuer just now. `unchanged`: this one was looked for by the
- * last question already, or the issuers are configured.
+ * `renewed`: the API server has named its issuer, this one or another, since the caller came. `unchanged`:
+ * the issuers are configured. `cooldown`: its last answer is older than that, and names another.
  */
 export type IssuerRenewal = 'renewed' | 'unchanged' | 'cooldown' | 'failed'
 
@@ -48,8 +48,6 @@ const RETRY_MS_MIN = 250
 
 /** The most issuers that are remembered. */
 const ISSUERS_MAX = 4
-/** The most issuers that are remembered not to be the cluster's. */
-const FOREIGN_MAX = 64
 /** Of the keys that Kubernetes signs with. */
 const KEY_TYPES = new Set(['RSA', 'EC'])
 
@@ -61,15 +59,16 @@ export class Jwks {
   readonly #retries: Backoff
   #keys: Keys | undefined
   #issuers: readonly string[] = []
-  #isReviewOnly = false
-  #issuerFlight: Promise<boolean> | undefined
-  #issuerAskedAt = -Infinity
-  /** Issuers that the last question has shown not to be the cluster's. */
-  readonly #foreign = new Set<string>()
-  #flight: Promise<Fetched> | undefined
-  /** The API server has answered that it has no discovery document for us. */
-  #isIssuerAbsent = false
-  #triedAt = -Infinity
+  /** The newest answer of the API server is that it serves no keys. */
+  #isKeyless = false
+  #wasReviewOnly = false
+  /** The question of `renewIssuer`, and when it was asked. */
+  #question: Promise<IssuerAnswer> | undefined
+  #questionAt = -Infinity
+  #keysFlight: Promise<boolean> | undefined
+  #keysAskedAt = -Infinity
+  #issuerFlight: Promise<IssuerAnswer> | undefined
+  #issuerAbsentAt = -Infinity
   #cancelRefresh: () => void = () => {}
   #isStopped = false
 
@@ -103,7 +102,16 @@ export class Jwks {
    * does: until it serves some, only a TokenReview can prove a token.
    */
   get isReviewOnly(): boolean {
-    return this.#isReviewOnly && this.current() === undefined
+    return this.#isKeyless && this.current() === undefined
+  }
+
+  /**
+   * Whether the API server has answered that it does not name its issuer, and no longer ago than keys
+   * stay usable.
+   */
+  get isIssuerAbsent(): boolean {
+    const { clock, staleAfterMs } = this.#options
+    return this.issuer === undefined && clock.monotonic() - this.#issuerAbsentAt < staleAfterMs
   }
 
   /** Milliseconds since the keys were last fetched; `undefined` before the first time. */
@@ -112,38 +120,49 @@ export class Jwks {
   }
 
   /**
-   * Fetches the keys unless that was tried within the cooldown. Concurrent callers share one fetch.
+   * Fetches the keys unless that was tried within the cooldown. Concurrent callers share one fetch. One
+   * that began before the caller came is `cooldown`: it may not know of a new key.
    */
   readonly refresh = async (): Promise<'refreshed' | 'cooldown' | 'failed'> => {
     const { clock, cooldownMs } = this.#options
-    const isCoolingDown = clock.monotonic() - this.#triedAt < cooldownMs
-    if (this.#flight === undefined && isCoolingDown) return 'cooldown'
-    const { hasKeys } = await (this.#flight ?? this.#fetch())
-    return hasKeys ? 'refreshed' : 'failed'
+    const since = clock.monotonic()
+    const isCoolingDown = since - this.#keysAskedAt < cooldownMs
+    if (this.#keysFlight === undefined && isCoolingDown) return 'cooldown'
+    const { hasKeys } = this.#fetch()
+    const askedAt = this.#keysAskedAt
+    if (!(await hasKeys)) return 'failed'
+    return askedAt >= since ? 'refreshed' : 'cooldown'
+  }
+
+  /** Fetches the keys and the issuer, whatever the cooldown, and waits for both. */
+  readonly load = async (): Promise<{ hasKeys: boolean; issuer: IssuerAnswer }> => {
+    const fetched = this.#fetch()
+    const [hasKeys, issuer] = await Promise.all([fetched.hasKeys, fetched.issuer])
+    return { hasKeys, issuer }
   }
 
   /**
    * Asks whether the cluster has this issuer now, at most once per cooldown; concurrent callers share
-   * one question. An issuer that was not found is not looked for again within the cooldown.
+   * one question. Only one that was asked after the caller came may show that the issuer is foreign.
    */
   readonly renewIssuer = async (issuer: string): Promise<IssuerRenewal> => {
     const { clock, cooldownMs, isIssuerConfigured } = this.#options
     if (isIssuerConfigured) return 'unchanged'
-    const isCoolingDown = clock.monotonic() - this.#issuerAskedAt < cooldownMs
-    if (isCoolingDown && this.#foreign.has(issuer)) return 'unchanged'
-    if (this.#issuerFlight === undefined && isCoolingDown) return 'cooldown'
-    if (!(await (this.#issuerFlight ?? this.#askForIssuer()))) return 'failed'
-    const isForeign = !this.#issuers.includes(issuer)
-    if (isForeign && this.#foreign.size < FOREIGN_MAX) this.#foreign.add(issuer)
-    return 'renewed'
+    const since = clock.monotonic()
+    const isCoolingDown = since - this.#questionAt < cooldownMs
+    if (this.#question === undefined && isCoolingDown) return 'cooldown'
+    const question = this.#question ?? this.#askForIssuer()
+    const askedAt = this.#questionAt
+    if ((await question) !== 'named') return 'failed'
+    return askedAt >= since || this.#issuers.includes(issuer) ? 'renewed' : 'cooldown'
   }
 
   /** Fetches now and then every `refreshMs`, sooner after a failure, until `stop`. */
   async start(): Promise<void> {
     const { clock, refreshMs } = this.#options
-    const { hasKeys, hasIssuer } = await (this.#flight ?? this.#fetch())
+    const { hasKeys, issuer } = await this.load()
     if (this.#isStopped) return
-    const isDone = hasKeys && (hasIssuer || this.#isIssuerAbsent)
+    const isDone = hasKeys && issuer !== 'failed'
     const nextMs = isDone ? refreshMs : this.#retryMs()
     this.#cancelRefresh = clock.after(nextMs, () => void this.start())
   }
@@ -166,24 +185,26 @@ export class Jwks {
     return age !== undefined && age < this.#options.staleAfterMs
   }
 
-  #askForIssuer(): Promise<boolean> {
-    this.#issuerAskedAt = this.#options.clock.monotonic()
-    this.#foreign.clear()
-    this.#issuerFlight = this.#fetchIssuer().finally(() => {
-      this.#issuerFlight = undefined
+  #askForIssuer(): Promise<IssuerAnswer> {
+    this.#questionAt = this.#options.clock.monotonic()
+    this.#question = this.#fetchIssuer().finally(() => {
+      this.#question = undefined
     })
-    return this.#issuerFlight
+    return this.#question
   }
 
-  /** The keys and the issuer: neither waits for the other, nor fails with it. */
-  #fetch(): Promise<Fetched> {
-    this.#triedAt = this.#options.clock.monotonic()
-    this.#flight = Promise.all([this.#fetchIssuer(), this.#fetchKeys()])
-      .then(([hasIssuer, hasKeys]) => ({ hasKeys, hasIssuer }))
-      .finally(() => {
-        this.#flight = undefined
+  /** The keys and the issuer: neither waits for the other, nor fails with it. Joins what is in flight. */
+  #fetch(): { hasKeys: Promise<boolean>; issuer: Promise<IssuerAnswer> } {
+    this.#issuerFlight ??= this.#fetchIssuer().finally(() => {
+      this.#issuerFlight = undefined
+    })
+    if (this.#keysFlight === undefined) {
+      this.#keysAskedAt = this.#options.clock.monotonic()
+      this.#keysFlight = this.#fetchKeys().finally(() => {
+        this.#keysFlight = undefined
       })
-    return this.#flight
+    }
+    return { hasKeys: this.#keysFlight, issuer: this.#issuerFlight }
   }
 
   async #fetchKeys(): Promise<boolean> {
@@ -192,30 +213,30 @@ export class Jwks {
       const select = readKeys(await this.#get(KEYS_PATH))
       this.#keys = { select, at: clock.monotonic() }
     } catch (error) {
-      if (error instanceof Absent) this.#setReviewOnly(true)
+      if (error instanceof Absent) this.#isKeyless = true
+      this.#tellReviewOnly()
       // The stop itself ends a fetch.
       if (!this.#isStopped) onFailed(error)
       return false
     }
-    this.#setReviewOnly(false)
+    this.#isKeyless = false
+    this.#tellReviewOnly()
     onFetched()
     return true
   }
 
-  /** Whether the API server has named its issuer. */
-  async #fetchIssuer(): Promise<boolean> {
-    const { isIssuerConfigured, onIssuerAsked } = this.#options
-    if (isIssuerConfigured) return true
+  async #fetchIssuer(): Promise<IssuerAnswer> {
+    const { clock, isIssuerConfigured, onIssuerAsked } = this.#options
+    if (isIssuerConfigured) return 'named'
     try {
       const issuer = await this.#findIssuer()
-      this.#isIssuerAbsent = issuer === undefined
+      if (issuer === undefined) this.#issuerAbsentAt = clock.monotonic()
       onIssuerAsked()
       this.#learnIssuer(issuer)
-      return issuer !== undefined
+      return issuer === undefined ? 'absent' : 'named'
     } catch (error) {
-      this.#isIssuerAbsent = false
       if (!this.#isStopped) onIssuerAsked(error)
-      return false
+      return 'failed'
     }
   }
 
@@ -238,9 +259,11 @@ export class Jwks {
     throw new Fault('keys_unavailable', `The answer of ${DISCOVERY_PATH} has no issuer.`)
   }
 
-  #setReviewOnly(isReviewOnly: boolean): void {
-    if (this.#isReviewOnly === isReviewOnly) return
-    this.#isReviewOnly = isReviewOnly
+  /** Called after each fetch: while there are no keys, the next is never far away. */
+  #tellReviewOnly(): void {
+    const { isReviewOnly } = this
+    if (this.#wasReviewOnly === isReviewOnly) return
+    this.#wasReviewOnly = isReviewOnly
     this.#options.onReviewOnly(isReviewOnly)
   }
 

@@ -51,8 +51,8 @@ const readFound = (guard: Guard, output: string): Found => {
 }
 
 const place: Place = {
-  mark: 'reliability',
-  overview: 'overview of reliability',
+  mark: 'simulated',
+  overview: 'overview of simulated days',
   first: (page) => page.length,
   compareKeys: (one, other) => one.localeCompare(other, 'en'),
   renderOverview: (sections) =>

@@ -17,7 +17,13 @@ const REQUEST =
   'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
 
 const rig = await startProcessRig({
-  set: ['limits.failuresPerAddress=0', 'limits.pendingPerAddress=2000', 'review.cacheTtl=10m'],
+  set: [
+    'limits.failuresPerAddress=0',
+    'limits.pendingPerAddress=2000',
+    'review.cacheTtl=10m',
+    // Otherwise most tokens of a wrong issuer are the fault keys_cooldown.
+    'kubernetes.issuers=[https://kubernetes.default.svc.cluster.local]',
+  ],
 })
 
 /** Resolves with the status of the answer, or 0 where there was none. */

@@ -2,12 +2,10 @@
 
 import { readFileSync } from 'node:fs'
 import { test } from 'tap'
-import { SECURITY_RELEASES } from '@openclaw-k8s/auth-sidecar/lib/node-floor.ts'
 import { fillLicences, findLicenceObjection } from '../tools/licences.ts'
 import { listPackages, readLockfile, type Package } from '../tools/lockfile.ts'
 
 type Manifest = {
-  readonly engines?: { readonly node: string }
   readonly dependencies?: Readonly<Record<string, string>>
   readonly devDependencies?: Readonly<Record<string, string>>
 }
@@ -112,12 +110,6 @@ test('every dependency has one exact version', async (t) => {
       wanted.set(name, version)
     }
   }
-})
-
-test('the sidecar asks for the Node that has the known security fixes', async (t) => {
-  const { engines } = readManifest('sidecar/')
-  const [, major = ''] = /BUILD_IMAGE=\S*node:(\d+)/.exec(read('Dockerfile.sidecar')) ?? []
-  t.equal(engines?.node, `>=${SECURITY_RELEASES[Number(major)]}`)
 })
 
 test('the update bot waits a week for every kind of update but a security fix', async (t) => {

@@ -286,7 +286,9 @@ test('without keys, the end of a pod ends the admissions in its name', async (t)
   rig.api.pauseReviews()
   const [waiting] = await rig.forge(1, '127.0.0.11')
   rig.api.deletePod('openclaw', 'worker-a')
-  t.equal(waiting && codeOf(await waiting), 'pod_terminating')
+  t.equal(waiting && codeOf(await waiting), 'pod_unconfirmed', 'a stranger is told no more')
+  const ended = 'openclaw_k8s_auth_failures_total{kind="denial",code="pod_terminating"}'
+  t.equal((await rig.metrics()).get(ended), 1)
   rig.api.releaseReviews()
 })
 

@@ -52,6 +52,7 @@ test('every denial is charged, and of the faults those the caller brings about',
   t.strictSame(
     charged.filter(([, { isCharged }]) => isCharged).map(([code]) => code),
     [
+      'source_address_unconfirmed',
       'displaced',
       'session_hosting_no_stream',
       'too_many_streams_of_pod',

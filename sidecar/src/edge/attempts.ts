@@ -47,6 +47,7 @@ const POD_CODES: ReadonlySet<Code> = new Set([
   'pod_unconfirmed',
   'host_network_not_allowed',
   'source_address_mismatch',
+  'source_address_unconfirmed',
   'service_account_deleted',
 ])
 /** A stream that its worker ends sooner than this is short, in milliseconds. */
@@ -127,10 +128,12 @@ export class Attempts {
 /**
  * Whether claims that nobody has proven were refused because of the pod that they name: a stranger
  * must not learn from the answer whether it exists. Where the cluster could not be asked, a fault says
- * nothing of the pod.
+ * nothing of the pod, unless it says that the pod is elsewhere.
  */
-const isOfUnprovenPod = (code: Code, { signed, fault }: Readonly<AuthAttempt>): boolean =>
-  signed === undefined && fault === undefined && POD_CODES.has(code)
+function isOfUnprovenPod(code: Code, { signed, fault }: Readonly<AuthAttempt>): boolean {
+  const isSilent = fault !== undefined && code !== 'source_address_unconfirmed'
+  return signed === undefined && !isSilent && POD_CODES.has(code)
+}
 
 export const connectionOf = (socket: Socket, clock: Clock): Connection => ({
   address: normalizeAddress(socket.remoteAddress) ?? '',

@@ -392,6 +392,29 @@ test('a wait for a pod ends when it has an address, when it is gone, or when the
   t.strictSame([known.isOver, deleted.isOver], [true, true], 'at once')
 })
 
+test('a wait for a ServiceAccount ends when it is shown, when it is gone, or when the time is up', async (t) => {
+  const { clock, watch, start, say } = setUp(t)
+  await start()
+  await clock.advanceAsync(1000)
+  const idle = clock.pending
+  const wait = (uid: string) => {
+    const state = { isOver: false }
+    void watch.waitForAccount(uid, 2000).then(() => (state.isOver = true))
+    return state
+  }
+  const [old, created, never] = [wait('s1'), wait('s2'), wait('s3')]
+  await say('ADDED', accountOf('s1'), 'serviceaccounts')
+  t.strictSame([old.isOver, created.isOver], [true, false])
+  const again = wait('s0')
+  await say('DELETED', accountOf('s0'), 'serviceaccounts')
+  t.equal(again.isOver, true, 'gone')
+  await say('ADDED', accountOf('s2'), 'serviceaccounts')
+  t.equal(created.isOver, true, 'created again')
+  await clock.advanceAsync(2000)
+  t.equal(never.isOver, true)
+  t.equal(clock.pending, idle, 'no timer is left behind')
+})
+
 test('what is no longer watched is forgotten, and not reported as gone', async (t) => {
   const { clock, told, watch, start, objects, newest, api } = setUp(t)
   objects.pods = [podOf('u')]

@@ -40,7 +40,7 @@ test('its token is good from its own address only', async (t) => {
   const foreign = { localAddress: '127.0.0.77' }
   const served = rig.served.length
   t.equal((await rig.get(BUNDLE, proof, foreign)).code, 'source_address_mismatch')
-  t.equal((await rig.upgrade(proof, foreign)).code, 'source_address_unconfirmed', 'once more')
+  t.equal((await rig.upgrade(proof, foreign)).code, 'source_address_mismatch')
   t.equal(rig.served.length, served, 'the gateway is not touched')
 })
 

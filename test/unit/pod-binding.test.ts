@@ -200,8 +200,8 @@ test('an earlier answer refuses nobody for good, and a token that is used elsewh
 
   clock.advance(500)
   const unconfirmed = { code: 'source_address_unconfirmed' }
-  await t.rejects(at('10.0.0.2'), unconfirmed, 'perhaps the pod has moved since: it comes again')
-  await t.rejects(at('10.0.0.9'), unconfirmed)
+  t.equal(codeOf(await at('10.0.0.2')), 'source_address_mismatch', 'the same again')
+  await t.rejects(at('10.0.0.9'), unconfirmed, 'perhaps the pod has moved since: it comes again')
   t.equal(gets.length, 1, 'nobody asks again')
   t.equal(waits.length, 0, 'and nobody waits in a place of the pod')
   t.ok((await at('10.0.0.1')).ok, 'the pod itself is not in question')

@@ -1,12 +1,13 @@
 /** Pod binding: a token is good only from the live pod it names, and from that pod's address. */
 
+import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
 import type { Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
-import { LiveAnswers } from './live-answers.ts'
+import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
 import { confirm, lookAgain, UNSEEN_WAIT_MS, waitForNextWatch, type Doubt } from './second-look.ts'
 
 /** What the watch knows about pods. */
@@ -49,9 +50,15 @@ export type Caller = {
   readonly mayFinish?: boolean
 }
 
+const PLACES_MAX = 1000
+
+const placeOf = ({ claims, address }: Caller): string => `${claims.podUid} ${address}`
+
 export class PodBinding {
   readonly #options: PodBindingOptions
   readonly #livePods: LiveAnswers<WatchedPod>
+  /** When a pod's token was last refused at an address, on the monotonic clock. */
+  readonly #elsewhere = new LRUCache<string, number>({ max: PLACES_MAX })
   readonly #liveAccounts: LiveAnswers<WatchedAccount>
 
   constructor(options: PodBindingOptions) {
@@ -171,14 +178,19 @@ export class PodBinding {
   async #lookAtAddress(caller: Caller, since: number): Promise<Verdict<undefined>> {
     const { namespace, podName, podUid } = caller.claims
     const doubt = this.#podDoubt(caller, since)
-    this.#refuseRepetition(caller, doubt)
+    const repeated = this.#refuseRepetition(caller, doubt)
+    if (repeated !== undefined) return repeated
     try {
       const looked = await lookAgain(doubt, {
         isAmiss: () => this.#isOnlyAddressAmiss(this.check(caller), caller),
         wait: (ms) => this.#options.pods.waitFor(podUid, ms, caller.address),
         missing: `pod ${namespace}/${podName} at the worker's address`,
       })
-      return looked.ok ? this.check(caller) : looked
+      if (looked.ok) return this.check(caller)
+      if (looked.code === 'source_address_mismatch') {
+        this.#elsewhere.set(placeOf(caller), this.#options.clock.monotonic())
+      }
+      return looked
     } catch (error) {
       // Nobody has shown the pod at this address: its worker comes again, and a thief is charged.
       const isUnanswered = error instanceof Fault && error.code === 'pod_unconfirmed'
@@ -190,12 +202,20 @@ export class PodBinding {
 
   /**
    * A token that is used elsewhere again and again costs one request in two seconds, and does not
-   * wait for it: a caller who waits has one of the places of the token's pod.
+   * wait for it: a caller who waits has one of the places of the token's pod. At an address that was
+   * not refused just now, an answer from before may be too old to refuse.
    */
-  #refuseRepetition(caller: Caller, { answers, key, judge }: Doubt<WatchedPod>): void {
-    if (!this.#isElsewhere(caller)) return
+  #refuseRepetition(
+    caller: Caller,
+    { answers, key, judge }: Doubt<WatchedPod>,
+  ): Denied | undefined {
+    if (!this.#isElsewhere(caller)) return undefined
     const recent = answers.find(key)
-    if (recent === undefined || judge(recent).ok) return
+    if (recent === undefined || judge(recent).ok) return undefined
+    const refusedAt = this.#elsewhere.get(placeOf(caller)) ?? -Infinity
+    if (this.#options.clock.monotonic() - refusedAt <= BELIEVED_MS_MAX) {
+      return denied('source_address_mismatch')
+    }
     const what = 'A moment ago the API server showed the pod at another address.'
     throw new Fault('source_address_unconfirmed', what)
   }

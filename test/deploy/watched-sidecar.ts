@@ -12,7 +12,7 @@ import { startPrometheus, staticTargets, TARGET, type Prometheus } from './prome
 const WAIT_MS_MAX = 60_000
 /** Longer than all this takes, so that nothing that happened falls out of it. */
 const RATE_INTERVAL = '5m'
-const ONLY_AMISS = / > 0$/
+const ONLY_AMISS = / (?:>|==) 0$/
 
 export const watchSidecar = async (directory: string) => {
   // A second stream of one pod is then a fault, so that one is shown.

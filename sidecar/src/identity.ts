@@ -36,6 +36,10 @@ export type Identity = {
 /** A ServiceAccount by name. */
 export type Account = Pick<Identity, 'namespace' | 'serviceAccount'>
 
+/** Its name among all namespaces. */
+export const accountNameOf = ({ namespace, serviceAccount }: Account): string =>
+  `${namespace}/${serviceAccount}`
+
 /** Whom an unverified token names; one that is bound to no pod names only its ServiceAccount. */
 export type Claimed = Account & { readonly podName?: string; readonly podUid?: string }
 

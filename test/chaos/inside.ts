@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startClusterRig } from '../cluster/cluster-rig.ts'
 import { raisePods } from '../kit/namespace.ts'
+import { joinSockets } from './bridge.ts'
 import { play } from './play.ts'
 import { startResolver } from './resolver.ts'
 import { drawScenario, describeScenario } from './schedule.ts'
@@ -31,17 +32,9 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 /** The API server's own loopback is that of the machine: a socket file leads there. */
 const startBridge = async (): Promise<void> => {
-  const server = createServer({ noDelay: true }, (near) => {
-    const far = connect(values.bridge)
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      from.on('error', () => to.destroy())
-      from.on('close', () => to.destroy())
-      from.pipe(to)
-    }
-  })
+  const server = createServer({ noDelay: true }, (near) =>
+    joinSockets(near, connect(values.bridge)),
+  )
   server.listen(Number(values['bridge-port']), '127.0.0.1')
   await once(server, 'listening')
 }

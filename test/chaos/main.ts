@@ -14,6 +14,7 @@ import { readKubeconfig, type Kubeconfig } from '../cluster/kubeconfig.ts'
 import { findApiServer, type ApiServerProcess } from '../cluster/own-cluster.ts'
 import { findNamespace, runInside } from '../kit/namespace.ts'
 import { today } from '../kit/result-page.ts'
+import { joinSockets } from './bridge.ts'
 import { rewritePage } from './page.ts'
 import type { Played } from './play.ts'
 import type { ApiServerAct } from './world.ts'
@@ -137,15 +138,7 @@ const isThere = (program: string): boolean => {
 /** Leads from a socket file, which can be seen from every network namespace, to the API server. */
 const startBridge = async (path: string, port: number): Promise<void> => {
   const server = createServer({ allowHalfOpen: true }, (near) => {
-    const far = connect({ host: '127.0.0.1', port, noDelay: true })
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      from.on('error', () => to.destroy())
-      from.on('close', () => to.destroy())
-      from.pipe(to)
-    }
+    joinSockets(near, connect({ host: '127.0.0.1', port, noDelay: true }))
   })
   server.listen(path)
   await once(server, 'listening')

@@ -364,17 +364,20 @@ test('a deleted or re-created ServiceAccount is reported, however it is learned'
   t.equal(watch.isGone('s3'), true)
 })
 
+/** Whether a wait is over by now. */
+const follow = (wait: Promise<void>) => {
+  const state = { isOver: false }
+  void wait.then(() => (state.isOver = true))
+  return state
+}
+
 test('a wait for a pod ends when it has an address, when it is gone, or when the time is up', async (t) => {
   const { clock, watch, start, say } = setUp(t)
   await start()
   // The watches have proven by then that they live.
   await clock.advanceAsync(1000)
   const idle = clock.pending
-  const wait = (uid: string) => {
-    const state = { isOver: false }
-    void watch.waitFor(uid, 2000).then(() => (state.isOver = true))
-    return state
-  }
+  const wait = (uid: string) => follow(watch.waitFor(uid, 2000))
   const [seen, again, gone, never] = [wait('u'), wait('u'), wait('v'), wait('w')]
   await say('ADDED', podOf('u', { ips: [] }))
   t.equal(seen.isOver, false, 'a pod without an address yet is not enough')
@@ -397,11 +400,7 @@ test('a wait for a ServiceAccount ends when it is shown, when it is gone, or whe
   await start()
   await clock.advanceAsync(1000)
   const idle = clock.pending
-  const wait = (uid: string) => {
-    const state = { isOver: false }
-    void watch.waitForAccount(uid, 2000).then(() => (state.isOver = true))
-    return state
-  }
+  const wait = (uid: string) => follow(watch.waitForAccount(uid, 2000))
   const [old, created, never] = [wait('s1'), wait('s2'), wait('s3')]
   await say('ADDED', accountOf('s1'), 'serviceaccounts')
   t.strictSame([old.isOver, created.isOver], [true, false])

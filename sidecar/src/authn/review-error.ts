@@ -43,3 +43,10 @@ export function judgeReviewError(error: unknown): ReviewError {
   if (error === UNKNOWN_TOKEN || REFUSALS.some((refusal) => refusal.test(error))) return 'refused'
   return INVALIDATED.test(error) ? 'invalidated' : 'undecided'
 }
+
+/** The most of the API server's own words that we repeat, in characters. */
+const QUOTED_LENGTH_MAX = 512
+
+/** The error in the API server's own words, as far as a log line may show them. */
+export const quoteReviewError = (error: unknown): string =>
+  JSON.stringify(error).slice(0, QUOTED_LENGTH_MAX)

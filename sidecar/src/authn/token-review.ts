@@ -7,7 +7,7 @@ import { identityOf, userNameOf, type Claims, type Identity } from '../identity.
 import type { KubeClient, KubeRequest } from '../kube/client.ts'
 import { ttlCache } from '../lib/bounded-lru.ts'
 import type { Clock } from '../lib/clock.ts'
-import { judgeReviewError, type ReviewError } from './review-error.ts'
+import { judgeReviewError, quoteReviewError, type ReviewError } from './review-error.ts'
 
 /** How a TokenReview ended: `fault` when there was no usable answer. */
 type ReviewOutcome = 'authenticated' | 'rejected' | 'fault'
@@ -43,8 +43,6 @@ const INVALIDATED_MS_MAX = 40_000
 /** What was said longer ago belongs to another outage, in milliseconds. */
 const INVALIDATED_TTL_MS = 3 * INVALIDATED_MS_MAX
 const INVALIDATED_MAX = 10_000
-/** The most of the API server's own words in our log, in characters. */
-const ERROR_LENGTH_MAX = 512
 
 /** The request for a review (authentication.k8s.io/v1), never without audiences. */
 export const reviewRequest = (
@@ -128,8 +126,7 @@ function readReview(
 }
 
 function undecided(answer: unknown): ReviewUndecided {
-  const error = JSON.stringify(member(member(answer, 'status'), 'error'))
-  const words = error.slice(0, ERROR_LENGTH_MAX)
+  const words = quoteReviewError(member(member(answer, 'status'), 'error'))
   return new ReviewUndecided('review_unavailable', `The TokenReview says: ${words}.`)
 }
 

@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
-import type { Claims } from '../identity.ts'
+import { accountNameOf, type Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
@@ -177,6 +177,8 @@ export class PodBinding {
    */
   async #lookAtAddress(caller: Caller, since: number): Promise<Verdict<undefined>> {
     const { namespace, podName, podUid } = caller.claims
+    const seen = this.check(caller)
+    if (!this.#isOnlyAddressAmiss(seen, caller)) return seen
     const doubt = this.#podDoubt(caller, since)
     const repeated = this.#refuseRepetition(caller, doubt)
     if (repeated !== undefined) return repeated
@@ -264,7 +266,7 @@ export class PodBinding {
     return {
       answers: this.#liveAccounts,
       since,
-      key: `${namespace}/${serviceAccount}`,
+      key: accountNameOf(claims),
       silentMs: pods.scopes.accountsSilentForMs(claims),
       get: () => getAccount(namespace, serviceAccount),
       judge: (account) =>

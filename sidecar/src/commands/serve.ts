@@ -8,6 +8,7 @@ import { createReloader, loadConfig, type Loaded } from '../config/load.ts'
 import { ConfigError } from '../config/config-error.ts'
 import { watchFiles } from '../config/file-watch.ts'
 import type { Config } from '../config/schema.ts'
+import { accountNameOf } from '../identity.ts'
 import type { Log } from '../observe/log.ts'
 import { version } from '../version.ts'
 import { CONFIG_OPTIONS } from './arguments.ts'
@@ -111,9 +112,7 @@ function describeStart({ config, file }: Loaded) {
   const { gateway, k8sTrust } = config
   const { tls } = config.listen
   const { allowedIdentities, audiences, enabled, sourceAddress } = k8sTrust
-  const entries = allowedIdentities.map(
-    ({ namespace, serviceAccount }) => `${namespace}/${serviceAccount}`,
-  )
+  const entries = allowedIdentities.map(accountNameOf)
   const others = entries.length - ENTRIES_MAX
   return {
     ...version,

@@ -1,5 +1,6 @@
 /** Whether the ServiceAccounts of the allow-list exist: a mistyped name keeps its workers out. */
 
+import { accountNameOf } from '../identity.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
 import type { Config } from '../config/schema.ts'
 import { isListPage, pathOf } from '../kube/list-page.ts'
@@ -8,13 +9,11 @@ import { collectionOf, type Scope } from '../kube/scope.ts'
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { globMatcher } from '../lib/glob.ts'
-import { fail, ok, warn, type ClusterCheck, type Finding } from './finding.ts'
+import { fail, listed, ok, warn, type ClusterCheck, type Finding } from './finding.ts'
 
 const NAME = 'allow-list'
 const PAGE_ITEMS = 500
 const PAGES_MAX = 10
-/** A line names this many entries and counts the others. */
-const NAMED_MAX = 5
 
 type AllowListCheck = ClusterCheck & { readonly clock: Clock }
 type Entry = Config['k8sTrust']['allowedIdentities'][number]
@@ -59,11 +58,7 @@ const matcherOf = ({ namespace, serviceAccount }: Entry) => {
     isNamespace(ofAccount) && isAccount(name)
 }
 
-function describe(entries: readonly Entry[]): string {
-  const names = entries.map(({ namespace, serviceAccount }) => `${namespace}/${serviceAccount}`)
-  const rest = names.length - NAMED_MAX
-  return `${names.slice(0, NAMED_MAX).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`
-}
+const describe = (entries: readonly Entry[]): string => listed(entries.map(accountNameOf))
 
 /** `undefined` if there are too many to read. */
 async function listAccounts(

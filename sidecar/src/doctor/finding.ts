@@ -51,6 +51,15 @@ export const fail = (name: string, what: string, remedy: string): Finding => ({
   remedy,
 })
 
+/** The most names in one list of a finding. */
+const NAMED_MAX = 5
+
+/** The first names of a list, and how many others there are. */
+export function listed(names: readonly string[]): string {
+  const others = names.length - NAMED_MAX
+  return `${names.slice(0, NAMED_MAX).join(', ')}${others > 0 ? ` and ${others} more` : ''}`
+}
+
 /** What breaks a line, and what makes text read in another order. */
 const BREAKING = /[\p{Cc}\u2028\u2029\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]+/gu
 

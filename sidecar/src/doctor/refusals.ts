@@ -4,7 +4,7 @@ import { localOriginOf } from '../config/addresses.ts'
 import { callAdmin, explainNoStatus, type AdminAnswer } from '../edge/admin-call.ts'
 import type { Status } from '../edge/status.ts'
 import { HOST_ADDRESS } from '../lib/host-network.ts'
-import { fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
+import { fail, listed, ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 type Refusal = Status['refusals'][number]
 
@@ -143,12 +143,3 @@ function whose(pods: readonly string[], addresses: readonly string[]): string {
 }
 
 const distinct = (all: readonly string[]): readonly string[] => [...new Set(all)]
-
-/** The most addresses that a finding names. */
-const ADDRESSES_MAX = 5
-
-function listed(addresses: readonly string[]): string {
-  const others = addresses.length - ADDRESSES_MAX
-  const named = addresses.slice(0, ADDRESSES_MAX).join(', ')
-  return others > 0 ? `${named} and ${others} more` : named
-}

@@ -1,7 +1,7 @@
 /** Whether the API server reviews tokens: asked for the sidecar's own token. */
 
 import { messageOf } from '../lib/errors.ts'
-import { judgeReviewError } from '../authn/review-error.ts'
+import { judgeReviewError, quoteReviewError } from '../authn/review-error.ts'
 import { reviewRequest } from '../authn/token-review.ts'
 import { ALLOW_REVIEWS, fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
 
@@ -19,7 +19,7 @@ export async function examineReviews(check: ReviewsCheck): Promise<readonly Find
       return [fail('reviews', 'the answer is not a TokenReview', remedy)]
     }
     if (isUndecided(status.error)) {
-      const what = `the API server could not decide: ${JSON.stringify(status.error).slice(0, 512)}`
+      const what = `the API server could not decide: ${quoteReviewError(status.error)}`
       return [fail('reviews', what, 'Check the API server: its etcd, and its webhooks.')]
     }
     if (status.authenticated !== true) return [ok('reviews', 'the API server reviews tokens')]

@@ -4,7 +4,15 @@ import { messageOf } from '../lib/errors.ts'
 import { scopesOf } from '../authz/watch-scopes.ts'
 import type { KubeClient } from '../kube/client.ts'
 import type { Scope } from '../kube/scope.ts'
-import { ALLOW_REVIEWS, fail, ok, remedyFor, type ClusterCheck, type Finding } from './finding.ts'
+import {
+  ALLOW_REVIEWS,
+  fail,
+  listed,
+  ok,
+  remedyFor,
+  type ClusterCheck,
+  type Finding,
+} from './finding.ts'
 
 /** As in the spec of a SelfSubjectAccessReview; without a namespace it means the whole cluster. */
 type Right = {
@@ -21,8 +29,6 @@ const REVIEW: Right = {
   group: 'authentication.k8s.io',
   resource: 'tokenreviews',
 }
-/** A line names this many namespaces and counts the others. */
-const NAMED_MAX = 5
 
 export async function examineRights(check: ClusterCheck): Promise<readonly Finding[]> {
   const { client, config, deadlineMs } = check
@@ -94,7 +100,5 @@ const placeOf = (namespace: string | undefined): string =>
 function describeSeen(rights: readonly Right[]): string {
   const places = [...new Set(rights.map(({ namespace }) => placeOf(namespace)))]
   if (places.length === 0) return ''
-  const named = places.slice(0, NAMED_MAX).join(', ')
-  const rest = places.length - NAMED_MAX
-  return `, and read pods and ServiceAccounts in ${named}${rest > 0 ? ` and ${rest} more` : ''}`
+  return `, and read pods and ServiceAccounts in ${listed(places)}`
 }

@@ -1,7 +1,7 @@
 /** Ephemeral sessions: a device record goes with its pod, and no other record is touched. */
 
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Account } from '../../identity.ts'
+import { accountNameOf, type Account } from '../../identity.ts'
 import type { Clock } from '../../lib/clock.ts'
 import type { PodListener } from '../../kube/pod-watch.ts'
 import type { WatchedPod } from '../../kube/pod.ts'
@@ -138,7 +138,7 @@ export class EphemeralSessions implements PodListener {
     return (
       this.#isDue ||
       clock.monotonic() - this.#reconciledAt >= RECONCILE_MS ||
-      pods.accounts().some((account) => !this.#judged.has(nameOf(account)))
+      pods.accounts().some((account) => !this.#judged.has(accountNameOf(account)))
     )
   }
 
@@ -167,7 +167,7 @@ export class EphemeralSessions implements PodListener {
     for (const record of records) {
       if (!kept.has(record.deviceId)) await this.#judge(record, accounts)
     }
-    this.#judged = new Set(accounts.map(nameOf))
+    this.#judged = new Set(accounts.map(accountNameOf))
   }
 
   async #judge(
@@ -232,5 +232,3 @@ export class EphemeralSessions implements PodListener {
     }
   }
 }
-
-const nameOf = ({ namespace, serviceAccount }: Account): string => `${namespace}/${serviceAccount}`

@@ -1,6 +1,6 @@
 /** Whose devices may be at the gateway: the live pods, and the ServiceAccounts they may have. */
 
-import type { Account } from '../../identity.ts'
+import { accountNameOf, type Account } from '../../identity.ts'
 import type { PodWatch } from '../../kube/pod-watch.ts'
 import { isGlob } from '../../lib/glob.ts'
 import type { WatchedScopes } from '../../kube/watched-scopes.ts'
@@ -46,7 +46,7 @@ export class KnownPods {
     )
     const byName = new Map(
       [...watched, ...listed].map(({ namespace, serviceAccount }) => [
-        `${namespace}/${serviceAccount}`,
+        accountNameOf({ namespace, serviceAccount }),
         { namespace, serviceAccount },
       ]),
     )

@@ -30,7 +30,9 @@ export const attempt = (port: number, { token, address }: Caller): Promise<Attem
       let body = ''
       const settle = () => {
         request.destroy()
-        resolve({ kind: 'refused', status: response.statusCode ?? 0, code: codeIn(body) })
+        const { complete, statusCode: status = 0 } = response
+        if (complete) resolve({ kind: 'refused', status, code: codeIn(body) })
+        else resolve({ kind: 'no answer', why: 'the answer was cut off' })
       }
       response.on('data', (chunk: Buffer) => {
         if (body.length < BODY_BYTES_MAX) body += chunk.toString()

@@ -6,7 +6,8 @@ import { AUDIENCE, WORKER } from '../cluster/cluster-rig.ts'
 import { podAddress } from '../kit/namespace.ts'
 import type { SeededRandom } from '../kit/soak.ts'
 import { waitForProcess } from '../kit/wait.ts'
-import { judgeBooks, judgeOutputs, judgeRest } from './books.ts'
+import { judgeAnswer } from './answers.ts'
+import { judgeBooks, judgeOutputs, judgeRest } from '../kit/books.ts'
 import { FAULTS, type FaultContext } from './faults.ts'
 import type { FaultPlan, Scenario } from './schedule.ts'
 import { forge, Strangers, tryIn, type Stranger, type Trial } from './strangers.ts'
@@ -49,6 +50,12 @@ const REVOKED_AFTER_TROUBLE_MS = 53_000
 const BELIEVED_MS = 12_000
 /** A watch that was cut is opened again after a pause of at most 3 s, and a busy machine is slow. */
 const WATCH_TROUBLE_TAIL_MS = 6000
+/**
+ * Where the API server was asked a moment ago it is asked again after two seconds, and then it denies: one doubted
+ * answer, and two handshakes of 10 s at most.
+ */
+const DENIED_WITHIN_MS = 22_200
+const COME_AGAIN_MS = 2200
 const API_DEADLINE_MS = 60_000
 /** Gathered lines are written after a second. */
 const LINES_MS = 1500
@@ -151,9 +158,9 @@ class Day {
     await Promise.all(moving)
     await this.#judgeRecovery()
     await this.#judgeRevocations()
-    await this.#lastStrangers()
     await this.#strangers.stop()
-    this.#judgeStrangers()
+    this.#judgeStrangers(this.#strangers.trials)
+    await this.#lastStrangers()
     this.#judgeWorkers()
     await this.leave()
     await sleep(LINES_MS)
@@ -243,15 +250,12 @@ class Day {
     this.#ownPods.push(pod)
     const other = await cluster.mint({ pod: worker.pod, audiences: [`not-${AUDIENCE}`] })
     const unlisted = await cluster.mint({ pod })
+    const unbound = await cluster.mint({ serviceAccount: WORKER })
     return [
       { pretence: 'a token for another audience', token: other, address: worker.pod.ip },
-      { pretence: 'a token of a stranger', token: unlisted, address: pod.ip },
+      { pretence: "a stranger's token", token: unlisted, address: pod.ip },
+      { pretence: 'a token without a pod', token: unbound, address: pod.ip },
       { pretence: 'no token', address: podAddress(STRANGER_ADDRESSES.first) },
-      {
-        pretence: 'a token of a stranger',
-        token: await cluster.mint({ serviceAccount: WORKER }),
-        address: pod.ip,
-      },
     ]
   }
 
@@ -273,39 +277,67 @@ class Day {
     return kinds[random.below(kinds.length)]
   }
 
-  /** Each kind once more, now that everything works: each has to be told no. */
+  /** Each kind once more, now that everything works and nobody else asks: each has to be told no. */
   async #lastStrangers(): Promise<void> {
     const [living] = this.#living
-    const all: Stranger[] = [...this.#foreign, ...this.#deleted.map(deadOne)]
+    const all: Stranger[] = [...this.#foreign]
     if (living !== undefined) {
       const { token, pod } = living
       all.push({ pretence: 'a forged signature', token: forge(token), address: pod.ip })
       const address = podAddress(STRANGER_ADDRESSES.first)
       all.push({ pretence: "another pod's token", token, address })
     }
-    const last = await Promise.all(all.map(tryIn))
-    this.trials.push(...last)
-    for (const { stranger, outcome, status } of last) {
-      if (outcome === 'refused' && (status === 401 || status === 403)) continue
-      this.problems.push(`${stranger.pretence} was answered "${outcome} ${status}" in the end`)
+    const found = this.#deleted.map((dead) => [deadOne(dead), this.#forgottenBy(dead.at)] as const)
+    const doubtedUntil = performance.now() + DENIED_WITHIN_MS
+    const last = [...found, ...all.map((stranger) => [stranger, doubtedUntil] as const)]
+    await Promise.all(last.map(([stranger, until]) => this.#denied(stranger, until)))
+  }
+
+  /** Comes again, as it is told to, until it is denied. */
+  async #denied(stranger: Stranger, until: number): Promise<void> {
+    for (;;) {
+      const trial = await tryIn(stranger)
+      this.trials.push(trial)
+      const verdict = this.#judgeTrial(trial)
+      if (verdict === 'denied') return
+      const isLate = trial.startedAt > until
+      if (verdict !== 'doubted') this.problems.push(verdict.problem)
+      else if (isLate) {
+        this.problems.push(`${stranger.pretence} was told "${trial.code}" in the end`)
+      }
+      if (verdict !== 'doubted' || isLate) return
+      await sleep(COME_AGAIN_MS)
     }
   }
 
-  #judgeStrangers(): void {
-    this.trials.push(...(this.#strangers?.trials ?? []))
-    for (const { stranger, outcome, startedAt } of this.trials) {
-      if (outcome !== 'in') continue
-      const dead = this.#deleted.find(({ worker }) => worker.token === stranger.token)
-      if (stranger.pretence !== "a deleted pod's token" || dead === undefined) {
-        this.problems.push(`${stranger.pretence} was let in`)
-        continue
-      }
+  #judgeStrangers(trials: readonly Trial[]): void {
+    this.trials.push(...trials)
+    for (const trial of trials) {
+      const verdict = this.#judgeTrial(trial)
+      if (typeof verdict === 'object') this.problems.push(verdict.problem)
+    }
+  }
+
+  #judgeTrial({ stranger, outcome, code, startedAt }: Trial): ReturnType<typeof judgeAnswer> {
+    const { pretence, token } = stranger
+    const dead = this.#deleted.find(({ worker }) => worker.token === token)
+    if (outcome === 'in' && pretence === "a deleted pod's token" && dead !== undefined) {
       const late = startedAt - dead.at
       const limit = this.#isTroubled(dead.at, startedAt) ? BELIEVED_MS : REVOKED_WITHIN_MS
-      if (late > limit) {
-        this.problems.push(`a pod's token was let in ${Math.round(late)} ms after its deletion`)
-      }
+      if (late <= limit) return 'doubted'
+      const problem = `a pod's token was let in ${Math.round(late)} ms after its deletion`
+      return { problem }
     }
+    const circumstances = { isPodGone: dead !== undefined, hasWrongClock: this.#bends('clock') }
+    return judgeAnswer({ pretence, outcome, code }, circumstances)
+  }
+
+  /** When everything has to know that a pod deleted at this moment is gone. */
+  #forgottenBy(deletedAt: number): number {
+    const until = deletedAt + REVOKED_WITHIN_MS
+    if (!this.#isTroubled(deletedAt, until)) return until
+    const lastTrouble = Math.max(deletedAt, ...this.#troubles.map((trouble) => trouble.until))
+    return lastTrouble + REVOKED_AFTER_TROUBLE_MS
   }
 
   #isTroubled(from: number, until: number): boolean {
@@ -334,12 +366,8 @@ class Day {
   async #judgeRevocations(): Promise<void> {
     await Promise.all(
       this.#deleted.map(async ({ worker, at }) => {
-        const lastTrouble = Math.max(at, ...this.#troubles.map(({ until }) => until))
         const isTroubled = this.#isTroubled(at, at + REVOKED_WITHIN_MS)
-        const deadline = isTroubled
-          ? lastTrouble + REVOKED_AFTER_TROUBLE_MS
-          : at + REVOKED_WITHIN_MS
-        const left = Math.max(0, deadline - performance.now())
+        const left = Math.max(0, this.#forgottenBy(at) - performance.now())
         const isOver = () => !worker.isOpen
         await waitForProcess(`the end of ${worker.pod.name}`, left, isOver).catch(
           (error: unknown) => this.problems.push(`a stream outlives its pod: ${String(error)}`),

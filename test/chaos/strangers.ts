@@ -3,22 +3,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RawData } from 'ws'
 import { SeededRandom } from '../kit/soak.ts'
+import type { Pretence } from './answers.ts'
 import { attempt, type Attempt, type Caller } from './attempt.ts'
 import { PORTS } from './world.ts'
-
-type Pretence =
-  | 'a forged signature'
-  | "another pod's token"
-  | "a deleted pod's token"
-  | 'a token for another audience'
-  | 'a token of a stranger'
-  | 'no token'
 
 export type Stranger = Caller & { readonly pretence: Pretence }
 
 const BETWEEN_MS = 150
-/** How long one without a token waits for an echo. */
-const ECHO_MS = 1500
+/** How long one without a token waits for an echo or its end. */
+const ANSWER_MS = 3000
 const RESULTS_MAX = 5000
 const FIRST_MESSAGE = 'let me in'
 
@@ -26,7 +19,8 @@ export type Trial = {
   readonly stranger: Stranger
   readonly startedAt: number
   readonly outcome: Attempt['kind']
-  readonly status: number
+  /** Why it was refused. */
+  readonly code: string
 }
 
 /** Tries one after another for as long as it is not stopped. */
@@ -62,25 +56,36 @@ export class Strangers {
 
 export const tryIn = async (stranger: Stranger): Promise<Trial> => {
   const startedAt = performance.now()
-  const outcome = await attempt(PORTS.workersRelay, stranger)
-  const status = outcome.kind === 'refused' ? outcome.status : 0
-  if (outcome.kind !== 'in') return { stranger, startedAt, outcome: outcome.kind, status }
-  const { socket } = outcome
-  if (stranger.token !== undefined) {
+  const attempted = await attempt(PORTS.workersRelay, stranger)
+  const { outcome, code } = await outcomeOf(attempted, stranger)
+  return { stranger, startedAt, outcome, code }
+}
+
+const outcomeOf = async (
+  attempted: Attempt,
+  { token }: Stranger,
+): Promise<Pick<Trial, 'outcome' | 'code'>> => {
+  if (attempted.kind === 'refused') return { outcome: 'refused', code: attempted.code }
+  if (attempted.kind === 'no answer') return { outcome: 'no answer', code: '' }
+  const { socket } = attempted
+  if (token !== undefined) {
     socket.terminate()
-    return { stranger, startedAt, outcome: 'in', status }
+    return { outcome: 'in', code: '' }
   }
   // The upgrade was granted so that the first message can show a token. The sidecar refuses with a message too;
   // an echo would come from the gateway.
-  const { promise, resolve } = Promise.withResolvers<boolean>()
+  const { promise, resolve } = Promise.withResolvers<Pick<Trial, 'outcome' | 'code'>>()
   socket.on('message', (data: RawData) => {
-    if ((data as Buffer).toString() === FIRST_MESSAGE) resolve(true)
+    if ((data as Buffer).toString() === FIRST_MESSAGE) resolve({ outcome: 'in', code: '' })
   })
-  socket.once('close', () => resolve(false))
+  socket.once('close', (_, reason) => {
+    const code = reason.toString()
+    resolve(code === '' ? { outcome: 'no answer', code } : { outcome: 'refused', code })
+  })
   socket.send(FIRST_MESSAGE)
-  const isIn = await Promise.race([promise, sleep(ECHO_MS, false)])
+  const outcome = await Promise.race([promise, sleep(ANSWER_MS, undefined)])
   socket.terminate()
-  return { stranger, startedAt, outcome: isIn ? 'in' : 'refused', status: 401 }
+  return outcome ?? { outcome: 'no answer', code: '' }
 }
 
 /** The token with some characters of its signature changed. */

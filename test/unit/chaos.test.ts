@@ -1,7 +1,8 @@
 /** The scenarios of `npm run test:chaos`, and how their books are judged. */
 
 import { test } from 'tap'
-import { judgeBooks, judgeOutputs, judgeRest } from '../chaos/books.ts'
+import { judgeAnswer, type Judged } from '../chaos/answers.ts'
+import { judgeBooks, judgeOutputs, judgeRest } from '../kit/books.ts'
 import { rewritePage } from '../chaos/page.ts'
 import { drawScenario, KINDS } from '../chaos/schedule.ts'
 import { forge } from '../chaos/strangers.ts'
@@ -58,6 +59,28 @@ test('a forged token differs in its signature alone', async (t) => {
   t.not(forged, token)
   t.equal(forged.length, token.length)
   t.equal(forged.slice(0, 12), token.slice(0, 12))
+})
+
+test('a stranger is told why it is refused, or to come again, and nothing else', async (t) => {
+  const usual = { isPodGone: false, hasWrongClock: false }
+  const told = (code: string, more: Partial<Judged & typeof usual> = {}) =>
+    judgeAnswer(
+      { pretence: "another pod's token", outcome: 'refused', code, ...more },
+      { ...usual, ...more },
+    )
+  t.equal(told('source_address_mismatch'), 'denied')
+  t.equal(told('source_address_unconfirmed'), 'doubted')
+  t.equal(told('handshake_timeout'), 'doubted', 'a slow network looks like a slow caller')
+  t.equal(told('', { outcome: 'no answer' }), 'doubted')
+  const problem = (code: string) => ({ problem: `another pod's token was told ${code}` })
+  t.strictSame(told('signature_invalid'), problem('signature_invalid'), 'for the wrong reason')
+  t.strictSame(told('no code'), problem('no code'))
+  t.strictSame(told('pod_deleted'), problem('pod_deleted'), 'while it lives')
+  t.equal(told('pod_deleted', { isPodGone: true }), 'denied')
+  t.strictSame(told('token_expired'), problem('token_expired'))
+  t.equal(told('token_expired', { hasWrongClock: true }), 'doubted')
+  t.strictSame(told('', { outcome: 'in' }), { problem: "another pod's token was let in" })
+  t.equal(told('identity_not_allowed', { pretence: "a stranger's token" }), 'denied')
 })
 
 test('the page tells what failed, and keeps the rest', async (t) => {

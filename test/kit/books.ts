@@ -1,7 +1,5 @@
 /** What must be true when everybody has left: the books balance, nothing is left, nothing was given away. */
 
-import type { World } from './world.ts'
-
 type Scrape = ReadonlyMap<string, number>
 
 const DESCRIPTORS_LEFT_MAX = 8
@@ -57,13 +55,16 @@ export const judgeRest = (metrics: Scrape, moreDescriptors: number): readonly st
   return [...left, `${moreDescriptors} more descriptors than at the start`]
 }
 
+/** What a process has written, line by line. */
+type Outputs = {
+  readonly log: () => readonly string[]
+  readonly audit: () => readonly string[]
+}
+
 /** Neither log nor audit has a part of a token that would let somebody in, and none speaks of a bug. */
-export const judgeOutputs = (
-  world: Pick<World, 'log' | 'audit'>,
-  tokens: readonly string[],
-): readonly string[] => {
+export const judgeOutputs = (outputs: Outputs, tokens: readonly string[]): readonly string[] => {
   const signatures = tokens.map((token) => token.split('.')[2] ?? token)
-  const lines = [...world.log(), ...world.audit()]
+  const lines = [...outputs.log(), ...outputs.audit()]
   return lines.flatMap((line) => [
     ...(signatures.some((secret) => line.includes(secret)) ? ['a token was written down'] : []),
     ...(line.includes('"level":"fatal"') ? [`a bug: ${line.slice(0, 300)}`] : []),

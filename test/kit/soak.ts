@@ -10,7 +10,8 @@ export type Plan = {
   readonly seed: number
   /** Frames each way. */
   readonly frames: number
-  readonly ending: 'close' | 'worker vanishes' | 'gateway vanishes'
+  /** `revoked`: neither end closes it, and the sidecar ends it before all frames are sent. */
+  readonly ending: 'close' | 'worker vanishes' | 'gateway vanishes' | 'revoked'
 }
 
 export type Outcome = {
@@ -19,6 +20,12 @@ export type Outcome = {
   /** Bytes that were lost, added or changed. */
   readonly problems: readonly string[]
 }
+
+/** What one end has got. */
+export type Got = { readonly bytes: number; readonly problem: string | undefined }
+
+/** A worker that was not let in. */
+export type SoakRefusal = { readonly status: number; readonly body: string }
 
 export type SoakWorker = {
   readonly port: number
@@ -240,24 +247,25 @@ const endOf = (socket: Socket, plan: Plan, isWorker: boolean, options: SoakOptio
   source: new FrameSource(plan, isWorker, options.frameBytesMax),
   check: new Check(
     new FrameSource(plan, !isWorker, options.frameBytesMax),
-    plan.ending === (isWorker ? 'gateway vanishes' : 'worker vanishes'),
+    plan.ending === 'revoked' ||
+      plan.ending === (isWorker ? 'gateway vanishes' : 'worker vanishes'),
   ),
   random: new SeededRandom(plan.seed * 7 + (isWorker ? 3 : 5)),
   vanishes: plan.ending === (isWorker ? 'worker vanishes' : 'gateway vanishes'),
   options,
 })
 
-type Got = { readonly bytes: number; readonly problem: string | undefined }
-
-/** A gateway that takes the plan of each stream from its `User-Agent`, and the way to run streams to it. */
-export async function startSoakGateway(options: SoakOptions) {
-  const results = new Map<number, PromiseWithResolvers<Got>>()
+/** A gateway that takes the plan of each stream from its `User-Agent`, and tells what it got. */
+export async function startSoakServer(
+  options: SoakOptions,
+  onGot: (seed: number, got: Got) => void,
+) {
   const serve = async (socket: Socket): Promise<void> => {
     const plan = await acceptUpgrade(socket)
     if (plan === undefined) return
     const end = endOf(socket, plan, false, options)
     const problem = await runEnd(end, false, plan)
-    results.get(plan.seed)?.resolve({ bytes: end.check.bytes, problem })
+    onGot(plan.seed, { bytes: end.check.bytes, problem })
   }
   const server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
     socket.on('error', () => undefined)
@@ -265,35 +273,58 @@ export async function startSoakGateway(options: SoakOptions) {
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
+  return {
+    url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    close: () => void server.close(),
+  }
+}
 
+/** The worker's end of one stream, from its upgrade on. It rejects where the answer is not one. */
+export async function runSoakWorker(
+  { port, localAddress, token }: SoakWorker,
+  plan: Plan,
+  options: SoakOptions,
+): Promise<{ readonly got: Promise<Got> } | SoakRefusal> {
+  const agent = `soak ${plan.seed} ${plan.frames} ${plan.ending}`
+  const { status, body, socket } = await rawUpgrade({
+    port,
+    localAddress,
+    timeoutMs: ANSWER_MS_MAX,
+    lines: upgradeLines('/', [`User-Agent: ${agent}`, `Authorization: Bearer ${token}`]),
+  })
+  if (status !== 101) {
+    socket.destroy()
+    return { status, body }
+  }
+  const end = endOf(socket, plan, true, options)
+  const got = runEnd(end, true, plan).then((problem) => ({ bytes: end.check.bytes, problem }))
+  return { got }
+}
+
+export const outcomeOf = ({ seed }: Plan, up: Got, down: Got): Outcome => ({
+  bytesUp: up.bytes,
+  bytesDown: down.bytes,
+  problems: [
+    ...(down.problem === undefined ? [] : [`stream ${seed}, to the worker: ${down.problem}`]),
+    ...(up.problem === undefined ? [] : [`stream ${seed}, to the gateway: ${up.problem}`]),
+  ],
+})
+
+/** Both ends in one process. */
+export async function startSoakGateway(options: SoakOptions) {
+  const results = new Map<number, PromiseWithResolvers<Got>>()
+  const server = await startSoakServer(options, (seed, got) => results.get(seed)?.resolve(got))
   /** One stream from its upgrade to its end at both ends. */
   const run = async (worker: SoakWorker, plan: Plan): Promise<Outcome> => {
     const result = Promise.withResolvers<Got>()
     results.set(plan.seed, result)
-    const agent = `soak ${plan.seed} ${plan.frames} ${plan.ending}`
-    const { port, localAddress, token } = worker
-    const { status, socket } = await rawUpgrade({
-      port,
-      localAddress,
-      timeoutMs: ANSWER_MS_MAX,
-      lines: upgradeLines('/', [`User-Agent: ${agent}`, `Authorization: Bearer ${token}`]),
-    })
-    if (status !== 101) throw new Error(`a worker was answered ${status}`)
-    const end = endOf(socket, plan, true, options)
-    const problem = await runEnd(end, true, plan)
-    const up = await result.promise
+    const started = await runSoakWorker(worker, plan, options)
+    if ('status' in started) throw new Error(`a worker was answered ${started.status}`)
+    const [down, up] = await Promise.all([started.got, result.promise])
     results.delete(plan.seed)
-    const problems = [
-      ...(problem === undefined ? [] : [`stream ${plan.seed}, to the worker: ${problem}`]),
-      ...(up.problem === undefined ? [] : [`stream ${plan.seed}, to the gateway: ${up.problem}`]),
-    ]
-    return { bytesUp: up.bytes, bytesDown: end.check.bytes, problems }
+    return outcomeOf(plan, up, down)
   }
-  return {
-    url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    run,
-    close: () => void server.close(),
-  }
+  return { ...server, run }
 }
 
 /** Answers the upgrade; what came behind it is put back. */

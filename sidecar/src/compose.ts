@@ -17,7 +17,7 @@ import { readTls } from './edge/tls.ts'
 import { kindOf } from './kube/scope.ts'
 import { ReadinessLog } from './observe/readiness-log.ts'
 import type { MetricSources } from './observe/metric-sources.ts'
-import { createAssertionSigner } from './tunnel/assertion.ts'
+import { createAssertionSigner, NO_SIGNER } from './tunnel/assertion.ts'
 
 export type Sidecar = {
   /** Opens both ports and resolves with the addresses they got. */
@@ -112,6 +112,15 @@ export async function compose(config: Config, runtime: Runtime): Promise<Sidecar
   }
 }
 
+async function composeSigner({ gateway, k8sTrust }: Config, { clock }: Runtime) {
+  if (!isAssertionSent(gateway)) return NO_SIGNER
+  return createAssertionSigner(k8sTrust.audiences[0] ?? '', clock)
+}
+
+/** OpenClaw's gateway does not read it. */
+const isAssertionSent = ({ protocol, assertion }: Config['gateway']): boolean =>
+  assertion ?? protocol === 'stream'
+
 /** Everything that works inside, put together and not yet started. */
 async function composeParts(config: Config, runtime: Runtime) {
   const live = new LiveConfig(config)
@@ -124,7 +133,7 @@ async function composeParts(config: Config, runtime: Runtime) {
   const cluster = composeCluster(config, runtime, metrics)
   const line = composeLine({ live, runtime, cluster, metrics })
   const { registry, verdicts, watch, jwks } = line
-  const signer = await createAssertionSigner(config.k8sTrust.audiences[0] ?? '', runtime.clock)
+  const signer = await composeSigner(config, runtime)
   const way = composeWorkerWay(live, runtime, { metrics, watchPeer })
   const toGateway = { signer, watch, watchPeer, way, metrics }
   const { dialect, openclaw } = composeDialect(live, runtime, toGateway)

@@ -284,6 +284,27 @@ test('the assertion is verifiable with the published key, and short-lived', asyn
   await t.rejects(jwtVerify(bent, keys), { code: 'ERR_JWS_SIGNATURE_VERIFICATION_FAILED' })
 })
 
+test('without assertions the gateway gets the identity alone, and no key is published', async (t) => {
+  const plain = await startRig({ set: ['gateway.assertion=false'] })
+  t.teardown(() => plain.stop())
+  const arrival = plain.gateway.waitForHandshake()
+  const { status, socket } = await rawUpgrade({
+    port: plain.port,
+    localAddress: '127.0.0.11',
+    lines: upgradeLines('/', [
+      `Authorization: Bearer ${plain.mint({ pod: plain.createPod() })}`,
+      'X-OpenClaw-K8s-Assertion: forged',
+    ]),
+  })
+  socket.destroy()
+  t.equal(status, 101)
+  const { headers } = await arrival
+  t.equal(headers['x-openclaw-k8s-pod-name'], 'worker-a')
+  t.equal(headers['x-openclaw-k8s-assertion'], undefined)
+  const published = await fetch(`${plain.adminUrl}/.well-known/jwks.json`)
+  t.same(await published.json(), { keys: [] })
+})
+
 test('a peer whose address is unknown is cut, and nothing of it reaches the gateway', async (t) => {
   const before = rig.gateway.handshakes.length
   const hideAddress = (message: unknown) => {

@@ -50,6 +50,21 @@ test('the gateway sees the worker’s address once, and nothing the worker could
   }
 })
 
+test('a gateway of OpenClaw gets an assertion where the configuration asks for it', async (t) => {
+  for (const [set, count] of [
+    [[], 0],
+    [['gateway.assertion=false'], 0],
+    [['gateway.assertion=true'], 1],
+  ] as const) {
+    const rig = await startOpenClawRig({ set })
+    t.teardown(rig.stop)
+    await rig.startNode()
+    const seen = workerConnections(rig)[0]?.handshake.rawHeaders ?? []
+    t.equal(valuesOf(seen, 'x-openclaw-k8s-assertion').length, count, set.join())
+    t.equal(valuesOf(seen, 'x-openclaw-k8s-pod-uid').length, 1, 'the identity comes all the same')
+  }
+})
+
 test('the hello brings the worker no token of the gateway', async (t) => {
   const rig = await startOpenClawRig()
   t.teardown(rig.stop)

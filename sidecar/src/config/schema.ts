@@ -84,6 +84,12 @@ const gateway = z.strictObject({
     .describe(
       'Relay the routes of session hosting for workers whose entry has allowSessionHosting (protocol openclaw only). Default false.',
     ),
+  assertion: z
+    .boolean()
+    .optional()
+    .describe(
+      'Send X-OpenClaw-K8s-Assertion, a signed statement of the identity. Default: true with protocol stream, false with openclaw, whose gateway does not read it.',
+    ),
   allowRemoteGateway: z
     .boolean()
     .default(false)

@@ -12,10 +12,14 @@ const LIFETIME_S = 60
 const KEY_ID = 'assertion'
 
 export type AssertionSigner = {
-  readonly sign: (identity: Identity, role: string) => Promise<string>
+  /** `undefined` where the gateway is to get no assertion. */
+  readonly sign: (identity: Identity, role: string) => string | undefined
   /** The public key, as published on the admin port. */
   readonly jwks: JSONWebKeySet
 }
+
+/** Signs nothing, and publishes no key. */
+export const NO_SIGNER: AssertionSigner = { sign: () => undefined, jwks: { keys: [] } }
 
 /** Makes a signer with a new Ed25519 key, which is kept in memory and dies with the process. */
 export async function createAssertionSigner(
@@ -28,7 +32,7 @@ export async function createAssertionSigner(
   const header = encode({ alg: 'EdDSA', kid, typ: 'JWT' })
   return {
     jwks: { keys: [{ ...jwk, kid, alg: 'EdDSA', use: 'sig' }] },
-    async sign(identity, role) {
+    sign(identity, role) {
       const nowS = Math.floor(clock.now() / 1000)
       const input = `${header}.${encode(claimsOf(identity, { role, audience, nowS }))}`
       // Synchronously, on this thread: WebCrypto would take twice the work.

@@ -60,7 +60,7 @@ export function createGatewayDialer(options: GatewayDialerOptions): GatewayDiale
       subprotocols: caller.subprotocols,
       identity,
       role,
-      assertion: await signer.sign(identity, role),
+      assertion: signer.sign(identity, role),
       key: randomPool.take(16).toString('base64'),
     })
     const { subprotocols } = caller

@@ -68,8 +68,8 @@ export type UpstreamRequestOptions = ForwardedOptions & {
   readonly subprotocols?: readonly string[]
   readonly identity: Identity
   readonly role: string
-  /** The sidecar's own signed statement about the worker. */
-  readonly assertion: string
+  /** The sidecar's own signed statement about the worker. Omitted where the gateway is not to have one. */
+  readonly assertion?: string | undefined
   /** 16 random bytes in base64 (RFC 6455 §4.1). */
   readonly key: string
 }

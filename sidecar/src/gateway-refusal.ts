@@ -10,7 +10,7 @@ const SECRET: Diagnosis = {
   remedy:
     "Mount the gateway's own secret there, and restart the gateway if the secret was rotated.",
 }
-const MODE: Diagnosis = {
+const MODE = {
   what: 'gateway.auth.mode: the gateway expects another kind of secret',
   remedy: "Set it to the mode of the gateway's own gateway.auth.",
 }
@@ -61,7 +61,10 @@ export const GATEWAY_REFUSALS = {
   AUTH_TOKEN_NOT_CONFIGURED: MODE,
   AUTH_PASSWORD_NOT_CONFIGURED: MODE,
   AUTH_REQUIRED: MODE,
-  AUTH_UNAUTHORIZED: MODE,
+  AUTH_UNAUTHORIZED: {
+    what: MODE.what,
+    remedy: `${MODE.remedy} In trusted-proxy mode OpenClaw 2026.5 takes no password from the sidecar: use token mode there.`,
+  },
   AUTH_IDENTITY_HEADER_REQUIRED: {
     remedy:
       "The gateway trusts a header that the sidecar does not send: set gateway.auth.trustedProxy.userHeader to x-forwarded-user in the gateway's own configuration.",

@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import { createDevice, openLightNode } from '../kit/light-node.ts'
 import type { Operator } from './operator.ts'
 import { hasText, type Product } from './product.ts'
+import type { SuiteRun } from './suite-plan.ts'
 
 /** A reason where something is missing, in the product's own words where it has some. */
 export type Lacks = {
@@ -39,6 +40,12 @@ export const findLacks = async (questioned: Questioned): Promise<Lacks> => ({
   sessionHosting: whyNoSessionHosting(questioned),
   proxyAttribution: whyNoProxyAttribution(questioned.gateway),
 })
+
+/** The sidecar shows the gateway's password on loopback, without the headers of a proxy. */
+export const whyNoMode = ({ gateway, mode }: SuiteRun): string | undefined =>
+  mode !== 'trusted-proxy' || hasText(gateway, 'resolveGatewayAuthRequestContext')
+    ? undefined
+    : `a gateway of ${gateway.version} in trusted-proxy mode takes no password from a direct client`
 
 /** Whether a version has the routes that hosted sessions use. */
 export const hasSessionHosting = (product: Product): boolean =>

@@ -1,10 +1,10 @@
 /** `npm run test:mutation`: removes each guard in turn, and looks for the seed whose day misses it. */
 
 import { spawn } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { rewriteSection, table, today, type Place } from '../kit/result-page.ts'
+import { table, today } from '../kit/result-page.ts'
+import { writeSection } from '../sim/page.ts'
 import { GUARDS, type Guard } from './guards.ts'
 import { Mutant } from './mutant.ts'
 
@@ -17,7 +17,6 @@ const USAGE = `npm run test:mutation -- [--seeds N] [--only TEXT] [--minutes M] 
   --jobs     guards side by side. Default 2
   --no-page  leave docs/reliability.md as it is
 `
-const PAGE = new URL('../../docs/reliability.md', import.meta.url)
 
 type Found = {
   readonly guard: Guard
@@ -48,18 +47,6 @@ const readFound = (guard: Guard, output: string): Found => {
   const [, seed, violation = ''] = /^seed (\d+): (.*)$/m.exec(output) ?? []
   if (!/^\d+ passed, \d+ failed, \d+ skipped$/m.test(output)) throw new Error(output.slice(-2000))
   return { guard, seed: seed === undefined ? undefined : Number(seed), violation }
-}
-
-const place: Place = {
-  mark: 'simulated',
-  overview: 'overview of simulated days',
-  first: (page) => page.length,
-  compareKeys: (one, other) => one.localeCompare(other, 'en'),
-  renderOverview: (sections) =>
-    table(
-      ['run', 'date'],
-      sections.map(({ key, text }) => [key, /\d{4}-\d\d-\d\d/.exec(text)?.[0] ?? '']),
-    ),
 }
 
 const renderSection = (founds: readonly Found[], seeds: number, each: string): string => {
@@ -118,8 +105,7 @@ const main = async (): Promise<number> => {
   await Promise.all(Array.from({ length: Number(options.jobs) }, workOff))
   founds.sort((one, other) => GUARDS.indexOf(one.guard) - GUARDS.indexOf(other.guard))
   if (!options['no-page']) {
-    const own = { key: 'guards', text: renderSection(founds, seeds, options.each) }
-    writeFileSync(PAGE, rewriteSection(readFileSync(PAGE, 'utf8'), place, own))
+    writeSection({ key: 'guards', text: renderSection(founds, seeds, options.each) })
   }
   const failed = founds.filter(({ seed }) => seed === undefined).length
   say(`${founds.length - failed} passed, ${failed} failed, ${all - founds.length} skipped`)

@@ -5,6 +5,8 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { playDay, type DayResult } from './day.ts'
+import { table, today, type Section } from '../kit/result-page.ts'
+import { writeSection } from './page.ts'
 import { drawSchedule } from './schedule.ts'
 import { serializeCrypto } from './settle.ts'
 import { shrink } from './shrink.ts'
@@ -17,6 +19,8 @@ const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs 
   --least    play this number of days even after that time. Default 0
   --jobs     processes side by side. Default 2
   --no-shrink  leave the schedule of a day that breaks a promise as it is
+  --keep-going  play all days, also after one that breaks a promise
+  --page     write the result to docs/reliability.md
 `
 const WRONG_USAGE = 64
 const TRACES = new URL('../../.cache/sim/', import.meta.url)
@@ -29,7 +33,11 @@ const DAYS_PER_PROCESS = 50
 /** A day makes much garbage that dies young. */
 const NODE_OPTIONS = ['--max-semi-space-size=64']
 
-type Played = Omit<DayResult, 'trace'> & { readonly seed: number; readonly ms: number }
+type Played = Omit<DayResult, 'trace'> & {
+  readonly seed: number
+  /** What the day cost its process, in seconds of CPU time. */
+  readonly cpuS: number
+}
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
@@ -39,10 +47,11 @@ const playOnRequest = (): void => {
   // Nobody reads where an error of a simulated fault came from.
   Error.stackTraceLimit = 0
   const playOne = async (seed: number) => {
-    const startedAt = performance.now()
+    const before = process.cpuUsage()
     const { trace, ...result } = await playDay(seed, drawSchedule(seed))
     if (result.violation !== undefined) await report(seed, result.violation, trace)
-    const played: Played = { ...result, seed, ms: Math.round(performance.now() - startedAt) }
+    const { user, system } = process.cpuUsage(before)
+    const played: Played = { ...result, seed, cpuS: (user + system) / 1e6 }
     process.send?.(played)
   }
   process.on('message', (seed: number) => void playOne(seed))
@@ -101,6 +110,8 @@ const main = async (): Promise<number> => {
       least: { type: 'string', default: '0' },
       jobs: { type: 'string', default: '2' },
       'no-shrink': { type: 'boolean', default: false },
+      'keep-going': { type: 'boolean', default: false },
+      page: { type: 'boolean', default: false },
     },
   }).values
   const [seeds, minutes, jobs] = [options.seeds, options.minutes, options.jobs].map(Number)
@@ -118,7 +129,8 @@ const main = async (): Promise<number> => {
   const take = (): number | undefined => {
     const isEnough = performance.now() >= untilMs && next >= first + least
     const isOver = next >= first + seeds || isEnough
-    return isOver || days.some(({ violation }) => violation !== undefined) ? undefined : next++
+    const isBroken = days.some(({ violation }) => violation !== undefined)
+    return isOver || (isBroken && !options['keep-going']) ? undefined : next++
   }
   let crashed = 0
   const workOff = async () => {
@@ -139,16 +151,37 @@ const main = async (): Promise<number> => {
     }
   }
   await Promise.all(Array.from({ length: jobs }, workOff))
+  const broken = days.filter(({ violation }) => violation !== undefined)
+  say(`seeds from ${first} on: ${figuresOf(days)}`)
+  if (options.page) writeSection(sectionOf(first, days))
+  const failed = broken.length + crashed
+  say(`${days.length - broken.length} passed, ${failed} failed, 0 skipped`)
+  return failed > 0 ? 1 : 0
+}
+
+const figuresOf = (days: readonly Played[]): string => {
   const total = (pick: (day: Played) => number): number =>
     days.reduce((sum, day) => sum + pick(day), 0)
-  const failed = days.filter(({ violation }) => violation !== undefined).length
-  say(
-    `seeds from ${first} on: ${total(({ attempts }) => attempts)} attempts, ` +
-      `${total(({ admitted }) => admitted)} admitted, ${total(({ steps }) => steps)} steps, ` +
-      `${(total(({ simulatedMs }) => simulatedMs) / 3_600_000).toFixed(1)} simulated hours`,
+  return (
+    `${total(({ attempts }) => attempts)} attempts, ` +
+    `${total(({ admitted }) => admitted)} admitted, ${total(({ steps }) => steps)} steps, ` +
+    `${(total(({ simulatedMs }) => simulatedMs) / 3_600_000).toFixed(1)} simulated hours, ` +
+    `${(total(({ cpuS }) => cpuS) / days.length).toFixed(2)} s of CPU time a day`
   )
-  say(`${days.length - failed} passed, ${failed + crashed} failed, 0 skipped`)
-  return failed + crashed > 0 ? 1 : 0
+}
+
+const sectionOf = (first: number, days: readonly Played[]): Section => {
+  const last = Math.max(...days.map(({ seed }) => seed))
+  const broken = days
+    .filter(({ violation }) => violation !== undefined)
+    .toSorted((one, other) => one.seed - other.seed)
+  const rows = broken.map(({ seed, violation = '' }) => [String(seed), violation])
+  const list = rows.length === 0 ? [] : [table(['seed', 'broken promise'], rows)]
+  const head = `${today()}: ${days.length} days were played, and in ${broken.length} of them a promise was broken.`
+  return {
+    key: `seeds ${first} to ${last}`,
+    text: [`### Seeds ${first} to ${last}`, `${head} ${figuresOf(days)}.`, ...list].join('\n\n'),
+  }
 }
 
 if (process.argv[2] === PLAYER) playOnRequest()

@@ -78,8 +78,8 @@ export class Oracle {
   readonly #secrets = new Set<string>()
   /** By the token, and by its id. */
   readonly #tokens = new Map<string, Token>()
-  /** What each pod's node last offered to the gateway. */
-  readonly #offers = new Map<string, readonly string[]>()
+  /** What the node of each attempt offered to the gateway. */
+  readonly #offers = new Map<number, readonly string[]>()
   #ids = 0
   #lookAt = 0
   #violation: string | undefined
@@ -177,7 +177,7 @@ export class Oracle {
       readonly commands?: readonly string[]
       readonly auth?: Readonly<Record<string, string>>
     }
-    this.#offers.set(String(headers['x-openclaw-k8s-pod-uid']), commands)
+    this.#offers.set(idOf(headers['user-agent'] ?? ''), commands)
     for (const secret of Object.values(auth ?? {})) this.#findSecret(secret)
     const trouble = truth.lastTrouble('gateway', now() - UNDERWAY_MS, now())
     const sinceMs = trouble === undefined ? 100 : UNDERWAY_MS
@@ -268,13 +268,19 @@ export class Oracle {
   }
 
   /** The way to the gateway is closed at once, whatever the worker does with its close frame. */
-  #judgeDial(port: number, { podUid, address, token, startedAt }: Attempt): void {
-    const { truth, isDialOpen = () => false } = this.#options
+  #judgeDial(port: number, { id, podUid, address, token, startedAt }: Attempt): void {
+    const { truth, now, isDialOpen = () => false } = this.#options
     const pod = truth.pods.get(podUid)
     if (pod === undefined || !isDialOpen(port)) return void this.#dials.delete(port)
     const { accountUid = '' } = this.#tokens.get(token) ?? {}
     const what = `${pod.name} is connected to the gateway`
     this.#judgeTold({ pod, address, accountUid, startedAt }, what, TOLD_MS)
+    const offer = this.#offers.get(id)
+    const forbidden = offer === undefined ? undefined : truth.commandsForbiddenSince(offer)
+    if (offer === undefined || forbidden === undefined || now() <= forbidden + TOLD_MS) return
+    this.fail(
+      `${what}, and offers ${offer.join(', ')}, which is not allowed since ${now() - forbidden} ms`,
+    )
   }
 
   #judgeToken(token: Token | undefined, what: string): void {
@@ -302,10 +308,6 @@ export class Oracle {
     if (pod.toldTerminatingAt !== undefined) {
       const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)
       end(pod.toldTerminatingAt + graceMs + SWEEP_MS, 'its pod has terminated')
-    }
-    const offer = this.#offers.get(pod.uid)
-    if (offer !== undefined && spareMs > 0) {
-      end(truth.commandsForbiddenSince(offer), `offers ${offer.join(', ')}, which is not allowed`)
     }
   }
 

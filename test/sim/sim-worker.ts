@@ -40,7 +40,7 @@ export type SimWorkerOptions = {
   readonly crime?: string
 }
 
-const BACKOFF_MS = 2000
+const BACKOFF_MS = 3000
 const BACKOFF_MS_MAX = 40_000
 /** A worker gives a handshake up after this time, as OpenClaw's node does. */
 const HANDSHAKE_MS = 20_000

@@ -22,6 +22,7 @@ const resetError = () => Object.assign(new Error('read ECONNRESET'), { code: 'EC
 /** Does what a kernel's socket does, as far as Node shows it. */
 export class SimSocket extends Socket {
   readonly #onread: OnReadOpts | undefined
+  readonly #addresses: Addresses
   #out: Link | undefined
   #in: Link | undefined
   #isFull = false
@@ -32,11 +33,23 @@ export class SimSocket extends Socket {
   constructor({ allowHalfOpen, onread }: SimSocketOptions, addresses: Addresses) {
     super({ allowHalfOpen })
     this.#onread = onread
-    for (const [name, value] of Object.entries(addresses)) {
-      Object.defineProperty(this, name, { value, configurable: true })
-    }
-    Object.defineProperty(this, 'bytesRead', { get: () => this.#received })
-    Object.defineProperty(this, 'bytesWritten', { get: () => this.#sent })
+    this.#addresses = addresses
+  }
+
+  // Of the class, as Node's own: properties of each socket would make every access to one slow.
+  static {
+    const define = (name: keyof Socket, get: (socket: SimSocket) => unknown) =>
+      Object.defineProperty(SimSocket.prototype, name, {
+        get(this: SimSocket) {
+          return get(this)
+        },
+      })
+    define('bytesRead', (socket) => socket.#received)
+    define('bytesWritten', (socket) => socket.#sent)
+    define('localAddress', (socket) => socket.#addresses.localAddress)
+    define('localPort', (socket) => socket.#addresses.localPort)
+    define('remoteAddress', (socket) => socket.#addresses.remoteAddress)
+    define('remotePort', (socket) => socket.#addresses.remotePort)
   }
 
   join(out: Link, into: Link): void {

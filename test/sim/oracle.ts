@@ -30,6 +30,11 @@ const STALE_MS = 300_000 + 2000
 const CLOSE_MS = PROMPT_MS + 5000
 /** What the sidecar was told of ends a stream within this time: both its sockets are gone. */
 const TOLD_MS = 1000
+/**
+ * The default of `limits.handshakeTimeout`: a pending admission is let in or refused within this time.
+ * Only its last check sees that its pod has moved: before, the watch may not have shown the address yet.
+ */
+const PENDING_MS = 15_000
 /** The sweep looks at every stream once in this time. */
 const SWEEP_MS = 1000
 /** The default of `terminationGrace`: the most that a pod's own grace counts. */
@@ -257,7 +262,7 @@ export class Oracle {
     this.#streams.set(streamId, stream)
     const what = `${pod.name} was admitted`
     this.#judgeToken(token, what)
-    this.#judgeTold(stream, what, 0)
+    this.#judgeTold(stream, what)
     this.#judge(stream, what, PROMPT_MS)
     this.#judgeEnd(pod.terminatingAt ?? Infinity, `${what} and terminates`, PROMPT_MS)
     if (now() > (pod.toldTerminatingAt ?? Infinity)) {
@@ -268,13 +273,16 @@ export class Oracle {
   }
 
   /** The way to the gateway is closed at once, whatever the worker does with its close frame. */
-  #judgeDial(port: number, { id, podUid, address, token, startedAt }: Attempt): void {
+  #judgeDial(port: number, { id, podUid, address, token, startedAt, openedAt }: Attempt): void {
     const { truth, now, isDialOpen = () => false } = this.#options
     const pod = truth.pods.get(podUid)
     if (pod === undefined || !isDialOpen(port)) return void this.#dials.delete(port)
     const { accountUid = '' } = this.#tokens.get(token) ?? {}
     const what = `${pod.name} is connected to the gateway`
-    this.#judgeTold({ pod, address, accountUid, startedAt }, what, TOLD_MS)
+    this.#judgeTold({ pod, address, accountUid, startedAt }, what, {
+      spareMs: TOLD_MS,
+      pendingMs: openedAt === undefined ? PENDING_MS : 0,
+    })
     const offer = this.#offers.get(id)
     const forbidden = offer === undefined ? undefined : truth.commandsForbiddenSince(offer)
     if (offer === undefined || forbidden === undefined || now() <= forbidden + TOLD_MS) return
@@ -294,16 +302,20 @@ export class Oracle {
   }
 
   /** What the sidecar was told must have its effect at once, in trouble or not. */
-  #judgeTold({ pod, address, accountUid }: OpenStream, what: string, spareMs: number): void {
+  #judgeTold(
+    { pod, address, accountUid }: OpenStream,
+    what: string,
+    { spareMs = 0, pendingMs = 0 } = {},
+  ): void {
     const { truth, now } = this.#options
-    const end = (toldMs: number | undefined, why: string) => {
-      if (toldMs === undefined || now() <= toldMs + spareMs) return
+    const end = (toldMs: number | undefined, why: string, laterMs = 0) => {
+      if (toldMs === undefined || now() <= toldMs + spareMs + laterMs) return
       this.fail(`${what}, and ${why}, as the sidecar was told ${now() - toldMs} ms ago`)
     }
     end(pod.toldGoneAt, 'its pod is gone')
     end(truth.accountsTold.get(accountUid), 'its account is gone')
     const had = pod.addresses.find((each) => each.address === address)
-    end(had?.toldUntilMs, `its pod does not have the address ${address} any more`)
+    end(had?.toldUntilMs, `its pod does not have the address ${address} any more`, pendingMs)
     end(truth.forbiddenSince(pod.account), 'its account is not allowed')
     if (pod.toldTerminatingAt !== undefined) {
       const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)

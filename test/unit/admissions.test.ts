@@ -130,6 +130,32 @@ test('the first reason for a revocation is the one that is reported', async (t) 
   t.strictSame(seen.closes, ['review_rejected'])
 })
 
+test('a denial leaves a stream that closes already no more time than others', async (t) => {
+  const { clock, begin } = setUp()
+  for (const [first, second, destroyedAfterMs] of [
+    ['displaced', 'pod_deleted', 900],
+    ['draining', 'service_account_deleted', 900],
+    ['pod_deleted', 'service_account_deleted', 400],
+    ['displaced', 'draining', undefined],
+  ] as const) {
+    const { seen, stream } = fakeStream()
+    const admission = begin('a')
+    admission.admit('node')
+    admission.attach(stream)
+    admission.revoke(first)
+    clock.advance(500)
+    admission.revoke(second)
+    const deadlineMs = destroyedAfterMs ?? 10_000
+    clock.advance(deadlineMs - 1)
+    t.equal(seen.destroys, 0, `${first}, ${second}`)
+    clock.advance(1)
+    t.equal(seen.destroys, destroyedAfterMs === undefined ? 0 : 1, `${first}, ${second}`)
+    t.strictSame(seen.closes, [first], 'the first reason is the one that is told')
+    admission.finish()
+    t.equal(clock.pending, 0)
+  }
+})
+
 test('the caps hold in total and per pod, and an end makes room again', async (t) => {
   const { streams, begin } = setUp({ streamsMax: 3, streamsPerPodMax: 2 })
   const first = begin('a')

@@ -141,12 +141,15 @@ export class Admission {
     }
     const effect = this.#take('revoke')
     if (effect === 'abort') this.#controller?.abort()
-    if (effect !== 'close') return
-    this.#stream?.close(code)
-    // The current frame may finish, and a slow reader may read its close frame, but not for long.
-    if (isVerdict(code))
-      this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())
-    this.#listener.onRevoked()
+    if (effect === 'close') this.#stream?.close(code)
+    // The current frame may finish, and a slow reader may read its close frame, but not for long. A
+    // stream that closes already for a milder reason has no more time than the others.
+    if (this.#state === 'closing' && isVerdict(code)) this.#destroySoon()
+    if (effect === 'close') this.#listener.onRevoked()
+  }
+
+  #destroySoon(): void {
+    this.#cancelDestroy ??= this.#clock.after(DENIED_MS_MAX, () => this.destroy())
   }
 
   /** The sockets are gone, or the admission was abandoned. */

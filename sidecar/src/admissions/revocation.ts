@@ -106,7 +106,7 @@ export class Revocation implements PodListener {
   /** The binding rules may be stricter now. A fault ends no stream, only a denial does. */
   #findBindingEnd({ claims, address, state }: Admission): Code | undefined {
     const { binding } = this.#options
-    if (state !== 'admitted') return undefined
+    if (state === 'pending') return undefined
     // The streams of a terminating pod may go on until the end of its grace period.
     const bound = binding.check({ claims, address, mayFinish: true })
     return bound.ok || isFault(bound.code) ? undefined : bound.code

@@ -56,8 +56,14 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'a peer that does not read cannot delay the end of its stream',
     file: 'admissions/admission.ts',
-    text: 'this.#cancelDestroy = this.#clock.after(DENIED_MS_MAX, () => this.destroy())',
+    text: 'this.#cancelDestroy ??= this.#clock.after(DENIED_MS_MAX, () => this.destroy())',
     without: 'void DENIED_MS_MAX',
+  },
+  {
+    name: 'a denial leaves a stream that closes already no more time',
+    file: 'admissions/admission.ts',
+    text: "if (this.#state === 'closing' && isVerdict(code)) this.#destroySoon()",
+    without: "if (effect === 'close' && isVerdict(code)) this.#destroySoon()",
   },
   {
     name: 'an admission that was refused leaves no entry',

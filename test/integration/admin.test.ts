@@ -88,7 +88,10 @@ test('an API server that is gone does not make the sidecar unready, a gateway do
   await gone.gateway.close()
   const response = await fetch(`${gone.adminUrl}/readyz`)
   t.equal(response.status, 503)
-  t.match(await response.text(), /\[-\] gateway: nothing listens on 127\.0\.0\.1:\d+/)
+  t.match(
+    await response.text(),
+    /\[-\] gateway: nothing listens on 127\.0\.0\.1:\d+\. Start the gateway, /,
+  )
   t.equal((await fetch(`${gone.adminUrl}/livez`)).status, 200, 'no reason to restart it')
 })
 

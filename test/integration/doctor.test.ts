@@ -403,7 +403,7 @@ test('an unknown host, another CA and another server are distinguished', async (
   const foreign = await examine(rig, clock)
   t.match(
     foreign.of('api-server'),
-    /^\[fail\] .* Check that kubernetes\.caFile holds the CA of this API server\.$/,
+    /^\[fail\] .* certificate; the other .* Check that kubernetes\.caFile holds the CA of this API server\.$/,
   )
 })
 
@@ -412,7 +412,7 @@ test('a token that the API server refuses is reported with its file', async (t) 
   rig.api.revokeSidecarToken()
   const { of, exitCode } = await examine(rig, clock)
   t.equal(exitCode, 69)
-  t.match(of('api-server'), /answered 401 to the sidecar's own credential/)
+  t.match(of('api-server'), /answered 401 to the sidecar's own credential .* server; the other/)
   t.match(of('api-server'), `Mount a token for the API server's audience at ${rig.tokenFile}`)
 })
 

@@ -93,3 +93,9 @@ test('a name of which every address fails is told with what each one said', asyn
   t.equal(messageOf(new AggregateError([new Error('a')], 'b')), 'b')
   t.equal(messageOf(new TypeError('')), 'TypeError')
 })
+
+test("advice for who starts Node is no part of an error's message", async (t) => {
+  const advice = 'if the root CA is installed locally, try running Node.js with --use-system-ca'
+  t.equal(messageOf(new Error(`unable to verify it; ${advice}`)), 'unable to verify it')
+  t.equal(messageOf(new Error('one; two')), 'one; two')
+})

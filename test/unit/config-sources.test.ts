@@ -26,6 +26,17 @@ test('text that is not exactly one small YAML document is refused with its place
   }
 })
 
+test('YAML that is commonly written wrong is told how to write it', async (t) => {
+  for (const [file, hint] of [
+    ['a:\n\tb: 1\n', 'Indent with spaces.'],
+    ['a:\n    b: 1\n  c: 1\n', 'Begin all options of a section in the same column.'],
+    ['a: 1\na: 2\n', 'Keep one of the two.'],
+    ['a: 1\n---\nb: 1\n', 'Keep one, and remove the --- between them.'],
+  ] as const) {
+    t.equal(problemsOf({ file })[0]?.hint, hint, file)
+  }
+})
+
 test('a few aliases are fine, and a problem behind one finds its place', async (t) => {
   const file = `${WORKERS}jwks: { cooldown: &long 9m }\ndrain: { window: *long }\n`
   t.equal(load({ file }).config.drain.window, 540_000)

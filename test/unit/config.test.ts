@@ -243,6 +243,22 @@ test('what is out of bounds or form is refused at its path and place', async (t)
   }
 })
 
+test('a value of another type is told how to write it, unless the reason says so itself', async (t) => {
+  const cases: readonly (readonly [path: string, value: string, hint: string | undefined])[] = [
+    ['k8sTrust.enabled', 'yes', 'Write true or false, without quotes.'],
+    ['k8sTrust.audiences', 'x', 'Write a list, such as [a, b].'],
+    ['review.concurrency', '"3"', 'Write a number, without quotes.'],
+    ['review.concurrency', '1.5', 'Write a whole number, without quotes.'],
+    ['gateway.deviceSeedFile', '3', 'Write it in quotes.'],
+    ['limits', 'x', 'Write its options below it, indented.'],
+    ['review.timeout', '5', undefined],
+  ]
+  for (const [path, value, hint] of cases) {
+    const problems = problemsOf({ file: documentOf(path, value) })
+    t.equal(problems.find((problem) => problem.path === path)?.hint, hint, `${path}: ${value}`)
+  }
+})
+
 test('names of identities are Kubernetes names or globs of them', async (t) => {
   const lastKeysOf = (namespace: string, serviceAccount: string) =>
     problemsOf({
@@ -309,7 +325,9 @@ test('an allow-list that admits the whole cluster gets a warning', async (t) => 
     load({
       flags: [`k8sTrust.allowedIdentities=${JSON.stringify([{ namespace, serviceAccount }])}`],
     })
-  t.match(list('*', '*').warnings, [/^k8sTrust\.allowedIdentities\[0\]: Every pod/])
+  t.match(list('*', '*').warnings, [
+    /^k8sTrust\.allowedIdentities\[0\]: Every pod .* Name the namespace/,
+  ])
   t.strictSame(list('*', 'worker').warnings, [])
   t.strictSame(list('openclaw', '*').warnings, [])
 })

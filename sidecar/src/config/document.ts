@@ -72,13 +72,21 @@ const failed = (...problems: readonly Problem[]): ParsedText => ({ ok: false, pr
 
 function syntaxProblem(fault: YAMLError, where: string): Problem {
   const reason = SYNTAX_REASONS.get(fault.code) ?? `This is not valid YAML: ${fault.message}.`
-  return { path: '', where, reason }
+  const hint = SYNTAX_HINTS.get(fault.code)
+  return { path: '', where, reason, ...(hint === undefined ? {} : { hint }) }
 }
 
 const SYNTAX_REASONS = new Map<string, string>([
   ['DUPLICATE_KEY', 'This key is used twice.'],
   ['MULTIPLE_DOCS', 'There is more than one document; only one is allowed.'],
   ['RESOURCE_EXHAUSTION', 'The document is nested too deeply.'],
+])
+
+const SYNTAX_HINTS = new Map<string, string>([
+  ['TAB_AS_INDENT', 'Indent with spaces.'],
+  ['BAD_INDENT', 'Begin all options of a section in the same column.'],
+  ['DUPLICATE_KEY', 'Keep one of the two.'],
+  ['MULTIPLE_DOCS', 'Keep one, and remove the --- between them.'],
 ])
 
 function offsetOf(document: Document, path: Path, at: 'key' | 'value'): number {

@@ -171,7 +171,9 @@ const originalWarnings = ({ rewritten, document }: Layers): readonly string[] =>
 function openDoorWarnings({ k8sTrust }: Config): readonly string[] {
   return k8sTrust.allowedIdentities.flatMap(({ namespace, serviceAccount }, index) =>
     /^\*+$/.test(namespace) && /^[*.]+$/.test(serviceAccount)
-      ? [`k8sTrust.allowedIdentities[${index}]: Every pod of the cluster is admitted.`]
+      ? [
+          `k8sTrust.allowedIdentities[${index}]: Every pod of the cluster is admitted. Name the namespace and the ServiceAccount of the workers.`,
+        ]
       : [],
   )
 }

@@ -87,6 +87,10 @@ function suggestKey(parent: Path, key: string): string | undefined {
 
 function hintOf(issue: z.core.$ZodIssue): string | undefined {
   if (issue.code === 'too_small' && issue.origin === 'array') return 'Add at least one item.'
+  // A schema's own text says itself how the value is written.
+  if (issue.code === 'invalid_type' && issue.message.startsWith('Expected ')) {
+    return TYPE_HINTS.get(issue.expected)
+  }
   if (issue.code === 'invalid_value') {
     const { input } = issue
     const near = typeof input === 'string' ? nearest(input, issue.values.map(String)) : undefined
@@ -95,6 +99,15 @@ function hintOf(issue: z.core.$ZodIssue): string | undefined {
   const hint = issue.code === 'custom' ? issue.params?.['hint'] : undefined
   return typeof hint === 'string' ? hint : undefined
 }
+
+const TYPE_HINTS = new Map<string, string>([
+  ['boolean', 'Write true or false, without quotes.'],
+  ['number', 'Write a number, without quotes.'],
+  ['int', 'Write a whole number, without quotes.'],
+  ['string', 'Write it in quotes.'],
+  ['array', 'Write a list, such as [a, b].'],
+  ['object', 'Write its options below it, indented.'],
+])
 
 const nameType = (type: string): string => (type === 'int' ? 'a whole number' : withArticle(type))
 

@@ -106,7 +106,7 @@ async function examineApiServer(
     const refusal =
       `Mount a token for the API server's audience at ${location.tokenFile}, ` +
       'and check that its ServiceAccount exists.'
-    const what = `${server}: ${messageOf(error)}; the other cluster checks were skipped`
+    const what = `${server}: ${messageOf(error).replace(/\.$/, '')}; the other cluster checks were skipped`
     return [fail('api-server', what, remedyFor(error, refusal))]
   }
 }

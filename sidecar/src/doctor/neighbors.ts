@@ -3,7 +3,7 @@
 import { messageOf } from '../lib/errors.ts'
 import { localOriginOf } from '../config/addresses.ts'
 import { callAdmin, type AdminAnswer } from '../edge/admin-call.ts'
-import { checkGateway } from '../edge/gateway-check.ts'
+import { checkGateway, GATEWAY_REMEDY } from '../edge/gateway-check.ts'
 import { ALLOW_REVIEWS, fail, ok, warn, type DoctorContext, type Finding } from './finding.ts'
 
 const READY_DEADLINE_MS = 5000
@@ -15,7 +15,7 @@ export async function examineGateway({
   const url = new URL(config.gateway.url)
   const objection = await checkGateway({ url, clock })
   if (objection === undefined) return [ok('gateway', `a server listens on ${url.host}`)]
-  return [fail('gateway', objection, 'Start the gateway, or correct gateway.url.')]
+  return [fail('gateway', objection, GATEWAY_REMEDY)]
 }
 
 /** Asks the running sidecar for the answer that its readiness probe gets. */

@@ -12,6 +12,9 @@ export type GatewayCheckOptions = {
 
 const CONNECT_TIMEOUT_MS = 1000
 
+/** How to fix what the check of the gateway's own address finds. */
+export const GATEWAY_REMEDY = 'Start the gateway, or correct gateway.url.'
+
 /** Connects and disconnects; resolves with what is wrong, or `undefined`. */
 export function checkGateway({ url, clock, connect = systemNetwork.connect }: GatewayCheckOptions) {
   return new Promise<string | undefined>((resolve) => {

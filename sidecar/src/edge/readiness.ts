@@ -5,6 +5,7 @@ import type { KubeClient } from '../kube/client.ts'
 import type { Jwks } from '../kube/jwks.ts'
 import { describeScope } from '../kube/scope.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
+import { GATEWAY_REMEDY } from './gateway-check.ts'
 import type { WorkerWay } from './worker-way.ts'
 
 /** What is missing, in words; `undefined` where nothing is. */
@@ -84,7 +85,13 @@ export function createReadiness(options: ReadinessOptions): readonly ReadinessCh
       check: () => unless(scopes.isReady, 'pods have not been listed yet'),
       listWarnings: () => listScopeWarnings(scopes),
     },
-    { name: 'gateway', check: async () => (await checkGateway()) ?? way.findObjection() },
+    {
+      name: 'gateway',
+      async check() {
+        const objection = await checkGateway()
+        return objection === undefined ? way.findObjection() : `${objection}. ${GATEWAY_REMEDY}`
+      },
+    },
   ]
   if (operator === undefined) return checks
   return [...checks, { name: 'operator', check: () => operator.findObjection() }]

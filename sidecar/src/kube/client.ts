@@ -76,7 +76,7 @@ export class AnswerTooLarge extends Fault {}
 export const withoutQuery = (path: string): string => path.split('?', 1)[0] ?? path
 
 const HINTS = {
-  401: 'Check its token: is it renewed, and for this API server?',
+  401: 'Check that its token is renewed, and is for this API server.',
   403: 'Its ServiceAccount lacks this right: check its Roles and ClusterRole.',
 } as const
 

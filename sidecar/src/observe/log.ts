@@ -1,6 +1,7 @@
 /** The log: pino, set up so that no token can appear in it. */
 
 import { pino, type DestinationStream, type Logger } from 'pino'
+import { messageOf } from '../lib/errors.ts'
 
 export type Log = Logger
 
@@ -12,7 +13,7 @@ const describeError = (error: unknown): unknown =>
   error instanceof Error
     ? {
         type: error.name,
-        message: error.message,
+        message: messageOf(error),
         ...('code' in error ? { code: error.code } : {}),
         ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
       }

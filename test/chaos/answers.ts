@@ -1,5 +1,6 @@
 /** What each stranger must be told: the verdict on what it shows, and a fault where nobody could say. */
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CODES, isFault, type Code } from '@openclaw-k8s/auth-sidecar/denial.ts'
 
 export type Pretence =
@@ -23,6 +24,8 @@ const DENIALS: Readonly<Record<Pretence, readonly Code[]>> = {
   // It says something else than a `connect.request`.
   'no token': ['frame_malformed'],
 }
+/** How each problem reads in which somebody got in. */
+export const LET_IN = 'was let in'
 const WRONG_CLOCK: readonly Code[] = ['token_expired', 'token_not_yet_valid']
 
 export type Judged = {
@@ -39,6 +42,8 @@ export type Circumstances = {
   readonly hasWrongClock: boolean
 }
 
+export type Verdict = 'denied' | 'doubted' | { readonly problem: string }
+
 /**
  * What the answer means: `denied` for the right reason, `doubted` where the stranger has to come again, or what is
  * wrong with it. That a deleted pod's token gets in for a moment is for the caller to judge.
@@ -46,8 +51,8 @@ export type Circumstances = {
 export const judgeAnswer = (
   { pretence, outcome, code }: Judged,
   { isPodGone, hasWrongClock }: Circumstances,
-): 'denied' | 'doubted' | { readonly problem: string } => {
-  if (outcome === 'in') return { problem: `${pretence} was let in` }
+): Verdict => {
+  if (outcome === 'in') return { problem: `${pretence} ${LET_IN}` }
   if (outcome === 'no answer') return 'doubted'
   const denials = [...DENIALS[pretence], ...(isPodGone ? DENIALS["a deleted pod's token"] : [])]
   if (denials.some((denial) => denial === code)) return 'denied'
@@ -58,3 +63,26 @@ export const judgeAnswer = (
 const isDoubt = (code: string): boolean =>
   // A slow network looks like a slow caller.
   code === 'handshake_timeout' || (Object.hasOwn(CODES, code) && isFault(code as Code))
+
+/** Where the API server was asked a moment ago it is asked again after two seconds. */
+const COME_AGAIN_MS = 2200
+/** Then it denies: one doubted answer, and two handshakes of 10 s at most. */
+const DENIED_WITHIN_MS = COME_AGAIN_MS + 2 * 10_000
+
+/** When a stranger that comes now, and to whom everybody can answer, is denied at the latest. */
+export const deniedBy = (): number => performance.now() + DENIED_WITHIN_MS
+
+/** Comes again, as it is told to, until it is denied; the problem, if it is told anything else, or told so too long. */
+export const comeUntilDenied = async (
+  attempt: () => Promise<{ readonly verdict: Verdict; readonly told: string }>,
+  until: number,
+): Promise<string | undefined> => {
+  for (;;) {
+    const startedAt = performance.now()
+    const { verdict, told } = await attempt()
+    if (verdict === 'denied') return undefined
+    if (verdict !== 'doubted') return verdict.problem
+    if (startedAt > until) return `${told} in the end`
+    await sleep(COME_AGAIN_MS)
+  }
+}

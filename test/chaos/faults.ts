@@ -216,7 +216,7 @@ export const FAULTS: Readonly<Record<Kind, Fault>> = {
     begin: ({ world, force }) =>
       limitDescriptors(
         world,
-        () => world.descriptors() + Math.floor(force * SPARE_DESCRIPTORS_MAX),
+        () => world.allDescriptors() + Math.floor(force * SPARE_DESCRIPTORS_MAX),
       ),
     end: ({ world }) => limitDescriptors(world, () => DESCRIPTORS),
   },

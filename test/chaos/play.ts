@@ -6,7 +6,7 @@ import { AUDIENCE, WORKER } from '../cluster/cluster-rig.ts'
 import { podAddress } from '../kit/namespace.ts'
 import type { SeededRandom } from '../kit/soak.ts'
 import { waitForProcess } from '../kit/wait.ts'
-import { judgeAnswer } from './answers.ts'
+import { comeUntilDenied, deniedBy, judgeAnswer, type Verdict } from './answers.ts'
 import { judgeBooks, judgeOutputs, judgeRest } from '../kit/books.ts'
 import { FAULTS, type FaultContext } from './faults.ts'
 import type { FaultPlan, Scenario } from './schedule.ts'
@@ -50,12 +50,6 @@ const REVOKED_AFTER_TROUBLE_MS = 53_000
 const BELIEVED_MS = 12_000
 /** A watch that was cut is opened again after a pause of at most 3 s, and a busy machine is slow. */
 const WATCH_TROUBLE_TAIL_MS = 6000
-/**
- * Where the API server was asked a moment ago it is asked again after two seconds, and then it denies: one doubted
- * answer, and two handshakes of 10 s at most.
- */
-const DENIED_WITHIN_MS = 22_200
-const COME_AGAIN_MS = 2200
 const API_DEADLINE_MS = 60_000
 /** Gathered lines are written after a second. */
 const LINES_MS = 1500
@@ -288,26 +282,20 @@ class Day {
       all.push({ pretence: "another pod's token", token, address })
     }
     const found = this.#deleted.map((dead) => [deadOne(dead), this.#forgottenBy(dead.at)] as const)
-    const doubtedUntil = performance.now() + DENIED_WITHIN_MS
-    const last = [...found, ...all.map((stranger) => [stranger, doubtedUntil] as const)]
+    const last = [...found, ...all.map((stranger) => [stranger, deniedBy()] as const)]
     await Promise.all(last.map(([stranger, until]) => this.#denied(stranger, until)))
   }
 
-  /** Comes again, as it is told to, until it is denied. */
   async #denied(stranger: Stranger, until: number): Promise<void> {
-    for (;;) {
+    const problem = await comeUntilDenied(async () => {
       const trial = await tryIn(stranger)
       this.trials.push(trial)
-      const verdict = this.#judgeTrial(trial)
-      if (verdict === 'denied') return
-      const isLate = trial.startedAt > until
-      if (verdict !== 'doubted') this.problems.push(verdict.problem)
-      else if (isLate) {
-        this.problems.push(`${stranger.pretence} was told "${trial.code}" in the end`)
+      return {
+        verdict: this.#judgeTrial(trial),
+        told: `${stranger.pretence} was told "${trial.code}"`,
       }
-      if (verdict !== 'doubted' || isLate) return
-      await sleep(COME_AGAIN_MS)
-    }
+    }, until)
+    if (problem !== undefined) this.problems.push(problem)
   }
 
   #judgeStrangers(trials: readonly Trial[]): void {
@@ -318,7 +306,7 @@ class Day {
     }
   }
 
-  #judgeTrial({ stranger, outcome, code, startedAt }: Trial): ReturnType<typeof judgeAnswer> {
+  #judgeTrial({ stranger, outcome, code, startedAt }: Trial): Verdict {
     const { pretence, token } = stranger
     const dead = this.#deleted.find(({ worker }) => worker.token === token)
     if (outcome === 'in' && pretence === "a deleted pod's token" && dead !== undefined) {

@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AUDIENCE, GATEWAY, WORKER, type ClusterRig } from '../cluster/cluster-rig.ts'
+import { countDescriptors } from '../kit/descriptors.ts'
 import { parseMetrics } from '../kit/parse-metrics.ts'
 import { startSidecarProcess, type SidecarProcess } from '../kit/sidecar-process.ts'
 import { mountVolume } from '../kit/volume.ts'
@@ -194,7 +195,9 @@ export const startWorld = async (
     ready,
     gatewayReady,
     metrics: async () => parseMetrics(await (await ask('/metrics')).text(), 'openclaw_k8s_'),
-    descriptors: (): number => readdirSync(`/proc/${sidecar.pid}/fd`).length,
+    /** Without those to the API server, which it keeps. */
+    descriptors: (): number => countDescriptors(sidecar.pid, PORTS.apiRelay),
+    allDescriptors: (): number => readdirSync(`/proc/${sidecar.pid}/fd`).length,
     audit: (): readonly string[] =>
       auditsToDisk
         ? readFileSync(auditFile, 'utf8').split('\n').filter(Boolean)

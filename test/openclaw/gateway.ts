@@ -99,6 +99,8 @@ export const startGateway = async (options: GatewayOptions) => {
       }
     },
     stop: (signal: NodeJS.Signals = 'SIGTERM') => running.end(signal, STOP_LIMIT_MS),
+    /** To all its processes. */
+    signal: (name: NodeJS.Signals): void => running.signal(name),
     start: async (): Promise<void> => {
       running = launch()
       await ready()

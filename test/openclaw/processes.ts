@@ -30,14 +30,15 @@ export const startProcess = ({ name, command, args, env = {}, uid }: ProcessOpti
     detached: true,
     ...(uid === undefined ? {} : { uid, gid: uid }),
   })
-  const killGroup = (): void => {
+  const signalGroup = (signal: NodeJS.Signals): void => {
     if (child.pid === undefined) return
     try {
-      process.kill(-child.pid, 'SIGKILL')
+      process.kill(-child.pid, signal)
     } catch {
       // Nobody is left in it.
     }
   }
+  const killGroup = (): void => signalGroup('SIGKILL')
   const lines: string[] = []
   const errors: string[] = []
   const keep = (kept: string[]) => (line: string) => {
@@ -61,6 +62,8 @@ export const startProcess = ({ name, command, args, env = {}, uid }: ProcessOpti
     lines: lines as readonly string[],
     errors: errors as readonly string[],
     tell,
+    /** To the process and all that it has started. */
+    signal: signalGroup,
     hasExited: (): boolean => child.exitCode !== null || child.signalCode !== null,
     /** Signals the process and waits for its end; what is then left, or takes too long, is killed. */
     end: async (signal: NodeJS.Signals = 'SIGTERM', graceMs = END_GRACE_MS): Promise<Exit> => {

@@ -53,21 +53,22 @@ export type RigPod = {
 }
 export type ProductRig = Awaited<ReturnType<typeof startProductRig>>
 
-export const startProductRig = async (run: SuiteRun) => {
+/** `main` runs in place of the sidecar's sources, such as a bundle of them. */
+export const startProductRig = async (run: SuiteRun, main?: string) => {
   const started: (() => Promise<unknown>)[] = []
   /** Newest first; also when the rig could not be built in full. */
   const stop = async (): Promise<void> => {
     for (const end of started.toReversed()) await end()
   }
   try {
-    return { ...(await buildRig(run, started)), stop }
+    return { ...(await buildRig(run, started, main)), stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
+const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[], main?: string) => {
   const { mode } = run
   const directory = await mkdtemp(join(tmpdir(), 'product-rig-'))
   started.push(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }))
@@ -97,6 +98,7 @@ const buildRig = async (run: SuiteRun, started: (() => Promise<unknown>)[]) => {
       tokenFile: kubernetes.tokenFile,
     },
     trust: TRUST,
+    ...(main === undefined ? {} : { main }),
   }
   const sidecar = await startSidecar({
     ...sidecarOptions,

@@ -24,6 +24,8 @@ export type SidecarOptions = {
   /** Default false. */
   readonly sessionHosting?: boolean
   readonly tls?: { readonly certFile: string; readonly keyFile: string }
+  /** What runs in place of the checkout's own `main.ts`, such as a bundle of it. */
+  readonly main?: string
   /** What `/readyz?verbose` has in it once it has started. Default: that it is ready. */
   readonly expected?: string
 }
@@ -36,7 +38,7 @@ const DOCTOR_LIMIT_MS = 60_000
 const READY = '\nok\n'
 
 export const startSidecar = async (options: SidecarOptions) => {
-  const { directory, ports, expected = READY } = options
+  const { directory, ports, main = MAIN, expected = READY } = options
   await mkdir(directory, { recursive: true })
   const secretFile = join(directory, 'gateway-secret')
   const deviceSeedFile = join(directory, 'device-seed')
@@ -55,7 +57,7 @@ export const startSidecar = async (options: SidecarOptions) => {
     startProcess({
       name: 'sidecar',
       command: process.execPath,
-      args: [MAIN, 'serve', '--config', configFile],
+      args: [main, 'serve', '--config', configFile],
     })
   const readyz = async () => {
     const answer = await fetch(`${adminUrl}/readyz?verbose`)
@@ -82,10 +84,12 @@ export const startSidecar = async (options: SidecarOptions) => {
         .map((line) => JSON.parse(line) as AuditLine),
     /** What `doctor` prints, whatever it finds. */
     doctor: async (): Promise<string> => {
-      const args = [MAIN, 'doctor', '--config', configFile]
+      const args = [main, 'doctor', '--config', configFile]
       const call = { name: 'doctor', command: process.execPath, args }
       return (await runToEnd(call, DOCTOR_LIMIT_MS)).output
     },
+    hasExited: (): boolean => running.hasExited(),
+    signal: (name: NodeJS.Signals): void => running.signal(name),
     metrics: async () => (await fetch(`${adminUrl}/metrics`)).text(),
     stop: async (signal: NodeJS.Signals = 'SIGTERM'): Promise<void> => {
       if (!running.hasExited()) await running.end(signal)

@@ -3,7 +3,8 @@
 import { test } from 'tap'
 import { judgeAnswer, type Judged } from '../chaos/answers.ts'
 import { judgeBooks, judgeOutputs, judgeRest } from '../kit/books.ts'
-import { rewritePage } from '../chaos/page.ts'
+import { drawProductScenario, PRODUCT_KINDS } from '../chaos/openclaw/schedule.ts'
+import { rewritePage, rewriteProductPage } from '../chaos/page.ts'
 import { drawScenario, KINDS } from '../chaos/schedule.ts'
 import { forge } from '../chaos/strangers.ts'
 
@@ -21,6 +22,18 @@ test('no scenario has a kind twice, or a start on broken files', async (t) => {
     if (!kinds.includes('fill the disk of its files')) continue
     t.notOk(kinds.includes('kill the sidecar') || kinds.includes('terminate the sidecar'))
   }
+})
+
+test('with OpenClaw, too, a seed draws the same again, and no scenario has a fault twice', async (t) => {
+  const first = new Set<string | undefined>()
+  for (let seed = 0; seed < 200; seed += 1) {
+    const scenario = drawProductScenario(seed)
+    t.strictSame(scenario, drawProductScenario(seed))
+    const kinds = scenario.faults.map(({ kind }) => kind)
+    t.equal(new Set(kinds).size, kinds.length)
+    first.add(kinds[0])
+  }
+  t.strictSame(first, new Set(PRODUCT_KINDS))
 })
 
 const METRICS = new Map([
@@ -98,4 +111,14 @@ test('the page tells what failed, and keeps the rest', async (t) => {
   t.match(written, /^- seed 7: it fell over$/m)
   t.match(written, /^\| no DNS \| 2 \| 1 \| 1\.2 s \| 1\.2 s \|$/m)
   t.notMatch(written, /old/)
+
+  const product = page.replaceAll(' chaos ', ' chaos with OpenClaw ')
+  const killed = { ...one, ...more, seed: 0, kinds: ['kill the gateway'], problems: [] }
+  const letIn = { ...killed, seed: 1, problems: ['a forged signature was let in'] }
+  const tell = (all: (typeof killed | typeof letIn)[]) =>
+    rewriteProductPage(product, { ...run, version: '2026.9.6', firstSeed: 0, played: all })
+  t.match(tell([killed]), /OpenClaw 2026\.9\.6, seeds 0 to 0: \*\*1 of 1 scenarios passed\*\*/)
+  t.match(tell([killed]), /^3 times a caller without a right tried to get in, and none did\./m)
+  t.match(tell([killed, letIn]), /\*\*and not always in vain\*\*/)
+  t.match(tell([killed]), /^\| kill the gateway \| 1 \| 1 \| 1\.2 s \| 1\.2 s \|$/m)
 })

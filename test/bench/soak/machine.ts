@@ -2,18 +2,11 @@
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-} from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { countDescriptors } from '../../kit/descriptors.ts'
 import { parseMetrics } from '../../kit/parse-metrics.ts'
 import { startSidecarProcess } from '../../kit/sidecar-process.ts'
 import type { Got } from '../../kit/soak.ts'
@@ -56,6 +49,7 @@ export const startMachine = async () => {
     return (await fetch(`http://${admin}/readyz`)).ok
   })
 
+  const apiPort = Number(new URL(cluster.url).port)
   const ask = questions(api)
   return {
     sidecar,
@@ -84,7 +78,8 @@ export const startMachine = async () => {
       const status = readFileSync(`/proc/${sidecar.pid}/status`, 'utf8')
       return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / KIB
     },
-    descriptors: (): number => readdirSync(`/proc/${sidecar.pid}/fd`).length,
+    /** Without those to the API server, which it keeps. */
+    descriptors: (): number => countDescriptors(sidecar.pid, apiPort),
     audit: (): readonly string[] => readFileSync(auditFile, 'utf8').split('\n').filter(Boolean),
     stop: async (): Promise<void> => {
       sidecar.signal('SIGKILL')

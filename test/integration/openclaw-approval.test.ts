@@ -224,6 +224,26 @@ test('a gateway that asks for another approval is not given one', async (t) => {
   t.strictSame(await cleared(devices), NOTHING)
 })
 
+test('a gateway that closes each connect after the approval is not given another one', async (t) => {
+  const devices = older()
+  const rig = await startOpenClawRig({
+    devices,
+    gateway: {
+      pair(connect, params, connection) {
+        const isApproved = connect.role === 'node' && devices.paired.size > 0
+        if (!isApproved) return devices.gateway.pair?.(connect, params, connection)
+        connection.close(1008, 'pairing changed')
+        return { code: 'NOT_PAIRED', message: 'never sent' }
+      },
+    },
+  })
+  t.teardown(rig.stop)
+  const { closed } = await outcomeOf(await rig.startNode())
+  t.match(closed, { code: 1013, reason: 'gateway_refused' })
+  t.equal(devices.listCalls('device.pair.approve').length, 1)
+  t.strictSame(await cleared(devices), NOTHING)
+})
+
 /** Deletes the pod, and waits until the sidecar has seen that. */
 const deletePod = async (rig: Rig, token: string): Promise<void> => {
   rig.api.deletePod('openclaw', 'worker-a')

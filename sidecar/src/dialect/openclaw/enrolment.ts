@@ -45,6 +45,7 @@ const PAIRING_CHANGED = 'NOT_PAIRED'
 /** With many workers at once the record may change several times. */
 const CHANGED_RETRIES_MAX = 4
 const CHANGED_PAUSE_MS = 50
+const REFUSED_APPROVED = 'the gateway refused the connect after the approval'
 /** Far more than can be between the two at once. */
 const UNCONFIRMED_MAX = 10_000
 
@@ -197,9 +198,11 @@ export class Enrolment {
   async #greetApproved(entrant: Entrant, auth: GatewayAuth): Promise<Welcome> {
     try {
       return await this.#whileChanging(entrant, () => this.#greet(entrant, auth))
-    } catch (error) {
-      if (!(error instanceof ConnectRefused)) throw error
-      throw new GatewayRefused(error.reason, 'the gateway refused the connect after the approval')
+    } catch (cause) {
+      if (cause instanceof ConnectRefused) throw new GatewayRefused(cause.reason, REFUSED_APPROVED)
+      // As itself it would begin the enrolment again, with another approval.
+      if (isOfAChange(cause)) throw new Fault('gateway_refused', REFUSED_APPROVED, { cause })
+      throw cause
     }
   }
 

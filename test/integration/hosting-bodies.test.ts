@@ -146,6 +146,28 @@ test('a gateway that refuses a body early is heard when the body is read', async
   }
 })
 
+test('an early answer that broke off before the body was read is a refusal, not a silence', async (t) => {
+  const rig = await hostFor(t, {
+    serve({ request }) {
+      request.socket.write('HTTP/1.1 413 Payload Too Large\r\nContent-Length: 100\r\n\r\nabc')
+      request.socket.destroySoon()
+    },
+  })
+  const socket = await rig.open()
+  let text = ''
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()))
+  socket.write(`${postHead(3)}ab`)
+  await waitUntil(() => rig.served.length === 1)
+  await rig.served[0]?.body
+  await quiet(() => socket.bytesWritten)
+  t.equal(text, '')
+  const ended = once(socket, 'end')
+  socket.write('c')
+  await ended
+  t.match(text, /^HTTP\/1\.1 502 .*gateway_gone/s)
+  socket.destroy()
+})
+
 test('many transfers of a pod, one after another, cost it nothing', async (t) => {
   const rig = await hostFor(t, { set: ['limits.failuresPerAddress=1/s'] })
   for (let n = 0; n < 100; n += 1) t.equal((await rig.get()).status, 200)

@@ -51,7 +51,7 @@ const HEAD_BYTES_MAX = 16_384
  *     what happens                                   code                    what follows
  *     the answer is complete at the worker           `completed`
  *     the gateway does not answer, or badly          `gateway_…`             refuse, once the body is read
- *     the gateway's answer breaks off                `gateway_gone`          drop
+ *     the gateway's answer breaks off                `gateway_gone`          refuse, or drop within an answer
  *     the worker ends or resets its socket           `worker_gone`           drop
  *     `close(code)`, too long, a stalled worker      that code               refuse, or drop within an answer
  *
@@ -165,6 +165,9 @@ export class Transfer {
       incoming.on('error', ignoreError)
       if (answer === undefined) return this.#fail('gateway_refused')
       this.#answer = answer
+      incoming.once('close', () => {
+        if (!incoming.complete) this.#breakOff()
+      })
       this.#tryAnswer()
     })
     // A request that asks for no upgrade was answered with 101.
@@ -208,9 +211,13 @@ export class Transfer {
     })
     response.on('drain', () => incoming.resume())
     incoming.once('end', () => response.end())
-    incoming.once('close', () => {
-      if (!incoming.complete) this.#lose('gateway_gone')
-    })
+  }
+
+  /** The gateway's answer will never be whole. The worker can still be told, unless it has begun. */
+  #breakOff(): void {
+    if (this.#isAnswering) return this.#lose('gateway_gone')
+    this.#answer = undefined
+    this.#fail('gateway_gone')
   }
 
   /** An end is gone in the middle of a message. */

@@ -144,6 +144,18 @@ test('an empty body and an empty answer pass', async (t) => {
   t.equal(rig.requests[0]?.headers['content-length'], '0')
 })
 
+test('an answer that has no body by its status passes without a length', async (t) => {
+  const rig = await startConnectRig(t, {
+    sessionHosting: true,
+    onRequest: (request, response) => {
+      request.resume().once('end', () => response.writeHead(204).end())
+    },
+  })
+  const { status, headers } = await call(rig, { path: UPLOAD, body: Buffer.from('a') })
+  t.equal(status, 204)
+  t.equal(headers['content-length'], undefined)
+})
+
 test('a worker that does not read its answer holds back the sidecar', async (t) => {
   let written = 0
   const rig = await startConnectRig(t, {

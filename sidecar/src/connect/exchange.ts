@@ -14,6 +14,8 @@ export type ExchangeOptions = { readonly target: TargetOptions; readonly clock: 
 /** For a request and its answer together, in milliseconds: the gateway's own limit. */
 const EXCHANGE_MS_MAX = 10 * 60_000
 
+const NO_CONTENT = 204
+
 /** The headers of an answer that go on to the worker. */
 const PASSED = [
   'content-type',
@@ -133,6 +135,7 @@ function findObjection({ statusCode = 0, headers }: IncomingMessage): string | u
   if (statusCode < 200 || (statusCode >= 300 && statusCode < 400)) {
     return `a request was answered ${statusCode}`
   }
+  if (statusCode === NO_CONTENT) return undefined
   const length = Number(headers['content-length'] ?? Number.NaN)
   if (headers['transfer-encoding'] !== undefined || !Number.isInteger(length)) {
     return 'an answer has no Content-Length'
@@ -140,13 +143,14 @@ function findObjection({ statusCode = 0, headers }: IncomingMessage): string | u
   return length > BODY_BYTES_MAX ? 'an answer exceeds 4 GiB' : undefined
 }
 
-const passedHeaders = ({ headers }: IncomingMessage): Record<string, string> => ({
+const passedHeaders = ({ statusCode, headers }: IncomingMessage): Record<string, string> => ({
   ...Object.fromEntries(
     PASSED.flatMap((name) => {
       const value = headers[name]
       return typeof value === 'string' ? [[name, value]] : []
     }),
   ),
-  'content-length': headers['content-length'] ?? '0',
+  // A 204 has none (RFC 9110 §8.6).
+  ...(statusCode === NO_CONTENT ? {} : { 'content-length': headers['content-length'] ?? '0' }),
   connection: 'close',
 })

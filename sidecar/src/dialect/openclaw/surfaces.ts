@@ -73,7 +73,7 @@ export class Surfaces {
       if (!list.success) {
         throw new Fault('operator_unavailable', "the gateway's node list cannot be read")
       }
-      for (const pending of list.data.pending) await this.#decide(pending)
+      await this.#decideAll(list.data.pending)
     } catch (error) {
       if (!(error instanceof Fault || error instanceof CallRefused)) throw error
       // Nobody else would ask again: a surface that changed meanwhile would wait forever.
@@ -86,6 +86,20 @@ export class Surfaces {
       this.#isResting = false
       if (this.#isDue) this.check()
     })
+  }
+
+  /** One that the gateway refuses must not keep the others waiting. Throws the first refusal then. */
+  async #decideAll(all: readonly Pending[]): Promise<void> {
+    let refused: CallRefused | undefined
+    for (const pending of all) {
+      try {
+        await this.#decide(pending)
+      } catch (error) {
+        if (!(error instanceof CallRefused)) throw error
+        refused ??= error
+      }
+    }
+    if (refused !== undefined) throw refused
   }
 
   /**

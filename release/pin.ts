@@ -1,11 +1,12 @@
 /** `npm run pin`: pins base images and actions, with a network. `-- --check` only tells what is not pinned. */
 
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { SECURITY_RELEASES } from '@openclaw-k8s/auth-sidecar/lib/node-floor.ts'
 import { mustRun } from '../test/deploy/tools.ts'
+import { listUnpinned, PINNED_FILES, readText } from './pinned-files.ts'
 import {
   describeReference,
   findReferences,
@@ -17,25 +18,15 @@ import {
 import { buildGoTool } from './tools.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const WORKFLOWS = '.github/workflows'
 const NODE_FLOOR = 'sidecar/src/lib/node-floor.ts'
 const NODE_RELEASES = 'https://nodejs.org/dist/index.json'
 const ANSWER_MS_MAX = 60_000
 
-const files = [
-  'Dockerfile.sidecar',
-  ...readdirSync(join(ROOT, WORKFLOWS)).map((name) => join(WORKFLOWS, name)),
-]
-const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 const check = (): void => {
-  const unpinned = files.flatMap((path) =>
-    findReferences(read(path))
-      .filter(({ pin }) => pin === undefined)
-      .map((each) => `${path}: ${describeReference(each)} is not pinned`),
-  )
-  for (const line of new Set(unpinned)) say(line)
+  const unpinned = listUnpinned()
+  for (const line of unpinned) say(`${line} is not pinned`)
   say(
     unpinned.length === 0
       ? 'everything is pinned'
@@ -65,7 +56,7 @@ const resolveImage = async ({ name }: Reference): Promise<string> => {
 
 const pin = async (): Promise<void> => {
   const resolved = new Map<string, string>()
-  for (const reference of files.flatMap((path) => findReferences(read(path)))) {
+  for (const reference of PINNED_FILES.flatMap((path) => findReferences(readText(path)))) {
     const key = describeReference(reference)
     if (resolved.has(key)) continue
     const found =
@@ -79,11 +70,11 @@ const pin = async (): Promise<void> => {
   const floors = findSecurityReleases(releases, Object.keys(SECURITY_RELEASES).map(Number))
   say(`the last security releases of Node.js are ${Object.values(floors).join(', ')}`)
   // Nothing is written before everything is known.
-  for (const path of files) {
+  for (const path of PINNED_FILES) {
     const write = (reference: Reference) => resolved.get(describeReference(reference)) ?? ''
-    writeFileSync(join(ROOT, path), pinReferences(read(path), write))
+    writeFileSync(join(ROOT, path), pinReferences(readText(path), write))
   }
-  writeFileSync(join(ROOT, NODE_FLOOR), replaceSecurityReleases(read(NODE_FLOOR), floors))
+  writeFileSync(join(ROOT, NODE_FLOOR), replaceSecurityReleases(readText(NODE_FLOOR), floors))
 }
 
 const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } })

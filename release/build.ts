@@ -3,7 +3,6 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findHelm } from '../test/deploy/tools.ts'
 import { keepTrackOf } from '../test/kit/leftovers.ts'
 import { packChart } from './chart.ts'
 import { buildLayout, type Recipe } from './image.ts'
@@ -28,17 +27,17 @@ export type Artifacts = {
 export type BuildOptions = Omit<Recipe, 'source'> & {
   /** A directory; it is made. */
   readonly output: string
+  readonly helm: string
   readonly env: GitHub
 }
 
 /** Builds the commit that is checked out, of its committed files alone. */
 export const buildArtifacts = async ({
   output,
+  helm,
   env,
   ...recipe
 }: BuildOptions): Promise<Artifacts> => {
-  const helm = await findHelm()
-  if ('why' in helm) throw new Error(helm.why)
   const temporary = mkdtempSync(join(tmpdir(), 'release-'))
   const release = keepTrackOf(async () => rmSync(temporary, { recursive: true }))
   try {
@@ -60,7 +59,7 @@ export const buildArtifacts = async ({
       version,
       revision,
       image: { layout, digest },
-      chart: await packChart(source, { helm: helm.path, digest, output }),
+      chart: await packChart(source, { helm, digest, output }),
       sbom: { file: sbom, components: bom?.components.length ?? 0 },
       provenance,
     }

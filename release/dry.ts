@@ -10,22 +10,22 @@ import {
   makeRuntimeBase,
   npmArguments,
 } from '../test/deploy/builder.ts'
-import { findHelm, mustRun } from '../test/deploy/tools.ts'
+import { mustRun } from '../test/deploy/tools.ts'
 import { keepTrackOf, takeAllAway } from '../test/kit/leftovers.ts'
 import { buildArtifacts, type Artifacts } from './build.ts'
 import { readCandidate } from './candidate.ts'
 import { startRegistry } from './local-registry.ts'
 import { CHART, CHARTS, IMAGE, PLATFORMS, REGISTRY, REPOSITORY, type Platform } from './product.ts'
-import { publish, type Programs } from './publish.ts'
+import { findPrograms, type Programs } from './programs.ts'
+import { publish } from './publish.ts'
 import { findRefusals } from './refusals.ts'
 import { listForgeries } from './forgeries.ts'
-import { buildGoTool } from './tools.ts'
 import { runPage } from './verify-page.ts'
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 /** The base images of a registry cannot be had everywhere, so stand-ins take their place. */
-const build = async (output: string, temporary: string): Promise<Artifacts> => {
+const build = async (output: string, temporary: string, helm: string): Promise<Artifacts> => {
   const runtimes: Readonly<Record<Platform, string>> = {
     'linux/amd64': makeRuntimeBase().name,
     'linux/arm64': makeArm64RuntimeBase().name,
@@ -33,6 +33,7 @@ const build = async (output: string, temporary: string): Promise<Artifacts> => {
   const BUILD_IMAGE = makeBuildBase().name
   return buildArtifacts({
     output,
+    helm,
     env: process.env,
     basesOf: (platform) => ({ BUILD_IMAGE, RUNTIME_IMAGE: runtimes[platform] }),
     builderArguments: ['--pull-never', ...npmArguments(temporary)],
@@ -40,10 +41,10 @@ const build = async (output: string, temporary: string): Promise<Artifacts> => {
 }
 
 /** The same commit twice, in directories of different names and at different times. */
-const buildTwice = async (temporary: string): Promise<Artifacts> => {
-  const first = await build(join(temporary, 'first'), temporary)
+const buildTwice = async (temporary: string, helm: string): Promise<Artifacts> => {
+  const first = await build(join(temporary, 'first'), temporary, helm)
   say(`image, first build    ${first.image.digest}`)
-  const second = await build(join(temporary, 'second, elsewhere'), temporary)
+  const second = await build(join(temporary, 'second, elsewhere'), temporary, helm)
   say(`image, second build   ${second.image.digest}`)
   say(`chart, first build    sha256:${first.chart.sha256}`)
   say(`chart, second build   sha256:${second.chart.sha256}`)
@@ -62,16 +63,6 @@ const makeKey = async (cosign: string, directory: string): Promise<string> => {
   return join(directory, 'cosign')
 }
 
-const findPrograms = async (): Promise<Programs> => {
-  const helm = await findHelm()
-  if ('why' in helm) throw new Error(helm.why)
-  return {
-    helm: helm.path,
-    crane: await buildGoTool('crane'),
-    cosign: await buildGoTool('cosign'),
-  }
-}
-
 /** What takes the place of the page's names: this registry, and a key for the workflow's identity. */
 const namesFor = (version: string, registry: string, key: string): string => `
 VERSION=${version}
@@ -85,7 +76,7 @@ const rehearse = async (temporary: string): Promise<void> => {
   const candidate = readCandidate()
   const version = candidate.versions['package.json'] ?? ''
   const programs = await findPrograms()
-  const artifacts = await buildTwice(temporary)
+  const artifacts = await buildTwice(temporary, programs.helm)
   const disk = join(temporary, 'registry')
   const registry = await startRegistry(programs.crane, disk)
   const key = await makeKey(programs.cosign, join(temporary, 'key'))

@@ -3,10 +3,9 @@
 import { mustRun } from '../test/deploy/tools.ts'
 import type { Artifacts } from './build.ts'
 import { CHART, CHARTS, IMAGE } from './product.ts'
+import type { Programs } from './programs.ts'
 
 const PUSH_MS_MAX = 15 * 60_000
-
-export type Programs = { readonly cosign: string; readonly crane: string; readonly helm: string }
 
 export type Target = {
   /** Host, and the path below it: `ghcr.io/openclaw-k8s`. */

@@ -2,14 +2,13 @@
 
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { findHelm } from '../test/deploy/tools.ts'
 import { takeAllAway } from '../test/kit/leftovers.ts'
 import { buildArtifacts } from './build.ts'
 import { readCandidate } from './candidate.ts'
 import { REGISTRY } from './product.ts'
+import { findPrograms } from './programs.ts'
 import { publish } from './publish.ts'
 import { findRefusals } from './refusals.ts'
-import { buildGoTool } from './tools.ts'
 
 const OUTPUT = join(import.meta.dirname, '../.cache/release')
 
@@ -24,15 +23,9 @@ const release = async (): Promise<void> => {
     process.exitCode = 1
     return
   }
-  const helm = await findHelm()
-  if ('why' in helm) throw new Error(helm.why)
-  const programs = {
-    helm: helm.path,
-    crane: await buildGoTool('crane'),
-    cosign: await buildGoTool('cosign'),
-  }
+  const programs = await findPrograms()
   rmSync(OUTPUT, { recursive: true, force: true })
-  const artifacts = await buildArtifacts({ output: OUTPUT, env: process.env })
+  const artifacts = await buildArtifacts({ output: OUTPUT, helm: programs.helm, env: process.env })
   const published = await publish(artifacts, { registry: REGISTRY, programs })
   say(`published and signed ${published.image}`)
   say(`published and signed ${published.chart}`)

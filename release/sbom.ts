@@ -34,7 +34,7 @@ export const listMaterials = (source: Source): Bom => {
     '--workspace=sidecar',
     '--output-reproducible',
     `--spec-version=${SPEC}`,
-    '--mc-type=container',
+    '--mc-type=application',
   ]
   const bom = execFileSync(program, args, { cwd: source.directory, encoding: 'utf8' })
   return JSON.parse(bom) as Bom
@@ -48,7 +48,7 @@ export const addBase = (bom: Bom, roots: readonly string[]): Bom => {
   const { component } = bom.metadata
   return {
     ...bom,
-    metadata: { ...bom.metadata, component: { ...component, name: IMAGE } },
+    metadata: { ...bom.metadata, component: { ...component, type: 'container', name: IMAGE } },
     components: [...bom.components, ...added.values()],
   }
 }

@@ -73,7 +73,7 @@ test('the workflows and the Dockerfile name nothing that the pinning does not fi
   const images = findReferences(dockerfile)
   t.equal(images.length, dockerfile.match(/^FROM /gm)?.length)
   t.match(dockerfile, /^FROM --platform=\S+ \$\{BUILD_IMAGE\} AS build$/m)
-  t.match(dockerfile, /^FROM \$\{RUNTIME_IMAGE\}$/m)
+  t.match(dockerfile, /^FROM --platform=\S+ \$\{RUNTIME_IMAGE\}$/m)
 })
 
 test('`npm run pin -- --check` names what is not pinned, and fails', async (t) => {

@@ -1,0 +1,182 @@
+/** What a release is made of, what it refuses, and what it says of itself. */
+
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { test } from 'tap'
+import { readCandidate } from '../../release/candidate.ts'
+import { nameImage } from '../../release/chart.ts'
+import { REPOSITORY, type Source } from '../../release/product.ts'
+import { describeBuild } from '../../release/provenance.ts'
+import { findRefusals, findSection, type Candidate } from '../../release/refusals.ts'
+import { findGaps, readPackage, type Bom } from '../../release/sbom.ts'
+import { readCommands } from '../../release/verify-page.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const read = (path: string): string => readFileSync(`${ROOT}${path}`, 'utf8')
+const DIGEST = `sha256:${'ab'.repeat(32)}`
+
+const CHANGELOG = `\
+# Changelog
+
+## [Unreleased]
+
+## [1.1.0] - 2027-01-02
+
+### Added
+
+- A thing, see [1.0.0].
+
+## [1.0.0] - 2026-12-01
+
+### Fixed
+
+- Another.
+
+[Unreleased]: https://example.org/unreleased
+`
+const GOOD: Candidate = {
+  tags: ['v1.1.0'],
+  isClean: true,
+  versions: { 'package.json': '1.1.0', 'Chart.yaml': '1.1.0' },
+  changelog: CHANGELOG,
+  unpinned: [],
+}
+
+test('the text of a release is the section of its version, and nothing beside it', async (t) => {
+  t.equal(findSection(CHANGELOG, '1.1.0'), '### Added\n\n- A thing, see [1.0.0].')
+  t.equal(findSection(CHANGELOG, '1.0.0'), '### Fixed\n\n- Another.')
+  t.equal(findSection(CHANGELOG, 'Unreleased'), '')
+  t.equal(findSection(CHANGELOG, '1.1'), undefined)
+})
+
+test('a release refuses what is not tagged, committed, of one version, described and pinned', async (t) => {
+  t.strictSame(findRefusals(GOOD, '1.1.0'), [])
+  const each: readonly [Partial<Candidate>, RegExp][] = [
+    [{ tags: ['v1.0.0'] }, /does not have the tag v1\.1\.0/],
+    [{ isClean: false }, /not committed/],
+    [{ versions: { 'Chart.yaml': '1.0.0' } }, /Chart\.yaml has the version 1\.0\.0, not 1\.1\.0/],
+    [{ changelog: '# Changelog\n' }, /no section for 1\.1\.0/],
+    [{ changelog: '## [1.1.0] - 2027-01-02\n' }, /no section for 1\.1\.0/],
+    [{ unpinned: ['Dockerfile.sidecar: node:26'] }, /node:26 is not pinned: run `npm run pin`/],
+  ]
+  for (const [fault, expected] of each) {
+    const refusals = findRefusals({ ...GOOD, ...fault }, '1.1.0')
+    t.equal(refusals.length, 1, expected.source)
+    t.match(refusals[0], expected)
+  }
+})
+
+test('package, workspace, chart and application have one version', async (t) => {
+  const { versions } = readCandidate()
+  t.equal(new Set(Object.values(versions)).size, 1, JSON.stringify(versions))
+})
+
+test('`npm run release` builds nothing where it refuses', async (t) => {
+  const candidate = readCandidate()
+  const refusals = findRefusals(candidate, candidate.versions['package.json'] ?? '')
+  t.test('this commit', { skip: refusals.length === 0 }, async (t) => {
+    const script = `${ROOT}release/release.ts`
+    const { status, stdout, stderr } = spawnSync(process.execPath, [script], { encoding: 'utf8' })
+    t.equal(status, 1, stderr)
+    t.ok(stdout.endsWith('Nothing was built, and nothing was published.\n'))
+  })
+})
+
+test('the released chart names the image by the digest that was built with it', async (t) => {
+  const values = read('charts/openclaw/values.yaml')
+  const named = nameImage(values, DIGEST)
+  const sidecar = named.slice(named.indexOf('\nsidecar:\n'))
+  t.match(sidecar, `    repository: ghcr.io/openclaw-k8s/openclaw-auth-sidecar\n`)
+  t.match(sidecar, `    digest: ${DIGEST}\n`)
+  t.equal(named.split(DIGEST).length, 2, 'no other image gets it')
+  t.throws(() => nameImage(named, DIGEST), /does not have the sidecar's image/)
+})
+
+const BOM: Bom = {
+  metadata: { component: { type: 'container', name: 'x', version: '1', purl: 'pkg:oci/x' } },
+  components: [
+    { type: 'library', name: 'pino', version: '10.3.1', purl: 'pkg:npm/pino@10.3.1' },
+    {
+      type: 'library',
+      group: '@fastify',
+      name: 'error',
+      version: '4.2.1',
+      purl: 'pkg:npm/%40fastify/error@4.2.1',
+    },
+    { type: 'platform', name: 'node', version: '26.10.0', purl: 'pkg:generic/node@26.10.0' },
+  ],
+}
+const RULE = '-'.repeat(80)
+const LICENCES = `@fastify/error 4.2.1 (MIT)\n\nText (C).\n${RULE}\n\npino 10.3.1 (MIT)\n\nText.\n`
+
+test('a bill of materials has everything whose licence lies in the image, and Node.js', async (t) => {
+  t.strictSame(findGaps(BOM, LICENCES), [])
+  t.strictSame(findGaps(BOM, `${LICENCES}${RULE}\n\nleft-pad 1.3.0 (MIT)\n`), [
+    'left-pad@1.3.0 is in the image, and not in the bill',
+  ])
+  t.strictSame(findGaps(BOM, LICENCES.replace('10.3.1', '10.3.2')), [
+    'pino@10.3.2 is in the image, and not in the bill',
+  ])
+  const withoutNode = { ...BOM, components: BOM.components.slice(0, 2) }
+  t.strictSame(findGaps(withoutNode, LICENCES), ['the bill has no Node.js'])
+  t.strictSame(findGaps(BOM, ''), ['the image has no licences of packages'])
+  const vague = { ...BOM, components: [...BOM.components, { type: 'library', name: 'vague' }] }
+  t.strictSame(findGaps(vague, LICENCES), ['vague has no version or no purl'])
+})
+
+test("a package of the base image is named as Debian's", async (t) => {
+  const paragraph = 'Package: libc6\nArchitecture: arm64\nVersion: 2.41-12+deb13u1\nSource: glibc\n'
+  t.strictSame(readPackage(paragraph), {
+    type: 'library',
+    name: 'libc6',
+    version: '2.41-12+deb13u1',
+    purl: 'pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=arm64',
+  })
+  t.throws(() => readPackage('Package: libc6\n'), /has no Version/)
+})
+
+test('the provenance names the commit, the base images, and who built: a workflow or a person', async (t) => {
+  const source: Source = { directory: '/', revision: 'cd'.repeat(20), version: '1.1.0', time: 1 }
+  const bases = [
+    { kind: 'image', name: 'docker.io/library/node:26-slim', pin: DIGEST },
+    { kind: 'image', name: 'gcr.io/distroless/nodejs26-debian13:nonroot' },
+  ] as const
+  const byHand = describeBuild(source, bases, {})
+  t.strictSame(byHand.buildDefinition.resolvedDependencies, [
+    { uri: `git+${REPOSITORY}`, digest: { gitCommit: source.revision } },
+    { uri: 'docker://docker.io/library/node:26-slim', digest: { sha256: 'ab'.repeat(32) } },
+    { uri: 'docker://gcr.io/distroless/nodejs26-debian13:nonroot' },
+  ])
+  t.notMatch(JSON.stringify(byHand), 'actions')
+  const workflow = 'o/r/.github/workflows/release.yml@refs/tags/v1.1.0'
+  const onGitHub = describeBuild(source, bases, {
+    GITHUB_SERVER_URL: 'https://github.com',
+    GITHUB_REPOSITORY: 'o/r',
+    GITHUB_REF: 'refs/tags/v1.1.0',
+    GITHUB_WORKFLOW_REF: workflow,
+    GITHUB_RUN_ID: '7',
+    GITHUB_RUN_ATTEMPT: '1',
+  })
+  t.match(onGitHub.runDetails, {
+    builder: { id: `https://github.com/${workflow}` },
+    metadata: { invocationId: 'https://github.com/o/r/actions/runs/7/attempts/1' },
+  })
+  t.equal(
+    onGitHub.buildDefinition.resolvedDependencies[0]?.uri,
+    'git+https://github.com/o/r@refs/tags/v1.1.0',
+  )
+})
+
+test('the rehearsal runs the commands of docs/verify.md, and replaces nothing but the names', async (t) => {
+  const page = read('docs/verify.md')
+  const commands = readCommands(page, 'VERSION=test\n')
+  t.match(commands, /^VERSION=test\n/)
+  t.notMatch(commands, 'certificate-identity')
+  for (const each of ['cosign verify ', 'cosign verify-attestation ', 'helm pull '])
+    t.ok(commands.includes(each), each)
+  const [, names = ''] = /```sh\n(.*?)```/s.exec(page) ?? []
+  const set = [...names.matchAll(/^([A-Z]+)=/gm)].map(([, name]) => name)
+  t.strictSame(set, ['VERSION', 'IMAGE', 'CHART', 'REPOSITORY', 'SIGNER'])
+  t.throws(() => readCommands(page.replace('<!-- verify: names -->', ''), ''), /sets no names/)
+})

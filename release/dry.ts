@@ -1,4 +1,4 @@
-/** `npm run release:dry`: a whole release into a registry of its own, signed with a key that is thrown away. */
+/** `npm run release:dry`: a whole release into a registry on loopback, signed with a key that is thrown away. */
 
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'

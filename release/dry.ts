@@ -79,8 +79,7 @@ const rehearse = async (temporary: string): Promise<void> => {
   const version = candidate.versions['package.json'] ?? ''
   const programs = await findPrograms()
   const artifacts = await buildTwice(temporary, programs.helm)
-  const disk = join(temporary, 'registry')
-  const registry = await startRegistry(programs.crane, disk)
+  const registry = await startRegistry(programs.crane, join(temporary, 'registry'))
   const key = await makeKey(programs.cosign, join(temporary, 'key'))
   const services = join(temporary, 'no-log.json')
   await mustRun({ path: programs.cosign, args: ['signing-config', 'create', '--out', services] })
@@ -99,7 +98,7 @@ const rehearse = async (temporary: string): Promise<void> => {
   const verified = await verify(key)
   assert.equal(verified.code, 0, verified.stderr)
   say(`\ndocs/verify.md, with a key for the workflow's identity:\n${verified.stdout}`)
-  const world = { artifacts, target, published, disk, temporary }
+  const world = { artifacts, target, published, temporary }
   for (const { name, forge, restore } of listForgeries(world)) {
     await forge()
     const { code, stderr } = await verify(key)

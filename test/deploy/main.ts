@@ -42,6 +42,7 @@ await runSuites({
     'rendered',
     'autoscaling',
     'install',
+    'upgrade',
     'manifests',
     'pod-security',
     'rbac',

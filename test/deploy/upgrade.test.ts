@@ -55,17 +55,17 @@ describe('an upgrade from 0.1.0', { skip }, () => {
 
   for (const values of first.features) {
     const feature = basename(values, '-values.yaml')
-    test(`with the values of ${feature}: nothing is made anew, and it goes back`, async (t) => {
+    test(`with the values of ${feature}: nothing is replaced, and it goes back`, async (t) => {
       if (noCrds !== undefined) return t.skip(noCrds)
       await rig.helm('install', feature, first.chart, at, `--values=${values}`)
-      const [before, drawn, earlier] = [await identities(), await secrets(), await templates()]
+      const [old, drawn, earlier] = [await identities(), await secrets(), await templates()]
       const upgraded = await rig.tryHelm('upgrade', feature, CHART, at, `--values=${values}`)
       assert.equal(upgraded.code, 0, upgraded.stderr)
       assert.doesNotMatch(upgraded.stderr, /warning/i)
-      const after = await identities()
-      for (const [name, uid] of before) {
+      const upgradedTo = await identities()
+      for (const [name, uid] of old) {
         // Helm keeps each revision in a Secret.
-        if (!name.startsWith('Secret/sh.helm.')) assert.equal(after.get(name), uid, name)
+        if (!name.startsWith('Secret/sh.helm.')) assert.equal(upgradedTo.get(name), uid, name)
       }
       assert.deepEqual(await secrets(), drawn, 'the token and the device seed stay')
       await rig.helm('rollback', feature, '1', at)

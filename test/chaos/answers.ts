@@ -17,7 +17,8 @@ const DENIALS: Readonly<Record<Pretence, readonly Code[]>> = {
   // Without signing keys a TokenReview decides.
   'a forged signature': ['signature_invalid', 'review_rejected'],
   "another pod's token": ['source_address_mismatch'],
-  "a deleted pod's token": ['pod_deleted', 'pod_not_found', 'review_rejected'],
+  // Even a deletion without grace shows the pod as being deleted for a moment.
+  "a deleted pod's token": ['pod_deleted', 'pod_not_found', 'pod_terminating', 'review_rejected'],
   'a token for another audience': ['audience_mismatch'],
   "a stranger's token": ['identity_not_allowed'],
   'a token without a pod': ['token_not_pod_bound'],

@@ -1,17 +1,10 @@
 /** The workers of a soak: streams that come again and again, and streams that end with their pod. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  outcomeOf,
-  runSoakWorker,
-  SeededRandom,
-  type Got,
-  type Plan,
-  type SoakOptions,
-} from '../../kit/soak.ts'
+import { outcomeOf, runSoakWorker, SeededRandom, type Got, type Plan } from '../../kit/soak.ts'
 import { withBadSignature } from '../../kit/kube-tokens.ts'
 import { countOne, countOutcome, newCounts } from './counts.ts'
-import { CODE_OF_ENDING, FRAME_BYTES_MAX, lastingPlan, revokedPlan } from './plans.ts'
+import { CODE_OF_ENDING, lastingPlan, revokedPlan, SOAK } from './plans.ts'
 
 export type SoakPod = {
   readonly name: string
@@ -43,7 +36,6 @@ export class Crowd {
   open = 0
   readonly #options: CrowdOptions
   readonly #random: SeededRandom
-  readonly #soak: SoakOptions = { pause: (ms) => sleep(ms), frameBytesMax: FRAME_BYTES_MAX }
   #seed: number
   #strangers = 0
 
@@ -94,7 +86,7 @@ export class Crowd {
     const { port, atGateway } = this.#options
     const worker = { port, localAddress, token }
     try {
-      const started = await runSoakWorker(worker, plan, this.#soak)
+      const started = await runSoakWorker(worker, plan, SOAK)
       if ('status' in started) {
         countOne(this.counts.refused, codeIn(started.body))
         return false

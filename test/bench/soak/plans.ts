@@ -1,10 +1,19 @@
 /** What the streams of a soak carry, and how they end. */
 
-import type { SeededRandom, Plan } from '../../kit/soak.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { SeededRandom, SoakOptions, Plan } from '../../kit/soak.ts'
 
-export const FRAME_BYTES_MAX = 48_000
+/**
+ * A soak is long, not fast: the pauses of the streams are stretched, so that 500 of them leave a core of the
+ * machine free.
+ */
+const STRETCH = 3
+export const SOAK: SoakOptions = {
+  pause: (ms) => sleep(STRETCH * ms),
+  frameBytesMax: 48_000,
+}
 /** The fewest and the most frames that a stream carries each way: some seconds to two minutes. */
-const FRAMES = [20, 400] as const
+const FRAMES = [8, 130] as const
 const VANISHING_SHARE = 0.2
 /** More than a stream sends until its pod is deleted. */
 const ENDLESS = 1_000_000

@@ -11,6 +11,30 @@ const SIGHUP_AT_ONCE = `--import=data:text/javascript,${encodeURIComponent(
   "process.on('newListener', (name) => name === 'SIGUSR1' && process.kill(process.pid, 'SIGHUP'))",
 )}`
 
+/** SIGTERM comes when the listener of the first moments, `end`, has just been removed. */
+const SIGTERM_IN_THE_START = `--import=data:text/javascript,${encodeURIComponent(
+  `process.on('removeListener', (name, { name: listener }) => {
+    if (name === 'SIGTERM' && listener === 'end') process.kill(process.pid, 'SIGTERM')
+  })`,
+)}`
+
+test('a SIGTERM in the middle of the start is not lost', async (t) => {
+  const address = ['--set', 'listen.workers=127.0.0.1:0', '--set', 'listen.admin=127.0.0.1:0']
+  const trust = 'k8sTrust.allowedIdentities=[{namespace: a, serviceAccount: b}]'
+  const api = ['--set', 'kubernetes.apiServer=https://127.0.0.1:1', '--set', trust]
+  const serve = ['serve', '--set', 'gateway.protocol=stream', ...address, ...api]
+  const connect = ['connect', '--gateway', 'wss://127.0.0.1:1', '--listen', '127.0.0.1:0']
+  for (const command of [serve, connect]) {
+    // Through `env`, because tap adds listeners of its own to every process that is started with its options.
+    const runner = ['/usr/bin/env', `NODE_OPTIONS=${SIGTERM_IN_THE_START}`]
+    const sidecar = startSidecarProcess(command, { runner })
+    t.teardown(() => sidecar.signal('SIGKILL'))
+    await sidecar.stderr.wait(({ msg }) => msg === 'drained' || msg === 'stopping')
+    t.strictSame(await sidecar.exited, { code: 0, signal: null }, command.join(' '))
+    t.notOk(sidecar.stderr.records.some(({ level }) => level === 'fatal'))
+  }
+})
+
 const startRig = async (
   t: Test,
   set: readonly string[] = [],

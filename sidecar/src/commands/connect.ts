@@ -67,7 +67,6 @@ async function serveWorkers(
   logNodeWarnings(log)
   const target = { ...rest, url: gateway, readFile, clock }
   const port = new ConnectPort({ ...rest, target, clock, log })
-  signals?.releaseEnding()
   const grace = closeWithGrace(
     {
       delay: STOP_MS_MAX,
@@ -83,6 +82,7 @@ async function serveWorkers(
       if (err !== undefined) process.exit(EXIT.bug)
     },
   )
+  signals?.releaseEnding()
   try {
     const listen = await port.listen()
     const { sessionHosting } = config

@@ -61,7 +61,6 @@ async function serve(loaded: Loaded, context: CommandContext) {
     })
     let bug: Error | undefined
     let isClosing = false
-    signals?.releaseEnding()
     const grace = closeWithGrace(
       {
         delay: config.drain.window + STOP_SPARE_MS,
@@ -79,6 +78,7 @@ async function serve(loaded: Loaded, context: CommandContext) {
         if (err !== undefined) process.exit(EXIT.bug)
       },
     )
+    signals?.releaseEnding()
     process.on('uncaughtException', (error, origin) => {
       if (sidecar.survive(error, origin)) return
       // A second one, or one during a drain: an orderly stop is no longer possible.
@@ -87,6 +87,8 @@ async function serve(loaded: Loaded, context: CommandContext) {
       grace.close()
     })
     await sidecar.start().catch(async (error: unknown) => {
+      // A signal has come meanwhile: what stops now cannot start, and ends the process.
+      if (isClosing) return
       // It would take the empty event loop for a clean end and exit 0.
       grace.uninstall()
       await sidecar.stop()

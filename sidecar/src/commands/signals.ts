@@ -19,7 +19,10 @@ export const NOT_ENDING = [
 ] as const satisfies NodeJS.Signals[]
 
 export type Signals = {
-  /** The sidecar now handles the signals that end it. */
+  /**
+   * The sidecar now handles the signals that end it. Call this when its listeners are there: one that has
+   * come a moment ago waits in Node, and would be lost with the last listener.
+   */
   readonly releaseEnding: () => void
   /** SIGHUP runs this from now on; runs it now if SIGHUP came earlier. */
   readonly onReload: (reload: () => void) => void

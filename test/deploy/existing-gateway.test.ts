@@ -41,9 +41,9 @@ describe('an existing gateway', { skip }, () => {
       )
       .replaceAll('repository: ghcr.io/openclaw/openclaw', 'repository: localhost/openclaw')
       .replaceAll('localhost/openclaw, tag: 2026.9.6', 'localhost/openclaw, tag: local')
-      .replaceAll('tag: 0.1.0', 'tag: local')
+      .replaceAll('tag: 1.0.0', 'tag: local')
       .replaceAll(
-        'image: openclaw-auth-sidecar:0.1.0',
+        'image: openclaw-auth-sidecar:1.0.0',
         'image: localhost/openclaw-auth-sidecar:local',
       )
 

@@ -42,7 +42,6 @@ await runSuites({
     'rendered',
     'autoscaling',
     'install',
-    'upgrade',
     'manifests',
     'pod-security',
     'rbac',

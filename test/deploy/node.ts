@@ -4,7 +4,7 @@ import { runSuites } from '../kit/suite-run.ts'
 
 await runSuites({
   directory: import.meta.dirname,
-  suites: ['node', 'node-upgrade', 'existing-gateway'],
+  suites: ['node', 'existing-gateway'],
   testLimitMs: 4 * 60_000,
-  runLimitMs: 24 * 60_000,
+  runLimitMs: 18 * 60_000,
 })

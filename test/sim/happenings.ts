@@ -113,6 +113,15 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   'kubelet-stalls': (world, [much]) => world.stallKubelet(much * 2 * TOKEN_S * 1000),
   'second-process': (world, [which, , long]) =>
     withPod(world, which, (pod) => world.runSecond(pod, lengthOf(world, long))),
+  'token-of-a-gone-pod': (world, [which, , long]) => {
+    const pod = pick(world.lately(), which)
+    if (pod !== undefined) world.runSecond(pod, lengthOf(world, long))
+  },
+  'short-token': (world, [which, much, long]) =>
+    withPod(world, which, (pod) => {
+      const expiresInS = 1 + Math.floor(much * 60)
+      world.runSecond(pod, 30_000 + lengthOf(world, long), expiresInS)
+    }),
   'api-status': (world, dice) =>
     apiFault(world, dice, {
       kind: 'status',

@@ -15,6 +15,8 @@ const KINDS = [
   'refuse-own-token',
   'kubelet-stalls',
   'second-process',
+  'token-of-a-gone-pod',
+  'short-token',
   'api-status',
   'api-hang',
   'api-delay',
@@ -95,6 +97,8 @@ const WEIGHTS: Partial<Record<EventKind, number>> = {
   reload: 2,
   attack: 8,
   'second-process': 3,
+  'token-of-a-gone-pod': 6,
+  'short-token': 3,
   'lag-watches': 2,
 }
 

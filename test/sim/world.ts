@@ -145,8 +145,8 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
   }
   const accountUid = (name: string): string =>
     api.getServiceAccount(NAMESPACE, name)?.metadata.uid ?? ''
-  const mint = (pod: Pod): string => {
-    const token = api.mintToken({ pod, expiresInS: TOKEN_S })
+  const mint = (pod: Pod, expiresInS = TOKEN_S): string => {
+    const token = api.mintToken({ pod, expiresInS })
     oracle.minted(token, accountUid(pod.spec.serviceAccountName))
     return token
   }
@@ -301,9 +301,14 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
       sidecar.reload(() => load(policy))
     },
     isAllowed: (account: string): boolean => policy.accounts.includes(account),
-    /** A second process of a pod, for a while. */
-    runSecond: (pod: PodTruth, ms: number): void => {
-      const second = runWorker(pod)
+    /** The pods that have gone in the last half minute. */
+    lately: (): readonly PodTruth[] =>
+      [...truth.pods.values()].filter(({ goneAt = -Infinity }) => now() - goneAt < 30_000),
+    /** A second process of a pod, for a while; with a token that only it has, where it is to expire. */
+    runSecond: (pod: PodTruth, ms: number, expiresInS?: number): void => {
+      const found = accountUid(pod.account) === '' ? undefined : api.getPod(NAMESPACE, pod.name)
+      const isShort = expiresInS !== undefined && found !== undefined
+      const second = runWorker(pod, undefined, isShort ? mint(found, expiresInS) : undefined)
       zombies.add(second)
       later(ms, () => {
         second.stop()

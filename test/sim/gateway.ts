@@ -36,7 +36,8 @@ export const startSimGateway = async ({ speech, clock, network, oracle }: SimGat
       oracle.fail(`a session of ${id.slice(0, 8)} begins while its previous one is open`)
     }
     ports.set(id, peerPort)
-    oracle.connected(headers, params)
+    // A gateway that does not read hears of it long after it arrived.
+    if (connection.behavior.kind !== 'silent') oracle.connected(headers, params)
     if (refusals > 0) {
       refusals -= 1
       return { code: 'AUTH_UNAUTHORIZED', message: 'the gateway does not want anybody now' }

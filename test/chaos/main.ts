@@ -66,6 +66,8 @@ const main = async (): Promise<number> => {
   await startBridge(bridge, Number(ground.config.server.port))
   say(`seeds from ${seed} on`)
   const results: Played[] = []
+  // A run that is interrupted may leave the API server dead.
+  const version = await versionOf(ground)
   const args = {
     directory,
     bridge,
@@ -84,7 +86,10 @@ const main = async (): Promise<number> => {
   await inside.exited
   // Whatever the run has left it in.
   obey(ground.apiServer, 'thaw')
-  if (values.page) await writePage(ground, seed, results)
+  if (values.page) {
+    const run = { date: today(), version, firstSeed: seed, played: results }
+    await writeFile(PAGE, rewritePage(await readFile(PAGE, 'utf8'), run))
+  }
   const totals = inside.totals() ?? { passed: 0, failed: 1, skipped: 0 }
   const isEnough = results.length >= (atLeast ?? 1)
   if (!isEnough) say(`only ${results.length} scenarios were played`)
@@ -93,16 +98,11 @@ const main = async (): Promise<number> => {
   return failed === 0 ? 0 : 1
 }
 
-const writePage = async (
-  { config }: Ground,
-  firstSeed: number,
-  played: readonly Played[],
-): Promise<void> => {
+const versionOf = async ({ config }: Ground): Promise<string> => {
   const api = createApi(config)
   const version = await readVersion(api)
   api.close()
-  const run = { date: today(), version, firstSeed, played }
-  await writeFile(PAGE, rewritePage(await readFile(PAGE, 'utf8'), run))
+  return version
 }
 
 type Ground = {

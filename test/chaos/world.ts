@@ -184,9 +184,9 @@ export const startWorld = async (
     restartGateway(): void {
       if (gateway.hasExited()) gateway = startGateway()
     },
-    /** New files, as the kubelet swaps them in. */
+    /** New files, as the kubelet swaps them in; another fault may have ended the API server that mints the token. */
     rotate: async (): Promise<void> => {
-      ownTokens.push(await own())
+      ownTokens.push(await waitForProcess('a token for the sidecar', READY_MS, own))
       await swap(contents())
     },
     /** Moves the wall clock of the sidecar by so much, of which it notices within a second. */

@@ -1,7 +1,7 @@
 /** The chart passes lint, schemas and unit suites, and matches its README and the code. */
 
 import assert from 'node:assert/strict'
-import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { jsonSchema } from '@openclaw-k8s/auth-sidecar/config/schema.ts'
@@ -172,8 +172,10 @@ describe('chart', { skip }, () => {
   test('everything the chart reads is packed with it', async () => {
     const packed = join(rig.directory, 'packed')
     await rig.helm('package', CHART, `--destination=${packed}`)
-    const archive = join(packed, 'openclaw-0.1.0.tgz')
-    assert.ok(existsSync(archive))
+    const [name = '', ...others] = readdirSync(packed)
+    assert.match(name, /^openclaw-\d+\.\d+\.\d+\.tgz$/)
+    assert.deepEqual(others, [])
+    const archive = join(packed, name)
     const seed = ['--set', 'gateway.token=the-token-of-the-gateway']
     const [, , ...rest] = templateArgs()
     const text = await rig.helm('template', 'openclaw', archive, ...rest, ...seed)

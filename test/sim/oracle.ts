@@ -26,6 +26,10 @@ const PROMPT_MS = 1200
 const SILENT_MS = 35_000 + 3000 + 15_000
 /** While the watch is down, a stream outlives its token by `maxWatchStaleness`, and the sweep's second. */
 const STALE_MS = 300_000 + 2000
+/** A watch that is silent for two seconds is not believed alone, and a live answer for as long. */
+const UNCONFIRMED_MS = 2000 + 2000 + PROMPT_MS
+/** The longest delay of a watch. */
+const DELAY_MS_MAX = 10_000
 /** The close frames may take this long to be exchanged. */
 const CLOSE_MS = PROMPT_MS + 5000
 /** What the sidecar was told of ends a stream within this time: both its sockets are gone. */
@@ -270,6 +274,18 @@ export class Oracle {
     }
     const forbidden = truth.forbiddenSince(pod.account)
     if (forbidden !== undefined) this.fail(`${what}, and ${pod.account} is not allowed`)
+    this.#judgeUnconfirmed(stream, what)
+  }
+
+  /** Behind a silent watch the API server is asked about everybody, where it answers. */
+  #judgeUnconfirmed({ pod, accountUid }: OpenStream, what: string): void {
+    const { truth, now } = this.#options
+    const isTroubled =
+      truth.lastTrouble('api', now() - UNDERWAY_MS, now()) !== undefined ||
+      truth.lastTrouble('delay', now() - UNDERWAY_MS - DELAY_MS_MAX, now()) !== undefined
+    const goneAt = Math.min(pod.goneAt ?? Infinity, truth.accountsGone.get(accountUid) ?? Infinity)
+    if (isTroubled || now() <= goneAt + UNCONFIRMED_MS) return
+    this.fail(`${what}, ${Math.round(now() - goneAt)} ms after its pod or account went`)
   }
 
   /** The way to the gateway is closed at once, whatever the worker does with its close frame. */

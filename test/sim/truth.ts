@@ -3,8 +3,11 @@
 import type { Told } from './deliveries.ts'
 import type { Peer } from './network.ts'
 
-/** Where trouble is: on the way to a peer, or in the watches alone, while the API server answers. */
-export type Place = Peer | 'watches'
+/**
+ * Where trouble is: on the way to a peer, in the watches alone, while the API server answers, or in
+ * their delay: what they tell is old, and they are not silent.
+ */
+export type Place = Peer | 'watches' | 'delay'
 
 /** What a configuration allows. */
 export type SimPolicy = {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { runSuites, type Totals } from '../kit/suite-run.ts'
+import { whyNoFirstChart } from './first-chart.ts'
 
 /** Separate programs, which end with totals as this one does. */
 const PROGRAMS = ['product', 'image', 'observability']
@@ -42,6 +43,7 @@ await runSuites({
     'rendered',
     'autoscaling',
     'install',
+    ...(whyNoFirstChart() === undefined ? ['upgrade'] : []),
     'manifests',
     'pod-security',
     'rbac',
@@ -49,6 +51,6 @@ await runSuites({
     'handshake',
   ],
   testLimitMs: 120_000,
-  runLimitMs: 12 * 60_000,
+  runLimitMs: 15 * 60_000,
   afterwards: runPrograms,
 })

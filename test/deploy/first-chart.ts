@@ -1,0 +1,25 @@
+/** The chart of 0.1.0, as git has it. */
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+const ROOT = join(import.meta.dirname, '../..')
+const COMMIT = '7d7ea2b'
+
+/** Why it cannot be had here, if so. */
+export const whyNoFirstChart = (): string | undefined => {
+  const { status } = spawnSync('git', ['cat-file', '-e', `${COMMIT}:charts`], { cwd: ROOT })
+  return status === 0 ? undefined : 'the clone does not reach back to 0.1.0'
+}
+
+/** Writes it below a directory; resolves with its path, and the values files of its features. */
+export const extractFirstChart = (directory: string) => {
+  const target = join(directory, 'first')
+  mkdirSync(target)
+  const archive = execFileSync('git', ['archive', COMMIT, 'charts'], { cwd: ROOT })
+  execFileSync('tar', ['--extract', `--directory=${target}`], { input: archive })
+  const chart = join(target, 'charts/openclaw')
+  const features = readdirSync(join(chart, 'ci')).map((name) => join(chart, 'ci', name))
+  return { chart, features: features.toSorted() }
+}

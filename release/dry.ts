@@ -58,8 +58,7 @@ const buildTwice = async (temporary: string, helm: string): Promise<Artifacts> =
 
 const makeKey = async (cosign: string, directory: string): Promise<string> => {
   mkdirSync(directory)
-  const env = { COSIGN_PASSWORD: '' }
-  await mustRun({ path: cosign, args: ['generate-key-pair'], cwd: directory, env })
+  await mustRun({ path: cosign, args: ['generate-key-pair'], cwd: directory })
   return join(directory, 'cosign')
 }
 

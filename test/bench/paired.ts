@@ -1,11 +1,13 @@
 /** `npm run bench:paired`: this checkout beside another commit, in the same rounds, for about a minute. */
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { extractCommit } from '../kit/commit-files.ts'
+import { linkModules } from '../kit/linked-modules.ts'
 import { readReport } from './report/write.ts'
 import { ratio, type Result } from './results.ts'
 
@@ -34,21 +36,11 @@ const git = (...args: readonly string[]): string =>
 /** Another commit as a checkout. Its dependencies are those of this one. */
 const checkOut = (commit: string): string => {
   const directory = mkdtempSync(join(tmpdir(), 'bench-paired-'))
-  const archive = execFileSync('git', ['-C', ROOT, 'archive', commit], {
-    maxBuffer: 2 ** 28,
-  })
-  execFileSync('tar', ['-x', '-C', directory], { input: archive })
-  for (const part of ['', 'sidecar']) linkModules(join(ROOT, part), join(directory, part))
-  return directory
-}
-
-/** A folder of links: what a bundle leaves in it must not come into this checkout. */
-const linkModules = (from: string, to: string): void => {
-  mkdirSync(join(to, 'node_modules'))
-  for (const name of readdirSync(join(from, 'node_modules'))) {
-    if (name === '.cache') continue
-    symlinkSync(join(from, 'node_modules', name), join(to, 'node_modules', name))
+  extractCommit(commit, directory)
+  for (const part of ['node_modules', 'sidecar/node_modules']) {
+    linkModules(join(ROOT, part), join(directory, part), ['.cache'])
   }
+  return directory
 }
 
 const measure = (

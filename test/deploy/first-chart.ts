@@ -1,8 +1,9 @@
 /** The chart of 0.1.0, as git has it. */
 
-import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { extractCommit } from '../kit/commit-files.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const COMMIT = '7d7ea2b'
@@ -16,9 +17,7 @@ export const whyNoFirstChart = (): string | undefined => {
 /** Writes it below a directory; resolves with its path, and the values files of its features. */
 export const extractFirstChart = (directory: string) => {
   const target = join(directory, 'first')
-  mkdirSync(target)
-  const archive = execFileSync('git', ['archive', COMMIT, 'charts'], { cwd: ROOT })
-  execFileSync('tar', ['--extract', `--directory=${target}`], { input: archive })
+  extractCommit(COMMIT, target, 'charts')
   const chart = join(target, 'charts/openclaw')
   const features = readdirSync(join(chart, 'ci')).map((name) => join(chart, 'ci', name))
   return { chart, features: features.toSorted() }

@@ -12,7 +12,8 @@ const AT_REST = [
   'uncaught_peer_errors_total',
 ]
 
-const sumOf = (metrics: Scrape, name: string): number =>
+/** All series of one name. */
+export const sumOf = (metrics: Scrape, name: string): number =>
   [...metrics]
     .filter(([series]) => series === name || series.startsWith(`${name}{`))
     .reduce((total, [, value]) => total + value, 0)

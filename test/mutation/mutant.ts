@@ -1,10 +1,11 @@
 /** A copy of the checkout in which one guard is missing. The checkout itself is never touched. */
 
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { linkModules } from '../kit/linked-modules.ts'
 import type { Guard } from './guards.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -29,10 +30,8 @@ export class Mutant {
     }
     const modules = join(ROOT, 'node_modules')
     const own = join(this.directory, 'node_modules')
-    mkdirSync(join(own, OWN_PACKAGES), { recursive: true })
-    for (const name of readdirSync(modules)) {
-      if (name !== OWN_PACKAGES) symlinkSync(join(modules, name), join(own, name))
-    }
+    linkModules(modules, own, [OWN_PACKAGES])
+    mkdirSync(join(own, OWN_PACKAGES))
     symlinkSync(join(this.directory, 'sidecar'), join(own, OWN_PACKAGES, 'auth-sidecar'))
     symlinkSync(join(this.directory, 'gateway-stub'), join(own, OWN_PACKAGES, 'gateway-stub'))
   }

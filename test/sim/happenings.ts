@@ -174,8 +174,9 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   },
   'lag-watches': (world, [, much, long]) => {
     world.api.lagWatches(Math.floor(much ** 2 * 10_000))
-    trouble(world, 'watches', lengthOf(world, long), () => world.api.lagWatches(0))
-    trouble(world, 'delay', lengthOf(world, long))
+    const ms = lengthOf(world, long)
+    trouble(world, 'watches', ms, () => world.api.lagWatches(0))
+    trouble(world, 'delay', ms)
   },
   'expire-watches': (world) => {
     world.api.expireWatches()

@@ -1,6 +1,7 @@
 /** What must be true when everybody has gone home: nothing is left, and the books balance. */
 
 import { request } from 'node:http'
+import { sumOf } from '../kit/books.ts'
 import { parseMetrics } from '../kit/parse-metrics.ts'
 import { countLibraryTimers } from './timers.ts'
 import type { World } from './world.ts'
@@ -28,11 +29,6 @@ export const scrape = async ({ network, adminPort }: World): Promise<Scrape> => 
   return parseMetrics(await promise)
 }
 
-const sum = (metrics: Scrape, name: string): number =>
-  [...metrics]
-    .filter(([series]) => series === name || series.startsWith(`${name}{`))
-    .reduce((total, [, value]) => total + value, 0)
-
 /** What must be 0 without a worker. */
 const AT_REST = [
   'openclaw_k8s_sessions_active',
@@ -50,15 +46,20 @@ export const judgeBooks = (metrics: Scrape, { gateway, oracle }: World): void =>
   const devices = gateway.deviceNames()
   if (devices.length > 0) oracle.fail(`the gateway still knows ${devices.join(', ')}`)
   for (const name of AT_REST) {
-    const value = sum(metrics, name)
+    const value = sumOf(metrics, name)
     if (value !== 0) oracle.fail(`${name} is ${value} when everybody has left`)
   }
   const { admitted, refused, closed } = oracle.audited
   const succeeded = metrics.get('openclaw_k8s_auth_attempts_total{result="success"}') ?? 0
   const failed = metrics.get('openclaw_k8s_auth_attempts_total{result="failed"}') ?? 0
   balance(oracle, 'admitted', admitted, succeeded)
-  balance(oracle, 'refused', refused, failed + sum(metrics, 'openclaw_k8s_upgrades_refused_total'))
-  balance(oracle, 'closed', closed, sum(metrics, 'openclaw_k8s_stream_closes_total'))
+  balance(
+    oracle,
+    'refused',
+    refused,
+    failed + sumOf(metrics, 'openclaw_k8s_upgrades_refused_total'),
+  )
+  balance(oracle, 'closed', closed, sumOf(metrics, 'openclaw_k8s_stream_closes_total'))
 }
 
 const balance = (oracle: World['oracle'], what: string, audited: number, counted: number): void => {

@@ -65,6 +65,15 @@ type OpenStream = {
   readonly startedAt: number
 }
 
+type ToldOptions = {
+  /** After the sidecar was told, in milliseconds. */
+  readonly spareMs?: number
+  /** The same for what only the last check of a pending admission sees, besides. */
+  readonly pendingMs?: number
+  /** The commands that the gateway was offered. */
+  readonly offer?: readonly string[] | undefined
+}
+
 type Token = {
   readonly accountUid: string
   /** Seconds of wall time. */
@@ -290,7 +299,7 @@ export class Oracle {
 
   /** The way to the gateway is closed at once, whatever the worker does with its close frame. */
   #judgeDial(port: number, { id, podUid, address, token, startedAt, openedAt }: Attempt): void {
-    const { truth, now, isDialOpen = () => false } = this.#options
+    const { truth, isDialOpen = () => false } = this.#options
     const pod = truth.pods.get(podUid)
     if (pod === undefined || !isDialOpen(port)) return void this.#dials.delete(port)
     const { accountUid = '' } = this.#tokens.get(token) ?? {}
@@ -298,13 +307,8 @@ export class Oracle {
     this.#judgeTold({ pod, address, accountUid, startedAt }, what, {
       spareMs: TOLD_MS,
       pendingMs: openedAt === undefined ? PENDING_MS : 0,
+      offer: this.#offers.get(id),
     })
-    const offer = this.#offers.get(id)
-    const forbidden = offer === undefined ? undefined : truth.commandsForbiddenSince(offer)
-    if (offer === undefined || forbidden === undefined || now() <= forbidden + TOLD_MS) return
-    this.fail(
-      `${what}, and offers ${offer.join(', ')}, which is not allowed since ${now() - forbidden} ms`,
-    )
   }
 
   #judgeToken(token: Token | undefined, what: string): void {
@@ -321,7 +325,7 @@ export class Oracle {
   #judgeTold(
     { pod, address, accountUid }: OpenStream,
     what: string,
-    { spareMs = 0, pendingMs = 0 } = {},
+    { spareMs = 0, pendingMs = 0, offer = [] }: ToldOptions = {},
   ): void {
     const { truth, now } = this.#options
     const end = (toldMs: number | undefined, why: string, laterMs = 0) => {
@@ -337,6 +341,7 @@ export class Oracle {
       const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)
       end(pod.toldTerminatingAt + graceMs + SWEEP_MS, 'its pod has terminated')
     }
+    end(truth.commandsForbiddenSince(offer), `it offers ${offer.join(', ')}, which is not allowed`)
   }
 
   /** Whether all that a stream needs is still true, or ended so lately that it may still be there. */

@@ -10,6 +10,7 @@ import { startClusterRig } from '../cluster/cluster-rig.ts'
 import { raisePods } from '../kit/namespace.ts'
 import { joinSockets } from './bridge.ts'
 import { play } from './play.ts'
+import { tell } from './played.ts'
 import { startResolver } from './resolver.ts'
 import { drawScenario, describeScenario } from './schedule.ts'
 import { API_NAME, type ApiServerAct, type Ground } from './world.ts'
@@ -28,7 +29,6 @@ const { values } = parseArgs({
   },
 })
 const { directory } = values
-const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 /** The API server's own loopback is that of the machine: a socket file leads there. */
 const startBridge = async (): Promise<void> => {
@@ -83,19 +83,7 @@ const isOver = (seed: number): boolean =>
 for (let seed = first; !isOver(seed); seed += 1) {
   const scenario = drawScenario(seed)
   const played = await play(scenario, ground)
-  process.send?.({ played })
-  const isOk = played.problems.length === 0
-  if (isOk) totals.passed += 1
-  else totals.failed += 1
-  const seconds = (played.ms / 1000).toFixed(1)
-  say(
-    `${isOk ? 'ok    ' : 'not ok'} seed ${seed}: ${played.kinds.join(', ')} ` +
-      `(${seconds} s, all in again after ${Math.round(played.backMs)} ms)`,
-  )
-  if (isOk) continue
-  say(`  ${describeScenario(scenario)}`)
-  for (const problem of played.problems.slice(0, 20)) say(`  ${problem}`)
-  for (const line of played.log) say(`    ${line.slice(0, 400)}`)
+  tell(played, describeScenario(scenario), totals)
 }
 await cluster.close()
 await new Promise((resolve) => process.send?.(totals, resolve))

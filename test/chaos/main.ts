@@ -16,7 +16,7 @@ import { findNamespace, runInside } from '../kit/namespace.ts'
 import { today } from '../kit/result-page.ts'
 import { joinSockets } from './bridge.ts'
 import { rewritePage } from './page.ts'
-import type { Played } from './play.ts'
+import type { Played } from './played.ts'
 import type { ApiServerAct } from './world.ts'
 
 const USAGE = `npm run test:chaos -- [--scenarios N] [--seed S] [--minutes M] [--at-least N]

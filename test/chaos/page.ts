@@ -4,7 +4,7 @@ import { replaceMarked, table } from '../kit/result-page.ts'
 import { LET_IN } from './answers.ts'
 import { PRODUCT_KINDS } from './openclaw/schedule.ts'
 import { KINDS } from './schedule.ts'
-import type { Played } from './play.ts'
+import type { Played } from './played.ts'
 
 export type Run = {
   /** As `2026-11-28`. */

@@ -11,25 +11,10 @@ import { judgeBooks, judgeOutputs, judgeRest } from '../kit/books.ts'
 import { FAULTS, type FaultContext } from './faults.ts'
 import type { FaultPlan, Scenario } from './schedule.ts'
 import { forge, Strangers, tryIn, type Stranger, type Trial } from './strangers.ts'
+import { playOut, type Played } from './played.ts'
+import { REVOKED_WITHIN_MS, Troubles } from './troubles.ts'
 import { ChaosWorker } from './worker.ts'
 import { PORTS, startWorld, type Ground, type World } from './world.ts'
-
-export type Played = {
-  readonly seed: number
-  readonly kinds: readonly string[]
-  /** The promises that were broken; empty if all held. */
-  readonly problems: readonly string[]
-  /** From the moment the world was whole again until everybody was in, in milliseconds. */
-  readonly backMs: number
-  /** From each deletion that nothing disturbed until the stream was closed. */
-  readonly revokedMs: readonly number[]
-  readonly echoes: number
-  readonly streams: number
-  readonly strangers: number
-  readonly ms: number
-  /** What the sidecar said last. */
-  readonly log: readonly string[]
-}
 
 type Deleted = {
   readonly worker: ChaosWorker
@@ -37,17 +22,9 @@ type Deleted = {
   readonly at: number
 }
 
-type Window = { readonly from: number; until: number }
-
 const FIRST_IN_MS = 30_000
 /** Everybody who may get in is in again within this time after the world is whole. */
 const BACK_WITHIN_MS = 60_000
-/** An event's delivery, and the second that the end of a stream may take. */
-const REVOKED_WITHIN_MS = 2000
-/** What disturbs a watch is found out: 35 s of silence, a pause of 3 s, a list within 15 s. */
-const REVOKED_AFTER_TROUBLE_MS = 53_000
-/** A cached verdict admits for so long without a watch, and an answer of the last two seconds will do. */
-const BELIEVED_MS = 12_000
 /** A watch that was cut is opened again after a pause of at most 3 s, and a busy machine is slow. */
 const WATCH_TROUBLE_TAIL_MS = 6000
 const API_DEADLINE_MS = 60_000
@@ -75,14 +52,9 @@ export const play = async (scenario: Scenario, ground: Ground): Promise<Played> 
     auditsToDisk: has('fill the disk of its audit'),
   })
   const day = new Day(scenario, ground, world)
-  try {
-    await day.play()
-  } catch (error) {
-    day.problems.push(error instanceof Error ? error.message : String(error))
-  } finally {
-    await day.leave().catch(() => {})
-    await world.stop()
-  }
+  await playOut(day)
+  await day.leave().catch(() => {})
+  await world.stop()
   return {
     seed: scenario.seed,
     kinds: scenario.faults.map(({ kind }) => kind),
@@ -112,7 +84,7 @@ class Day {
   readonly #deleted: Deleted[] = []
   readonly #living: ChaosWorker[] = []
   /** When a deletion may be heard of late. */
-  readonly #troubles: Window[] = []
+  readonly #troubles = new Troubles(WATCH_TROUBLE_TAIL_MS)
   readonly #ends: (() => Promise<void>)[] = []
   #strangers: Strangers | undefined
   #foreign: readonly Stranger[] = []
@@ -191,7 +163,7 @@ class Day {
       force,
     }
     const window = { from: performance.now(), until: Infinity }
-    if (bends.includes('watch')) this.#troubles.push(window)
+    if (bends.includes('watch')) this.#troubles.add(window)
     let isOver = false
     const endOnce = async () => {
       if (isOver) return
@@ -281,7 +253,9 @@ class Day {
       const address = podAddress(STRANGER_ADDRESSES.first)
       all.push({ pretence: "another pod's token", token, address })
     }
-    const found = this.#deleted.map((dead) => [deadOne(dead), this.#forgottenBy(dead.at)] as const)
+    const found = this.#deleted.map(
+      (dead) => [deadOne(dead), this.#troubles.forgottenBy(dead.at)] as const,
+    )
     const last = [...found, ...all.map((stranger) => [stranger, deniedBy()] as const)]
     await Promise.all(last.map(([stranger, until]) => this.#denied(stranger, until)))
   }
@@ -310,28 +284,10 @@ class Day {
     const { pretence, token } = stranger
     const dead = this.#deleted.find(({ worker }) => worker.token === token)
     if (outcome === 'in' && pretence === "a deleted pod's token" && dead !== undefined) {
-      const late = startedAt - dead.at
-      const limit = this.#isTroubled(dead.at, startedAt) ? BELIEVED_MS : REVOKED_WITHIN_MS
-      if (late <= limit) return 'doubted'
-      const problem = `a pod's token was let in ${Math.round(late)} ms after its deletion`
-      return { problem }
+      return this.#troubles.judgeLateEntry(startedAt, dead.at)
     }
     const circumstances = { isPodGone: dead !== undefined, hasWrongClock: this.#bends('clock') }
     return judgeAnswer({ pretence, outcome, code }, circumstances)
-  }
-
-  /** When everything has to know that a pod deleted at this moment is gone. */
-  #forgottenBy(deletedAt: number): number {
-    const until = deletedAt + REVOKED_WITHIN_MS
-    if (!this.#isTroubled(deletedAt, until)) return until
-    const lastTrouble = Math.max(deletedAt, ...this.#troubles.map((trouble) => trouble.until))
-    return lastTrouble + REVOKED_AFTER_TROUBLE_MS
-  }
-
-  #isTroubled(from: number, until: number): boolean {
-    return this.#troubles.some(
-      (window) => window.from <= until && window.until + WATCH_TROUBLE_TAIL_MS >= from,
-    )
   }
 
   async #judgeRecovery(): Promise<void> {
@@ -354,8 +310,8 @@ class Day {
   async #judgeRevocations(): Promise<void> {
     await Promise.all(
       this.#deleted.map(async ({ worker, at }) => {
-        const isTroubled = this.#isTroubled(at, at + REVOKED_WITHIN_MS)
-        const left = Math.max(0, this.#forgottenBy(at) - performance.now())
+        const isTroubled = this.#troubles.touch(at, at + REVOKED_WITHIN_MS)
+        const left = Math.max(0, this.#troubles.forgottenBy(at) - performance.now())
         const isOver = () => !worker.isOpen
         await waitForProcess(`the end of ${worker.pod.name}`, left, isOver).catch(
           (error: unknown) => this.problems.push(`a stream outlives its pod: ${String(error)}`),

@@ -5,8 +5,9 @@ import { waitForProcess } from '../../kit/wait.ts'
 import type { ProductRig } from '../../openclaw/product-rig.ts'
 import { PAUSING_CODES, type RealNode } from '../../openclaw/real-node.ts'
 import { comeUntilDenied, deniedBy, judgeAnswer, type Verdict } from '../answers.ts'
-import type { Played } from '../play.ts'
+import { playOut, type Played } from '../played.ts'
 import { forge } from '../strangers.ts'
+import { REVOKED_WITHIN_MS, Troubles } from '../troubles.ts'
 import { ReturningNode } from './returning-node.ts'
 import type { ProductKind, ProductScenario } from './schedule.ts'
 import { tryProduct, type ProductStranger } from './strangers.ts'
@@ -21,12 +22,6 @@ type Fault = {
 /** Once the gateway is up: a node waits up to 30 s before it dials again, and is in again within 90 s on a busy machine. */
 const BACK_WITHIN_MS = 120_000
 const FIRST_IN_MS = 120_000
-/** An event's delivery, and the second that the end of a stream may take. */
-const REVOKED_WITHIN_MS = 2000
-/** What disturbs a watch is found out: 35 s of silence, a pause of 3 s, a list within 15 s. */
-const REVOKED_AFTER_TROUBLE_MS = 53_000
-/** A cached verdict admits for so long without a watch, and an answer of the last two seconds will do. */
-const BELIEVED_MS = 12_000
 /** The operator's channel waits up to 30 s before it dials a gateway again that was away. */
 const FORGOTTEN_WITHIN_MS = 90_000
 const BETWEEN_STRANGERS_MS = 400
@@ -67,13 +62,8 @@ export const playProductDay = async (
 ): Promise<Played> => {
   const startedAt = performance.now()
   const day = new ProductDay(scenario, rig, real)
-  try {
-    await day.play()
-  } catch (error) {
-    day.problems.push(error instanceof Error ? error.message : String(error))
-  } finally {
-    await day.leave()
-  }
+  await playOut(day)
+  await day.leave()
   return {
     seed: scenario.seed,
     kinds: scenario.faults.map(({ kind }) => kind),
@@ -101,7 +91,8 @@ class ProductDay {
   readonly #staying: ReturningNode
   readonly #leaving: ReturningNode
   readonly #exitsBefore: number
-  readonly #troubles: { readonly from: number; until: number }[] = []
+  /** What ends here is over for the watch as well. */
+  readonly #troubles = new Troubles(0)
   readonly #ends: (() => Promise<void>)[] = []
   #deletedAt = Infinity
   #areStrangersOver = false
@@ -152,7 +143,7 @@ class ProductDay {
   async #breakOnce(kind: ProductKind, forMs: number): Promise<void> {
     const { begin, end, bendsWatch } = FAULTS[kind]
     const window = { from: performance.now(), until: Infinity }
-    if (bendsWatch) this.#troubles.push(window)
+    if (bendsWatch) this.#troubles.add(window)
     let isOver = false
     const endOnce = async () => {
       if (isOver) return
@@ -196,7 +187,7 @@ class ProductDay {
 
   async #denied(stranger: ProductStranger): Promise<void> {
     const isDead = stranger.pretence === "a deleted pod's token"
-    const until = isDead ? this.#forgottenBy() : deniedBy()
+    const until = isDead ? this.#troubles.forgottenBy(this.#deletedAt) : deniedBy()
     const problem = await comeUntilDenied(() => this.#tryOne(stranger), until)
     if (problem !== undefined) this.problems.push(problem)
   }
@@ -206,27 +197,9 @@ class ProductDay {
     const trial = await tryProduct(stranger)
     const told = `${stranger.pretence} was told "${trial.code}"`
     if (trial.outcome === 'in' && stranger.pretence === "a deleted pod's token") {
-      const late = trial.startedAt - this.#deletedAt
-      const limit = this.#isTroubled(trial.startedAt) ? BELIEVED_MS : REVOKED_WITHIN_MS
-      if (late <= limit) return { verdict: 'doubted', told }
-      const problem = `a pod's token was let in ${Math.round(late)} ms after its deletion`
-      return { verdict: { problem }, told }
+      return { verdict: this.#troubles.judgeLateEntry(trial.startedAt, this.#deletedAt), told }
     }
     return { verdict: judgeAnswer(trial, { isPodGone: false, hasWrongClock: false }), told }
-  }
-
-  #isTroubled(until: number): boolean {
-    return this.#troubles.some((window) => window.from <= until && window.until >= this.#deletedAt)
-  }
-
-  /** When everything has to know of the deletion. */
-  #forgottenBy(): number {
-    const until = this.#deletedAt + REVOKED_WITHIN_MS
-    if (!this.#isTroubled(until)) return until
-    return (
-      Math.max(this.#deletedAt, ...this.#troubles.map((window) => window.until)) +
-      REVOKED_AFTER_TROUBLE_MS
-    )
   }
 
   /** A frozen gateway has lost its owner's connection too. */
@@ -243,13 +216,17 @@ class ProductDay {
   }
 
   async #judgeRevocation(): Promise<void> {
-    const left = Math.max(0, this.#forgottenBy() - performance.now())
+    const left = Math.max(0, this.#troubles.forgottenBy(this.#deletedAt) - performance.now())
     const isOver = () => !this.#leaving.isOpen
     await waitForProcess('the end of the stream', left, isOver).catch((error: unknown) =>
       this.problems.push(`a stream outlives its pod: ${String(error)}`),
     )
     const end = this.#leaving.ends.findLast(({ at }) => at >= this.#deletedAt)
-    if (end === undefined || this.#isTroubled(this.#deletedAt + REVOKED_WITHIN_MS)) return
+    if (
+      end === undefined ||
+      this.#troubles.touch(this.#deletedAt, this.#deletedAt + REVOKED_WITHIN_MS)
+    )
+      return
     const took = end.at - this.#deletedAt
     this.revokedMs.push(took)
     if (took > REVOKED_WITHIN_MS) {

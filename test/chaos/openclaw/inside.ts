@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { raisePods } from '../../kit/namespace.ts'
 import { startProductRig } from '../../openclaw/product-rig.ts'
 import { PINNED_RUN } from '../../openclaw/suite-plan.ts'
+import { tell } from '../played.ts'
 import { playProductDay } from './day.ts'
 import { describeProductScenario, drawProductScenario } from './schedule.ts'
 
@@ -17,7 +18,6 @@ const { values } = parseArgs({
 const [first, scenarios] = [Number(values.seed), Number(values.scenarios)]
 /** Not judged: a first start takes five seconds on an idle machine, and minutes on a very busy one. */
 const FIRST_START_MS = 400_000
-const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 raisePods([values.main, PINNED_RUN.gateway.entry])
 const rig = await startProductRig(PINNED_RUN, values.main)
@@ -27,18 +27,7 @@ await rig.usable(real.name, FIRST_START_MS)
 for (let seed = first; seed < first + scenarios; seed += 1) {
   const scenario = drawProductScenario(seed)
   const played = await playProductDay(scenario, rig, real)
-  process.send?.({ played })
-  const isOk = played.problems.length === 0
-  if (isOk) totals.passed += 1
-  else totals.failed += 1
-  const [seconds, back] = [played.ms, played.backMs].map((ms) => (ms / 1000).toFixed(1))
-  say(
-    `${isOk ? 'ok    ' : 'not ok'} seed ${seed}: ${describeProductScenario(scenario)} ` +
-      `(${seconds} s, all in again after ${back} s)`,
-  )
-  if (isOk) continue
-  for (const problem of played.problems.slice(0, 20)) say(`  ${problem}`)
-  for (const line of played.log) say(`    ${line.slice(0, 400)}`)
+  tell(played, describeProductScenario(scenario), totals)
 }
 await rig.stop()
 await new Promise((resolve) => process.send?.(totals, resolve))

@@ -12,7 +12,7 @@ import { today } from '../../kit/result-page.ts'
 import { prepare } from '../../openclaw/prepare.ts'
 import { PINNED } from '../../openclaw/product.ts'
 import { rewriteProductPage } from '../page.ts'
-import type { Played } from '../play.ts'
+import type { Played } from '../played.ts'
 
 const { values } = parseArgs({
   options: {

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { extractCommit } from '../kit/commit-files.ts'
 import { keepTrackOf } from '../kit/leftovers.ts'
 import { BUILDAH, buildah, makeBuildBase, makeRuntimeBase, npmArguments } from './builder.ts'
 import { listFiles } from './image-bases.ts'
@@ -36,9 +37,14 @@ export const whyNoImage = (): string | undefined => {
   return status === 0 ? undefined : 'no mount and process namespace may be made here'
 }
 
-/** Builds the checkout's image. Base images are kept for the next run; the image itself is not. */
-export const buildImage = async () => {
+/**
+ * Builds the checkout's image, or that of a commit. Base images are kept for the next run; the image
+ * itself is not.
+ */
+export const buildImage = async (commit?: string) => {
   const temporary = mkdtempSync(join(tmpdir(), 'image-suite-'))
+  const source = commit === undefined ? ROOT : join(temporary, 'source')
+  if (commit !== undefined) extractCommit(commit, source)
   const runtime = makeRuntimeBase()
   const build = makeBuildBase()
   const bases = { RUNTIME_IMAGE: runtime.name, BUILD_IMAGE: build.name }
@@ -49,11 +55,11 @@ export const buildImage = async () => {
     '--no-cache',
     // The other format has no health check.
     '--format=docker',
-    `--file=${join(ROOT, 'Dockerfile.sidecar')}`,
+    `--file=${join(source, 'Dockerfile.sidecar')}`,
     `--tag=${NAME}`,
     ...Object.entries(bases).map(([name, base]) => `--build-arg=${name}=${base}`),
     ...npmArguments(temporary),
-    ROOT,
+    source,
   )
   const container = buildah('from', '--pull-never', NAME).trim()
   const close = keepTrackOf(async () => {

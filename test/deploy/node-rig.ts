@@ -3,15 +3,17 @@
 import { setTimeout } from 'node:timers/promises'
 import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 
-const IMAGES = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
+const LOCAL = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
 const ASKED_MAX = 15
 const ASK_EVERY_MS = 5000
 
-/** The rig, or the reason why there is none. */
-export const startNodeRig = async (): Promise<DeployRig | { readonly why: string }> => {
+/** The rig, or the reason why there is none: the node has to have these images as well. */
+export const startNodeRig = async (
+  ...more: readonly string[]
+): Promise<DeployRig | { readonly why: string }> => {
   const rig = await startDeployRig()
   if ('why' in rig) return rig
-  const why = await missingAfterAll(rig)
+  const why = await missingAfterAll(rig, [...LOCAL, ...more])
   return why === undefined ? rig : { why }
 }
 
@@ -23,7 +25,7 @@ type Node = {
 }
 
 /** Why tests have no node. */
-const missing = async (rig: DeployRig): Promise<string | undefined> => {
+const missing = async (rig: DeployRig, images: readonly string[]): Promise<string | undefined> => {
   const nodes = JSON.parse(await rig.kubectl('get', 'nodes', '-o=json')) as {
     readonly items: readonly Node[]
   }
@@ -34,16 +36,19 @@ const missing = async (rig: DeployRig): Promise<string | undefined> => {
   const names = ready
     .flatMap(({ status }) => status.images ?? [])
     .flatMap((each) => each.names ?? [])
-  const absent = IMAGES.filter((image) => !names.includes(image))
+  const absent = images.filter((image) => !names.includes(image))
   return absent.length === 0 ? undefined : `no node has ${absent.join(' and ')}`
 }
 
 /** A kubelet reports its images only now and then. */
-const missingAfterAll = async (rig: DeployRig): Promise<string | undefined> => {
-  let why = await missing(rig)
+const missingAfterAll = async (
+  rig: DeployRig,
+  images: readonly string[],
+): Promise<string | undefined> => {
+  let why = await missing(rig, images)
   for (let asked = 1; why !== undefined && asked < ASKED_MAX; asked += 1) {
     await setTimeout(ASK_EVERY_MS)
-    why = await missing(rig)
+    why = await missing(rig, images)
   }
   return why
 }

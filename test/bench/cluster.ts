@@ -5,7 +5,13 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createAuthority } from '../kit/authority.ts'
-import type { ApiServerReady, CredentialKind, CredentialRequest } from './api-server.ts'
+import type {
+  ApiServerReady,
+  CredentialKind,
+  CredentialRequest,
+  ProbeRequest,
+  Probes,
+} from './api-server.ts'
 
 export type TlsFiles = {
   readonly certFile: string
@@ -20,15 +26,23 @@ export type Cluster = Awaited<ReturnType<typeof startCluster>>
 export const startCluster = async (directory: string) => {
   const child = fork(new URL('api-server.ts', import.meta.url), [directory])
   const [ready] = (await once(child, 'message')) as [ApiServerReady]
+  /** One at a time. */
+  const ask = async (request: CredentialRequest | ProbeRequest): Promise<unknown> => {
+    child.send(request)
+    const [{ answer }] = (await once(child, 'message')) as [{ answer?: unknown }]
+    return answer
+  }
   return {
     ...ready,
     tls: await writeCertificate(directory),
     /** A file of credentials for the client; at least one for each pod. */
-    credentials: async (kind: CredentialKind, count = 0): Promise<string> => {
-      child.send({ kind, count } satisfies CredentialRequest)
-      const [file] = (await once(child, 'message')) as [string]
-      return file
-    },
+    credentials: async (kind: CredentialKind, count = 0): Promise<string> =>
+      (await ask({ kind, count })) as string,
+    /** Once in a run; one of the tokens expires after `lifeS` seconds. */
+    createProbes: async (lifeS: number): Promise<Probes> =>
+      (await ask({ probe: 'create', lifeS })) as Probes,
+    /** Deletes the pod `leaving`, or ends the API server's service for the rest of the run. */
+    disturb: async (probe: 'delete' | 'stop'): Promise<void> => void (await ask({ probe })),
     stop: async () => {
       const exited = once(child, 'exit')
       child.disconnect()

@@ -7,7 +7,7 @@ import type { Load, Target } from './load.ts'
 import type { Options, SectionName } from './options.ts'
 import type { Peer, RunningPeer } from './peers/peer.ts'
 import { cpuMs, cpuMsAtRest } from './processes.ts'
-import type { Problem, Result } from './results.ts'
+import type { Fact, Problem, Result } from './results.ts'
 
 export type Bench = {
   readonly options: Options
@@ -16,6 +16,7 @@ export type Bench = {
   readonly directory: string
   readonly peers: readonly Peer[]
   readonly results: Result[]
+  readonly facts: Fact[]
   readonly problems: Problem[]
   readonly say: (line: string) => void
 }

@@ -8,14 +8,23 @@ import { startCluster } from './cluster.ts'
 import type { Bench } from './contenders.ts'
 import { findGo } from './go-programs.ts'
 import { startLoad } from './load.ts'
-import { isWhole, parseOptions, USAGE, type Options, type SectionName } from './options.ts'
+import {
+  isOfPeers,
+  isWhole,
+  parseOptions,
+  USAGE,
+  type Options,
+  type SectionName,
+} from './options.ts'
 import { choosePeers } from './peers/choose.ts'
-import { describeMachine, describePeers, type Report } from './report/report.ts'
+import { renderPeers } from './report/peers-page.ts'
+import { describeMachine, describePeers, LOAD_QUIET, type Report } from './report/report.ts'
 import { renderText } from './report/text.ts'
-import { writeReport } from './report/write.ts'
+import { writePeers, writeReport } from './report/write.ts'
 import { measureEchoes } from './sections/echo.ts'
 import { measureHandshakes } from './sections/handshakes.ts'
 import { measureIdle } from './sections/idle.ts'
+import { measureBesidePeers } from './sections/peers.ts'
 import { measureRoundTrips } from './sections/round-trip.ts'
 import { measureStreams } from './sections/streams.ts'
 
@@ -25,12 +34,11 @@ const MEASURES: Readonly<Record<SectionName, (bench: Bench) => Promise<void>>> =
   handshakes: measureHandshakes,
   'round-trip': measureRoundTrips,
   idle: measureIdle,
+  peers: measureBesidePeers,
 }
 
 const PAGE = fileURLToPath(new URL('../../docs/performance/', import.meta.url))
 const SCRATCH = fileURLToPath(new URL('../../node_modules/.cache/bench/', import.meta.url))
-/** Above this, something else runs on the machine. */
-const LOAD_QUIET = 0.5
 const MS_PER_MINUTE = 60_000
 
 const say = (line: string): void => {
@@ -47,7 +55,7 @@ const run = async (options: Options): Promise<void> => {
   }
   const directory = mkdtempSync(join(tmpdir(), 'auth-sidecar-bench-'))
   process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
-  const { peers, absent } = choosePeers(options)
+  const { peers, absent } = await choosePeers(options)
   for (const { name, about } of peers) say(`${name}: ${about}`)
   for (const { name, absent: reason } of absent) say(`${name}: left out, ${reason}`)
   const load = await startLoad()
@@ -59,6 +67,7 @@ const run = async (options: Options): Promise<void> => {
     directory,
     peers,
     results: [],
+    facts: [],
     problems: [],
     say,
   }
@@ -80,11 +89,17 @@ const run = async (options: Options): Promise<void> => {
     peers: describePeers(peers),
     absent,
     results: bench.results,
+    ...(bench.facts.length === 0 ? {} : { facts: bench.facts }),
     problems: bench.problems,
   }
   const out = options.out ?? (isWhole(options) ? PAGE : SCRATCH)
-  writeReport(out, report)
-  say(renderText(report))
+  if (isOfPeers(options)) {
+    writePeers(out, report)
+    say(renderPeers(report))
+  } else {
+    writeReport(out, report)
+    say(renderText(report))
+  }
   say(`figures and plots: ${out}; ${report.minutes.toFixed(1)} minutes`)
   process.exitCode = bench.problems.length === 0 ? 0 : 1
 }

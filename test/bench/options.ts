@@ -4,7 +4,9 @@ import { parseArgs } from 'node:util'
 
 // Handshakes come last: they leave many pods behind, which a sidecar at rest would know of.
 const SECTIONS = ['echo', 'streams', 'round-trip', 'idle', 'handshakes'] as const
-export type SectionName = (typeof SECTIONS)[number]
+/** A separate run with a separate page: its peers are built from Go modules and take long to measure. */
+const PEERS = 'peers'
+export type SectionName = (typeof SECTIONS)[number] | typeof PEERS
 
 export type Options = {
   readonly isQuick: boolean
@@ -26,14 +28,16 @@ export const USAGE = `Usage: npm run bench -- [option…]
 
   --quick            all sections, smaller and shorter: under two minutes
   --only SECTION,…   ${SECTIONS.join(', ')}
-  --peers NAME,…     sidecar, go, go-unauthenticated, nginx, nginx-64k, nginx-auth, haproxy, haproxy-64k
+  --only ${PEERS}       beside kube-rbac-proxy and oauth2-proxy, which no other run measures
+  --peers NAME,…     sidecar, go, go-unauthenticated, nginx, nginx-64k, nginx-auth, haproxy, haproxy-64k;
+                     with --only ${PEERS}: sidecar, go, kube-rbac-proxy, oauth2-proxy
   --cases TEXT       only cases whose name contains TEXT, such as '1 KiB x 64'
   --also 'DIR [NODE-FLAG…]'
                      measure the sidecar of another checkout too, in the same rounds; repeatable
   --rounds N         rounds of each case
   --ms N             length of one measured window in milliseconds
-  --out DIR          write results here; by default a whole run writes docs/performance,
-                     any other node_modules/.cache/bench
+  --out DIR          write results here; by default a run of all sections, or all of '${PEERS}',
+                     writes docs/performance, any other node_modules/.cache/bench
 `
 
 export const parseOptions = (argv: readonly string[]): Options | undefined => {
@@ -64,10 +68,14 @@ export const parseOptions = (argv: readonly string[]): Options | undefined => {
   }
 }
 
+/** Whether this is the run beside kube-rbac-proxy and oauth2-proxy. */
+export const isOfPeers = ({ sections }: Pick<Options, 'sections'>): boolean =>
+  sections.includes(PEERS)
+
 /** A run that leaves nothing out and adds nothing: only such a run can replace the published figures. */
 export const isWhole = ({ isQuick, sections, peers, cases, also }: Options): boolean =>
   !isQuick &&
-  sections.length === SECTIONS.length &&
+  (isOfPeers({ sections }) || sections.length === SECTIONS.length) &&
   peers.length === 0 &&
   cases === '' &&
   also.length === 0
@@ -75,6 +83,10 @@ export const isWhole = ({ isQuick, sections, peers, cases, also }: Options): boo
 const list = (text: string): readonly string[] => text.split(',').filter(Boolean)
 
 const sectionsOf = (names: readonly string[]): readonly SectionName[] => {
+  if (names.includes(PEERS)) {
+    if (names.length > 1) throw new Error(`--only ${PEERS} takes no other section beside it`)
+    return [PEERS]
+  }
   const unknown = names.find((name) => !SECTIONS.some((section) => section === name))
   if (unknown !== undefined) throw new Error(`there is no section ${unknown}`)
   return names.length === 0 ? SECTIONS : SECTIONS.filter((section) => names.includes(section))

@@ -1,4 +1,4 @@
-/** Makes the plots and the page of docs/performance again from the figures that are kept there. */
+/** Makes the plots and the pages of docs/performance again from the figures that are kept there. */
 
 import { fileURLToPath } from 'node:url'
 import { render } from './report/write.ts'

@@ -14,6 +14,14 @@ export type Result = {
   readonly rounds: readonly number[]
 }
 
+/** What a peer was seen to do where a figure would not tell it: one cell of a table of words. */
+export type Fact = {
+  readonly table: string
+  readonly case: string
+  readonly peer: string
+  readonly seen: string
+}
+
 /** Something that should have been measured and could not be. */
 export type Problem = {
   readonly table: string

@@ -10,6 +10,7 @@ import type { KubeApi, KubeApiOptions } from './kube-api.ts'
 
 export const REVIEWS = '/apis/authentication.k8s.io/v1/tokenreviews'
 export const ACCESS = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
+export const SUBJECT_ACCESS = '/apis/authorization.k8s.io/v1/subjectaccessreviews'
 export const PODS = '/api/v1/namespaces/lab/pods'
 export const SAMPLES = new URL('./samples/tokenreview/', import.meta.url)
 export const ISSUER = 'https://127.0.0.1:6443'

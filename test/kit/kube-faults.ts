@@ -8,6 +8,7 @@ import type { Answer } from './kube-status.ts'
 export const ROUTES = [
   'tokenReviews',
   'accessReviews',
+  'subjectAccessReviews',
   'discovery',
   'jwks',
   'lists',

@@ -1,7 +1,7 @@
 /** What the embedded API server answers: who asks, what for, and whether RBAC lets them. */
 
 import type { IncomingMessage } from 'node:http'
-import { isAllowed, reviewAccess } from './kube-access.ts'
+import { isAllowed, reviewAccess, reviewSubjectAccess } from './kube-access.ts'
 import type { Rbac } from './kube-access.ts'
 import { publicJwk } from './kube-tokens.ts'
 import { reviewToken } from './kube-review.ts'
@@ -46,11 +46,13 @@ export type Target = {
 const COLLECTION = /^\/api\/v1\/namespaces\/([^/]+)\/(pods|serviceaccounts)(?:\/([^/]+))?$/
 const REVIEWS_PATH = '/apis/authentication.k8s.io/v1/tokenreviews'
 const ACCESS_PATH = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
+const SUBJECT_ACCESS_PATH = '/apis/authorization.k8s.io/v1/subjectaccessreviews'
 const CACHED_REVIEWS_MAX = 10_000
 
 const FIXED: Readonly<Record<string, Route>> = {
   [REVIEWS_PATH]: 'tokenReviews',
   [ACCESS_PATH]: 'accessReviews',
+  [SUBJECT_ACCESS_PATH]: 'subjectAccessReviews',
   '/.well-known/openid-configuration': 'discovery',
   '/openid/v1/jwks': 'jwks',
   '/version': 'version',
@@ -89,6 +91,8 @@ export const answerCall = (backend: Backend, call: Call): Answer | Selection => 
       return plainText('ok')
     case 'accessReviews':
       return answerAccess(backend, call, user)
+    case 'subjectAccessReviews':
+      return answerSubjectAccess(backend, call, user)
     case 'tokenReviews':
       return answerReview(backend, call, user)
     case 'discovery':
@@ -179,6 +183,14 @@ const answerAccess = (backend: Backend, call: Call, user: string): Answer => {
   return isAnswer(spec) ? spec : reviewAccess(backend, call.request, user, spec)
 }
 
+const answerSubjectAccess = (backend: Backend, call: Call, user: string): Answer => {
+  const verb = call.request.method === 'POST' ? 'create' : 'list'
+  const access = { user, verb, group: 'authorization.k8s.io', resource: 'subjectaccessreviews' }
+  if (!isAllowed(backend, access)) return answers.forbidden(access)
+  const spec = readSpec(call, 'SubjectAccessReview')
+  return isAnswer(spec) ? spec : reviewSubjectAccess(backend, spec)
+}
+
 type Spec = Readonly<Record<string, unknown>>
 
 const isAnswer = (value: Spec | Answer): value is Answer => 'status' in value && 'headers' in value
@@ -229,7 +241,8 @@ const cachedReview = (
 
 const answerKeys = (backend: Backend, call: Call, user: string): Answer => {
   // `system:service-account-issuer-discovery` is bound to all ServiceAccounts, not to the world.
-  if (user === 'system:anonymous') return answers.forbiddenPath(user, call.url.pathname)
+  const isKnown = user !== 'system:anonymous' || backend.rbac.publicKeys === true
+  if (!isKnown) return answers.forbiddenPath(user, call.url.pathname)
   const isPublic = { 'cache-control': 'public, max-age=3600' }
   const { accepted } = backend.keys
   if (call.target.route === 'jwks') {

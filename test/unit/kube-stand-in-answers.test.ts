@@ -14,6 +14,7 @@ import {
   REVIEWS,
   SAMPLES,
   ACCESS,
+  SUBJECT_ACCESS,
   start,
   type Call,
 } from '../kit/kube-calls.ts'
@@ -233,6 +234,39 @@ t.test('a SelfSubjectAccessReview is answered as by kube-apiserver v1.35.4', asy
       /^selfsubjectaccessreviews\.authorization\.k8s\.io is forbidden: User "system:anonymous"/,
   })
   test.match(await ask({ resourceAttributes: pods }, 'garbage'), { code: 401 })
+})
+
+t.test(
+  'a SubjectAccessReview tells only those who may ask, and only what was granted',
+  async (test) => {
+    const { api } = await start(test)
+    const worker = 'system:serviceaccount:openclaw:openclaw-worker'
+    const proxied = { namespace: 'openclaw', group: '', resource: 'services/proxy', verb: 'get' }
+    const question = { ...proxied, resource: 'services', subresource: 'proxy', name: 'gateway' }
+    const ask = async (user: string, changes = {}) => {
+      const spec = { user, resourceAttributes: { ...question, ...changes } }
+      const how = { token: api.sidecarToken(), body: { spec } }
+      const { status, text } = await call(api, SUBJECT_ACCESS, how)
+      return { code: status, ...(JSON.parse(text) as { status?: unknown }) }
+    }
+    test.match(await ask(worker), { code: 403 }, 'the role of the demo does not allow the question')
+    api.setRbac({
+      subjectAccessReviews: true,
+      grants: [{ ...proxied, user: worker, name: 'gateway' }],
+    })
+    test.match(await ask(worker), { code: 201, status: { allowed: true } })
+    for (const changes of [{ name: 'other' }, { namespace: 'default' }, { verb: 'create' }]) {
+      test.match(await ask(worker, changes), { code: 201, status: { allowed: false } })
+    }
+    test.match(await ask(`${worker}-2`), { code: 201, status: { allowed: false } })
+  },
+)
+
+t.test('strangers get the signing keys only where the cluster publishes them', async (test) => {
+  const { api } = await start(test)
+  test.equal((await call(api, '/openid/v1/jwks')).status, 403)
+  api.setRbac({ publicKeys: true })
+  test.equal((await call(api, '/openid/v1/jwks')).status, 200)
 })
 
 t.test('every answer carries the time of the API server', async (test) => {

@@ -5,15 +5,21 @@ import { buildGo, findGo } from '../go-programs.ts'
 import { processTree } from '../processes.ts'
 import type { Absent, Peer, RunningPeer, Runtime } from './peer.ts'
 
+export const goPeer = (): Peer | Absent => {
+  const version = findGo()
+  if (version === undefined) return { name: 'go', absent: 'there is no go on the PATH' }
+  return {
+    name: 'go',
+    about: `httputil.ReverseProxy of ${version}, TokenReview cache`,
+    start: (runtime) => start([...forwardFlags(runtime), ...reviewFlags(runtime)], runtime),
+  }
+}
+
 export const goPeers = (): readonly (Peer | Absent)[] => {
   const version = findGo()
-  if (version === undefined) return [{ name: 'go', absent: 'there is no go on the PATH' }]
+  if (version === undefined) return [goPeer()]
   return [
-    {
-      name: 'go',
-      about: `httputil.ReverseProxy of ${version}, TokenReview cache`,
-      start: (runtime) => start([...forwardFlags(runtime), ...reviewFlags(runtime)], runtime),
-    },
+    goPeer(),
     {
       name: 'go-unauthenticated',
       about: `httputil.ReverseProxy of ${version}, asks nobody`,

@@ -16,10 +16,7 @@ const render = (report: Report): string =>
   [
     provenance(report),
     '### Who took part',
-    [
-      ...report.peers.map(({ name, about }) => `- \`${name}\`: ${about}`),
-      ...report.absent.map(({ name, absent }) => `- \`${name}\`: left out, ${absent}`),
-    ].join('\n'),
+    participants(report),
     '### Targets',
     targets(judge(report.results)),
     ...problems(report),
@@ -31,7 +28,14 @@ const render = (report: Report): string =>
     '',
   ].join('\n\n')
 
-const provenance = ({ takenAt, machine, rounds, windowMs, minutes }: Report): string => {
+/** Who took part, and who is missing and why. */
+export const participants = ({ peers, absent }: Report): string =>
+  [
+    ...peers.map(({ name, about }) => `- \`${name}\`: ${about}`),
+    ...absent.map(({ name, absent: why }) => `- \`${name}\`: left out, ${why}`),
+  ].join('\n')
+
+export const provenance = ({ takenAt, machine, rounds, windowMs, minutes }: Report): string => {
   const { cpu, cores, memoryGib, kernel, loadBefore } = machine
   return (
     `Taken on ${takenAt.slice(0, 10)} in ${minutes.toFixed(0)} minutes: ${cores} cores of ${cpu}, ` +
@@ -46,7 +50,7 @@ const targets = (findings: readonly Finding[]): string =>
     findings.map(({ target, seen, state }) => [target, seen, MARKS[state]]),
   )
 
-const problems = ({ problems: all }: Report): readonly string[] =>
+export const problems = ({ problems: all }: Report): readonly string[] =>
   all.length === 0
     ? []
     : [
@@ -60,7 +64,8 @@ const table = ({ name, unit, peers, rows }: Table): string =>
     rows.map((row) => [row.name, ...row.cells.map((cell) => (cell ? spread(cell.rounds) : '–'))]),
   )}`
 
-const grid = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+/** A table in Markdown. */
+export const grid = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows]
     .map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
     .join('\n')

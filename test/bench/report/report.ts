@@ -2,7 +2,7 @@
 
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import type { Absent, Peer } from '../peers/peer.ts'
-import type { Problem, Result } from '../results.ts'
+import type { Fact, Problem, Result } from '../results.ts'
 
 const GIB = 1024 ** 3
 
@@ -22,8 +22,13 @@ export type Report = {
   readonly peers: readonly { readonly name: string; readonly about: string }[]
   readonly absent: readonly Absent[]
   readonly results: readonly Result[]
+  /** Only a run beside other products has some. */
+  readonly facts?: readonly Fact[]
   readonly problems: readonly Problem[]
 }
+
+/** Above this, something else runs on the machine. */
+export const LOAD_QUIET = 0.5
 
 export const describeMachine = (): Report['machine'] => {
   const all = cpus()

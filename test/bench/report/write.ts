@@ -3,11 +3,14 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fillPage } from './page.ts'
+import { renderPeers } from './peers-page.ts'
 import type { Report } from './report.ts'
 import { renderSvg } from './svg.ts'
 
 const FIGURES = 'figures.json'
 const PAGE = 'README.md'
+const PEERS_FIGURES = 'peers.json'
+const PEERS_PAGE = 'peers.md'
 
 export const writeReport = (directory: string, report: Report): void => {
   mkdirSync(directory, { recursive: true })
@@ -15,16 +18,29 @@ export const writeReport = (directory: string, report: Report): void => {
   render(directory)
 }
 
-/** Makes plots and page again from the stored figures. */
+/** Writes the figures of a run beside other products, and the page that is made of them alone. */
+export const writePeers = (directory: string, report: Report): void => {
+  mkdirSync(directory, { recursive: true })
+  writeFileSync(join(directory, PEERS_FIGURES), `${toJson(report)}\n`)
+  // Of the figures as kept, so that the page can be made again.
+  writeFileSync(join(directory, PEERS_PAGE), renderPeers(readPeers(directory)))
+}
+
+const readPeers = (directory: string): Report => read(join(directory, PEERS_FIGURES))
+
+/** Makes plots and pages again from the stored figures. */
 export const render = (directory: string): void => {
   const report = readReport(directory)
   for (const [name, text] of renderPlots(report)) writeFileSync(join(directory, name), text)
   const page = join(directory, PAGE)
   if (existsSync(page)) writeFileSync(page, fillPage(readFileSync(page, 'utf8'), report))
+  if (!existsSync(join(directory, PEERS_FIGURES))) return
+  writeFileSync(join(directory, PEERS_PAGE), renderPeers(readPeers(directory)))
 }
 
-export const readReport = (directory: string): Report =>
-  JSON.parse(readFileSync(join(directory, FIGURES), 'utf8')) as Report
+export const readReport = (directory: string): Report => read(join(directory, FIGURES))
+
+const read = (file: string): Report => JSON.parse(readFileSync(file, 'utf8')) as Report
 
 /** A plot for each section, by file name. */
 export const renderPlots = ({ results }: Report): ReadonlyMap<string, string> =>

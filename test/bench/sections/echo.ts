@@ -20,22 +20,38 @@ const FIRST_WARM_UP_WINDOWS = 4
 
 export const measureEchoes = async (bench: Bench): Promise<void> => {
   for (const isTls of [false, true]) {
+    const sizes = isTls && bench.options.isQuick ? SIZES_TLS_QUICK : SIZES
     await withContenders(bench, { section: 'echo', isTls }, async (contenders) => {
       for (const connections of isTls ? CONNECTIONS_TLS : CONNECTIONS) {
-        await measureOver(bench, contenders, { isTls, connections })
+        await measureOver(bench, contenders, { isTls, connections, sizes })
       }
     })
   }
 }
 
+/** Plain echoes of these sizes, in bytes, over that many connections. */
+export const measurePlainEchoes = async (
+  bench: Bench,
+  work: { readonly connections: number; readonly sizes: readonly number[] },
+): Promise<void> => {
+  await withContenders(bench, { section: 'echo', isTls: false }, (contenders) =>
+    measureOver(bench, contenders, { ...work, isTls: false }),
+  )
+}
+
+type Work = {
+  readonly isTls: boolean
+  readonly connections: number
+  readonly sizes: readonly number[]
+}
+
 const measureOver = async (
   bench: Bench,
   contenders: readonly Contender[],
-  { isTls, connections }: { readonly isTls: boolean; readonly connections: number },
+  { isTls, connections, sizes }: Work,
 ): Promise<void> => {
   const { load, options, cluster } = bench
   const table = `echo, ${isTls ? 'TLS' : 'plain'}`
-  const sizes = isTls && options.isQuick ? SIZES_TLS_QUICK : SIZES
   const cases = sizes
     .map((payloadBytes) => ({
       payloadBytes,

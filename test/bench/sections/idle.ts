@@ -21,12 +21,14 @@ const PSS = 'idle memory, proportional'
 const RSS = 'idle memory, resident'
 const EACH = 'idle memory, each connection over the base'
 
-export const measureIdle = async (bench: Bench): Promise<void> => {
+export const measureIdle = async (bench: Bench): Promise<void> =>
+  measureIdleAt(bench, bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS)
+
+/** The memory at each of these numbers of connections, as far as this machine has the open files. */
+export const measureIdleAt = async (bench: Bench, wanted: readonly number[]): Promise<void> => {
   const credentials = await bench.cluster.credentials('repeated')
   const possible = Math.floor((openFilesMax() - OTHER_FILES) / 2)
-  const steps = (bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS).map((count) =>
-    Math.min(count, possible),
-  )
+  const steps = wanted.map((count) => Math.min(count, possible))
   for (const peer of takingPart(bench, 'idle')) {
     const runs: (readonly Memory[])[] = []
     for (let run = 0; run < (bench.options.isQuick ? 1 : RUNS); run += 1) {

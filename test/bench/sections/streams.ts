@@ -7,10 +7,12 @@ const CONNECTIONS = 8
 const GB = 1e9
 
 export const measureStreams = async (bench: Bench): Promise<void> => {
-  await measureOver(bench, false)
+  await measurePlainStreams(bench)
   // A short run leaves TLS to the echoes and the handshakes.
   if (!bench.options.isQuick) await measureOver(bench, true)
 }
+
+export const measurePlainStreams = async (bench: Bench): Promise<void> => measureOver(bench, false)
 
 const measureOver = async (bench: Bench, isTls: boolean): Promise<void> => {
   const { load, options, cluster } = bench

@@ -1,4 +1,4 @@
-/** Surfaces: one that the gateway refuses keeps no other waiting. */
+/** Surfaces: one that the gateway refuses, or that cannot be read, keeps no other waiting. */
 
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
@@ -15,8 +15,11 @@ const settle = async () => {
   for (let turns = 0; turns < 4; turns += 1) await turn()
 }
 
-/** Two live sessions, `a` and `b`, whose surfaces wait; the gateway refuses to approve that of `a`. */
-const setUp = () => {
+/**
+ * Two live sessions, `a` and `b`, whose surfaces wait; the gateway refuses to approve that of `a`, and
+ * lists it as `surface` says.
+ */
+const setUp = (surface = {}) => {
   const clock = new FakeClock()
   const sessions = new Sessions()
   for (const podName of ['a', 'b']) {
@@ -38,7 +41,13 @@ const setUp = () => {
       async call(method, params) {
         if (method === 'node.pair.list') {
           lists += 1
-          return { pending: [...waiting].map((name) => ({ requestId: name, nodeId: name })) }
+          return {
+            pending: [...waiting].map((name) => ({
+              requestId: name,
+              nodeId: name,
+              ...(name === 'a' ? surface : {}),
+            })),
+          }
         }
         const { requestId } = params as { readonly requestId?: string }
         if (method !== 'node.pair.approve' || requestId === undefined) return {}
@@ -66,3 +75,14 @@ test('a surface that the gateway refuses keeps no other waiting, and is asked fo
   t.equal(faults.length, 2)
   surfaces.stop()
 })
+
+for (const surface of [{ permissions: { camera: 'yes' } }, { commands: 'all' }, { nodeId: 7 }]) {
+  test(`an entry that cannot be read keeps no other waiting: ${JSON.stringify(surface)}`, async (t) => {
+    const { faults, surfaces, waiting } = setUp(surface)
+    surfaces.check()
+    await settle()
+    t.strictSame([...waiting], ['a'])
+    t.match(faults, [{ name: 'Fault', message: "the gateway's node list cannot be read" }])
+    surfaces.stop()
+  })
+}

@@ -29,7 +29,7 @@ const PENDING = z.object({
 
 type Pending = z.output<typeof PENDING>
 
-const LIST = z.object({ pending: z.array(PENDING) })
+const LIST = z.object({ pending: z.array(z.unknown()) })
 const DROPPED = z.object({ connected: z.literal(false) })
 
 /** The shortest time between two lists, in milliseconds: each names every node. */
@@ -70,9 +70,7 @@ export class Surfaces {
     let pauseMs = INTERVAL_MS
     try {
       const list = LIST.safeParse(await this.#options.channel.call('node.pair.list'))
-      if (!list.success) {
-        throw new Fault('operator_unavailable', "the gateway's node list cannot be read")
-      }
+      if (!list.success) throw unreadable()
       await this.#decideAll(list.data.pending)
     } catch (error) {
       if (!(error instanceof Fault || error instanceof CallRefused)) throw error
@@ -88,18 +86,23 @@ export class Surfaces {
     })
   }
 
-  /** One that the gateway refuses must not keep the others waiting. Throws the first refusal then. */
-  async #decideAll(all: readonly Pending[]): Promise<void> {
-    let refused: CallRefused | undefined
-    for (const pending of all) {
+  /**
+   * One that the gateway refuses, or that cannot be read, must not keep the others waiting. Throws the
+   * first such error then.
+   */
+  async #decideAll(all: readonly unknown[]): Promise<void> {
+    let first: Fault | CallRefused | undefined
+    for (const each of all) {
+      const pending = PENDING.safeParse(each)
       try {
-        await this.#decide(pending)
+        if (pending.success) await this.#decide(pending.data)
+        else first ??= unreadable()
       } catch (error) {
         if (!(error instanceof CallRefused)) throw error
-        refused ??= error
+        first ??= error
       }
     }
-    if (refused !== undefined) throw refused
+    if (first !== undefined) throw first
   }
 
   /**
@@ -129,6 +132,8 @@ export class Surfaces {
     session.revoke('gateway_gone')
   }
 }
+
+const unreadable = () => new Fault('operator_unavailable', "the gateway's node list cannot be read")
 
 /** The node may be gone meanwhile. */
 function ignoreRefusal(error: unknown): void {

@@ -33,6 +33,8 @@ export type Command =
       readonly from: number
       readonly count: number
       readonly concurrency: number
+      /** Resume the TLS sessions of earlier handshakes. Default: no. */
+      readonly resumesTls?: boolean
     } & Target)
 
 export type Done = {
@@ -43,6 +45,8 @@ export type Done = {
   readonly p99Us: number
   /** How often each status answered a handshake. */
   readonly statuses?: Readonly<Record<string, number>>
+  /** How many handshakes resumed a TLS session. */
+  readonly resumed?: number
 }
 
 export type Load = Awaited<ReturnType<typeof startLoad>>

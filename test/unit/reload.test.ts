@@ -7,7 +7,7 @@ import { test, type Test } from 'tap'
 import { createReload, LiveConfig } from '@openclaw-k8s/auth-sidecar/compose/live-config.ts'
 import { createReloader, loadConfig } from '@openclaw-k8s/auth-sidecar/config/load.ts'
 import { watchFiles } from '@openclaw-k8s/auth-sidecar/config/file-watch.ts'
-import { readTls, type TlsMaterial } from '@openclaw-k8s/auth-sidecar/edge/tls.ts'
+import { readTls } from '@openclaw-k8s/auth-sidecar/edge/tls.ts'
 import { createAuthority } from '../kit/authority.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 import { waitUntil } from '../kit/wait.ts'
@@ -268,7 +268,7 @@ test('a broken client CA holds back no new certificate, nor a broken pair a new 
     workerPort: {
       renewTls(next) {
         if (next.cert === refusedCert) throw new Error('ee key too small')
-        inUse = next as TlsMaterial
+        inUse = next
       },
     },
     certificates: { use: (next) => (watched = next) },

@@ -11,12 +11,7 @@ import {
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import {
-  Server as TlsServer,
-  type SecureContextOptions,
-  type TlsOptions,
-  type TLSSocket,
-} from 'node:tls'
+import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Clock } from '../lib/clock.ts'
 import { CODES, type Code } from '../denial.ts'
@@ -25,11 +20,13 @@ import { findPreamble } from './foreign-preamble.ts'
 import { listenOn, NO_SCHEMAS, onServerError } from './fastify.ts'
 import { stopParserAfter, type ParserStop } from './one-at-a-time.ts'
 import { refusalBody, refusalHeaders, refuseUpgrade } from './refuse.ts'
+import type { TlsMaterial } from './tls.ts'
+import { TICKET_LIFETIME_S, TlsSessions } from './tls-sessions.ts'
 import { HEADERS_MAX, findObjection } from './upgrade.ts'
 
 export type HttpServerOptions = {
   /** TLS options of the port; `undefined` for plain TCP. */
-  readonly tls: TlsOptions | undefined
+  readonly tls: TlsMaterial | undefined
   readonly clock: Clock
   readonly random: () => number
   /** From the connection to the end of a request's head, in milliseconds. */
@@ -60,7 +57,7 @@ export type HttpServer = {
    */
   readonly onUpgrade: (receive: (request: IncomingMessage, head: Buffer) => void) => void
   /** Applies to later TLS handshakes; does nothing without TLS. */
-  readonly renewTls: (options: SecureContextOptions) => void
+  readonly renewTls: (material: TlsMaterial) => void
   readonly listen: (host: string, port: number) => Promise<string>
   readonly close: () => Promise<void>
 }
@@ -74,6 +71,7 @@ const TLS_DEFAULTS = {
   ALPNProtocols: ['http/1.1'],
   // A renegotiation of TLS 1.2 costs us a handshake, no limit counts it, and WebSockets need none.
   secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+  sessionTimeout: TICKET_LIFETIME_S,
 } as const
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
@@ -97,6 +95,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   })
   onServerError(app.server, onAcceptError)
 
+  const sessions = tls && resumeSessions(app.server, tls, options)
   // Before any other listener: a socket must not emit an error without a listener.
   app.server.prependListener('connection', ignoreErrorsOf)
   app.server.prependListener('secureConnection', ignoreErrorsOf)
@@ -147,13 +146,32 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     },
     server: app.server,
     renewTls(renewed) {
-      if (app.server instanceof TlsServer) {
-        app.server.setSecureContext({ ...TLS_DEFAULTS, ...renewed })
-      }
+      if (!(app.server instanceof TlsServer)) return
+      app.server.setSecureContext({ ...TLS_DEFAULTS, ...renewed })
+      sessions?.begin(renewed)
     },
     listen: (host, port) => listenOn(app, { host, port, backlog: BACKLOG }),
     close: () => app.close(),
   }
+}
+
+/** Lets clients resume their TLS sessions, for as long as what was proven still holds. */
+function resumeSessions(
+  server: Server,
+  tls: TlsMaterial,
+  { clock, onTlsFailure }: Pick<HttpServerOptions, 'clock' | 'onTlsFailure'>,
+): TlsSessions | undefined {
+  if (!(server instanceof TlsServer)) return undefined
+  const sessions = new TlsSessions(server, { clock })
+  sessions.begin(tls)
+  server.prependListener('connection', () => sessions.beforeHandshake())
+  server.prependListener('secureConnection', (socket) => {
+    const objection = sessions.findObjection(socket)
+    if (objection === undefined) return
+    onTlsFailure(objection, socket)
+    socket.destroy()
+  })
+  return sessions
 }
 
 type Seams = {

@@ -6,6 +6,7 @@ import type { TlsFailure } from '../observe/tls-failures.ts'
 
 /** OpenSSL's words, as Node makes them an error code; the first that is part of the code decides. */
 const BY_CODE: readonly (readonly [part: RegExp, reason: TlsFailure])[] = [
+  [/CERT_HAS_EXPIRED/, 'client_certificate_expired'],
   [/HTTP_REQUEST|HTTPS_PROXY_REQUEST/, 'plain_http'],
   [/DID_NOT_RETURN_A_CERTIFICATE/, 'client_certificate_missing'],
   [/UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|VERSION_TOO_LOW/, 'no_shared_version'],

@@ -4,7 +4,7 @@ import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { SecureContextOptions, TlsOptions, TLSSocket } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import { findCredential } from '../authn/credential.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Code, Verdict } from '../denial.ts'
@@ -20,6 +20,7 @@ import { openStream, type StreamOptions } from './open-stream.ts'
 import { PendingSockets, type PendingEnd } from './pending-sockets.ts'
 import { refusalResponse, refuseUpgrade } from './refuse.ts'
 import { connectionUnder, readTlsFailure } from './tls-failure.ts'
+import type { TlsMaterial } from './tls.ts'
 import { validateUpgrade } from './upgrade.ts'
 import { Worker } from './worker.ts'
 
@@ -33,7 +34,7 @@ export type WorkerPortOptions = {
   readonly random: () => number
   /** Charges and records failed attempts. */
   readonly attempts: Attempts
-  readonly tls: TlsOptions | undefined
+  readonly tls: TlsMaterial | undefined
   /** The key an address counts under, for limits per address. */
   readonly groupOf: (address: string) => string
   /** Called with every accepted socket. */
@@ -126,9 +127,9 @@ export class WorkerPort {
     return this.#http.listen(host, port)
   }
 
-  /** New TLS handshakes get these certificates; open streams keep theirs. */
-  renewTls(options: SecureContextOptions): void {
-    this.#http.renewTls(options)
+  /** New TLS handshakes get these certificates, and no session is resumed; open streams keep theirs. */
+  renewTls(material: TlsMaterial): void {
+    this.#http.renewTls(material)
   }
 
   /** From now on every worker is asked to come back later. */

@@ -72,6 +72,9 @@ export function judgeAuthorities(
   return stateOf([decisive], nowMs, findDateFaults(decisive, nowMs))
 }
 
+export const isValidAt = (certificate: X509Certificate, nowMs: number): boolean =>
+  startOf(certificate) <= nowMs && nowMs < endOf(certificate)
+
 const startOf = ({ validFromDate }: X509Certificate): number => validFromDate.getTime()
 const endOf = ({ validToDate }: X509Certificate): number => validToDate.getTime()
 

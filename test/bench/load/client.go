@@ -30,6 +30,8 @@ type answer struct {
 	P50Us    float64        `json:"p50Us"`
 	P99Us    float64        `json:"p99Us"`
 	Statuses map[string]int `json:"statuses,omitempty"`
+	// Resumed is how many handshakes resumed a TLS session.
+	Resumed int `json:"resumed,omitempty"`
 }
 
 // obey carries out commands until the input ends.

@@ -31,6 +31,8 @@ type target struct {
 	Address string `json:"address"`
 	// CAFile makes it a TLS connection.
 	CAFile string `json:"caFile"`
+	// ResumesTLS resumes a session of an earlier handshake with the same address, if there is one.
+	ResumesTLS bool `json:"resumesTls"`
 	// Credentials is a file of lines `SOURCE-ADDRESS TOKEN`, used in turn.
 	Credentials string `json:"credentials"`
 }
@@ -62,6 +64,9 @@ func newDialer(to target) (*dialer, error) {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(ca)
 		d.tls = &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", NextProtos: []string{"http/1.1"}}
+		if to.ResumesTLS {
+			d.tls.ClientSessionCache = sessionOf(to.Address)
+		}
 	}
 	text, err := os.ReadFile(to.Credentials)
 	if err != nil {

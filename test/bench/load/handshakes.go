@@ -15,6 +15,7 @@ func handshakes(cmd command) (answer, error) {
 	}
 	statuses := map[string]int{}
 	latencies := make([]int64, cmd.Count)
+	resumed := 0
 	var lock sync.Mutex
 	startedAt := time.Now()
 	err = inParallel(cmd.Concurrency, cmd.Count, func(n int) error {
@@ -26,6 +27,9 @@ func handshakes(cmd command) (answer, error) {
 		}
 		lock.Lock()
 		statuses[status]++
+		if isResumed(conn) {
+			resumed++
+		}
 		lock.Unlock()
 		return conn.Close()
 	})
@@ -33,6 +37,7 @@ func handshakes(cmd command) (answer, error) {
 	slices.Sort(latencies)
 	return answer{
 		Statuses: statuses,
+		Resumed:  resumed,
 		Messages: cmd.Count,
 		Seconds:  seconds,
 		P50Us:    percentileUs(latencies, 50),

@@ -27,6 +27,8 @@ type Kind = {
   readonly status: '101' | '401'
   /** Whether tokens repeat; new ones cannot be used twice to warm up. */
   readonly isKnown?: true
+  /** Whether TLS sessions are resumed. */
+  readonly resumesTls?: true
 }
 
 const CACHED: Kind = {
@@ -35,6 +37,9 @@ const CACHED: Kind = {
   status: '101',
   isKnown: true,
 }
+const RESUMED: Kind = { ...CACHED, name: `${CACHED.name}, TLS session resumed`, resumesTls: true }
+/** The first ones find no session yet. */
+const RESUMED_SHARE_MIN = 0.9
 const KINDS: readonly Kind[] = [
   CACHED,
   {
@@ -50,7 +55,7 @@ const KINDS: readonly Kind[] = [
 
 export const measureHandshakes = async (bench: Bench): Promise<void> => {
   await measureOver(bench, false, KINDS)
-  await measureOver(bench, true, [CACHED])
+  await measureOver(bench, true, [CACHED, RESUMED])
 }
 
 const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[]): Promise<void> => {
@@ -65,16 +70,20 @@ const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[])
   const unit = 'CPU ms per connect, upgrade and close'
   await withContenders(bench, { section: 'handshakes', isTls }, async (contenders) => {
     const asking = contenders.filter((contender) => asks(bench, contender))
-    for (const { name, file, status, credentials, isKnown } of wanted) {
+    for (const { name, file, status, credentials, isKnown, resumesTls = false } of wanted) {
       const run = async ({ target }: Contender, batch: number, handshakes = count) => {
-        const { statuses = {} } = await bench.load.run({
+        const { statuses = {}, resumed = 0 } = await bench.load.run({
           do: 'handshakes',
           from: batch * count,
           count: handshakes,
           concurrency: CONCURRENCY,
+          resumesTls,
           ...target(file),
         })
         if (statuses[status] !== handshakes) throw new Error(`answers: ${JSON.stringify(statuses)}`)
+        if (resumesTls && resumed < handshakes * RESUMED_SHARE_MIN) {
+          throw new Error(`only ${resumed} of ${handshakes} TLS sessions were resumed`)
+        }
       }
       await measureCase(
         bench,

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { bracketed } from '@openclaw-k8s/auth-sidecar/lib/address.ts'
 import { systemClock } from '@openclaw-k8s/auth-sidecar/lib/clock.ts'
@@ -44,6 +45,8 @@ export type KubeApiOptions = {
   readonly paces?: Partial<Record<Route, PaceOptions>>
   /** Called with each line of a watch that was handed to its socket. */
   readonly onWatchEvent?: (event: SentEvent) => void
+  /** Called with each true list that was handed to its socket. */
+  readonly onList?: (list: SentList) => void
   /** Called with each token that a review finds good, unless its answer is kept from before. */
   readonly onAuthenticated?: (token: string) => void
 }
@@ -57,6 +60,15 @@ type SeenRequest = {
   readonly url: string
   readonly userAgent: string | undefined
   readonly remotePort: number | undefined
+}
+
+/** A list, as it was answered. */
+export type SentList = {
+  readonly url: URL
+  readonly body: string
+  /** When it was true, on the monotonic clock, in milliseconds. */
+  readonly decidedMs: number
+  readonly socket: Socket
 }
 
 const DEFAULT_ISSUER = 'https://kubernetes.default.svc.cluster.local'
@@ -104,8 +116,8 @@ export const startKubeApi = async (options: KubeApiOptions = {}) => {
     return token
   }
 
-  const { paces = {}, prefix = '', onWatchEvent } = options
-  const traffic = createTraffic({ backend, store, clock, paces, prefix, onWatchEvent })
+  const { paces = {}, prefix = '', onWatchEvent, onList } = options
+  const traffic = createTraffic({ backend, store, clock, paces, prefix, onWatchEvent, onList })
   const server = await createTlsServer(options, traffic.handle)
   const url = `https://${bracketed(options.host ?? '127.0.0.1')}:${server.port}${prefix}`
 
@@ -157,11 +169,12 @@ type TrafficOptions = {
   readonly paces: NonNullable<KubeApiOptions['paces']>
   readonly prefix: string
   readonly onWatchEvent: KubeApiOptions['onWatchEvent'] | undefined
+  readonly onList: KubeApiOptions['onList'] | undefined
 }
 
 /** Everything between a request's arrival and its answer: counts, pace, gates, faults. */
 const createTraffic = (options: TrafficOptions) => {
-  const { backend, store, clock, paces, prefix, onWatchEvent } = options
+  const { backend, store, clock, paces, prefix, onWatchEvent, onList } = options
   const faults = new Faults()
   const watches = new Watches(store, clock, onWatchEvent)
   const pace = new Map(
@@ -212,8 +225,17 @@ const createTraffic = (options: TrafficOptions) => {
     // Decided on arrival, sent later: a verdict can be stale by the time it is sent.
     const answer =
       body === undefined ? TOO_LARGE : answerCall(backend, { request, url, target, body })
+    const decidedMs = clock.monotonic()
     await gate(target.route).pass()
-    if ('status' in answer) return deliver(response, answer, fault, clock)
+    if ('status' in answer) {
+      const isTrueList = target.route === 'lists' && answer.status === 200
+      if (isTrueList && (fault === undefined || fault.kind === 'delay')) {
+        // The response has let go of it by then.
+        const { socket } = request
+        response.once('finish', () => onList?.({ url, body: answer.body, decidedMs, socket }))
+      }
+      return deliver(response, answer, fault, clock)
+    }
     if (fault === undefined) return watches.serve(answer, url.searchParams, response)
     if (fault.kind !== 'delay') return deliver(response, WATCH_PLACEHOLDER, fault, clock)
     clock.after(fault.ms, () => serveLate(watches, answer, url, response))
@@ -246,6 +268,8 @@ const createTraffic = (options: TrafficOptions) => {
     blackholeWatches: (resource?: Resource): void => watches.blackhole(resource),
     expireWatches: (): void => watches.expire(),
     lagWatches: (ms: number): void => watches.lag(ms),
+    /** What happens in this call is told to no open watch. */
+    withoutLines: (happen: () => void): void => watches.withoutLines(happen),
     sendBookmark: (): void => watches.sendBookmark(),
   }
   return { handle, controls }

@@ -117,12 +117,14 @@ export class Watches {
   readonly #waiting = new Set<{ readonly atLeast: number; readonly resolve: () => void }>()
   readonly #onSent: ((event: SentEvent) => void) | undefined
   #lagMs = 0
+  #isLosing = false
 
   constructor(store: KubeStore, clock: Clock, onSent?: (event: SentEvent) => void) {
     this.#store = store
     this.#clock = clock
     this.#onSent = onSent
     store.subscribe((event) => {
+      if (this.#isLosing) return
       for (const watch of this.#open) this.#relay(watch, event)
     })
   }
@@ -187,6 +189,13 @@ export class Watches {
   /** Lines come this much later from now on, in their order. */
   lag(ms: number): void {
     this.#lagMs = ms
+  }
+
+  /** Open watches lose the lines of what happens in this call, and go on. */
+  withoutLines(happen: () => void): void {
+    this.#isLosing = true
+    happen()
+    this.#isLosing = false
   }
 
   /** Forgets all history: open watches hear 410, and so will a watch from an older version. */

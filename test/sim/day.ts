@@ -1,9 +1,9 @@
 /** One day: plays a schedule on a world, and asks the oracle after every step. */
 
 import { HAPPENINGS } from './happenings.ts'
-import { judgeBooks, judgeRest, scrape } from './night.ts'
+import { judgeBooks, judgeRest, judgeVerdicts, scrape } from './night.ts'
 import { DAY_MS, type Schedule } from './schedule.ts'
-import { ACCOUNTS, startWorld, type World } from './world.ts'
+import { ACCOUNTS, REVIEW_MS, startWorld, type World } from './world.ts'
 
 export type DayResult = {
   readonly violation: string | undefined
@@ -19,13 +19,15 @@ const RECOVERY_MS = 240_000
 /** Close frames, the last lines of the audit, and the verdicts on tokens need this long. */
 const LEAVING_MS = 62_000
 const PATIENCE_MS = 60_000
+/** Those who come late are under review by then. */
+const LATE_MS = 700
 const TRACE_MAX = 20_000
 const TOKEN_RENEWAL_MS = 300_000
 
 export const playDay = async (seed: number, schedule: Schedule): Promise<DayResult> => {
   const trace: string[] = []
-  const { speech, pods, meanMs, events } = schedule
-  const world = await startWorld({ seed, speech, meanMs })
+  const { speech, pods, events, ...rest } = schedule
+  const world = await startWorld({ seed, speech, ...rest })
   const tell = (what: string): void => {
     if (trace.length < TRACE_MAX) trace.push(`${String(world.now()).padStart(8)} ${what}`)
   }
@@ -83,8 +85,12 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
     async () => {
       tell('everybody leaves')
       stopRenewal()
+      world.comeLate()
+      await playUntil(world.now() + LATE_MS)
       world.dismiss()
       world.deletePods()
+      await playUntil(world.now() + REVIEW_MS + LATE_MS)
+      judgeVerdicts(await playWhile(scrape(world)), world)
       await playUntil(world.now() + LEAVING_MS)
       judgeBooks(await playWhile(scrape(world)), world)
     },

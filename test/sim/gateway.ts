@@ -32,12 +32,12 @@ export const startSimGateway = async ({ speech, clock, network, oracle }: SimGat
     const { headers, peerPort } = connection.handshake
     const { id } = connect.device
     const before = ports.get(id) ?? 0
-    const isAnother = before !== peerPort
-    // A gateway that does not read comes to a `connect` when the sidecar has left that connection.
-    if (isAnother && network.isDialOpen(before) && network.isDialOpen(peerPort)) {
+    // A gateway that does not read, or is slow, comes to a `connect` when the sidecar has left it.
+    const isGivenUp = !network.isDialOpen(peerPort)
+    if (before !== peerPort && network.isDialOpen(before) && !isGivenUp) {
       oracle.fail(`a session of ${id.slice(0, 8)} begins while its previous one is open`)
     }
-    ports.set(id, peerPort)
+    if (!isGivenUp) ports.set(id, peerPort)
     // A gateway that does not read hears of it long after it arrived.
     if (connection.behavior.kind !== 'silent') oracle.connected(headers, params)
     if (refusals > 0) {
@@ -46,10 +46,21 @@ export const startSimGateway = async ({ speech, clock, network, oracle }: SimGat
     }
     return devices.gateway.pair?.(connect, params, connection)
   }
+  const remove = devices.gateway.methods?.['device.pair.remove']
+  const methods: GatewayStubOptions['methods'] = {
+    ...devices.gateway.methods,
+    'device.pair.remove': (params, connection) => {
+      const id = String(params['deviceId'])
+      if (network.isDialOpen(ports.get(id) ?? 0)) {
+        oracle.fail(`the record of ${id.slice(0, 8)} is removed while its session is open`)
+      }
+      return remove?.(params, connection)
+    },
+  }
   const gateway = await startGatewayStub({
     clock,
     onHandshake: (handshake) => oracle.reachedGateway(handshake),
-    ...(isOpenClaw(speech) ? { ...devices.gateway, pair } : {}),
+    ...(isOpenClaw(speech) ? { ...devices.gateway, methods, pair } : {}),
   })
   let stopTicking = () => {}
   const tick = () => {

@@ -3,15 +3,11 @@
 import type { ApiFault, Route } from '../kit/kube-faults.ts'
 import type { Peer } from './network.ts'
 import { OFFERED } from './conversations.ts'
+import { lengthOf, pick, trouble, withPod, type Dice, type Happening } from './happening.ts'
+import { RACE_HAPPENINGS } from './races.ts'
 import { waitFor } from './settle.ts'
-import type { EventKind, WorldEvent } from './schedule.ts'
-import type { Place, PodTruth } from './truth.ts'
+import type { EventKind } from './schedule.ts'
 import { ACCOUNTS, TOKEN_S, type World } from './world.ts'
-
-type Dice = WorldEvent['dice']
-
-const pick = <T>(items: readonly T[], die: number): T | undefined =>
-  items[Math.floor(die * items.length)]
 
 const ROUTES = [
   '*',
@@ -26,69 +22,29 @@ const PEERS = ['workers', 'api', 'gateway'] as const satisfies readonly Peer[]
 const STATUSES = [401, 403, 404, 429, 500, 503] as const
 const OUTAGE = '[invalid bearer token, etcdserver: request timed out]'
 
-/** Longer troubles are rarer. */
-const lengthOf = ({ faultMsMax }: World, die: number): number =>
-  200 + Math.floor(die ** 3 * faultMsMax)
-
-const withPod = (world: World, die: number, act: (pod: PodTruth) => void): void => {
-  const pod = pick(world.livePods(), die)
-  if (pod !== undefined) act(pod)
-}
-
-/** Something is wrong on the way to a peer, until it heals. */
-const trouble = (world: World, peer: Place, ms: number, heal = () => {}): void => {
-  const end = world.truth.trouble(peer, world.now)
-  world.later(ms, () => {
-    heal()
-    end()
-  })
-}
-
 const apiFault = (world: World, [where, , long]: Dice, fault: ApiFault): void => {
   const route = pick(ROUTES, where) ?? '*'
   world.api.setFault(route, fault)
   trouble(world, 'api', lengthOf(world, long), () => world.api.clearFaults(route))
 }
 
-export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) => void>> = {
+export const HAPPENINGS: Readonly<Record<EventKind, Happening>> = {
+  ...RACE_HAPPENINGS,
   'create-pod': (world, [which]) => {
     if (world.livePods().length < 50) world.createPod(pick(ACCOUNTS, which) ?? ACCOUNTS[0])
   },
   'delete-pod': (world, [which, long]) =>
-    withPod(world, which, (pod) => {
-      world.api.deletePod(world.namespace, pod.name)
-      world.podGone(pod, lengthOf(world, long))
-    }),
+    withPod(world, which, (pod) => world.deletePod(pod, lengthOf(world, long))),
   'terminate-pod': (world, [which, grace]) =>
-    withPod(world, which, (pod) => {
-      const graceMs = 1000 * Math.floor(1 + grace * 70)
-      pod.terminatingAt = world.now()
-      pod.graceMs = graceMs
-      world.api.deletePod(world.namespace, pod.name, { gracePeriodSeconds: graceMs / 1000 })
-      world.later(graceMs, () => {
-        world.api.finishPod(world.namespace, pod.name)
-        world.podGone(pod, 0)
-      })
-    }),
+    withPod(world, which, (pod) => world.terminatePod(pod, 1000 * Math.floor(1 + grace * 70))),
   'recreate-pod': (world, [which, long]) =>
     withPod(world, which, (pod) => {
       world.recreatePod(pod)
       world.podGone(pod, lengthOf(world, long))
     }),
   'move-pod': (world, [which]) => withPod(world, which, (pod) => world.movePod(pod)),
-  'delete-account': (world, [which, , long]) => {
-    const account = pick(ACCOUNTS, which) ?? ACCOUNTS[0]
-    const found = world.api.getServiceAccount(world.namespace, account)
-    if (found === undefined) return
-    world.truth.accountsGone.set(found.metadata.uid, world.now())
-    world.api.deleteServiceAccount(world.namespace, account)
-    world.later(lengthOf(world, long), () => {
-      if (world.api.getServiceAccount(world.namespace, account) !== undefined) return
-      world.api.createServiceAccount(world.namespace, account)
-      // The kubelet asks for new tokens, for the account of the same name.
-      world.renewTokens()
-    })
-  },
+  'delete-account': (world, [which, , long]) =>
+    world.deleteAccount(pick(ACCOUNTS, which) ?? ACCOUNTS[0], lengthOf(world, long)),
   reload: (world, [which, , long]) => {
     const isOfCommands = which > 0.6
     world.reload(
@@ -153,14 +109,14 @@ export const HAPPENINGS: Readonly<Record<EventKind, (world: World, dice: Dice) =
   },
   'api-other-keys': (world, [, , long]) => {
     world.network.stop('api')
-    waitFor(world.api.rotateKeys({ keepOld: false }))
+    waitFor(world.rotateKeys({ keepOld: false }))
     trouble(world, 'api', lengthOf(world, long), () => {
       world.network.start('api')
       world.renewTokens()
     })
   },
   'rotate-keys': (world, [keep]) => {
-    waitFor(world.api.rotateKeys({ keepOld: keep < 0.7 }))
+    waitFor(world.rotateKeys({ keepOld: keep < 0.7 }))
     // The kubelet asks for a new token only when the old one grows old.
     world.later(500, () => world.renewTokens())
   },

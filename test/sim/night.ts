@@ -41,6 +41,21 @@ const AT_REST = [
   'openclaw_k8s_log_lines_dropped_total',
 ]
 
+/** A cached verdict counts at most this long, by the default of `review.cacheTtl`. */
+const VERDICT_MS = 60_000
+
+/** The sidecar was told that every pod is gone: it keeps no verdict on their tokens. */
+export const judgeVerdicts = (metrics: Scrape, { oracle, truth, now }: World): void => {
+  const isHidden = truth.pods
+    .values()
+    .some(
+      ({ goneAt = now(), toldGoneAt }) => toldGoneAt === undefined && now() - goneAt <= VERDICT_MS,
+    )
+  if (isHidden) return
+  const kept = sumOf(metrics, 'openclaw_k8s_verdict_cache_entries')
+  if (kept > 0) oracle.fail(`${kept} verdicts on the tokens of pods that are gone are kept`)
+}
+
 /** Every worker has left, every pod is gone, and the last aggregated line has been written. */
 export const judgeBooks = (metrics: Scrape, { gateway, oracle }: World): void => {
   const devices = gateway.deviceNames()

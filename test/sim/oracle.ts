@@ -2,15 +2,18 @@
 
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Handshake } from '@openclaw-k8s/gateway-stub/handshake.ts'
-import type { Told } from './deliveries.ts'
+import { OFFERED } from './conversations.ts'
+import type { Told, ToldList } from './deliveries.ts'
 import type { Attempt } from './sim-worker.ts'
-import type { PodTruth, Truth } from './truth.ts'
+import type { Place, PodTruth, Truth } from './truth.ts'
 
 type OracleOptions = {
   readonly truth: Truth
   readonly now: () => number
   /** Wall time: what a token's expiry is judged by. */
   readonly wall: () => number
+  /** `k8sTrust.expiredTokenReconnectGrace`. */
+  readonly expiredTokenGraceMs?: number
   /** Whether the sidecar's end of a connection that it dialed from this port is open. */
   readonly isDialOpen?: (port: number) => boolean
   /** Whether what an attempt has come to at the gateway behaves as a gateway should. */
@@ -24,6 +27,14 @@ const PROMPT_MS = 1200
  * of at most 3 s, within 15 s.
  */
 const SILENT_MS = 35_000 + 3000 + 15_000
+/** A request for a watch that is not answered is given up after 10 s, and made again after a pause. */
+const UNANSWERED_MS = 10_000 + 3000
+/** How long after the end of a trouble its silence is found out. */
+const FOUND_OUT_MS: Partial<Record<Place, number>> = {
+  api: SILENT_MS,
+  watches: SILENT_MS,
+  opening: UNANSWERED_MS,
+}
 /** While the watch is down, a stream outlives its token by `maxWatchStaleness`, and the sweep's second. */
 const STALE_MS = 300_000 + 2000
 /** A watch that is silent for two seconds is not believed alone, and a live answer for as long. */
@@ -47,6 +58,31 @@ const GRACE_MS_MAX = 30_000
 const REVIEWED_MS = 60_000 + 10_000 + 30_000
 /** A message may be under way to the gateway for this long after a trouble. */
 const UNDERWAY_MS = 10_000
+/**
+ * A bad verdict counts for the default of `review.negativeTtl`, 2 s. It may be asked for in the last
+ * moment of a trouble, and wait for its turn and for the answer.
+ */
+const REFUSED_MS = 2000 + 12_000
+/** The wall clock may have been set by half a minute since. */
+const STEP_MS = 31_000
+/** What a worker is told that must look for another token, or give up. */
+const FOR_GOOD = new Set([
+  'token_expired',
+  'token_not_yet_valid',
+  'identity_not_allowed',
+  'signature_invalid',
+  'signing_key_unknown',
+  'review_rejected',
+  'review_audience_mismatch',
+  'review_identity_mismatch',
+  'pod_not_found',
+  'pod_deleted',
+  'pod_terminating',
+  'pod_not_running',
+  'pod_mismatch',
+  'source_address_mismatch',
+  'service_account_deleted',
+])
 /** A token's expiry is looked at with this tolerance. */
 const SKEW_MS = 60_000
 const TOKEN_MS = 600_000
@@ -77,9 +113,20 @@ type ToldOptions = {
 type Token = {
   readonly accountUid: string
   /** Seconds of wall time. */
+  readonly issuedAt: number
   readonly expiresAt: number
   /** When a review last found it good. */
   reviewedAt: number | undefined
+  /** Whether one did before it expired. */
+  wasProven: boolean
+  /** The cluster does not have its key any more. */
+  isVoid: boolean
+}
+
+type Admission = {
+  readonly address: string
+  readonly token: Token | undefined
+  readonly admittedAt: number
 }
 
 type Admitted = { readonly podUid: string; readonly address: string; readonly tokenId: string }
@@ -98,6 +145,8 @@ export class Oracle {
   readonly #tokens = new Map<string, Token>()
   /** What the node of each attempt offered to the gateway. */
   readonly #offers = new Map<number, readonly string[]>()
+  /** By the pod's uid. */
+  readonly #admissions = new Map<string, Admission[]>()
   #ids = 0
   #lookAt = 0
   #violation: string | undefined
@@ -123,11 +172,19 @@ export class Oracle {
   /** A token was issued, or forged. */
   minted(token: string, accountUid: string): void {
     const [, claims = '', signature = ''] = token.split('.')
-    const { jti, exp } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as {
+    const { jti, iat, exp } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as {
       readonly jti: string
+      readonly iat: number
       readonly exp: number
     }
-    const known: Token = { accountUid, expiresAt: exp, reviewedAt: undefined }
+    const known: Token = {
+      accountUid,
+      issuedAt: iat,
+      expiresAt: exp,
+      reviewedAt: undefined,
+      wasProven: false,
+      isVoid: false,
+    }
     this.#tokens.set(jti, known).set(token, known)
     this.#secrets.add(signature)
   }
@@ -135,7 +192,14 @@ export class Oracle {
   /** A review has found a token good. */
   reviewed(token: string): void {
     const known = this.#tokens.get(token)
-    if (known !== undefined) known.reviewedAt = this.#options.now()
+    if (known === undefined) return
+    known.reviewedAt = this.#options.now()
+    if (this.#options.wall() < known.expiresAt * 1000) known.wasProven = true
+  }
+
+  /** The cluster has other keys: what was signed before is not good any more. */
+  voidTokens(): void {
+    for (const token of this.#tokens.values()) token.isVoid = true
   }
 
   /** The sidecar was told of a change by its watch. */
@@ -143,10 +207,42 @@ export class Oracle {
     this.#options.truth.tell(told, this.#options.now())
   }
 
+  /** The sidecar was told of all objects of an account by a list. */
+  toldList(list: ToldList): void {
+    this.#options.truth.tellList(list, this.#options.now())
+  }
+
   /** A worker was told something that comes from the sidecar. */
   toldWorker(text: string): void {
     this.#findSecret(text)
     if (FOREIGN.test(text)) this.fail(`a worker was told: ${text.slice(0, 200)}`)
+  }
+
+  /** Who is entitled, and has been since it came, must not be told that it is not. */
+  refused({ token, podUid, address, crime, startedAt }: Attempt, code: string): void {
+    if (crime !== undefined || !FOR_GOOD.has(code)) return
+    const { truth, now, wall } = this.#options
+    const pod = truth.pods.get(podUid)
+    const known = this.#tokens.get(token)
+    if (pod === undefined || known === undefined || known.isVoid) return
+    const { goneAt, terminatingAt, addresses, account, name } = pod
+    if (goneAt !== undefined || terminatingAt !== undefined) return
+    if (addresses.at(-1)?.address !== address) return
+    const isItsAccount = known.accountUid !== '' && !truth.accountsGone.has(known.accountUid)
+    const isOfNow =
+      wall() + STEP_MS < known.expiresAt * 1000 && wall() + STEP_MS > known.issuedAt * 1000
+    if (!isItsAccount || !isOfNow) return
+    if (!truth.wasAlwaysAllowed(account, startedAt, now())) return
+    const isTroubled = (place: Place, ms: number) =>
+      truth.lastTrouble(place, startedAt - ms, now()) !== undefined
+    if (isTroubled('api', REFUSED_MS) || isTroubled('reviews', REFUSED_MS)) return
+    if (
+      (['api', 'watches', 'opening', 'delay'] as const).some((place) =>
+        isTroubled(place, SILENT_MS),
+      )
+    )
+      return
+    this.fail(`${name} is entitled, and was refused with ${code}`)
   }
 
   /** A worker has waited for an answer that should have come long ago. */
@@ -272,6 +368,9 @@ export class Oracle {
     const token = this.#tokens.get(tokenId)
     const { accountUid = '' } = token ?? {}
     const stream = { pod, address, accountUid, startedAt: now() }
+    const admissions = this.#admissions.get(podUid) ?? []
+    this.#admissions.set(podUid, admissions)
+    admissions.push({ address, token, admittedAt: now() })
     this.#streams.set(streamId, stream)
     const what = `${pod.name} was admitted`
     this.#judgeToken(token, what)
@@ -284,6 +383,32 @@ export class Oracle {
     const forbidden = truth.forbiddenSince(pod.account)
     if (forbidden !== undefined) this.fail(`${what}, and ${pod.account} is not allowed`)
     this.#judgeUnconfirmed(stream, what)
+    this.#judgeOffer(stream, token, what)
+  }
+
+  /** At the moment of its release, the gateway has been told just what the policy allows. */
+  #judgeOffer({ pod, address }: OpenStream, token: Token | undefined, what: string): void {
+    const { truth, isDialOpen = () => false } = this.#options
+    // Its pod may be connecting more than once.
+    const offers = [...this.#dials].flatMap(([port, attempt]) => {
+      const isOwn = attempt.podUid === pod.uid && attempt.address === address
+      const isSame = isOwn && this.#tokens.get(attempt.token) === token && isDialOpen(port)
+      const offer = isSame ? this.#offers.get(attempt.id) : undefined
+      return offer === undefined ? [] : [[...offer].toSorted().join(', ')]
+    })
+    const allowed = truth.allowedOf(OFFERED).toSorted().join(', ')
+    if (offers.length === 0 || offers.includes(allowed)) return
+    this.fail(`${what}, and was offered with ${offers.join(' or ')} in place of ${allowed}`)
+  }
+
+  /** Whether one of its tries may have been let in. */
+  #mayBeIn({ podUid, address, token, startedAt }: Attempt): boolean {
+    return (this.#admissions.get(podUid) ?? []).some(
+      (each) =>
+        each.address === address &&
+        each.token === this.#tokens.get(token) &&
+        each.admittedAt >= startedAt,
+    )
   }
 
   /** Behind a silent watch the API server is asked about everybody, where it answers. */
@@ -298,7 +423,8 @@ export class Oracle {
   }
 
   /** The way to the gateway is closed at once, whatever the worker does with its close frame. */
-  #judgeDial(port: number, { id, podUid, address, token, startedAt, openedAt }: Attempt): void {
+  #judgeDial(port: number, attempt: Attempt): void {
+    const { id, podUid, address, token, startedAt, openedAt } = attempt
     const { truth, isDialOpen = () => false } = this.#options
     const pod = truth.pods.get(podUid)
     if (pod === undefined || !isDialOpen(port)) return void this.#dials.delete(port)
@@ -309,13 +435,24 @@ export class Oracle {
       pendingMs: openedAt === undefined ? PENDING_MS : 0,
       offer: this.#offers.get(id),
     })
+    const { toldTerminatingAt = Infinity } = pod
+    if (this.#options.now() <= toldTerminatingAt + TOLD_MS || this.#mayBeIn(attempt)) return
+    this.fail(`${what}, was not let in, and the sidecar was told that it terminates`)
   }
 
   #judgeToken(token: Token | undefined, what: string): void {
     if (token === undefined) return this.fail(`${what} with a token that nobody has issued`)
-    const { expiresAt, reviewedAt } = token
-    if (this.#options.wall() >= expiresAt * 1000) this.fail(`${what} with a token that has expired`)
+    const { expiresAt, reviewedAt, wasProven } = token
+    const { wall, expiredTokenGraceMs = 0 } = this.#options
+    const expiredMs = wall() - expiresAt * 1000
+    if (expiredMs >= expiredTokenGraceMs && expiredMs >= 0) {
+      this.fail(`${what} with a token that has expired`)
+    }
     if (reviewedAt === undefined) return this.fail(`${what} with a token that was never reviewed`)
+    if (expiredMs >= 0) {
+      if (!wasProven) this.fail(`${what} with a token that was first reviewed when it had expired`)
+      return
+    }
     const agoMs = this.#options.now() - reviewedAt
     // A good answer is kept by the API server as well.
     if (agoMs > REVIEWED_MS) this.fail(`${what} with a token that was reviewed ${agoMs} ms ago`)
@@ -347,13 +484,13 @@ export class Oracle {
   /** Whether all that a stream needs is still true, or ended so lately that it may still be there. */
   #judge({ pod, address, accountUid, startedAt }: OpenStream, what: string, spareMs: number): void {
     const { truth } = this.#options
-    const end = (endedMs: number | undefined, why: string) =>
-      this.#judgeEnd(endedMs ?? Infinity, `${what}, and ${why}`, spareMs, startedAt)
+    const end = (endedMs: number | undefined, why: string, laterMs = 0) =>
+      this.#judgeEnd(endedMs ?? Infinity, `${what}, and ${why}`, spareMs + laterMs, startedAt)
     end(pod.goneAt, 'its pod is gone')
     end(truth.accountsGone.get(accountUid), 'its account is gone')
     if (pod.terminatingAt !== undefined) {
       const graceMs = Math.min(pod.graceMs ?? 0, GRACE_MS_MAX)
-      end(pod.terminatingAt + graceMs + SWEEP_MS, 'its pod has terminated')
+      end(pod.terminatingAt, 'its pod has terminated', graceMs + SWEEP_MS)
     }
     const had = pod.addresses.find((each) => each.address === address)
     if (had === undefined) this.fail(`${what}, and its pod never had the address ${address}`)
@@ -368,12 +505,14 @@ export class Oracle {
     const { truth, now } = this.#options
     if (now() <= endedMs + spareMs) return
     const since = `since ${Math.round(now() - endedMs)} ms`
-    const troubles = (['api', 'watches'] as const).flatMap(
-      (place) => truth.lastTrouble(place, endedMs - SILENT_MS, now()) ?? [],
-    )
-    const trouble = troubles.length === 0 ? undefined : Math.max(...troubles)
-    if (trouble === undefined) return this.fail(`${what} ${since}`)
-    if (now() > Math.max(trouble, endedMs) + SILENT_MS + spareMs) {
+    const last = Object.entries(FOUND_OUT_MS).flatMap(([place, ms]) => {
+      const trouble = truth.lastTrouble(place as Place, endedMs - ms, now())
+      return trouble === undefined ? [] : { trouble, foundMs: Math.max(trouble, endedMs) + ms }
+    })
+    const [latest] = last.toSorted((one, other) => other.foundMs - one.foundMs)
+    if (latest === undefined) return this.fail(`${what} ${since}`)
+    const { trouble, foundMs } = latest
+    if (now() > foundMs + spareMs) {
       this.fail(`${what} ${since}, ${Math.round(now() - trouble)} ms after the last trouble`)
     }
     const expiresMs = startedAt + TOKEN_MS + SKEW_MS

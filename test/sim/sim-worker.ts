@@ -48,6 +48,9 @@ const HANDSHAKE_MS = 20_000
 const ANSWER_MS = 45_000
 const LARGE_BYTES = 70_000
 
+/** The code in the body of a refusal. */
+const readCode = (text: string): string => /"type":"(\w+)"/.exec(text)?.[1] ?? ''
+
 export class SimWorker {
   readonly options: SimWorkerOptions
   attempt: Attempt | undefined
@@ -114,7 +117,10 @@ export class SimWorker {
     socket.on('error', () => {})
     socket.on('unexpected-response', (request, response) => {
       attempt.end = response.statusCode ?? 0
-      response.on('data', (text: Buffer) => oracle.toldWorker(text.toString()))
+      response.on('data', (text: Buffer) => {
+        oracle.toldWorker(text.toString())
+        oracle.refused(attempt, readCode(text.toString()))
+      })
       response.on('end', () => {
         request.destroy()
         socket.terminate()
@@ -130,6 +136,7 @@ export class SimWorker {
       cancelHandshake()
       this.#isIn = false
       oracle.toldWorker(reason.toString())
+      oracle.refused(attempt, reason.toString())
       attempt.closedAt = clock.monotonic()
       attempt.end ??= code
       this.#comeBack()

@@ -1,13 +1,14 @@
 /** What is true of the simulated cluster, heard of or not: what the oracle judges by. */
 
-import type { Told } from './deliveries.ts'
+import type { Told, ToldList } from './deliveries.ts'
 import type { Peer } from './network.ts'
 
 /**
- * Where trouble is: on the way to a peer, in the watches alone, while the API server answers, or in
- * their delay: what they tell is old, and they are not silent.
+ * Where trouble is: on the way to a peer, in the watches alone, while the API server answers, in
+ * their delay: what they tell is old, and they are not silent; in their beginning, which is not
+ * answered; or in the answers to reviews alone.
  */
-export type Place = Peer | 'watches' | 'delay'
+export type Place = Peer | 'watches' | 'delay' | 'opening' | 'reviews'
 
 /** What a configuration allows. */
 export type SimPolicy = {
@@ -30,6 +31,20 @@ export type PodTruth = {
   toldGoneAt?: number
 }
 
+type Gone = {
+  readonly uid: string
+  readonly name: string
+  /** Of a pod, its account; of an account, its own name. */
+  readonly account: string
+  readonly goneAt: number
+}
+
+type ToldGone = {
+  readonly kind: string
+  readonly now: number
+  readonly isTold: (other: Gone) => boolean
+}
+
 type Troubles = { readonly periods: Period[]; open: number }
 
 type Period = { readonly fromMs: number; untilMs: number }
@@ -45,6 +60,8 @@ export class Truth {
   /** When each account was deleted, by uid, and when the sidecar was told. */
   readonly accountsGone = new Map<string, number>()
   readonly accountsTold = new Map<string, number>()
+  /** The names of those. */
+  readonly #namesOfGone = new Map<string, string>()
   /** When the way to a peer was not as it should be; to the API server, watches included. */
   readonly #troubles = new Map<Place, Troubles>()
   /** The accounts that were allowed in, with which commands, and when. */
@@ -61,8 +78,15 @@ export class Truth {
     })
   }
 
+  accountGone(uid: string, name: string, now: number): void {
+    this.accountsGone.set(uid, now)
+    this.#namesOfGone.set(uid, name)
+  }
+
   /** The sidecar was told of an object by its watch. */
-  tell({ uid, kind, isGone, isTerminating, addresses }: Told, now: number): void {
+  tell({ uid, kind, name, isGone, isTerminating, addresses }: Told, now: number): void {
+    // A name belongs to one object at a time: who had it before is gone.
+    this.#tellOthersGone({ kind, now, isTold: (other) => other.uid !== uid && other.name === name })
     if (kind === 'ServiceAccount') {
       if (isGone && !this.accountsTold.has(uid)) this.accountsTold.set(uid, now)
       return
@@ -74,6 +98,30 @@ export class Truth {
     // An event may come late: it says nothing about the addresses that came after.
     const newest = pod.addresses.findLastIndex(({ address }) => addresses.includes(address))
     for (const each of pod.addresses.slice(0, Math.max(0, newest))) each.toldUntilMs ??= now
+  }
+
+  /** The sidecar was told of all objects of an account by a list: who is not among them is gone. */
+  tellList({ kind, account, uids, decidedMs }: ToldList, now: number): void {
+    const isTold = (other: Gone) =>
+      other.account === account && other.goneAt <= decidedMs && !uids.has(other.uid)
+    this.#tellOthersGone({ kind, now, isTold })
+  }
+
+  /** Only who is gone in truth can have been told to be. */
+  #tellOthersGone({ kind, now, isTold }: ToldGone): void {
+    if (kind === 'ServiceAccount') {
+      for (const [uid, goneAt] of this.accountsGone) {
+        if (this.accountsTold.has(uid)) continue
+        const name = this.#namesOfGone.get(uid) ?? ''
+        if (isTold({ uid, name, account: name, goneAt })) this.accountsTold.set(uid, now)
+      }
+      return
+    }
+    for (const pod of this.pods.values()) {
+      const { goneAt, toldGoneAt } = pod
+      if (goneAt === undefined || toldGoneAt !== undefined) continue
+      if (isTold({ ...pod, goneAt })) pod.toldGoneAt = now
+    }
   }
 
   /** Whether a policy that was in force then allowed all of these commands. */
@@ -94,10 +142,17 @@ export class Truth {
     return this.#policies.findLast(allows)?.untilMs ?? 0
   }
 
-  wasAllowed(account: string, fromMs: number, untilMs: number): boolean {
-    return this.#policies.some(
-      (each) => each.accounts.has(account) && each.fromMs <= untilMs && each.untilMs >= fromMs,
+  /** Whether every policy that was in force then allowed an account. */
+  wasAlwaysAllowed(account: string, fromMs: number, untilMs: number): boolean {
+    return this.#policies.every(
+      (each) => each.fromMs > untilMs || each.untilMs < fromMs || each.accounts.has(account),
     )
+  }
+
+  /** What the policy in force allows of these commands. */
+  allowedOf(commands: readonly string[]): readonly string[] {
+    const last = this.#policies.at(-1)
+    return commands.filter((command) => last?.commands.has(command) === true)
   }
 
   /** When the policy in force stopped to allow an account; `undefined` while it does. */

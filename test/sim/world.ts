@@ -23,6 +23,9 @@ import { Truth, type PodTruth, type SimPolicy } from './truth.ts'
 const NAMESPACE = 'openclaw'
 export const ACCOUNTS = ['worker-red', 'worker-green', 'worker-blue'] as const
 export const TOKEN_S = 600
+/** How long the last reviews of a day take, in milliseconds. */
+export const REVIEW_MS = 1000
+const LATE_PODS = 3
 const CA_FILE = '/sim/ca.crt'
 const TOKEN_FILE = '/sim/token'
 const SECRET_FILE = '/sim/gateway-secret'
@@ -34,6 +37,7 @@ export type World = Awaited<ReturnType<typeof startWorld>>
 export type WorldOptions = {
   readonly seed: number
   readonly speech: Speech
+  readonly expiredTokenGraceS: number
   /** The mean time between two events, in milliseconds. */
   readonly meanMs: number
 }
@@ -46,7 +50,8 @@ const FAULT_EVENTS = 12
 const FAULT_MS_MIN = 5000
 const FAULT_MS_MAX = 60_000
 
-export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
+export const startWorld = async (options: WorldOptions) => {
+  const { seed, speech, expiredTokenGraceS, meanMs } = options
   const pauseMs = PAUSE_MS_MIN + PAUSE_EVENTS * meanMs
   const clock = new FakeClock()
   clock.advance(1)
@@ -59,6 +64,7 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
     truth,
     now,
     wall: clock.now,
+    expiredTokenGraceMs: expiredTokenGraceS * 1000,
     isDialOpen: (port) => network.isDialOpen(port),
     isGatewayWell: (agent) =>
       gateway.connections
@@ -66,12 +72,17 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
         .filter(({ handshake }) => handshake.headers['user-agent'] === agent)
         .every(({ behavior }) => behavior.kind === 'accept'),
   })
-  const deliveries = new Deliveries(network, (told) => oracle.told(told))
+  const deliveries = new Deliveries({
+    network,
+    onTold: (told) => oracle.told(told),
+    onToldList: (list) => oracle.toldList(list),
+  })
   const api = await startKubeApi({
     clock,
     successCacheMs: 10_000,
     algs: ['ES256'],
     onWatchEvent: (event) => deliveries.sent(event),
+    onList: (list) => deliveries.listed(list),
     onAuthenticated: (token) => oracle.reviewed(token),
   })
   const gateway = await startSimGateway({ speech, clock, network, oracle })
@@ -102,6 +113,7 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
       flags: [
         ...sidecarSettings({ gateway, api, caFile, tokenFile, protocol }),
         ...flagsOf[speech === 'openclaw-older' ? 'openclaw' : speech],
+        `k8sTrust.expiredTokenReconnectGrace=${expiredTokenGraceS}s`,
         // Empty caches of full size would cost more than all the rest.
         'review.cacheEntries=1000',
         `k8sTrust.allowedIdentities=[${accounts
@@ -150,6 +162,10 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
     oracle.minted(token, accountUid(pod.spec.serviceAccountName))
     return token
   }
+  const removeAccount = (account: string, uid: string): void => {
+    truth.accountGone(uid, account, now())
+    api.deleteServiceAccount(NAMESPACE, account)
+  }
   const runWorker = (pod: PodTruth, crime?: string, token?: string, address?: string) => {
     const worker = new SimWorker({
       clock,
@@ -181,6 +197,14 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
     workers.set(known.uid, runWorker(known))
     return known
   }
+  const createPod = (name: string, account: string): Pod =>
+    api.createPod({
+      namespace: NAMESPACE,
+      name,
+      serviceAccount: account,
+      ips: [nextAddress()],
+      nodeName: 'node-1',
+    })
   for (const account of ACCOUNTS) api.createServiceAccount(NAMESPACE, account)
 
   /** What is still to come by itself: all of it is brought forward when the world heals. */
@@ -232,6 +256,10 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
       if (now() < stalledUntil) return
       for (const pod of world.livePods()) world.renewToken(pod)
     },
+    rotateKeys: async (how: { readonly keepOld: boolean }): Promise<void> => {
+      await api.rotateKeys(how)
+      if (!how.keepOld) oracle.voidTokens()
+    },
     stepWall: (ms: number): void => clock.stepWall(ms),
     /** Somebody uses a token that must not be believed. */
     attack: (pod: PodTruth, crime: string, request: TokenRequest): SimWorker | undefined => {
@@ -263,14 +291,7 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
       ),
     createPod: (account: string): PodTruth => {
       names += 1
-      const pod = api.createPod({
-        namespace: NAMESPACE,
-        name: `worker-${names}`,
-        serviceAccount: account,
-        ips: [nextAddress()],
-        nodeName: 'node-1',
-      })
-      return addPod(pod)
+      return addPod(createPod(`worker-${names}`, account))
     },
     /** The object is gone. Its worker runs on for a while, as on a node that is cut off. */
     podGone: (pod: PodTruth, zombieMs: number): void => {
@@ -283,6 +304,36 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
         worker.stop()
         zombies.delete(worker)
       })
+    },
+    /** The object is deleted at once, and its worker runs on for a while. */
+    deletePod: (pod: PodTruth, zombieMs: number): void => {
+      api.deletePod(NAMESPACE, pod.name)
+      world.podGone(pod, zombieMs)
+    },
+    terminatePod: (pod: PodTruth, graceMs: number): void => {
+      pod.terminatingAt = now()
+      pod.graceMs = graceMs
+      api.deletePod(NAMESPACE, pod.name, { gracePeriodSeconds: graceMs / 1000 })
+      later(graceMs, () => {
+        api.finishPod(NAMESPACE, pod.name)
+        world.podGone(pod, 0)
+      })
+    },
+    /** Another one has its name after a while. */
+    deleteAccount: (account: string, ms: number): void => {
+      const uid = accountUid(account)
+      if (uid === '') return
+      removeAccount(account, uid)
+      later(ms, () => {
+        if (accountUid(account) !== '') return
+        api.createServiceAccount(NAMESPACE, account)
+        // The kubelet asks for new tokens, for the account of the same name.
+        world.renewTokens()
+      })
+    },
+    /** A pod of the same name and account, after one that is gone. */
+    createNamesake: ({ name, account }: PodTruth): void => {
+      if (api.getPod(NAMESPACE, name) === undefined) addPod(createPod(name, account))
     },
     recreatePod: (pod: PodTruth): PodTruth =>
       addPod(api.recreatePod(NAMESPACE, pod.name, { ips: [nextAddress()] })),
@@ -315,6 +366,20 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
         zombies.delete(second)
       })
     },
+    /** A process that shows its token for the first time when that has expired. */
+    runLate: (pod: PodTruth, late: { readonly expiresInS: number; readonly lateMs: number }) => {
+      const found = accountUid(pod.account) === '' ? undefined : api.getPod(NAMESPACE, pod.name)
+      if (found === undefined) return
+      const token = mint(found, late.expiresInS)
+      later(late.expiresInS * 1000 + late.lateMs, () => {
+        const worker = runWorker(pod, undefined, token)
+        zombies.add(worker)
+        later(20_000, () => {
+          worker.stop()
+          zombies.delete(worker)
+        })
+      })
+    },
     /** Hands what has come since the last call to the oracle. */
     look: (): void => {
       deliveries.check()
@@ -331,6 +396,13 @@ export const startWorld = async ({ seed, speech, meanMs }: WorldOptions) => {
       oracle.check()
     },
     rest: () => settle(() => network.activity),
+    /** Some come with new tokens, whose reviews take long. */
+    comeLate: (): void => {
+      api.setFault('tokenReviews', { kind: 'delay', ms: REVIEW_MS })
+      for (const pod of world.livePods().slice(0, LATE_PODS)) {
+        world.runSecond(pod, PAUSE_MS_MIN, TOKEN_S)
+      }
+    },
     /** Every worker process ends. */
     dismiss: (): void => {
       for (const worker of [...workers.values(), ...zombies]) worker.stop()

@@ -13,7 +13,7 @@ serializeCrypto()
 /** A morning: the first events of a day, with few pods. */
 const morningOf = (seed: number, speech: Speech = 'stream'): Schedule => {
   const { events, meanMs } = drawSchedule(seed)
-  return { speech, pods: 4, meanMs, events: events.slice(0, 25) }
+  return { speech, pods: 4, expiredTokenGraceS: 0, meanMs, events: events.slice(0, 25) }
 }
 
 test('a seed plays the same day again, and workers are let in and turned away in it', async (t) => {
@@ -46,15 +46,15 @@ test('another seed draws another day', async (t) => {
 const TOKEN_MS = 600_000
 
 const tokenOf = (jti: string) =>
-  ['{}', JSON.stringify({ jti, exp: TOKEN_MS / 1000 }), 's'.repeat(64)]
+  ['{}', JSON.stringify({ jti, iat: 0, exp: TOKEN_MS / 1000 }), 's'.repeat(64)]
     .map((part) => Buffer.from(part).toString('base64url'))
     .join('.')
 
-const judge = ({ isReviewed = true } = {}) => {
+const judge = ({ isReviewed = true, expiredTokenGraceMs = 0 } = {}) => {
   const truth = new Truth()
   let nowMs = 1000
   truth.allow(0, { accounts: ['worker-red'], commands: [] })
-  const oracle = new Oracle({ truth, now: () => nowMs, wall: () => nowMs })
+  const oracle = new Oracle({ truth, now: () => nowMs, wall: () => nowMs, expiredTokenGraceMs })
   truth.pods.set('uid', {
     name: 'worker-1',
     uid: 'uid',
@@ -113,10 +113,75 @@ test('the oracle finds a token that has expired, and one that nobody has reviewe
   t.match(unreviewed.oracle.violation, 'never reviewed')
 })
 
+test('the oracle believes an expired token only within its grace, and after a review before', async (t) => {
+  const known = judge({ expiredTokenGraceMs: 60_000 })
+  known.passTime(TOKEN_MS)
+  known.admit()
+  t.equal(known.oracle.violation, undefined)
+  known.passTime(60_000)
+  known.admit()
+  t.match(known.oracle.violation, 'has expired')
+
+  const late = judge({ isReviewed: false, expiredTokenGraceMs: 60_000 })
+  late.passTime(TOKEN_MS)
+  late.oracle.reviewed(tokenOf('id'))
+  late.admit()
+  t.match(late.oracle.violation, 'first reviewed when it had expired')
+})
+
+test('the oracle finds a refusal for good of a worker that is entitled', async (t) => {
+  const attempt = { token: tokenOf('id'), address: '10.1.0.1', podUid: 'uid', crime: undefined }
+  const refuse = ({ oracle, passTime }: ReturnType<typeof judge>, code: string) => {
+    passTime(60_000)
+    oracle.refused(oracle.began(attempt), code)
+    return oracle.violation
+  }
+  t.equal(refuse(judge(), 'review_unavailable'), undefined)
+  t.match(refuse(judge(), 'review_rejected'), 'is entitled, and was refused')
+
+  const lied = judge()
+  const heal = lied.truth.trouble('reviews', () => 50_000)
+  t.equal(refuse(lied, 'review_rejected'), undefined)
+  heal()
+  t.match(refuse(lied, 'review_rejected'), 'is entitled, and was refused')
+
+  const rotated = judge()
+  rotated.oracle.voidTokens()
+  t.equal(refuse(rotated, 'signature_invalid'), undefined)
+})
+
+test('the oracle knows that a list, or a namesake, tells of who is gone', async (t) => {
+  const list = { kind: 'Pod', account: 'worker-red', uids: new Set<string>(), decidedMs: 2000 }
+  const listed = judge()
+  listed.admit()
+  listed.oracle.toldList(list)
+  t.equal(listed.truth.pods.get('uid')?.toldGoneAt, undefined, 'who lives is not told to be gone')
+  Object.assign(listed.truth.pods.get('uid') ?? {}, { goneAt: 1500 })
+  listed.oracle.toldList({ ...list, account: 'worker-blue' })
+  listed.oracle.toldList({ ...list, decidedMs: 1499 })
+  t.equal(listed.truth.pods.get('uid')?.toldGoneAt, undefined)
+  listed.oracle.toldList(list)
+  t.equal(listed.truth.pods.get('uid')?.toldGoneAt, 1000)
+
+  const { oracle, truth } = judge()
+  truth.accountGone('old', 'worker-red', 900)
+  const told = { isGone: false, isTerminating: false, addresses: [], kind: 'ServiceAccount' }
+  oracle.told({ ...told, uid: 'other', name: 'worker-blue' })
+  t.notOk(truth.accountsTold.has('old'))
+  oracle.told({ ...told, uid: 'new', name: 'worker-red' })
+  t.ok(truth.accountsTold.has('old'))
+})
+
 test('the oracle gives no time for what the sidecar was told', async (t) => {
   const { oracle, truth, admit, passTime } = judge()
   truth.trouble('api', () => 0)
-  const told = { uid: 'uid', kind: 'Pod', isTerminating: false, addresses: ['10.1.0.1'] }
+  const told = {
+    uid: 'uid',
+    kind: 'Pod',
+    name: 'worker-1',
+    isTerminating: false,
+    addresses: ['10.1.0.1'],
+  }
   oracle.told({ ...told, isGone: false })
   passTime(1)
   admit()

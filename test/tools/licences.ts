@@ -7,8 +7,8 @@ import { listPackages, readLockfile, type Package } from './lockfile.ts'
 const SHIPPED = ['Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'BlueOak-1.0.0', 'ISC', 'MIT']
 /** What may build and test it, besides. */
 const TOOLS = [...SHIPPED, '0BSD', 'CC-BY-3.0', 'CC0-1.0']
-/** Packages whose manifest names no licence, and what their licence file says. */
-const READ_BY_HAND: Readonly<Record<string, string>> = { 'jsonc-simple-parser': 'MIT' }
+/** Versions of packages whose manifest names no licence, and what their licence file says. */
+const READ_BY_HAND: Readonly<Record<string, string>> = { 'jsonc-simple-parser@3.0.0': 'MIT' }
 
 const PAGE = new URL('../../docs/licences.md', import.meta.url)
 const [BEGIN, END] = ['<!-- licences: generated -->', '<!-- /licences -->']
@@ -18,14 +18,16 @@ export const findLicenceObjection = (found: Package): string | undefined => {
   const { name, version, isProduction } = found
   const licence = licenceOf(found)
   const allowed = isProduction ? SHIPPED : TOOLS
+  // A choice inside parentheses is none of the whole.
+  const choices = /[()]/.test(licence) ? [licence] : licence.split(' OR ')
   // An expression with AND or WITH is none of the allowed ones.
-  if (licence.split(' OR ').some((each) => allowed.includes(each))) return undefined
+  if (choices.some((each) => allowed.includes(each))) return undefined
   const what = licence === '' ? 'no licence' : `the licence ${licence}`
   return `${name} ${version} has ${what}, which is not allowed ${isProduction ? 'in the image' : 'for tools'}`
 }
 
-const licenceOf = ({ name, licence }: Package): string =>
-  licence === '' ? (READ_BY_HAND[name] ?? '') : licence
+const licenceOf = ({ name, version, licence }: Package): string =>
+  licence === '' ? (READ_BY_HAND[`${name}@${version}`] ?? '') : licence
 
 /** The page, with its table as the lockfile has it now. */
 export const fillLicences = (page: string, packages: readonly Package[]): string => {

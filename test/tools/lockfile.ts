@@ -36,7 +36,7 @@ export const listPackages = ({ packages }: Lockfile): readonly Package[] => {
     .map(([path, { version = '', license = '', hasInstallScript = false }]) => ({
       name: path.slice(path.lastIndexOf(MODULES) + MODULES.length),
       version,
-      licence: license.replace(/^\((.*)\)$/, '$1'),
+      licence: license.replace(/^\(([^()]*)\)$/, '$1'),
       hasInstallScript,
       isProduction: production.has(path),
     }))

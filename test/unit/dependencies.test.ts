@@ -51,6 +51,30 @@ test('a licence that is not listed is refused, and one of tools is refused in th
   t.equal(objectionTo({ licence: 'GPL-2.0-only OR MIT' }), undefined, 'there is a choice')
 })
 
+test('a choice inside an expression is none of the whole', async (t) => {
+  const lock = (license: string) => ({
+    packages: { 'node_modules/some': { version: '1.0.0', license } },
+  })
+  for (const expression of [
+    'GPL-3.0-only AND (X11 OR MIT OR Zlib)',
+    '(X11 OR MIT OR Zlib) AND (GPL-2.0-only OR GPL-3.0-only)',
+  ]) {
+    const [found] = listPackages(lock(expression))
+    t.match(found && findLicenceObjection(found), expression)
+  }
+  const [choice] = listPackages(lock('(GPL-2.0-only OR MIT)'))
+  t.equal(choice && findLicenceObjection(choice), undefined, 'parentheses around all of it')
+})
+
+test('a licence that somebody has read is that of one version', async (t) => {
+  const read = PACKAGES.filter(({ licence }) => licence === '')
+  t.ok(read.length > 0)
+  for (const found of read) {
+    t.equal(findLicenceObjection(found), undefined, found.name)
+    t.match(findLicenceObjection({ ...found, version: '99.0.0' }), `${found.name} 99.0.0 has no lic`)
+  }
+})
+
 test('the table of licences is what the lockfile says', async (t) => {
   // `node test/tools/licences.ts` writes it again.
   t.equal(read('docs/licences.md'), fillLicences(read('docs/licences.md'), PACKAGES))

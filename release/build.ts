@@ -17,7 +17,6 @@ const LICENCES = 'app/THIRD_PARTY_LICENSES'
 /** What was made, with the names of its files. */
 export type Artifacts = {
   readonly version: string
-  readonly revision: string
   readonly image: { readonly layout: string; readonly digest: string }
   readonly chart: { readonly file: string; readonly sha256: string }
   readonly sbom: { readonly file: string; readonly components: number }
@@ -25,14 +24,16 @@ export type Artifacts = {
 }
 
 export type BuildOptions = Omit<Recipe, 'source'> & {
+  readonly revision: string
   /** A directory; it is made. */
   readonly output: string
   readonly helm: string
   readonly env: GitHub
 }
 
-/** Builds the commit that is checked out, of its committed files alone. */
+/** Builds a commit of its files alone, whatever is checked out meanwhile. */
 export const buildArtifacts = async ({
+  revision,
   output,
   helm,
   env,
@@ -42,7 +43,7 @@ export const buildArtifacts = async ({
   const release = keepTrackOf(async () => rmSync(temporary, { recursive: true }))
   try {
     mkdirSync(output, { recursive: true })
-    const source = extractSource(join(temporary, 'source'))
+    const source = extractSource(revision, join(temporary, 'source'))
     const sbom = join(output, 'sbom.cdx.json')
     let bom: Bom | undefined
     const layout = join(output, 'image')
@@ -54,10 +55,9 @@ export const buildArtifacts = async ({
     const provenance = join(output, 'provenance.json')
     const dockerfile = readFileSync(join(source.directory, 'Dockerfile.sidecar'), 'utf8')
     write(provenance, describeBuild(source, findReferences(dockerfile), env))
-    const { version, revision } = source
+    const { version } = source
     return {
       version,
-      revision,
       image: { layout, digest },
       chart: await packChart(source, { helm, digest, output }),
       sbom: { file: sbom, components: bom?.components.length ?? 0 },

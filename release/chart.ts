@@ -32,5 +32,7 @@ export const packChart = async (
   mkdirSync(output, { recursive: true })
   await mustRun({ path: helm, args: ['package', chart, '--destination', output] })
   const file = join(output, `${CHART}-${source.version}.tgz`)
+  // When it is pushed, its manifest names this time.
+  utimesSync(file, source.time, source.time)
   return { file, sha256: createHash('sha256').update(readFileSync(file)).digest('hex') }
 }

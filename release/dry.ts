@@ -25,13 +25,17 @@ import { runPage } from './verify-page.ts'
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 /** The base images of a registry cannot be had everywhere, so stand-ins take their place. */
-const build = async (output: string, temporary: string, helm: string): Promise<Artifacts> => {
+const build = async (
+  revision: string,
+  { output, temporary, helm }: { output: string; temporary: string; helm: string },
+): Promise<Artifacts> => {
   const runtimes: Readonly<Record<Platform, string>> = {
     'linux/amd64': makeRuntimeBase().name,
     'linux/arm64': makeArm64RuntimeBase().name,
   }
   const BUILD_IMAGE = makeBuildBase().name
   return buildArtifacts({
+    revision,
     output,
     helm,
     env: process.env,
@@ -41,10 +45,15 @@ const build = async (output: string, temporary: string, helm: string): Promise<A
 }
 
 /** The same commit twice, in directories of different names and at different times. */
-const buildTwice = async (temporary: string, helm: string): Promise<Artifacts> => {
-  const first = await build(join(temporary, 'first'), temporary, helm)
+const buildTwice = async (
+  revision: string,
+  places: { temporary: string; helm: string },
+): Promise<Artifacts> => {
+  const buildIn = (name: string) =>
+    build(revision, { output: join(places.temporary, name), ...places })
+  const first = await buildIn('first')
   say(`image, first build    ${first.image.digest}`)
-  const second = await build(join(temporary, 'second, elsewhere'), temporary, helm)
+  const second = await buildIn('second, elsewhere')
   say(`image, second build   ${second.image.digest}`)
   say(`chart, first build    sha256:${first.chart.sha256}`)
   say(`chart, second build   sha256:${second.chart.sha256}`)
@@ -74,17 +83,16 @@ helm() { if [ "$1" = pull ]; then command helm "$@" --plain-http; else command h
 `
 
 const rehearse = async (temporary: string): Promise<void> => {
-  const candidate = readCandidate()
-  const version = candidate.versions['package.json'] ?? ''
+  const candidate = readCandidate(process.env)
+  const { revision, version } = candidate
   const programs = await findPrograms()
-  const artifacts = await buildTwice(temporary, programs.helm)
+  const artifacts = await buildTwice(revision, { temporary, helm: programs.helm })
   const registry = await startRegistry(programs.crane, join(temporary, 'registry'))
   const key = await makeKey(programs.cosign, join(temporary, 'key'))
   const services = join(temporary, 'no-log.json')
   await mustRun({ path: programs.cosign, args: ['signing-config', 'create', '--out', services] })
   const target = {
     registry: registry.address,
-    isPlain: true,
     signer: [`--key=${key}.key`, `--signing-config=${services}`],
     programs,
   }
@@ -117,7 +125,7 @@ would push and sign   ${REGISTRY}/${IMAGE}:${version} (${PLATFORMS.join(', ')})
                       ${REGISTRY}/${CHARTS}/${CHART}:${version}
 would attest          CycloneDX and SLSA provenance 1 for the image, provenance for the chart
 `)
-  const refusals = findRefusals(candidate, version)
+  const refusals = findRefusals(candidate)
   say(
     refusals.length === 0
       ? 'The release of this commit would go through.'

@@ -7,5 +7,8 @@ version=${tag#v}
 notes=$(mktemp)
 trap 'rm -f "$notes"' EXIT
 node_modules/.bin/node release/changelog.ts "$version" >"$notes"
-gh release create "$tag" --verify-tag --title "$tag" --notes-file "$notes" \
+options=(--verify-tag --title "$tag" --notes-file "$notes")
+# Else GitHub shows it as the latest release.
+if [[ $version == *-* ]]; then options+=(--prerelease); fi
+gh release create "$tag" "${options[@]}" \
   ".cache/release/openclaw-$version.tgz" .cache/release/sbom.cdx.json .cache/release/provenance.json

@@ -10,6 +10,7 @@ export type GitHub = Readonly<
       | 'GITHUB_SERVER_URL'
       | 'GITHUB_REPOSITORY'
       | 'GITHUB_REF'
+      | 'GITHUB_SHA'
       | 'GITHUB_WORKFLOW_REF'
       | 'GITHUB_EVENT_NAME'
       | 'GITHUB_REPOSITORY_ID'

@@ -2,14 +2,23 @@
 
 /** What is known of a commit before it is released. */
 export type Candidate = {
+  readonly revision: string
+  /** The version that `package.json` has. */
+  readonly version: string
   readonly tags: readonly string[]
   readonly isClean: boolean
-  /** Each place where the version is written, such as `package.json`. */
-  readonly versions: Readonly<Record<string, string>>
+  /** Each place where the version is written, such as `package.json`, and what is written there. */
+  readonly versions: readonly (readonly [string, string])[]
   readonly changelog: string
   /** References that can move, one line each. */
   readonly unpinned: readonly string[]
+  /** For what a workflow of GitHub runs: `refs/tags/v1.2.3`. */
+  readonly ref?: string | undefined
+  readonly sha?: string | undefined
 }
+
+/** Semantic, and the tag of an image: that has no `+`. */
+const VERSION = /^\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?$/
 
 /** The section of one version, without its heading; `undefined` where there is none. */
 export const findSection = (changelog: string, version: string): string | undefined => {
@@ -20,13 +29,16 @@ export const findSection = (changelog: string, version: string): string | undefi
   return text?.trim()
 }
 
-/** Why this commit is not released as this version; each is a sentence. */
-export const findRefusals = (candidate: Candidate, version: string): readonly string[] => {
-  const { tags, isClean, versions, changelog, unpinned } = candidate
-  const others = Object.entries(versions).filter(([, each]) => each !== version)
+/** Why this commit is not released; each is a sentence. */
+export const findRefusals = (candidate: Candidate): readonly string[] => {
+  const { revision, version, tags, isClean, versions, changelog, unpinned } = candidate
+  const others = versions.filter(([, each]) => each !== version)
   const section = findSection(changelog, version)
   return [
+    ...(VERSION.test(version) ? [] : [`The version ${version} is not like 1.2.3 or 1.2.3-rc.1.`]),
     ...(tags.includes(`v${version}`) ? [] : [`The commit does not have the tag v${version}.`]),
+    ...findOther('ref', candidate.ref, `refs/tags/v${version}`),
+    ...findOther('commit', candidate.sha, revision),
     ...(isClean ? [] : ['The checkout has changes that are not committed.']),
     ...others.map(([file, each]) => `${file} has the version ${each}, not ${version}.`),
     ...(section === undefined || section === ''
@@ -35,3 +47,9 @@ export const findRefusals = (candidate: Candidate, version: string): readonly st
     ...unpinned.map((each) => `${each} is not pinned: run \`npm run pin\`, and commit it.`),
   ]
 }
+
+/** The workflow signs for its own ref and commit, so a release of another one would never be verified. */
+const findOther = (what: string, actual: string | undefined, expected: string) =>
+  actual === undefined || actual === expected
+    ? []
+    : [`The workflow runs for the ${what} ${actual}, not for ${expected}.`]

@@ -18,8 +18,8 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`)
 const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } })
 
 const release = async (): Promise<void> => {
-  const candidate = readCandidate()
-  const refusals = findRefusals(candidate, candidate.versions['package.json'] ?? '')
+  const candidate = readCandidate(process.env)
+  const refusals = findRefusals(candidate)
   for (const line of refusals) say(line)
   if (refusals.length > 0) {
     say('Nothing was built, and nothing was published.')
@@ -29,7 +29,12 @@ const release = async (): Promise<void> => {
   if (values.check) return
   const programs = await findPrograms()
   rmSync(OUTPUT, { recursive: true, force: true })
-  const artifacts = await buildArtifacts({ output: OUTPUT, helm: programs.helm, env: process.env })
+  const artifacts = await buildArtifacts({
+    revision: candidate.revision,
+    output: OUTPUT,
+    helm: programs.helm,
+    env: process.env,
+  })
   const published = await publish(artifacts, { registry: REGISTRY, programs })
   say(`published and signed ${published.image}`)
   say(`published and signed ${published.chart}`)

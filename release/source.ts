@@ -11,20 +11,28 @@ const ROOT = join(import.meta.dirname, '..')
 const git = (...args: readonly string[]): string =>
   execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim()
 
+/** The commit that is checked out. */
+export const readRevision = (): string => git('rev-parse', 'HEAD')
+
 /** `directory` is made; each file in it has the time of the commit. */
-export const extractSource = (directory: string): Source => {
-  extractCommit('HEAD', directory)
+export const extractSource = (revision: string, directory: string): Source => {
+  extractCommit(revision, directory)
   const manifest = readFileSync(join(directory, 'package.json'), 'utf8')
   return {
     directory,
-    revision: git('rev-parse', 'HEAD'),
+    revision,
     version: (JSON.parse(manifest) as { readonly version: string }).version,
-    time: Number(git('log', '-1', '--format=%ct')),
+    time: Number(git('log', '-1', '--format=%ct', revision)),
   }
 }
 
 /** Whether everything in the checkout is committed. */
 export const isClean = (): boolean => git('status', '--porcelain') === ''
 
-/** The tags of the commit. */
-export const listTags = (): readonly string[] => git('tag', '--points-at', 'HEAD').split('\n')
+/** The tags of a commit. */
+export const listTags = (revision: string): readonly string[] =>
+  git('tag', '--points-at', revision).split('\n')
+
+/** The files that git knows, of these patterns. */
+export const listFiles = (...patterns: readonly string[]): readonly string[] =>
+  git('ls-files', '--', ...patterns).split('\n')

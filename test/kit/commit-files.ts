@@ -6,6 +6,13 @@ import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const ARCHIVE_BYTES_MAX = 256 * 1024 * 1024
+/** What somebody's git is set to must not change a byte or a mode. */
+const SETTINGS = {
+  'core.autocrlf': 'false',
+  'core.eol': 'lf',
+  'core.attributesFile': '/dev/null',
+  'tar.umask': '0022',
+}
 
 /**
  * Writes the files below these paths, or all of them, into a directory, which is made. Each file has
@@ -17,9 +24,11 @@ export const extractCommit = (
   ...paths: readonly string[]
 ): void => {
   mkdirSync(directory, { recursive: true })
-  const archive = execFileSync('git', ['archive', '--format=tar', commit, ...paths], {
+  const settings = Object.entries(SETTINGS).flatMap(([key, value]) => ['-c', `${key}=${value}`])
+  const archive = execFileSync('git', [...settings, 'archive', '--format=tar', commit, ...paths], {
     cwd: ROOT,
     maxBuffer: ARCHIVE_BYTES_MAX,
   })
-  execFileSync('tar', ['--extract', `--directory=${directory}`], { input: archive })
+  const args = ['--extract', '--preserve-permissions', `--directory=${directory}`]
+  execFileSync('tar', args, { input: archive })
 }

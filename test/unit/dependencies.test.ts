@@ -67,11 +67,14 @@ test('a choice inside an expression is none of the whole', async (t) => {
 })
 
 test('a licence that somebody has read is that of one version', async (t) => {
-  const read = PACKAGES.filter(({ licence }) => licence === '')
-  t.ok(read.length > 0)
-  for (const found of read) {
+  const unnamed = PACKAGES.filter(({ licence }) => licence === '')
+  t.ok(unnamed.length > 0)
+  for (const found of unnamed) {
     t.equal(findLicenceObjection(found), undefined, found.name)
-    t.match(findLicenceObjection({ ...found, version: '99.0.0' }), `${found.name} 99.0.0 has no lic`)
+    t.match(
+      findLicenceObjection({ ...found, version: '99.0.0' }),
+      `${found.name} 99.0.0 has no lic`,
+    )
   }
 })
 

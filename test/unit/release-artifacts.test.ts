@@ -1,16 +1,19 @@
 /** What a release is made of, what it refuses, and what it says of itself. */
 
-import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { test } from 'tap'
+import { test, type Test } from 'tap'
 import { readCandidate } from '../../release/candidate.ts'
 import { nameImage } from '../../release/chart.ts'
 import { REPOSITORY, type Source } from '../../release/product.ts'
 import { describeBuild } from '../../release/provenance.ts'
 import { findRefusals, findSection, type Candidate } from '../../release/refusals.ts'
 import { findGaps, readPackage, type Bom } from '../../release/sbom.ts'
+import { extractSource } from '../../release/source.ts'
 import { readCommands } from '../../release/verify-page.ts'
+import { findVersions } from '../../release/versions.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const read = (path: string): string => readFileSync(`${ROOT}${path}`, 'utf8')
@@ -36,9 +39,14 @@ const CHANGELOG = `\
 [Unreleased]: https://example.org/unreleased
 `
 const GOOD: Candidate = {
+  revision: 'cd'.repeat(20),
+  version: '1.1.0',
   tags: ['v1.1.0'],
   isClean: true,
-  versions: { 'package.json': '1.1.0', 'Chart.yaml': '1.1.0' },
+  versions: [
+    ['package.json', '1.1.0'],
+    ['Chart.yaml', '1.1.0'],
+  ],
   changelog: CHANGELOG,
   unpinned: [],
 }
@@ -51,30 +59,117 @@ test('the text of a release is the section of its version, and nothing beside it
 })
 
 test('a release refuses what is not tagged, committed, of one version, described and pinned', async (t) => {
-  t.strictSame(findRefusals(GOOD, '1.1.0'), [])
+  t.strictSame(findRefusals(GOOD), [])
+  const onGitHub = { ref: 'refs/tags/v1.1.0', sha: GOOD.revision }
+  t.strictSame(findRefusals({ ...GOOD, ...onGitHub }), [])
   const each: readonly [Partial<Candidate>, RegExp][] = [
     [{ tags: ['v1.0.0'] }, /does not have the tag v1\.1\.0/],
     [{ isClean: false }, /not committed/],
-    [{ versions: { 'Chart.yaml': '1.0.0' } }, /Chart\.yaml has the version 1\.0\.0, not 1\.1\.0/],
+    [{ versions: [['Chart.yaml', '1.0.0']] }, /Chart\.yaml has the version 1\.0\.0, not 1\.1\.0/],
+    [{ ref: 'refs/tags/v2.0.0' }, /runs for the ref refs\/tags\/v2\.0\.0, not for refs\/tags\/v1/],
+    [{ ref: 'refs/heads/main' }, /runs for the ref refs\/heads\/main/],
+    [{ sha: 'ef'.repeat(20) }, /runs for the commit (?:ef)+, not for (?:cd)+/],
     [{ changelog: '# Changelog\n' }, /no section for 1\.1\.0/],
     [{ changelog: '## [1.1.0] - 2027-01-02\n' }, /no section for 1\.1\.0/],
     [{ unpinned: ['Dockerfile.sidecar: node:26'] }, /node:26 is not pinned: run `npm run pin`/],
   ]
   for (const [fault, expected] of each) {
-    const refusals = findRefusals({ ...GOOD, ...fault }, '1.1.0')
+    const refusals = findRefusals({ ...GOOD, ...fault })
     t.equal(refusals.length, 1, expected.source)
     t.match(refusals[0], expected)
   }
 })
 
-test('package, workspace, chart and application have one version', async (t) => {
-  const { versions } = readCandidate()
-  t.equal(new Set(Object.values(versions)).size, 1, JSON.stringify(versions))
+test('a version is semantic, and can be the tag of an image', async (t) => {
+  const refusalsOf = (version: string) =>
+    findRefusals({
+      ...GOOD,
+      version,
+      tags: [`v${version}`],
+      versions: [],
+      changelog: CHANGELOG.replace('[1.1.0]', `[${version}]`),
+    })
+  for (const good of ['1.1.0', '10.20.30', '1.1.0-rc.1']) t.strictSame(refusalsOf(good), [], good)
+  for (const bad of ['1.1', 'v1.1.0', '1.1.0+build.1', '1.1.0-rc 1', '1.1.0;id', ''])
+    t.strictSame(refusalsOf(bad), [`The version ${bad} is not like 1.2.3 or 1.2.3-rc.1.`], bad)
+})
+
+test('everything that names the version of this commit names the same one', async (t) => {
+  const { version, versions } = readCandidate({})
+  t.strictSame(
+    versions.filter(([, each]) => each !== version),
+    [],
+  )
+  const places = versions.map(([place]) => place)
+  for (const place of [
+    'package-lock.json: sidecar/package.json',
+    'gateway-stub/package.json',
+    'Dockerfile.sidecar',
+    'README.md',
+    'docs/install.md',
+    'docs/verify.md',
+    'manifests/overlays/example/kustomization.yaml',
+  ])
+    t.ok(places.includes(place), place)
+})
+
+test('a text names the version in a command, a tag, an argument or a values file', async (t) => {
+  const text = `\
+ARG VERSION=1.0.0
+VERSION=1.0.1
+docker build -t openclaw-auth-sidecar:1.0.2 .
+  image: { repository: openclaw-auth-sidecar, tag: 1.0.3-rc.1 }
+    newTag: 1.0.4
+Push openclaw-auth-sidecar:1.0.5.
+image: { repository: ghcr.io/openclaw/openclaw, tag: 2026.9.6 }
+Since 0.9.0.
+`
+  const named = ['1.0.0', '1.0.1', '1.0.2', '1.0.3-rc.1', '1.0.4', '1.0.5']
+  t.strictSame(findVersions(text), named)
+})
+
+test('a release is of the commit that was checked, whatever is checked out meanwhile', async (t) => {
+  const revision = execFileSync('git', ['rev-parse', 'HEAD~1'], { cwd: ROOT, encoding: 'utf8' })
+  const directory = join(t.testdir(), 'source')
+  const source = extractSource(revision.trim(), directory)
+  t.equal(source.revision, revision.trim())
+  const written = execFileSync('git', ['log', '-1', '--format=%ct', revision.trim()], { cwd: ROOT })
+  t.equal(source.time, Number(written))
+  t.equal(statSync(join(directory, 'package.json')).mtimeMs, source.time * 1000)
+})
+
+test('the files of a commit are the same, however git is set up', async (t) => {
+  const attributes = t.testdir({ attributes: '*.md export-ignore\n* text eol=crlf\n' })
+  const settings = {
+    'core.autocrlf': 'true',
+    'core.eol': 'crlf',
+    'core.attributesFile': join(attributes, 'attributes'),
+    'tar.umask': '0077',
+  }
+  const env = Object.entries(settings).flatMap(([key, value], at) => [
+    [`GIT_CONFIG_KEY_${at}`, key],
+    [`GIT_CONFIG_VALUE_${at}`, value],
+  ])
+  const script = `
+    import { extractCommit } from '${ROOT}test/kit/commit-files.ts'
+    extractCommit('HEAD', process.argv[1], 'LICENSE', 'release', 'docs/verify.md')`
+  const extract = (name: string, others: Readonly<Record<string, string>>) => {
+    const directory = join(attributes, name)
+    const args = ['--input-type=module', '--eval', script, directory]
+    execFileSync(process.execPath, args, { env: { ...process.env, ...others } })
+    return directory
+  }
+  const [plain, other] = [
+    extract('plain', {}),
+    extract('other', { GIT_CONFIG_COUNT: '4', ...Object.fromEntries(env) }),
+  ]
+  execFileSync('diff', ['--recursive', '--brief', plain, other])
+  for (const path of ['LICENSE', 'release', 'release/first-steps.sh'])
+    t.equal(statSync(join(other, path)).mode, statSync(join(plain, path)).mode, path)
 })
 
 test('`npm run release -- --check` says why this commit is refused, and builds nothing', async (t) => {
-  const candidate = readCandidate()
-  const refusals = findRefusals(candidate, candidate.versions['package.json'] ?? '')
+  const refusals = findRefusals(readCandidate(process.env))
   const script = `${ROOT}release/release.ts`
   const { status, stdout, stderr } = spawnSync(process.execPath, [script, '--check'], {
     encoding: 'utf8',
@@ -179,4 +274,38 @@ test('the rehearsal runs the commands of docs/verify.md, and replaces nothing bu
   const set = [...names.matchAll(/^([A-Z]+)=/gm)].map(([, name]) => name)
   t.strictSame(set, ['VERSION', 'IMAGE', 'CHART', 'REPOSITORY', 'SIGNER'])
   t.throws(() => readCommands(page.replace('<!-- verify: names -->', ''), ''), /sets no names/)
+})
+
+/** The commands of the page as somebody pastes them: one after the other, whatever became of the last. */
+const runPasted = (t: Test, programs: Readonly<Record<string, string>>) => {
+  const directory = t.testdir()
+  const functions = Object.entries(programs).map(([name, body]) => `${name}() { ${body}; }`)
+  const names = ['VERSION=1 IMAGE=i CHART=c REPOSITORY=r SIGNER=()', ...functions].join('\n')
+  const script = readCommands(read('docs/verify.md'), names)
+  const ended = spawnSync('bash', ['-c', script], { cwd: directory, encoding: 'utf8' })
+  return { ...ended, directory }
+}
+const CHART_OF_OTHERS = `[ "$1" = pull ] || echo "    digest: ${DIGEST}"`
+
+test('where no signature was verified, no later command of the page seems to succeed', async (t) => {
+  const cosign = 'echo "Error: no matching signatures" >&2; return 1'
+  const { status, stdout, stderr } = runPasted(t, { cosign, helm: CHART_OF_OTHERS })
+  t.not(status, 0)
+  t.match(stderr, 'IMAGE_DIGEST: is not verified')
+  t.notMatch(stdout, DIGEST)
+})
+
+test('what was attested twice is read once', async (t) => {
+  const statement = { predicate: { components: [], specVersion: '1.6', buildDefinition: {} } }
+  Object.assign(statement.predicate.buildDefinition, { resolvedDependencies: ['d'] })
+  const payload = Buffer.from(JSON.stringify(statement)).toString('base64')
+  const signature = JSON.stringify([{ critical: { image: { 'docker-manifest-digest': DIGEST } } }])
+  const cosign = `if [ "$1" = verify ]; then echo '${signature}'
+    else for i in 1 2; do echo '{"payload":"${payload}"}'; done; fi`
+  const ended = runPasted(t, { cosign, helm: CHART_OF_OTHERS })
+  t.equal(ended.status, 0, ended.stderr)
+  t.strictSame(
+    JSON.parse(readFileSync(join(ended.directory, 'sbom.cdx.json'), 'utf8')),
+    statement.predicate,
+  )
 })

@@ -27,10 +27,11 @@ export const packChart = async (
   const chart = join(source.directory, 'charts', CHART)
   const values = join(chart, 'values.yaml')
   writeFileSync(values, nameImage(readFileSync(values, 'utf8'), digest))
-  // Helm keeps the times of the files.
+  // Helm keeps the times of the files, unless this is set.
+  const env = { SOURCE_DATE_EPOCH: String(source.time) }
   utimesSync(values, source.time, source.time)
   mkdirSync(output, { recursive: true })
-  await mustRun({ path: helm, args: ['package', chart, '--destination', output] })
+  await mustRun({ path: helm, args: ['package', chart, '--destination', output], env })
   const file = join(output, `${CHART}-${source.version}.tgz`)
   // When it is pushed, its manifest names this time.
   utimesSync(file, source.time, source.time)

@@ -1,12 +1,12 @@
 /** What a release is made of, what it refuses, and what it says of itself. */
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { chmodSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test, type Test } from 'tap'
 import { readCandidate } from '../../release/candidate.ts'
-import { nameImage } from '../../release/chart.ts'
+import { nameImage, packChart } from '../../release/chart.ts'
 import { REPOSITORY, type Source } from '../../release/product.ts'
 import { describeBuild } from '../../release/provenance.ts'
 import { findRefusals, findSection, type Candidate } from '../../release/refusals.ts'
@@ -163,9 +163,11 @@ test('the files of a commit are the same, however git is set up', async (t) => {
     extract('plain', {}),
     extract('other', { GIT_CONFIG_COUNT: '4', ...Object.fromEntries(env) }),
   ]
-  execFileSync('diff', ['--recursive', '--brief', plain, other])
-  for (const path of ['LICENSE', 'release', 'release/first-steps.sh'])
-    t.equal(statSync(join(other, path)).mode, statSync(join(plain, path)).mode, path)
+  for (const path of ['LICENSE', 'release/first-steps.sh', 'docs/verify.md']) {
+    const [one, another] = [join(plain, path), join(other, path)]
+    t.equal(readFileSync(another, 'utf8'), readFileSync(one, 'utf8'), path)
+    t.equal(statSync(another).mode, statSync(one).mode, path)
+  }
 })
 
 test('`npm run release -- --check` says why this commit is refused, and builds nothing', async (t) => {
@@ -186,6 +188,20 @@ test('the released chart names the image by the digest that was built with it', 
   t.match(sidecar, `    digest: ${DIGEST}\n`)
   t.equal(named.split(DIGEST).length, 2, 'no other image gets it')
   t.throws(() => nameImage(named, DIGEST), /does not have the sidecar's image/)
+})
+
+test('a chart is packed with the time of its commit, whatever the time is set to', async (t) => {
+  const directory = t.testdir({
+    helm: '#!/bin/sh\necho "$SOURCE_DATE_EPOCH" >"$4/openclaw-1.1.0.tgz"\n',
+    charts: { openclaw: { 'values.yaml': read('charts/openclaw/values.yaml') } },
+  })
+  const helm = join(directory, 'helm')
+  chmodSync(helm, 0o755)
+  t.intercept(process, 'env', { value: { ...process.env, SOURCE_DATE_EPOCH: '5' } })
+  const source: Source = { directory, revision: '', version: '1.1.0', time: 1_800_000_000 }
+  const { file } = await packChart(source, { helm, digest: DIGEST, output: join(directory, 'out') })
+  t.equal(readFileSync(file, 'utf8'), '1800000000\n')
+  t.equal(statSync(file).mtimeMs, 1_800_000_000_000)
 })
 
 const BOM: Bom = {

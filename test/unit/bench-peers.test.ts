@@ -8,7 +8,7 @@ import { isWhole, parseOptions } from '../bench/options.ts'
 import { buildProgram } from '../bench/peers/go-modules.ts'
 import { renderPeers } from '../bench/report/peers-page.ts'
 import type { Report } from '../bench/report/report.ts'
-import { CONNECT_CPU } from '../bench/sections/connects.ts'
+import { CONNECT_CPU, judgeAnswers } from '../bench/sections/connects.ts'
 import { ENDINGS, REFUSALS } from '../bench/sections/refusals.ts'
 
 const PROGRAM = { name: 'proxy', module: 'example.com/proxy@v1.2.3', sum: 'h1:', package: '.' }
@@ -61,6 +61,18 @@ test('who is missing and what could not be measured is on the page, with the rea
   const page = renderPeers(report)
   t.match(page, '`kube-rbac-proxy`: left out, go not found')
   t.match(page, 'other, answers: 500')
+})
+
+test('an answer that nobody could tell counts as neither an admission nor a refusal', async (t) => {
+  t.equal(judgeAnswers({ 101: 5 }, true), true)
+  t.equal(judgeAnswers({ 401: 4, 403: 1 }, false), true)
+  t.equal(judgeAnswers({ 101: 5 }, false), false, 'a proxy that does not refuse')
+  for (const statuses of [{ 101: 4, 503: 1 }, { 401: 5 }, {}]) {
+    t.throws(() => judgeAnswers(statuses, true), /answers/, JSON.stringify(statuses))
+  }
+  for (const statuses of [{ 503: 5 }, { 401: 4, 503: 1 }, { 101: 1, 403: 4 }]) {
+    t.throws(() => judgeAnswers(statuses, false), /answers/, JSON.stringify(statuses))
+  }
 })
 
 test('a page from a busy machine says so', async (t) => {

@@ -29,6 +29,8 @@ export type Peer = {
   /** It lets everyone in, so that a token costs it nothing and a bad one is not refused. */
   readonly asksNobody?: boolean
   readonly start: (runtime: Runtime) => Promise<RunningPeer>
+  /** The same with its default limits, where a measurement would show nothing but a limit. */
+  readonly asShipped?: Pick<Peer, 'start'>
 }
 
 /** A peer that cannot take part here, and why. */

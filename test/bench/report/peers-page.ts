@@ -42,7 +42,8 @@ const MEANING = `A *new* token was never shown to this proxy; *seen before* are 
 from a good token in nothing else. The *other ServiceAccount* is one that may not connect; its tokens are good.
 CPU time is that of the proxy alone, for 32 connects at a time. The latency is from the client's connect to the status line
 for one connect at a time, with client, proxy, echo server and API server on the same cores; behind a real API server
-every question adds its own round trip. *lets in*: this proxy does not refuse it, so a refusal costs nothing here.`
+every question adds its own round trip. *lets in*: this proxy does not refuse it, so a refusal costs nothing here.
+*Limits as shipped*: kube-rbac-proxy asks the API server at most five times a second; this limit is raised everywhere else.`
 
 const REFUSING = `Each case was tried once on each proxy. *lets in* is a WebSocket to the gateway. What "ends" counts from the moment the
 API server has deleted the pod, or from the \`exp\` of the token; *never* and *lets in* hold for the time in brackets.
@@ -50,10 +51,9 @@ Known tokens were shown before and are shown again every half second. The sideca
 token while the pod lives; with \`k8sTrust.onTokenExpiry: close\` it ends there.`
 
 const BOUNDS = `- The API server is a stand-in without a network between: its answers take less than a millisecond.
-- kube-rbac-proxy is run as its authors advise against, without TLS, as all of these are. It asks the API server at most 5 times a
-  second by default, and a new token takes two questions; here this limit is raised.
+- kube-rbac-proxy is run as its authors advise against, without TLS, as all of these are.
 - oauth2-proxy is made for people with browsers. Verifying ServiceAccount tokens is a by-product, without any question
-  to the cluster: it cannot notice that a pod, a ServiceAccount or a token is gone.
+  to the cluster: it cannot notice before the token's \`exp\` that its pod or ServiceAccount is gone.
 - Neither looks at what streams carry.`
 
 export const renderPeers = (report: Report): string =>

@@ -4,6 +4,7 @@ import type { CredentialKind } from '../api-server.ts'
 import {
   cpuMsOf,
   isWanted,
+  measureCase,
   measureRounds,
   withContenders,
   type Bench,
@@ -15,8 +16,16 @@ const CONCURRENCY = 32
 /** Connects at once for the CPU time, and one after the other for the latency, of each round. */
 const COUNTS = { atOnce: 400, alone: 150 }
 const COUNTS_QUICK = { atOnce: 60, alone: 20 }
-/** Rounds nobody counts, until the code of a connect is compiled. */
-const WARM_UP_ROUNDS = 3
+/** Connects nobody counts, until the code of a connect is compiled as well as it will be. */
+const WARM_UP = 6000
+const WARM_UP_QUICK = 600
+/** And rounds nobody counts of each kind, for the code that only this kind runs. */
+const WARM_UP_ROUNDS = 2
+/** Enough to use up a burst that a limit lets through, and then few: each may wait. */
+const SHIPPED_BURST = 20
+const SHIPPED_COUNT = 5
+const LATENCY = 'ms from connect to answer, one at a time'
+const REFUSALS = ['401', '403']
 const US_PER_MS = 1000
 
 type Kind = {
@@ -70,10 +79,51 @@ const LETS_IN = 'lets in'
 type Measured = { readonly cpuMs: number; readonly p50Ms: number; readonly p99Ms: number }
 
 export const measureConnects = async (bench: Bench): Promise<void> => {
+  const { load, cluster, options } = bench
+  const credentials = await cluster.credentials('repeated')
   await withContenders(bench, { section: 'peers', isTls: false }, async (contenders) => {
+    for (const { target } of contenders) {
+      await load.run({
+        do: 'handshakes',
+        from: 0,
+        count: options.isQuick ? WARM_UP_QUICK : WARM_UP,
+        concurrency: CONCURRENCY,
+        ...target(credentials),
+      })
+    }
     for (const kind of KINDS.filter(({ name }) => isWanted(bench, name))) {
       await measureKind(bench, contenders, kind)
     }
+  })
+  await measureAsShipped(bench)
+}
+
+/** The latency of new tokens, one at a time, where default limits make a difference. */
+const measureAsShipped = async (bench: Bench): Promise<void> => {
+  const { cluster, load, options } = bench
+  const name = 'admitted, new token, limits as shipped'
+  const peers = bench.peers.flatMap((peer) =>
+    peer.asShipped === undefined ? [] : [{ ...peer, ...peer.asShipped }],
+  )
+  if (peers.length === 0 || !isWanted(bench, name)) return
+  const tokens = SHIPPED_BURST + SHIPPED_COUNT * options.rounds
+  const file = await cluster.credentials('distinct', tokens)
+  const shipped = { ...bench, peers }
+  await withContenders(shipped, { section: 'peers', isTls: false }, async (contenders) => {
+    const connect = async ({ target }: Contender, from: number, count: number): Promise<number> =>
+      (await load.run({ do: 'handshakes', from, count, concurrency: 1, ...target(file) })).p50Us
+    await measureCase(
+      shipped,
+      contenders,
+      { section: 'peers', table: CONNECT_P50, name, unit: LATENCY },
+      {
+        prepare: async (contender) => void (await connect(contender, 0, SHIPPED_BURST)),
+        measure: async (contender, round) => {
+          const from = SHIPPED_BURST + round * SHIPPED_COUNT
+          return (await connect(contender, from, SHIPPED_COUNT)) / US_PER_MS
+        },
+      },
+    )
   })
 }
 
@@ -94,12 +144,7 @@ const measureKind = async (
     how: { readonly from: number; readonly count: number; readonly concurrency: number },
   ): Promise<Done> => {
     const done = await load.run({ do: 'handshakes', ...how, ...contender.target(file) })
-    const answers = Object.keys(done.statuses ?? {})
-    if (answers.every((status) => isRefusal(status) !== isAdmitted)) return done
-    if (isAdmitted || answers.some((status) => status !== '101')) {
-      throw new Error(`answers: ${JSON.stringify(done.statuses)}`)
-    }
-    lettingIn.add(contender.name)
+    if (!judgeAnswers(done.statuses ?? {}, isAdmitted)) lettingIn.add(contender.name)
     return done
   }
 
@@ -133,9 +178,22 @@ const measureKind = async (
     }
   }
   keep(CONNECT_CPU, 'CPU ms per connect, answer and close, 32 at once', ({ cpuMs }) => cpuMs)
-  keep(CONNECT_P50, 'ms from connect to answer, one at a time', ({ p50Ms }) => p50Ms)
-  keep(CONNECT_P99, 'ms from connect to answer, one at a time', ({ p99Ms }) => p99Ms)
+  keep(CONNECT_P50, LATENCY, ({ p50Ms }) => p50Ms)
+  keep(CONNECT_P99, LATENCY, ({ p99Ms }) => p99Ms)
 }
 
-/** An answer that says no; one that says nobody could tell is a failure of the measurement. */
-const isRefusal = (status: string): boolean => status === '401' || status === '403'
+/**
+ * Whether each answer is what it should be; false where refusals were due and all were let in. Anything
+ * else, such as an answer that nobody could tell, is an error: it would be counted as what it is not.
+ */
+export const judgeAnswers = (
+  statuses: Readonly<Record<string, number>>,
+  isAdmitted: boolean,
+): boolean => {
+  const answers = Object.keys(statuses)
+  const isLetIn = answers.length > 0 && answers.every((status) => status === '101')
+  const isRefused = answers.length > 0 && answers.every((status) => REFUSALS.includes(status))
+  if (isAdmitted ? isLetIn : isRefused) return true
+  if (!isAdmitted && isLetIn) return false
+  throw new Error(`answers: ${JSON.stringify(statuses)}`)
+}

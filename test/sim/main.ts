@@ -21,6 +21,8 @@ const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs 
   --no-shrink  leave the schedule of a day that breaks a promise as it is
   --keep-going  play all days, also after one that breaks a promise
   --page     write the result to docs/reliability.md
+
+SIGTERM ends a run after the days that are under way, with what was played so far.
 `
 const WRONG_USAGE = 64
 const TRACES = new URL('../../.cache/sim/', import.meta.url)
@@ -30,6 +32,8 @@ const PLAYER = '--player'
 const NO_SHRINK = '--no-shrink'
 /** The libraries in a process are made for one world, and keep something of each. */
 const DAYS_PER_PROCESS = 50
+/** A run says how far it is, once in so many days. */
+const DAYS_TOLD = 100
 /** A day makes much garbage that dies young. */
 const NODE_OPTIONS = ['--max-semi-space-size=64']
 
@@ -124,11 +128,13 @@ const main = async (): Promise<number> => {
   const least = Number(options.least)
   const untilMs = performance.now() + minutes * 60_000
   const days: Played[] = []
+  let isStopped = false
+  process.once('SIGTERM', () => (isStopped = true))
   let next = first
   /** The next seed; `undefined` when the run is over. */
   const take = (): number | undefined => {
     const isEnough = performance.now() >= untilMs && next >= first + least
-    const isOver = next >= first + seeds || isEnough
+    const isOver = next >= first + seeds || isEnough || isStopped
     const isBroken = days.some(({ violation }) => violation !== undefined)
     return isOver || (isBroken && !options['keep-going']) ? undefined : next++
   }
@@ -143,7 +149,7 @@ const main = async (): Promise<number> => {
           crashed += 1
           break
         }
-        days.push(day)
+        if (days.push(day) % DAYS_TOLD === 0) say(`${days.length} days are played`)
         seed = take()
       }
       await player.end()

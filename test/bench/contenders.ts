@@ -90,7 +90,8 @@ export type Case = {
 }
 
 /** Whether the command line asks for this case. */
-export const isWanted = ({ options }: Bench, name: string): boolean => name.includes(options.cases)
+export const isWanted = ({ options: { cases } }: Bench, name: string): boolean =>
+  cases.length === 0 || cases.some((text) => name.includes(text))
 
 export type Steps<Value> = {
   /** Before the first round, such as opening connections and warming up. */

@@ -12,7 +12,13 @@ export type Target = {
 }
 
 export type Command =
-  | ({ readonly do: 'open'; readonly group: string; readonly connections: number } & Target)
+  | ({
+      readonly do: 'open'
+      readonly group: string
+      readonly connections: number
+      /** Handshakes under way at a time. Default 64. */
+      readonly atOnce?: number
+    } & Target)
   | { readonly do: 'close'; readonly group: string }
   | {
       readonly do: 'echo'

@@ -26,6 +26,7 @@ import { measureHandshakes } from './sections/handshakes.ts'
 import { measureIdle } from './sections/idle.ts'
 import { measureBesidePeers } from './sections/peers.ts'
 import { measureRoundTrips } from './sections/round-trip.ts'
+import { measureStarts } from './sections/start.ts'
 import { measureStreams } from './sections/streams.ts'
 
 const MEASURES: Readonly<Record<SectionName, (bench: Bench) => Promise<void>>> = {
@@ -33,6 +34,7 @@ const MEASURES: Readonly<Record<SectionName, (bench: Bench) => Promise<void>>> =
   streams: measureStreams,
   handshakes: measureHandshakes,
   'round-trip': measureRoundTrips,
+  start: measureStarts,
   idle: measureIdle,
   peers: measureBesidePeers,
 }

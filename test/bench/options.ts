@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util'
 
 // Handshakes come last: they leave many pods behind, which a sidecar at rest would know of.
-const SECTIONS = ['echo', 'streams', 'round-trip', 'idle', 'handshakes'] as const
+const SECTIONS = ['echo', 'streams', 'round-trip', 'start', 'idle', 'handshakes'] as const
 /** A separate run with a separate page: its peers are built from Go modules and take long to measure. */
 const PEERS = 'peers'
 export type SectionName = (typeof SECTIONS)[number] | typeof PEERS
@@ -13,8 +13,8 @@ export type Options = {
   readonly sections: readonly SectionName[]
   /** Names of peers to measure; none means all. */
   readonly peers: readonly string[]
-  /** Only cases whose name contains this. */
-  readonly cases: string
+  /** Only cases whose name contains one of these; none means all. */
+  readonly cases: readonly string[]
   /** Other checkouts, each with Node flags after it. */
   readonly also: readonly string[]
   readonly rounds: number
@@ -29,9 +29,10 @@ export const USAGE = `Usage: npm run bench -- [option…]
   --quick            all sections, smaller and shorter: under two minutes
   --only SECTION,…   ${SECTIONS.join(', ')}
   --only ${PEERS}       beside kube-rbac-proxy and oauth2-proxy, which no other run measures
-  --peers NAME,…     sidecar, go, go-unauthenticated, nginx, nginx-64k, nginx-auth, haproxy, haproxy-64k;
+  --peers NAME,…     sidecar, go, go-unauthenticated, nginx, nginx-64k, nginx-auth, haproxy, haproxy-64k,
+                     node-relay;
                      with --only ${PEERS}: sidecar, go, kube-rbac-proxy, oauth2-proxy
-  --cases TEXT       only cases whose name contains TEXT, such as '1 KiB x 64'
+  --cases TEXT       only cases whose name contains TEXT, such as '1 KiB x 64'; repeatable
   --also 'DIR [NODE-FLAG…]'
                      measure the sidecar of another checkout too, in the same rounds; repeatable
   --rounds N         rounds of each case
@@ -47,7 +48,7 @@ export const parseOptions = (argv: readonly string[]): Options | undefined => {
       quick: { type: 'boolean', default: false },
       only: { type: 'string', default: '' },
       peers: { type: 'string', default: '' },
-      cases: { type: 'string', default: '' },
+      cases: { type: 'string', multiple: true, default: [] },
       also: { type: 'string', multiple: true, default: [] },
       rounds: { type: 'string' },
       ms: { type: 'string' },
@@ -77,7 +78,7 @@ export const isWhole = ({ isQuick, sections, peers, cases, also }: Options): boo
   !isQuick &&
   (isOfPeers({ sections }) || sections.length === SECTIONS.length) &&
   peers.length === 0 &&
-  cases === '' &&
+  cases.length === 0 &&
   also.length === 0
 
 const list = (text: string): readonly string[] => text.split(',').filter(Boolean)

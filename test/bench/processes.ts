@@ -53,6 +53,10 @@ export const memoryOf = (pids: readonly number[]): Memory => {
   return { pssKib: field('Pss'), rssKib: field('Rss') }
 }
 
+/** The most resident memory they ever had, in KiB; pages that they share count for each. */
+export const peakRssKib = (pids: readonly number[]): number =>
+  sum(pids.map((pid) => Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0)))
+
 /** How many files, and so sockets, one process may have open here. */
 export const openFilesMax = (): number => {
   const [, hard = '0'] = /^Max open files +\S+ +(\S+)/m.exec(read('/proc/self/limits')) ?? []

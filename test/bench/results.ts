@@ -38,6 +38,16 @@ export const median = (values: readonly number[]): number => {
   )
 }
 
-/** The median of the rounds' own ratios: what disturbs a round disturbs both of its figures. */
+/** The value below which this share of all lies; for few values the next one above. */
+export const quantile = (values: readonly number[], share: number): number => {
+  const sorted = values.toSorted((one, other) => one - other)
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
+}
+
+/** Round by round: what disturbs a round disturbs both of its figures. */
+export const ratios = (ours: readonly number[], theirs: readonly number[]): readonly number[] =>
+  ours.map((value, round) => value / (theirs[round] ?? Number.NaN))
+
+/** The median of the rounds' own ratios. */
 export const ratio = (ours: readonly number[], theirs: readonly number[]): number =>
-  median(ours.map((value, round) => value / (theirs[round] ?? Number.NaN)))
+  median(ratios(ours, theirs))

@@ -14,6 +14,7 @@ type command struct {
 	Group string `json:"group"`
 	target
 	Connections int    `json:"connections"`
+	AtOnce      int    `json:"atOnce"`
 	Payload     int    `json:"payloadBytes"`
 	Direction   string `json:"direction"`
 	Millis      int    `json:"ms"`
@@ -59,7 +60,7 @@ func carryOut(cmd command, groups map[string][]*connection) (answer, error) {
 	group := groups[cmd.Group]
 	switch cmd.Do {
 	case "open":
-		opened, err := openMany(cmd.target, len(group), cmd.Connections)
+		opened, err := openMany(cmd, len(group))
 		groups[cmd.Group] = append(group, opened...)
 		return answer{}, err
 	case "close":

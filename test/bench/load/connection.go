@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	// openAtOnce is how many handshakes are under way while connections are opened.
+	// openAtOnce is how many handshakes are under way while connections are opened, if not told.
 	openAtOnce   = 64
 	dialTimeout  = 30 * time.Second
 	websocketKey = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -127,14 +128,14 @@ func upgrade(conn net.Conn, request []byte) (string, error) {
 	return status, nil
 }
 
-// openMany opens count connections, the first of them with the credential number from.
-func openMany(to target, from, count int) ([]*connection, error) {
-	d, err := newDialer(to)
+// openMany opens the connections of a command, the first of them with the credential number from.
+func openMany(cmd command, from int) ([]*connection, error) {
+	d, err := newDialer(cmd.target)
 	if err != nil {
 		return nil, err
 	}
-	opened := make([]*connection, count)
-	err = inParallel(openAtOnce, count, func(n int) error {
+	opened := make([]*connection, cmd.Connections)
+	err = inParallel(cmp.Or(cmd.AtOnce, openAtOnce), cmd.Connections, func(n int) error {
 		conn, status, err := d.dial(from + n)
 		if err != nil {
 			return err

@@ -1,5 +1,6 @@
 /** Who takes part: the sidecar, the checkouts it is compared with, and every peer this machine has or can build. */
 
+import { nodeRelay } from '../node-relay/peer.ts'
 import { isOfPeers, type Options } from '../options.ts'
 import { goPeer, goPeers } from './go.ts'
 import { haproxyPeers } from './haproxy.ts'
@@ -20,7 +21,7 @@ export const choosePeers = async (options: Options) => {
   const isWanted = (name: string): boolean => wanted.length === 0 || wanted.includes(name)
   const known = isOfPeers(options)
     ? [sidecar(), goPeer(), ...(await buildProducts(isWanted))]
-    : [sidecar(), ...goPeers(), ...nginxPeers(), ...haproxyPeers()]
+    : [sidecar(), ...goPeers(), ...nginxPeers(), ...haproxyPeers(), nodeRelay]
   const unknown = wanted.find((name) => !known.some((each) => each.name === name))
   if (unknown !== undefined) throw new Error(`there is no peer ${unknown} here`)
   const chosen = known.filter(({ name }) => isWanted(name))

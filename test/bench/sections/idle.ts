@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { report, startPeer, takingPart, type Bench, type Contender } from '../contenders.ts'
 import type { Peer } from '../peers/peer.ts'
-import { memoryOf, openFilesMax, type Memory } from '../processes.ts'
+import { memoryOf, openFilesMax, peakRssKib, type Memory } from '../processes.ts'
 
 const CONNECTIONS = [0, 1000, 5000, 10_000]
 const CONNECTIONS_QUICK = [0, 1000]
@@ -20,6 +20,7 @@ const KIB = 1024
 const PSS = 'idle memory, proportional'
 const RSS = 'idle memory, resident'
 const EACH = 'idle memory, each connection over the base'
+const STORM = 'memory, all connections at once'
 
 export const measureIdle = async (bench: Bench): Promise<void> =>
   measureIdleAt(bench, bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS)
@@ -35,7 +36,35 @@ export const measureIdleAt = async (bench: Bench, wanted: readonly number[]): Pr
       runs.push(await measurePeer(bench, peer, credentials, steps))
     }
     keep(bench, peer.name, steps, runs)
+    if (!bench.options.isQuick) await measureStorm(bench, peer, credentials, steps.at(-1) ?? 0)
   }
+}
+
+/** The most memory a fresh process ever has when all workers come at once. */
+const measureStorm = async (
+  bench: Bench,
+  peer: Peer,
+  credentials: string,
+  connections: number,
+): Promise<void> => {
+  const name = connections.toLocaleString('en')
+  const rounds: number[] = []
+  for (let run = 0; run < RUNS; run += 1) {
+    let contender: Contender | undefined
+    try {
+      contender = await startPeer(bench, peer, false)
+      const all = { connections, atOnce: connections, ...contender.target(credentials) }
+      await bench.load.run({ do: 'open', group: peer.name, ...all })
+      rounds.push(peakRssKib(contender.pids()) / KIB)
+    } catch (error) {
+      report(bench, { table: STORM, case: name, peer: peer.name }, error)
+    }
+    await bench.load.run({ do: 'close', group: peer.name })
+    await contender?.stop()
+  }
+  if (rounds.length === 0) return
+  const of = { section: 'idle', table: STORM, case: name, unit: 'peak RSS in MiB' } as const
+  bench.results.push({ ...of, peer: peer.name, rounds })
 }
 
 /** The memory of a fresh process at each step. */

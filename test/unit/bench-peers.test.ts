@@ -1,16 +1,19 @@
 /** The benchmark beside other products: who takes part, and how its report becomes a page. */
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { test } from 'tap'
 import { isWhole, parseOptions } from '../bench/options.ts'
 import { buildProgram } from '../bench/peers/go-modules.ts'
 import { renderPeers } from '../bench/report/peers-page.ts'
 import type { Report } from '../bench/report/report.ts'
+import { readPeers } from '../bench/report/write.ts'
 import { CONNECT_CPU, judgeAnswers } from '../bench/sections/connects.ts'
 import { ENDINGS, REFUSALS } from '../bench/sections/refusals.ts'
 
+const PERFORMANCE = fileURLToPath(new URL('../../docs/performance/', import.meta.url))
 const PROGRAM = { name: 'proxy', module: 'example.com/proxy@v1.2.3', sum: 'h1:', package: '.' }
 const NEW = 'refused, other ServiceAccount, new token'
 const DELETED = 'open stream, pod deleted'
@@ -79,6 +82,11 @@ test('a page from a busy machine says so', async (t) => {
   t.notMatch(renderPeers(report), /machine was busy/)
   const machine = { ...report.machine, loadBefore: 3 }
   t.match(renderPeers({ ...report, machine }), /machine was busy/)
+})
+
+test('the published page is what the kept figures say', async (t) => {
+  // `node test/bench/render.ts` makes it again.
+  t.equal(readFileSync(join(PERFORMANCE, 'peers.md'), 'utf8'), renderPeers(readPeers(PERFORMANCE)))
 })
 
 test('only a whole run of the peers alone replaces their page', async (t) => {

@@ -43,7 +43,8 @@ from a good token in nothing else. The *other ServiceAccount* is one that may no
 CPU time is that of the proxy alone, for 32 connects at a time. The latency is from the client's connect to the status line
 for one connect at a time, with client, proxy, echo server and API server on the same cores; behind a real API server
 every question adds its own round trip. *lets in*: this proxy does not refuse it, so a refusal costs nothing here.
-*Limits as shipped*: kube-rbac-proxy asks the API server at most five times a second; this limit is raised everywhere else.`
+*Limits as shipped*: kube-rbac-proxy asks the API server each of its two questions at most five times a second; everywhere
+else this limit is raised.`
 
 const REFUSING = `Each case was tried once on each proxy. *lets in* is a WebSocket to the gateway. What "ends" counts from the moment the
 API server has deleted the pod, or from the \`exp\` of the token; *never* and *lets in* hold for the time in brackets.

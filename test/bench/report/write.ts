@@ -26,7 +26,7 @@ export const writePeers = (directory: string, report: Report): void => {
   writeFileSync(join(directory, PEERS_PAGE), renderPeers(readPeers(directory)))
 }
 
-const readPeers = (directory: string): Report => read(join(directory, PEERS_FIGURES))
+export const readPeers = (directory: string): Report => read(join(directory, PEERS_FIGURES))
 
 /** Makes plots and pages again from the stored figures. */
 export const render = (directory: string): void => {

@@ -12,12 +12,22 @@ const ECHOES = { connections: 64, sizes: [1024, 16 * 1024] }
 const CONNECTIONS = [0, 1000, 5000]
 const CONNECTIONS_QUICK = [0, 100]
 
-export const measureBesidePeers = async (bench: Bench): Promise<void> => {
-  await measurePlainEchoes(bench, ECHOES)
-  await measurePlainStreams(bench)
-  await measureRoundTrips(bench)
-  await measureIdleAt(bench, bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS)
-  await measureConnects(bench)
+const PARTS: readonly (readonly [name: string, measure: (bench: Bench) => Promise<void>])[] = [
+  ['echoes', (bench) => measurePlainEchoes(bench, ECHOES)],
+  ['streams', measurePlainStreams],
+  ['round trips', measureRoundTrips],
+  [
+    'idle memory',
+    (bench) => measureIdleAt(bench, bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS),
+  ],
+  ['connects', measureConnects],
   // Last, because it stops the API server.
-  await observeRefusals(bench)
+  ['refusals and endings', observeRefusals],
+]
+
+export const measureBesidePeers = async (bench: Bench): Promise<void> => {
+  for (const [name, measure] of PARTS) {
+    bench.say(`  ${name}`)
+    await measure(bench)
+  }
 }

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { WebSocket } from 'ws'
 import { connectWorker } from '../../kit/worker-client.ts'
 import type { Probes } from '../api-server.ts'
+import type { Fact } from '../results.ts'
 import { report, withContenders, type Bench, type Contender } from '../contenders.ts'
 
 export const REFUSALS = 'What each refuses'
@@ -28,8 +29,8 @@ export const observeRefusals = async (bench: Bench): Promise<void> => {
   const { options, cluster } = bench
   const probes = await cluster.createProbes(options.isQuick ? LIFE_S_QUICK : LIFE_S)
   await withContenders(bench, { section: 'peers', isTls: false }, async (contenders) => {
-    const observe = (table: string, name: string, look: Look): Promise<void> =>
-      observeAll(bench, contenders, { table, name, look })
+    const observe = async (table: string, name: string, look: Look): Promise<void> =>
+      void bench.facts.push(...(await observeAll(bench, contenders, { table, name, look })))
     // First, since one of the tokens does not live long.
     const streams = await openStreams(bench, contenders, probes)
     for (const [name, shown] of refusable(probes)) {
@@ -56,16 +57,18 @@ const observeAll = async (
   bench: Bench,
   contenders: readonly Contender[],
   { table, name, look }: { readonly table: string; readonly name: string; readonly look: Look },
-): Promise<void> => {
+): Promise<readonly Fact[]> => {
+  const facts: Fact[] = []
   await Promise.all(
     contenders.map(async (contender) => {
       const where = { table, case: name, peer: contender.name }
       await look(contender).then(
-        (seen) => bench.facts.push({ ...where, seen }),
+        (seen) => facts.push({ ...where, seen }),
         (error: unknown) => report(bench, where, error),
       )
     }),
   )
+  return facts
 }
 
 const refusable = ({ staying, other }: Probes): readonly (readonly [string, Shown])[] => {
@@ -97,7 +100,7 @@ const observeEnds = async (bench: Bench, streams: OpenStreams, probes: Probes): 
     { of: 'pod deleted', sinceMs: deletedAtMs, shown: deleted, index: 0 },
     { of: 'token expired', sinceMs: staying.expiresAtMs, shown: expiring, index: 1 },
   ] as const
-  await Promise.all(
+  const facts = await Promise.all(
     cases.flatMap(({ of, sinceMs, shown, index }) => [
       observeAll(bench, watching, {
         table: ENDINGS,
@@ -111,6 +114,8 @@ const observeEnds = async (bench: Bench, streams: OpenStreams, probes: Probes): 
       }),
     ]),
   )
+  // In the order of the cases, whichever ended first.
+  bench.facts.push(...facts.flat())
 }
 
 type End = { readonly atMs: number; readonly how: string }

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describeReference, findReferences } from './pins.ts'
+import { findUnpinned } from './unpinned.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const WORKFLOWS = '.github/workflows'
@@ -16,12 +16,7 @@ export const PINNED_FILES: readonly string[] = [
 export const readText = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 
 /** What is not pinned, once each: `Dockerfile.sidecar: docker.io/library/node:26-slim`. */
-export const listUnpinned = (): readonly string[] => [
-  ...new Set(
-    PINNED_FILES.flatMap((path) =>
-      findReferences(readText(path))
-        .filter(({ pin }) => pin === undefined)
-        .map((each) => `${path}: ${describeReference(each)}`),
-    ),
-  ),
-]
+export const listUnpinned = (): readonly string[] =>
+  PINNED_FILES.flatMap((path) =>
+    findUnpinned(path, readText(path)).map((name) => `${path}: ${name}`),
+  )

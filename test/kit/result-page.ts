@@ -48,6 +48,10 @@ export const rewriteSection = (page: string, place: Place, own: Section): string
   return refreshOverview(`${before}${written}${page.slice(end).trimEnd()}\n`, place)
 }
 
+/** What a section says now; empty where the page has none of that key. */
+export const readSection = (page: string, { mark }: Pick<Place, 'mark'>, key: string): string =>
+  listSections(page, mark).find((section) => section.key === key)?.text ?? ''
+
 /** The page with its overview as its sections have it. */
 export const refreshOverview = (page: string, place: Place): string => {
   const { overview, mark, renderOverview } = place

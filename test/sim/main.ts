@@ -1,15 +1,11 @@
 /** `npm run test:sim -- --seeds N [--seed S]`: plays one day a seed, and shrinks the first one that breaks a promise. */
 
 import { fork } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { playDay, type DayResult } from './day.ts'
 import { table, today, type Section } from '../kit/result-page.ts'
 import { writeSection } from './page.ts'
-import { drawSchedule } from './schedule.ts'
-import { serializeCrypto } from './settle.ts'
-import { shrink } from './shrink.ts'
+import { NO_SHRINK, type Played } from './played.ts'
 
 const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs J]
 
@@ -25,11 +21,9 @@ const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs 
 SIGTERM ends a run after the days that are under way, with what was played so far.
 `
 const WRONG_USAGE = 64
-const TRACES = new URL('../../.cache/sim/', import.meta.url)
+const PLAYER = new URL('player.ts', import.meta.url)
 const COMPILE_CACHE = new URL('../../.cache/compile/', import.meta.url)
 const SEED_MAX = 2 ** 31
-const PLAYER = '--player'
-const NO_SHRINK = '--no-shrink'
 /** The libraries in a process are made for one world, and keep something of each. */
 const DAYS_PER_PROCESS = 50
 /** A run says how far it is, once in so many days. */
@@ -37,54 +31,11 @@ const DAYS_TOLD = 100
 /** A day makes much garbage that dies young. */
 const NODE_OPTIONS = ['--max-semi-space-size=64']
 
-type Played = Omit<DayResult, 'trace'> & {
-  readonly seed: number
-  /** What the day cost its process, in seconds of CPU time. */
-  readonly cpuS: number
-}
-
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
-
-/** In another process: plays the day of each seed it is sent. */
-const playOnRequest = (): void => {
-  serializeCrypto()
-  // Nobody reads where an error of a simulated fault came from.
-  Error.stackTraceLimit = 0
-  const playOne = async (seed: number) => {
-    const before = process.cpuUsage()
-    const { trace, ...result } = await playDay(seed, drawSchedule(seed))
-    if (result.violation !== undefined) await report(seed, result.violation, trace)
-    const { user, system } = process.cpuUsage(before)
-    const played: Played = { ...result, seed, cpuS: (user + system) / 1e6 }
-    process.send?.(played)
-  }
-  process.on('message', (seed: number) => void playOne(seed))
-}
-
-/** Writes the trace of a day that broke a promise, and that of the shortest one that still does. */
-const report = async (seed: number, violation: string, trace: readonly string[]) => {
-  mkdirSync(TRACES, { recursive: true })
-  const save = (name: string, lines: readonly string[]) => {
-    const file = new URL(`${seed}${name}.trace`, TRACES)
-    writeFileSync(file, `${lines.join('\n')}\n`)
-    say(`  ${file.pathname}`)
-  }
-  say(`seed ${seed}: ${violation}`)
-  save('', trace)
-  if (process.argv.includes(NO_SHRINK)) return
-  const shorter = await shrink(drawSchedule(seed), async (schedule) => {
-    const result = await playDay(seed, schedule)
-    return result.violation === undefined ? undefined : result
-  })
-  if (shorter === undefined) return
-  const { schedule, found } = shorter
-  say(`  ${schedule.events.length} events and ${schedule.pods} pods are enough: ${found.violation}`)
-  save('-short', found.trace)
-}
 
 /** Another process that plays days, one after the other. */
 const startPlayer = (isShort: boolean) => {
-  const child = fork(new URL(import.meta.url), isShort ? [PLAYER, NO_SHRINK] : [PLAYER], {
+  const child = fork(PLAYER, isShort ? [NO_SHRINK] : [], {
     execArgv: NODE_OPTIONS,
     env: { ...process.env, NODE_COMPILE_CACHE: fileURLToPath(COMPILE_CACHE) },
   })
@@ -190,5 +141,4 @@ const sectionOf = (first: number, days: readonly Played[]): Section => {
   }
 }
 
-if (process.argv[2] === PLAYER) playOnRequest()
-else process.exitCode = await main()
+process.exitCode = await main()

@@ -1,7 +1,14 @@
 /** What simulated days have shown: sections of docs/reliability.md, each written by its own run. */
 
 import { readFileSync, writeFileSync } from 'node:fs'
-import { readDate, rewriteSection, table, type Place, type Section } from '../kit/result-page.ts'
+import {
+  readDate,
+  readSection as readSectionOf,
+  rewriteSection,
+  table,
+  type Place,
+  type Section,
+} from '../kit/result-page.ts'
 
 const PAGE = new URL('../../docs/reliability.md', import.meta.url)
 
@@ -16,6 +23,9 @@ const place: Place = {
       sections.map(({ key, text }) => [key, readDate(text)]),
     ),
 }
+
+export const readSection = (key: string): string =>
+  readSectionOf(readFileSync(PAGE, 'utf8'), place, key)
 
 export const writeSection = (own: Section): void =>
   writeFileSync(PAGE, rewriteSection(readFileSync(PAGE, 'utf8'), place, own))

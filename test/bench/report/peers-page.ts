@@ -2,13 +2,13 @@
 
 import { median, type Result } from '../results.ts'
 import { CONNECT_CPU, CONNECT_P50, CONNECT_P99 } from '../sections/connects.ts'
+import { EACH, RSS, STORM } from '../sections/idle.ts'
 import { ENDINGS, REFUSALS } from '../sections/refusals.ts'
 import { figure, spread } from './figures.ts'
 import { grid, participants, problems, provenance } from './page.ts'
 import { LOAD_QUIET, type Report } from './report.ts'
 
 const ROUND_TRIP = 'round trip of 128 B, one connection'
-const RESIDENT = 'idle memory, resident'
 const ECHO = 'echo, plain'
 const STREAMS = 'streams of 64 KiB messages, plain'
 
@@ -20,7 +20,7 @@ const GLANCE: readonly (readonly [row: string, table: string, name: string])[] =
   ['ms to an answer, new token', CONNECT_P50, 'admitted, new token'],
   ['ms to an answer, token seen before', CONNECT_P50, 'admitted, token seen before'],
   ['µs a message takes longer', ROUND_TRIP, 'p50 added'],
-  ['MiB resident, 5,000 connections', RESIDENT, '5,000'],
+  ['MiB resident, 5,000 connections', RSS, '5,000'],
   ['CPU µs per echo of 1 KiB, 64 connections', ECHO, '1 KiB x 64'],
   ['CPU µs per echo of 16 KiB, 64 connections', ECHO, '16 KiB x 64'],
   ['CPU s per GB down', STREAMS, 'down'],
@@ -72,7 +72,7 @@ export const renderPeers = (report: Report): string =>
     '## Open streams',
     ...tables(report, [ROUND_TRIP, ECHO, STREAMS]),
     '## Memory',
-    ...tables(report, [RESIDENT, 'idle memory, each connection over the base']),
+    ...tables(report, [RSS, EACH, STORM]),
     '## What is checked, and for how long a yes lasts',
     REFUSING,
     ...tables(report, [REFUSALS, ENDINGS]),

@@ -18,9 +18,9 @@ const MESSAGE_BYTES = 1024
 const KIB = 1024
 
 const PSS = 'idle memory, proportional'
-const RSS = 'idle memory, resident'
-const EACH = 'idle memory, each connection over the base'
-const STORM = 'memory, all connections at once'
+export const RSS = 'idle memory, resident'
+export const EACH = 'idle memory, each connection over the base'
+export const STORM = 'memory, all connections at once'
 
 export const measureIdle = async (bench: Bench): Promise<void> =>
   measureIdleAt(bench, bench.options.isQuick ? CONNECTIONS_QUICK : CONNECTIONS)

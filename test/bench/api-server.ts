@@ -38,6 +38,8 @@ export type Probes = {
   readonly leaving: { readonly address: string; readonly shown: string; readonly unseen: string }
   /** A pod of a ServiceAccount that is not a worker's. */
   readonly other: { readonly address: string; readonly token: string }
+  /** A pod of a ServiceAccount with the name of a worker's, in another namespace. */
+  readonly foreign: { readonly address: string; readonly token: string }
 }
 /** `delete`: the pod `leaving`, without a grace. `stop`: the API server itself. */
 export type ProbeRequest =
@@ -77,8 +79,12 @@ api.setRbac({
   publicKeys: true,
 })
 
-const createPod = (name: string, serviceAccount: string, address: string): Pod =>
-  api.createPod({ namespace: NAMESPACE, name, serviceAccount, ips: [address], nodeName: 'node-1' })
+const createPod = (
+  name: string,
+  serviceAccount: string,
+  address: string,
+  namespace = NAMESPACE,
+): Pod => api.createPod({ namespace, name, serviceAccount, ips: [address], nodeName: 'node-1' })
 const addressOf = (n: number): string => `127.0.1.${(n % PODS) + 1}`
 const pods: Pod[] = []
 const podOf = (n: number): Pod => (pods[n] ??= createPod(`worker-${n}`, WORKER, addressOf(n)))
@@ -118,7 +124,12 @@ const writeCredentials = async ({ kind, count }: CredentialRequest): Promise<str
 }
 
 const createProbes = (lifeS: number): Probes => {
-  const [stays, leaves, alien] = ['127.0.2.1', '127.0.2.2', '127.0.2.3'] as const
+  const [stays, leaves, alien, abroad] = [
+    '127.0.2.1',
+    '127.0.2.2',
+    '127.0.2.3',
+    '127.0.2.4',
+  ] as const
   const staying = createPod('staying', WORKER, stays)
   const leaving = createPod('leaving', WORKER, leaves)
   const account = { namespace: NAMESPACE, serviceAccount: WORKER, audiences: AUDIENCES }
@@ -138,6 +149,7 @@ const createProbes = (lifeS: number): Probes => {
     },
     leaving: { address: leaves, shown: mintFor(leaving), unseen: mintFor(leaving) },
     other: { address: alien, token: mintFor(createPod('other', OTHER, alien)) },
+    foreign: { address: abroad, token: mintFor(createPod('foreign', WORKER, abroad, 'elsewhere')) },
   }
 }
 

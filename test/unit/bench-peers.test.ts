@@ -98,6 +98,7 @@ test('only a whole run of the peers alone replaces their page', async (t) => {
   t.notOk(whole('--only', 'peers', '--quick'))
   t.notOk(whole('--only', 'peers', '--peers', 'sidecar'))
   t.throws(() => parseOptions(['--only', 'peers,echo']), /no other section/)
+  t.strictSame(parseOptions(['--only', 'peers'])?.sections, ['peers'])
   t.notOk(parseOptions([])?.sections.includes('peers'), 'and a run of all others has none of them')
 })
 

@@ -71,13 +71,14 @@ const observeAll = async (
   return facts
 }
 
-const refusable = ({ staying, other }: Probes): readonly (readonly [string, Shown])[] => {
+const refusable = ({ staying, other, foreign }: Probes): readonly (readonly [string, Shown])[] => {
   const from = (token: string): Shown => ({ address: staying.address, token })
   return [
     ['a good token from its pod', from(staying.good)],
     ['a bad signature', from(staying.badSignature)],
     ['a token for another audience', from(staying.otherAudience)],
     ['a token of another ServiceAccount', other],
+    ['a token of the same ServiceAccount in another namespace', foreign],
     ['a token bound to no pod', from(staying.unbound)],
     [
       "a token from an address that is not its pod's",

@@ -9,7 +9,7 @@ import { buildLayout, type Recipe } from './image.ts'
 import { findReferences } from './pins.ts'
 import type { Source } from './product.ts'
 import { describeBuild, type GitHub } from './provenance.ts'
-import { addBase, findGaps, listMaterials, validateBom, type Bom } from './sbom.ts'
+import { addBase, findGaps, keepBundled, listMaterials, validateBom, type Bom } from './sbom.ts'
 import { extractSource } from './source.ts'
 
 const LICENCES = 'app/THIRD_PARTY_LICENSES'
@@ -69,8 +69,9 @@ export const buildArtifacts = async ({
 }
 
 const describeContents = (source: Source, roots: readonly string[]): Bom => {
-  const bom = addBase(listMaterials(source), roots)
-  const gaps = roots.flatMap((root) => findGaps(bom, readFileSync(join(root, LICENCES), 'utf8')))
+  const licences = roots.map((root) => readFileSync(join(root, LICENCES), 'utf8'))
+  const bom = addBase(keepBundled(listMaterials(source), licences), roots)
+  const gaps = licences.flatMap((each) => findGaps(bom, each))
   if (gaps.length > 0) throw new Error(`the bill of materials has gaps:\n${gaps.join('\n')}`)
   return bom
 }

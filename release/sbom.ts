@@ -4,21 +4,28 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { IMAGE, type Source } from './product.ts'
+import { IMAGE, REGISTRY, type Source } from './product.ts'
 
 const TOOLS = join(import.meta.dirname, 'sbom')
 const SPEC = '1.6'
+/** The sidecar itself is one of the workspaces. */
+const OWN_SCOPE = '@openclaw-k8s'
 
-type Component = {
+export type Component = {
   readonly type: string
   readonly group?: string
   readonly name: string
   readonly version?: string
   readonly purl?: string
+  readonly 'bom-ref'?: string
 }
 export type Bom = {
   readonly metadata: { readonly component: Component }
   readonly components: readonly Component[]
+  readonly dependencies?: readonly {
+    readonly ref: string
+    readonly dependsOn?: readonly string[]
+  }[]
 }
 
 /** The packages that the lockfile gives the sidecar to run with. */
@@ -32,6 +39,7 @@ export const listMaterials = (source: Source): Bom => {
     '--package-lock-only',
     '--omit=dev',
     '--workspace=sidecar',
+    '--flatten-components',
     '--output-reproducible',
     `--spec-version=${SPEC}`,
     '--mc-type=application',
@@ -40,15 +48,53 @@ export const listMaterials = (source: Source): Bom => {
   return JSON.parse(bom) as Bom
 }
 
+/** Without what the bundle leaves out: the licences in each platform's image name what it has. */
+export const keepBundled = (bom: Bom, licences: readonly string[]): Bom => {
+  const bundled = new Set(licences.flatMap(readBundled))
+  const isAbsent = (component: Component) =>
+    component.purl?.startsWith('pkg:npm/') === true &&
+    component.group !== OWN_SCOPE &&
+    !bundled.has(fullName(component))
+  const gone = new Set(bom.components.filter(isAbsent).map((each) => each['bom-ref']))
+  return {
+    ...bom,
+    components: bom.components.filter((each) => !isAbsent(each)),
+    ...(bom.dependencies === undefined
+      ? {}
+      : {
+          dependencies: bom.dependencies
+            .filter(({ ref }) => !gone.has(ref))
+            .map(({ ref, dependsOn = [] }) => ({
+              ref,
+              dependsOn: dependsOn.filter((each) => !gone.has(each)),
+            })),
+        }),
+  }
+}
+
+const fullName = ({ group, name, version }: Component): string =>
+  [group === undefined ? name : `${group}/${name}`, version].join('@')
+
+/** Each package whose licence is in the image, as name and version. */
+const readBundled = (licences: string): readonly string[] =>
+  [...licences.matchAll(/(?:^|-{80}\n\n)(\S+) (\S+) \([^\n]*\)\n/g)].map(
+    ([, name, version]) => `${name}@${version}`,
+  )
+
 /** With what the base images bring: Node.js, and Debian's packages where distroless lists them. */
 export const addBase = (bom: Bom, roots: readonly string[]): Bom => {
   const added = new Map<string, Component>()
   for (const component of roots.flatMap((root) => [readNode(root), ...listDebian(root)]))
     added.set(component.purl ?? '', component)
   const { component } = bom.metadata
+  // A package of this name in npm would be somebody else's.
+  const purl = `pkg:oci/${IMAGE}?repository_url=${REGISTRY}/${IMAGE}&tag=${component.version}`
   return {
     ...bom,
-    metadata: { ...bom.metadata, component: { ...component, type: 'container', name: IMAGE } },
+    metadata: {
+      ...bom.metadata,
+      component: { ...component, type: 'container', name: IMAGE, purl },
+    },
     components: [...bom.components, ...added.values()],
   }
 }
@@ -85,11 +131,8 @@ export const readPackage = (paragraph: string): Component => {
 
 /** What the bill lacks: each package whose licence lies in the image, Node.js, versions and names. */
 export const findGaps = (bom: Bom, licences: string): readonly string[] => {
-  const bundled = licences.matchAll(/(?:^|-{80}\n\n)(\S+) (\S+) \([^\n]*\)\n/g)
-  const packages = [...bundled].map(([, name, version]) => `${name}@${version}`)
-  const listed = bom.components.map(({ group, name, version }) =>
-    [group === undefined ? name : `${group}/${name}`, version].join('@'),
-  )
+  const packages = readBundled(licences)
+  const listed = bom.components.map(fullName)
   const absent = packages.filter((each) => !listed.includes(each))
   return [
     ...(packages.length === 0 ? ['the image has no licences of packages'] : []),

@@ -10,7 +10,14 @@ import { nameImage, packChart } from '../../release/chart.ts'
 import { REPOSITORY, type Source } from '../../release/product.ts'
 import { describeBuild } from '../../release/provenance.ts'
 import { findRefusals, findSection, type Candidate } from '../../release/refusals.ts'
-import { findGaps, readPackage, type Bom } from '../../release/sbom.ts'
+import {
+  addBase,
+  findGaps,
+  keepBundled,
+  readPackage,
+  type Bom,
+  type Component,
+} from '../../release/sbom.ts'
 import { extractSource } from '../../release/source.ts'
 import { readCommands } from '../../release/verify-page.ts'
 import { findVersions } from '../../release/versions.ts'
@@ -234,6 +241,43 @@ test('a bill of materials has everything whose licence lies in the image, and No
   t.strictSame(findGaps(BOM, ''), ['the image has no licences of packages'])
   const vague = { ...BOM, components: [...BOM.components, { type: 'library', name: 'vague' }] }
   t.strictSame(findGaps(vague, LICENCES), ['vague has no version or no purl'])
+})
+
+test('a bill of materials has nothing that the bundle leaves out', (t) => {
+  const [pino, error, node] = BOM.components.map((each) => ({ ...each, 'bom-ref': each.name }))
+  const own = {
+    type: 'application',
+    group: '@openclaw-k8s',
+    name: 'auth-sidecar',
+    version: '1.0.0',
+    purl: 'pkg:npm/%40openclaw-k8s/auth-sidecar@1.0.0',
+  }
+  const older = { ...pino, version: '9.0.0', 'bom-ref': 'older' } as Component
+  const whole: Bom = {
+    ...BOM,
+    components: [own, pino, error, older, node] as Component[],
+    dependencies: [
+      { ref: 'root', dependsOn: ['pino', 'older'] },
+      { ref: 'pino', dependsOn: ['error'] },
+      { ref: 'older', dependsOn: ['error'] },
+      { ref: 'error' },
+    ],
+  }
+  const kept = keepBundled(whole, [LICENCES])
+  t.strictSame(kept.components, [own, pino, error, node])
+  t.strictSame(kept.dependencies, [
+    { ref: 'root', dependsOn: ['pino'] },
+    { ref: 'pino', dependsOn: ['error'] },
+    { ref: 'error', dependsOn: [] },
+  ])
+  t.end()
+})
+
+test('the bill of materials is that of an image, and of no package in npm', (t) => {
+  const { component } = addBase(BOM, []).metadata
+  t.match(component, { type: 'container', name: 'openclaw-auth-sidecar' })
+  t.match(component.purl, /^pkg:oci\/openclaw-auth-sidecar\?repository_url=ghcr\.io\//)
+  t.end()
 })
 
 test("a package of the base image is named as Debian's", async (t) => {

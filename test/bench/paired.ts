@@ -21,7 +21,7 @@ const SCRATCH = join(ROOT, '.cache/paired')
 const LOCK = 'package-lock.json'
 const CASES = ['1 KiB x 64', '16 KiB x 64', 'admitted, verdict cached', 'refused, bad signature']
 /** Many and short: what disturbs the machine disturbs both sides of a round. */
-const ROUNDS = 21
+const ROUNDS = 15
 const WINDOW_MS = 40
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)

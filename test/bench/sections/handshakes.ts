@@ -12,8 +12,8 @@ import {
 import type { Contender } from '../contenders.ts'
 
 const CONCURRENCY = 32
-const COUNT = 1500
-const COUNT_QUICK = 250
+/** Handshakes of a round for each millisecond of its window. */
+const COUNT_PER_MS = 3
 /** Until the code of a handshake is compiled as well as it will be. */
 const WARM_UP = 6000
 /** More pods than the sidecar remembers to have asked for lately. */
@@ -59,12 +59,21 @@ export const measureHandshakes = async (bench: Bench): Promise<void> => {
 }
 
 const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[]): Promise<void> => {
-  const [count, warmUp] = bench.options.isQuick ? [COUNT_QUICK, WARM_UP_QUICK] : [COUNT, WARM_UP]
+  const count = bench.options.windowMs * COUNT_PER_MS
+  const warmUp = bench.options.isQuick ? WARM_UP_QUICK : WARM_UP
   const wanted: (Kind & { readonly file: string })[] = []
   for (const kind of kinds.filter(({ name }) => isWanted(bench, name))) {
     // One batch more than there are rounds, to warm up with.
     const tokens = kind.isKnown === true ? HERD : count * (bench.options.rounds + 1)
     wanted.push({ ...kind, file: await bench.cluster.credentials(kind.credentials, tokens) })
+  }
+  /** Each pod of a herd has to be known, and a new token cannot be shown twice. */
+  const warmUpOf = ({
+    credentials,
+    isKnown,
+  }: Pick<Kind, 'credentials'> & { readonly isKnown: true | undefined }): number => {
+    if (isKnown !== true) return count
+    return credentials === 'herd' ? Math.max(HERD, warmUp) : warmUp
   }
   const table = `handshakes, ${isTls ? 'TLS' : 'plain'}`
   const unit = 'CPU ms per connect, upgrade and close'
@@ -90,8 +99,7 @@ const measureOver = async (bench: Bench, isTls: boolean, kinds: readonly Kind[])
         credentials === 'repeated' ? contenders : asking,
         { section: 'handshakes', table, name, unit },
         {
-          prepare: (contender) =>
-            run(contender, 0, isKnown === true ? Math.max(warmUp, HERD) : count),
+          prepare: (contender) => run(contender, 0, warmUpOf({ credentials, isKnown })),
           measure: async (contender, round) =>
             (await cpuMsOf(contender, () => run(contender, round + 1))) / count,
         },

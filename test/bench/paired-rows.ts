@@ -14,7 +14,7 @@ export type Row = {
 /** Above this a row fails. */
 const RATIO_MAX = 1.5
 /** What is nearer to 1 is noise. */
-const RATIO_NOISE = 1.05
+const RATIO_NOISE = 1.1
 
 /** What both have measured in CPU time. */
 export const compare = (results: readonly Result[]): readonly Row[] => {

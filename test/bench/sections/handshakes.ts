@@ -43,7 +43,7 @@ const RESUMED_SHARE_MIN = 0.9
 const KINDS: readonly Kind[] = [
   CACHED,
   {
-    name: 'admitted, verdict cached, pod asked for',
+    name: 'admitted, pod asked for',
     credentials: 'herd',
     status: '101',
     isKnown: true,

@@ -33,6 +33,8 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
   }
   const { clock, oracle } = world
   let steps = 0
+  /** A promise was broken: what follows is not judged. */
+  let isOver = false
   const startMs = world.now()
   /** Plays until then; false once a promise is broken. */
   const playUntil = async (endMs: number, isDone = () => false): Promise<boolean> => {
@@ -40,7 +42,7 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
       await world.rest()
       steps += 1
       world.look()
-      if (oracle.violation !== undefined) return false
+      if (oracle.violation !== undefined && !isOver) return false
       if (isDone()) return true
       const next = clock.nextInMs
       const left = endMs - world.now()
@@ -91,7 +93,7 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
       world.deletePods()
       await playUntil(world.now() + REVIEW_MS + LATE_MS)
       judgeVerdicts(await playWhile(scrape(world)), world)
-      await playUntil(world.now() + LEAVING_MS)
+      if (!(await playUntil(world.now() + LEAVING_MS))) return
       judgeBooks(await playWhile(scrape(world)), world)
     },
     async () => {
@@ -113,7 +115,11 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
     for (const line of oracle.lastLines) tell(line)
     tell(oracle.violation)
     world.dismiss()
-    await world.sidecar.stop()
+    isOver = true
+    let isStopped = false
+    const mark = () => (isStopped = true)
+    world.sidecar.stop().then(mark, mark)
+    await playUntil(world.now() + PATIENCE_MS, () => isStopped)
   }
   const simulatedMs = world.now() - startMs
   await world.close()

@@ -96,7 +96,7 @@ const main = async (): Promise<number> => {
       for (let n = 0; n < DAYS_PER_PROCESS && seed !== undefined; n += 1) {
         const day = await player.play(seed)
         if (day === undefined) {
-          say(`seed ${seed}: the process that played it has ended`)
+          say(`the process that played seed ${seed} has ended`)
           crashed += 1
           break
         }

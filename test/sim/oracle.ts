@@ -411,12 +411,16 @@ export class Oracle {
     )
   }
 
-  /** Behind a silent watch the API server is asked about everybody, where it answers. */
+  /**
+   * Behind a silent watch the API server is asked about everybody, where it answers: before the gateway
+   * is, which may take its time.
+   */
   #judgeUnconfirmed({ pod, accountUid }: OpenStream, what: string): void {
     const { truth, now } = this.#options
     const isTroubled =
       truth.lastTrouble('api', now() - UNDERWAY_MS, now()) !== undefined ||
-      truth.lastTrouble('delay', now() - UNDERWAY_MS - DELAY_MS_MAX, now()) !== undefined
+      truth.lastTrouble('delay', now() - UNDERWAY_MS - DELAY_MS_MAX, now()) !== undefined ||
+      truth.lastTrouble('gateway', now() - PENDING_MS, now()) !== undefined
     const goneAt = Math.min(pod.goneAt ?? Infinity, truth.accountsGone.get(accountUid) ?? Infinity)
     if (isTroubled || now() <= goneAt + UNCONFIRMED_MS) return
     this.fail(`${what}, ${Math.round(now() - goneAt)} ms after its pod or account went`)

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { waitForProcess } from '../kit/wait.ts'
 import { freshName, openNamespace, type DeployRig } from './deploy-rig.ts'
-import { startNodeRig } from './node-rig.ts'
+import { QUICK, startNodeRig } from './node-rig.ts'
 
 const found = await startNodeRig()
 const skip = 'why' in found && found.why
@@ -16,11 +16,6 @@ const PAGE = readFileSync(join(ROOT, 'docs/existing-gateway.md'), 'utf8')
 const RUNNING = readFileSync(join(import.meta.dirname, 'running-gateway.yaml'), 'utf8')
 const ROLLOUT = ['rollout', 'status', 'deployment/my-gateway', '--timeout=180s']
 const WITHIN_MS = 150_000
-/** A short drain, for the time a test has. */
-const QUICK = ['sidecar.config.drain.window=4s', 'gateway.preStopSleepSeconds=6'].map(
-  (each) => `--set=${each}`,
-)
-
 describe('an existing gateway', { skip }, () => {
   const rig = found as DeployRig
   const namespace = freshName('openclaw-test')

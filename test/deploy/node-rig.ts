@@ -4,6 +4,11 @@ import { setTimeout } from 'node:timers/promises'
 import { startDeployRig, type DeployRig } from './deploy-rig.ts'
 
 const LOCAL = ['localhost/openclaw:local', 'localhost/openclaw-auth-sidecar:local']
+/** A short drain, for the time a test has. */
+export const QUICK: readonly string[] = [
+  '--set=sidecar.config.drain.window=4s',
+  '--set=gateway.preStopSleepSeconds=6',
+]
 const ASKED_MAX = 15
 const ASK_EVERY_MS = 5000
 

@@ -7,18 +7,13 @@ import { parseMetrics } from '../kit/parse-metrics.ts'
 import { waitForProcess } from '../kit/wait.ts'
 import { freshName, openNamespace, type DeployRig } from './deploy-rig.ts'
 import { extractFirstChart, FIRST_COMMIT, whyNoFirstChart } from './first-chart.ts'
-import { startNodeRig } from './node-rig.ts'
+import { QUICK, startNodeRig } from './node-rig.ts'
 import { CHART } from './render.ts'
 
 const WORKER_WITHIN_MS = 150_000
 /** A kubelet writes a changed ConfigMap into a pod in its next round: one a minute. */
 const RELOADED_WITHIN_MS = 150_000
 const GATEWAY = 'openclaw-gateway-0'
-/** A short drain, for the time a test has. */
-const QUICK = ['sidecar.config.drain.window=4s', 'gateway.preStopSleepSeconds=6'].map(
-  (each) => `--set=${each}`,
-)
-
 const found = await startNodeRig(`localhost/openclaw-auth-sidecar:${FIRST_COMMIT}`)
 const skip = 'why' in found ? found.why : (whyNoFirstChart() ?? false)
 

@@ -13,7 +13,7 @@ import { secretCommand } from '../tools/manifests.ts'
 import { parseObjects } from './objects.ts'
 import { CHART } from './render.ts'
 import { freshName, openNamespace, type DeployRig } from './deploy-rig.ts'
-import { startNodeRig } from './node-rig.ts'
+import { QUICK, startNodeRig } from './node-rig.ts'
 import { findTool } from './tools.ts'
 
 /** Not on the PATH of the sidecar's image. */
@@ -21,11 +21,6 @@ const DISTROLESS_NODE = '/nodejs/bin/node'
 const WORKERS_WITHIN_MS = 150_000
 const GONE_WITHIN_MS = 30_000
 const ROLLOUT = '--timeout=180s'
-/** A short drain, for the time a test has. */
-const QUICK = ['sidecar.config.drain.window=4s', 'gateway.preStopSleepSeconds=6'].map(
-  (each) => `--set=${each}`,
-)
-
 const found = await startNodeRig()
 const skip = 'why' in found && found.why
 

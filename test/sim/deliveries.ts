@@ -95,8 +95,10 @@ export class Deliveries {
   check(): void {
     if (this.#underway.length === 0) return
     this.#underway = this.#underway.filter(({ connection, end, arrive }) => {
-      if (connection.client.bytesRead >= end) arrive()
-      else if (!connection.client.destroyed) return true
+      // A reset takes along what nobody has read.
+      if (connection.client.destroyed) return false
+      if (connection.client.bytesRead < end) return true
+      arrive()
       return false
     })
   }

@@ -22,7 +22,7 @@ export type Component = {
 export type Bom = {
   readonly metadata: { readonly component: Component }
   readonly components: readonly Component[]
-  readonly dependencies?: readonly {
+  readonly dependencies: readonly {
     readonly ref: string
     readonly dependsOn?: readonly string[]
   }[]
@@ -59,16 +59,12 @@ export const keepBundled = (bom: Bom, licences: readonly string[]): Bom => {
   return {
     ...bom,
     components: bom.components.filter((each) => !isAbsent(each)),
-    ...(bom.dependencies === undefined
-      ? {}
-      : {
-          dependencies: bom.dependencies
-            .filter(({ ref }) => !gone.has(ref))
-            .map(({ ref, dependsOn = [] }) => ({
-              ref,
-              dependsOn: dependsOn.filter((each) => !gone.has(each)),
-            })),
-        }),
+    dependencies: bom.dependencies
+      .filter(({ ref }) => !gone.has(ref))
+      .map(({ ref, dependsOn = [] }) => ({
+        ref,
+        dependsOn: dependsOn.filter((each) => !gone.has(each)),
+      })),
   }
 }
 

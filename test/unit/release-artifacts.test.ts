@@ -224,6 +224,7 @@ const BOM: Bom = {
     },
     { type: 'platform', name: 'node', version: '26.10.0', purl: 'pkg:generic/node@26.10.0' },
   ],
+  dependencies: [],
 }
 const RULE = '-'.repeat(80)
 const LICENCES = `@fastify/error 4.2.1 (MIT)\n\nText (C).\n${RULE}\n\npino 10.3.1 (MIT)\n\nText.\n`

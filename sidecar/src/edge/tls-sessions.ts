@@ -2,7 +2,7 @@
 
 import { randomBytes, type X509Certificate } from 'node:crypto'
 import type { Server as TlsServer, TLSSocket } from 'node:tls'
-import { isValidAt, readCertificates } from '../lib/certificates.ts'
+import { endOf, isValidAt, readCertificates } from '../lib/certificates.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { TlsMaterial } from './tls.ts'
 
@@ -71,8 +71,8 @@ export class TlsSessions {
   /** One that is over by now vouches for nobody. */
   #relyOn(authorities: Iterable<X509Certificate>): void {
     const now = this.#clock.now()
-    for (const { validToDate } of authorities) {
-      const endsAt = validToDate.getTime()
+    for (const authority of authorities) {
+      const endsAt = endOf(authority)
       if (endsAt > now) this.#authorityEndsAt = Math.min(this.#authorityEndsAt, endsAt)
     }
   }

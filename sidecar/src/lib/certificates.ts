@@ -66,7 +66,7 @@ export function judgeAuthorities(
   nowMs: number,
 ): CertificateState | undefined {
   const byEnd = authorities.toSorted((one, other) => endOf(one) - endOf(other))
-  const current = byEnd.filter((certificate) => findDateFaults(certificate, nowMs).length === 0)
+  const current = byEnd.filter((certificate) => isValidAt(certificate, nowMs))
   const decisive = current.at(-1) ?? byEnd.at(-1)
   if (decisive === undefined) return undefined
   return stateOf([decisive], nowMs, findDateFaults(decisive, nowMs))
@@ -76,7 +76,8 @@ export const isValidAt = (certificate: X509Certificate, nowMs: number): boolean 
   startOf(certificate) <= nowMs && nowMs < endOf(certificate)
 
 const startOf = ({ validFromDate }: X509Certificate): number => validFromDate.getTime()
-const endOf = ({ validToDate }: X509Certificate): number => validToDate.getTime()
+/** Wall time, in milliseconds. */
+export const endOf = ({ validToDate }: X509Certificate): number => validToDate.getTime()
 
 /** The first certificate and its issuers in the file; clients bring the root themselves. */
 function chainOf([leaf, ...others]: Certificates): Certificates {

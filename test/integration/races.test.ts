@@ -9,11 +9,15 @@ import { startGatewayStub } from '@openclaw-k8s/gateway-stub'
 import { FakeClock } from '../kit/fake-clock.ts'
 import type { Pod } from '../kit/kube-store.ts'
 import { KeyRing } from '../kit/kube-tokens.ts'
+import { createStreamDialect } from '@openclaw-k8s/auth-sidecar/dialect/stream.ts'
+import { Semaphore } from '@openclaw-k8s/auth-sidecar/lib/semaphore.ts'
 import { positionsOf, startAdmissionStepper, untilClosed } from '../kit/admission-stepper.ts'
-import type { Position, AdmissionStepper } from '../kit/admission-stepper.ts'
+import type { Position, AdmissionStepper, DialectParts } from '../kit/admission-stepper.ts'
 import { waitUntil } from '../kit/wait.ts'
 
 type Carrier = 'header' | 'in-band'
+/** How a worker comes, and what it comes to. */
+type Way = { readonly carrier: Carrier; readonly isSlow: boolean }
 type Victim = { readonly stepper: AdmissionStepper; readonly pod: Pod; readonly worker: WebSocket }
 type Disaster = {
   readonly strike: (victim: Victim) => void
@@ -38,7 +42,7 @@ const DISASTERS: Readonly<Record<string, Disaster>> = {
   },
   'its pod is deleted by force': {
     strike: ({ stepper, pod }) => stepper.removePod(pod),
-    codes: ['pod_deleted', 'review_rejected'],
+    codes: ['pod_deleted', 'pod_not_found', 'review_rejected'],
     restore: nothing,
   },
   'its ServiceAccount is deleted': {
@@ -82,6 +86,21 @@ const gateway = await startGatewayStub()
 tap.teardown(() => gateway.close())
 const keys = await KeyRing.create(['ES256'])
 
+/** By the time the gateway has answered, no watch has said anything for more than two seconds. */
+const inSlowStream = ({ dial, clock, probe }: DialectParts) =>
+  createStreamDialect({
+    inBandCredentials: true,
+    async dial(...asked) {
+      const dialed = await dial(...asked)
+      clock.advance(2001)
+      return dialed
+    },
+    handshakes: probe.watch('handshakes', new Semaphore(1)),
+  })
+
+const startStepper = ({ isSlow }: Way) =>
+  startAdmissionStepper(keys, gateway.url, ...(isSlow ? [inSlowStream] : []))
+
 /** One admission from the first byte on; `closed` resolves when the worker's socket is gone. */
 const admit = (stepper: AdmissionStepper, carrier: Carrier) => {
   const { pod, token } = stepper.createPod()
@@ -107,8 +126,9 @@ const admit = (stepper: AdmissionStepper, carrier: Carrier) => {
 }
 
 /** The steps of a whole admission and the moments between them. */
-const calibrate = async (carrier: Carrier) => {
-  const stepper = await startAdmissionStepper(keys, gateway.url)
+const calibrate = async (way: Way) => {
+  const { carrier, isSlow } = way
+  const stepper = await startStepper(way)
   stepper.probe.arm()
   const { worker, closed } = admit(stepper, carrier)
   await waitUntil(() => stepper.outcomes.includes('admitted'))
@@ -119,7 +139,9 @@ const calibrate = async (carrier: Carrier) => {
   await closed
   await waitUntil(() => stepper.registry.size === 0)
   await stepper.stop()
-  return { steps, positions }
+  if (steps.includes('binding.confirm') !== isSlow) throw new Error(steps.join(', '))
+  const name = isSlow ? `${carrier} at a slow gateway` : carrier
+  return { ...way, name, steps, positions }
 }
 
 /** Rules that end no stream, but must hold for every admission still under way. */
@@ -160,18 +182,20 @@ const isRight = ([first = '', last = '', ...more]: readonly string[], codes: rea
   return isOne && codes.includes(code)
 }
 
-// Both before any test begins: all tests look at the one gateway.
+// All before any test begins: all tests look at the one gateway.
 const calibrated = [
-  { carrier: 'header', ...(await calibrate('header')) },
-  { carrier: 'in-band', ...(await calibrate('in-band')) },
-] as const
+  await calibrate({ carrier: 'header', isSlow: false }),
+  await calibrate({ carrier: 'in-band', isSlow: false }),
+  await calibrate({ carrier: 'header', isSlow: true }),
+]
 
-for (const { carrier, steps, positions } of calibrated) {
+for (const { name: wayIn, steps, positions, ...way } of calibrated) {
+  const { carrier } = way
   for (const [name, disaster] of Object.entries(DISASTERS)) {
     if ((disaster.only ?? carrier) !== carrier) continue
-    test(`${carrier}: when ${name} at any of ${positions.length} moments, nothing is left`, async (t) => {
+    test(`${wayIn}: when ${name} at any of ${positions.length} moments, nothing is left`, async (t) => {
       const { codes, restore } = disaster
-      let stepper = await startAdmissionStepper(keys, gateway.url)
+      let stepper = await startStepper(way)
       let admitted = 0
       for (const at of positions) {
         const place = `${at.offset} microtasks after ${at.step}, ${steps[at.step]}`
@@ -187,7 +211,7 @@ for (const { carrier, steps, positions } of calibrated) {
         restore?.(stepper)
         if (restore !== undefined) continue
         await stepper.stop()
-        stepper = await startAdmissionStepper(keys, gateway.url)
+        stepper = await startStepper(way)
       }
       await stepper.stop()
       t.ok(admitted > 0, 'some were let in and then closed')

@@ -322,7 +322,7 @@ const inProcessCluster = (store: KubeStore, keys: KeyRing, clock: FakeClock, pro
     reviews: probe.watch('reviews', { request }),
     keys: { request },
     lists: { request },
-    pods: { request },
+    pods: probe.watch('pods', { request }),
     watches: { open },
   }
 }

@@ -58,8 +58,12 @@
 #define BOUND       7   /* the pod is bound, and the turn of the admission is not */
 #define WAITING     8   /* the pod's earlier session has to leave the gateway */
 #define DIALING     9   /* the gateway */
-#define CHECKED     10  /* only where the last check and the release are two turns */
-#define STREAM      11
+#define ASKING      10  /* once more, where the gateway took its time: as CONFIRMING */
+#define ASKING_POD      11
+#define ASKING_ACCOUNT  12
+#define CONFIRMED   13  /* the answer is there, and the turn of the admission is not */
+#define CHECKED     14  /* only where the last check and the release are two turns */
+#define STREAM      15
 
 /* admissions/lifecycle.ts */
 #define PENDING     1
@@ -116,6 +120,7 @@ bit flight[2];
 byte step[4];
 byte life[4];
 bit cached[4];      /* its verdict came from the cache */
+bit aged[4];        /* two seconds have passed since it was bound */
 bit share[4];       /* of the drain: its turn is to come */
 /* What only the properties look at: who is gone since the last tick, and for whom. */
 bit longGone[2];
@@ -166,6 +171,7 @@ inline finish(a) {
   step[a] = OUT;
   life[a] = 0;
   cached[a] = 0;
+  aged[a] = 0;
   late[a] = 0;
   share[a] = 0;
   see(a, E_ENDED)
@@ -291,10 +297,11 @@ inline all_is_well() {
 inline release(a) {
   promise(3, life[a] == PENDING);
   promise(4, !draining || share[a]);
-  promise(5, late[a] == 0);
+  promise(5, late[a] == 0 && !(aged[a] && (longGone[pod_of(a)] || accountLongGone)));
   before(a);
   life[a] = ADMITTED;
   step[a] = STREAM;
+  aged[a] = 0;
   see(a, E_ADMITTED);
   tell(a, "~ admission %d is let in\n");
   all_is_well();
@@ -347,6 +354,26 @@ inline bind(a) {
     cached[a] = (step[a] == BOUND -> 0 : cached[a]);
     if :: step[a] == BOUND -> tell(a, "~ admission %d is bound by the watch\n") :: else -> tell(a, "~ admission %d waits for a live answer\n") fi
   :: else -> finish(a)
+  fi
+}
+
+/* PodBinding.isOutdated */
+#ifdef WITHOUT_LATE_ANSWER
+#define is_outdated(a) false
+#else
+#define is_outdated(a) (aged[a] && (pods_doubted || accounts_doubted))
+#endif
+
+#define waits_for_answer(a) (step[a] >= ASKING && step[a] <= ASKING_ACCOUNT && life[a] == PENDING)
+
+inline last_turn(a) {
+  if
+  :: has_late_objection(a) || !may_admit(a) -> finish(a)
+#ifdef WITHOUT_LAST_TURN
+  :: else -> step[a] = CHECKED; tell(a, "~ admission %d passes its last check\n")
+#else
+  :: else -> release(a)
+#endif
   fi
 }
 
@@ -409,14 +436,23 @@ proctype Worker(byte a) {
     }
   :: d_step { step[a] == DIALING ->
       if
-      :: has_late_objection(a) || !may_admit(a) -> finish(a)
-#ifdef WITHOUT_LAST_TURN
-      :: else -> step[a] = CHECKED; tell(a, "~ admission %d passes its last check\n")
-#else
-      :: else -> release(a)
-#endif
+      :: is_outdated(a) ->
+        step[a] = (pods_doubted -> (accounts_doubted -> ASKING : ASKING_POD) : ASKING_ACCOUNT);
+        tell(a, "~ admission %d waits for another live answer\n")
+      :: else -> last_turn(a)
       fi
     }
+  :: d_step { waits_for_answer(a) && !apiDown ->
+      if
+      :: step[a] != ASKING_ACCOUNT && truth[pod_of(a)] != LIVE -> distrust(PODS); finish(a)
+      :: step[a] != ASKING_POD && account != THERE -> distrust(ACCOUNTS); finish(a)
+      :: else -> step[a] = CONFIRMED
+      fi
+    }
+  /* A verdict from the cache is enough, as before the dial; the model has forgotten whose was. */
+  :: d_step { waits_for_answer(a) && apiDown -> aged[a] = 0; step[a] = CONFIRMED }
+  :: d_step { waits_for_answer(a) && apiDown -> finish(a) }
+  :: d_step { step[a] == CONFIRMED -> last_turn(a) }
 #ifdef WITHOUT_LAST_TURN
   :: d_step { step[a] == CHECKED -> if :: may_admit(a) -> release(a) :: else -> finish(a) fi }
 #endif
@@ -548,14 +584,19 @@ proctype Watch() {
 #else
 #define is_over(k) (conn[k] != MUTED)
 #endif
+/* Its last answer, and the turn after it. No time passes: an answer counts from when it comes. */
+#define is_asking(a) (step[a] >= ASKING && step[a] <= CONFIRMED)
 #define is_settled ( \
   is_over(PODS) && is_over(ACCOUNTS) && \
   !(conn[PODS] >= DOWN && may_watch) && !(conn[ACCOUNTS] >= DOWN && may_watch) && \
   !(conn[PODS] == OPEN && (is_due(0) || is_due(1))) && \
   !(conn[ACCOUNTS] == OPEN && account_behind && accountView == THERE) && \
-  life[0] != CLOSING && life[1] != CLOSING && life[2] != CLOSING && life[3] != CLOSING)
+  life[0] != CLOSING && life[1] != CLOSING && life[2] != CLOSING && life[3] != CLOSING && \
+  !is_asking(0) && !is_asking(1) && !is_asking(2) && !is_asking(3))
 
 #define is_watched(k) (!apiDown && conn[k] != MUTE)
+
+#define age(a) aged[a] = (step[a] >= BOUND && step[a] <= DIALING)
 
 proctype Clock() {
   do
@@ -568,6 +609,10 @@ proctype Clock() {
       longGone[0] = (truth[0] == GONE);
       longGone[1] = (truth[1] == GONE);
       accountLongGone = (account == DELETED);
+      age(0);
+      age(1);
+      age(2);
+      age(3);
       silent[PODS] = 1;
       silent[ACCOUNTS] = 1;
       distrusted[PODS] = 0;

@@ -193,6 +193,19 @@ export const GUARDS: readonly Guard[] = [
     },
   },
   {
+    name: 'LATE_ANSWER',
+    says: 'behind a silent watch it is asked for again where the gateway took more than 2 s',
+    code: {
+      file: admit,
+      from: 'stages.binding.isOutdated(caller, believedUntil)',
+      to: 'believedUntil < 0',
+    },
+    test: {
+      file: 'test/integration/slow-gateway.test.ts',
+      name: 'a pod that goes behind a mute watch while the gateway takes its time stays out',
+    },
+  },
+  {
     name: 'WATCH_DEADLINE',
     says: 'a watch ends after 35 s, and the next one tells what it did not',
     code: {

@@ -5,7 +5,7 @@ export const PROMISES: Readonly<Record<number, string>> = {
   2: 'no verdict is kept for a pod that is known to be gone',
   3: 'no revoked admission is let in',
   4: 'a drain ends whatever it finds, and nothing is let in after it',
-  5: 'nobody is let in whose pod or account was gone before, unless nobody could be asked, and then not for long',
+  5: 'nobody is let in whose pod or account was gone two seconds before, unless nobody could be asked, and then not for long',
   6: 'a node has at most one session at the gateway',
   7: 'no stream outlives its pod or account by more than a watch can be dead without a sign',
 }

@@ -98,14 +98,20 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'a silent watch admits nobody without a live answer',
     file: 'authz/second-look.ts',
-    text: 'if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)',
-    without: 'if (silentMs < Infinity || silentMs <= BELIEVED_MS_MAX) return granted(undefined)',
+    text: 'if (silentMs <= BELIEVED_MS_MAX) return',
+    without: 'if (silentMs < Infinity || silentMs <= BELIEVED_MS_MAX) return',
   },
   {
     name: 'a silent watch of ServiceAccounts admits nobody without a live answer',
     file: 'authz/pod-binding.ts',
     text: 'silentMs: pods.scopes.accountsSilentForMs(claims),',
     without: 'silentMs: 0,',
+  },
+  {
+    name: 'what bound a pod is asked for again where the gateway took its time',
+    file: 'edge/admit.ts',
+    text: 'if (stages.binding.isOutdated(caller, believedUntil)) {',
+    without: 'if (believedUntil < 0) {',
   },
   {
     name: 'a verdict that was asked for before its pod went does not count',

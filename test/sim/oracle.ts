@@ -37,8 +37,8 @@ const FOUND_OUT_MS: Partial<Record<Place, number>> = {
 }
 /** While the watch is down, a stream outlives its token by `maxWatchStaleness`, and the sweep's second. */
 const STALE_MS = 300_000 + 2000
-/** A watch that is silent for two seconds is not believed alone, and a live answer for as long. */
-const UNCONFIRMED_MS = 2000 + 2000 + PROMPT_MS
+/** A watch that is silent for two seconds is not believed alone, and a live answer for no longer. */
+const UNCONFIRMED_MS = 2000 + PROMPT_MS
 /** The longest delay of a watch. */
 const DELAY_MS_MAX = 10_000
 /** The close frames may take this long to be exchanged. */
@@ -412,15 +412,14 @@ export class Oracle {
   }
 
   /**
-   * Behind a silent watch the API server is asked about everybody, where it answers: before the gateway
-   * is, which may take its time.
+   * Behind a silent watch the API server is asked about everybody, where it answers, and once more where
+   * the gateway takes its time.
    */
   #judgeUnconfirmed({ pod, accountUid }: OpenStream, what: string): void {
     const { truth, now } = this.#options
     const isTroubled =
       truth.lastTrouble('api', now() - UNDERWAY_MS, now()) !== undefined ||
-      truth.lastTrouble('delay', now() - UNDERWAY_MS - DELAY_MS_MAX, now()) !== undefined ||
-      truth.lastTrouble('gateway', now() - PENDING_MS, now()) !== undefined
+      truth.lastTrouble('delay', now() - UNDERWAY_MS - DELAY_MS_MAX, now()) !== undefined
     const goneAt = Math.min(pod.goneAt ?? Infinity, truth.accountsGone.get(accountUid) ?? Infinity)
     if (isTroubled || now() <= goneAt + UNCONFIRMED_MS) return
     this.fail(`${what}, ${Math.round(now() - goneAt)} ms after its pod or account went`)

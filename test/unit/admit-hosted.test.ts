@@ -51,7 +51,8 @@ const policyWith = (allowSessionHosting: boolean) =>
     },
   ])
 
-const STEPS = ['verify', 'authenticate', 'bind', 'connect'] as const
+/** The last one only where the gateway took its time behind a silent watch. */
+const STEPS = ['verify', 'authenticate', 'bind', 'connect', 'confirm'] as const
 type Step = (typeof STEPS)[number]
 
 type Line = {
@@ -63,6 +64,8 @@ type Line = {
     bound: Code | undefined
     judged: Code | undefined
     isStanding: boolean
+    isOutdated: boolean
+    isGatewayGone: boolean
   }
   readonly released: unknown[]
   readonly disconnected: unknown[]
@@ -89,6 +92,8 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       bound: undefined,
       judged: undefined,
       isStanding: true,
+      isOutdated: true,
+      isGatewayGone: false,
     },
     released: [],
     disconnected: [],
@@ -102,10 +107,8 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
     return value
   }
   /** As the real binding does, which waives a termination and nothing else. */
-  const verdictOf = (code: Code | undefined, { mayFinish = false }: Caller) =>
-    code === undefined || (code === 'pod_terminating' && mayFinish)
-      ? granted(undefined)
-      : denied(code)
+  const verdictOf = <T>(code: Code | undefined, { mayFinish = false }: Caller, value: T) =>
+    code === undefined || (code === 'pod_terminating' && mayFinish) ? granted(value) : denied(code)
   const stages: HostedStages = {
     precheck: {
       read: () => granted(CLAIMS),
@@ -120,8 +123,10 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       isStanding: () => state.isStanding,
     },
     binding: {
-      bind: (caller) => wait('bind', verdictOf(state.bound, caller)),
-      check: (caller) => verdictOf(state.bound, caller),
+      bind: (caller) => wait('bind', verdictOf(state.bound, caller, 0)),
+      isOutdated: () => state.isOutdated,
+      confirm: (caller) => wait('confirm', verdictOf(state.bound, caller, 0)),
+      check: (caller) => verdictOf(state.bound, caller, undefined),
       findGone: () => undefined,
     },
     policy: () => policyWith(state.isAllowed),
@@ -140,6 +145,7 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       connected += 1
       return wait('connect', 'a connection')
     },
+    isGone: () => state.isGatewayGone,
     disconnect: (gateway) => void disconnected.push(gateway),
     beforeRefusal: async () => {},
     release: (admitted) => void released.push(admitted),
@@ -174,7 +180,7 @@ const DISASTERS: Readonly<Record<string, readonly [Disaster, readonly string[]]>
 for (const [name, [disaster, proofs]] of Object.entries(DISASTERS)) {
   for (const proof of proofs) {
     test(`a request with the proof of its ${proof} stays out when ${name}`, async (t) => {
-      const waits = proof === 'token' ? STEPS : (['bind', 'connect'] as const)
+      const waits = proof === 'token' ? STEPS : (['bind', 'connect', 'confirm'] as const)
       for (const step of waits) {
         const { request, released, disconnected, registry, connects } = createLine(
           proof === 'token' ? 'a token' : undefined,
@@ -199,6 +205,28 @@ test('without a disaster a request is released once, by either proof', async (t)
     t.equal(released.length, 1)
     t.equal(disconnected.length, 0)
     t.match(request.attempt, { role: 'node', identity: { podUid: CLAIMS.podUid } })
+  }
+})
+
+test('a request whose gateway was quick is not asked about once more, and one whose gateway has left is refused', async (t) => {
+  for (const token of ['a token', undefined]) {
+    const steps: Step[] = []
+    const quick = createLine(token, (step) => void steps.push(step))
+    quick.state.isOutdated = false
+    t.equal((await admitHosted(quick.request)).ok, true)
+    t.notOk(steps.includes('confirm'))
+
+    const left = createLine(token, (step, { state }) => {
+      if (step === 'confirm') state.isGatewayGone = true
+    })
+    t.strictSame(await admitHosted(left.request), denied('gateway_gone'))
+    t.strictSame([left.released.length, left.disconnected.length], [0, 1])
+
+    const unanswered = createLine(token, (step) => {
+      if (step === 'confirm') throw new Fault('pod_unconfirmed', 'no answer')
+    })
+    t.strictSame(await admitHosted(unanswered.request), denied('pod_unconfirmed'))
+    t.strictSame([unanswered.released.length, unanswered.disconnected.length], [0, 1])
   }
 })
 

@@ -101,7 +101,7 @@ const setUp = (world: World = {}) => {
   return { binding, known, accounts, waits, gets, accountGets, contradicted, clock }
 }
 
-const codeOf = (verdict: Verdict<undefined>) => (verdict.ok ? 'ok' : verdict.code)
+const codeOf = (verdict: Verdict<unknown>) => (verdict.ok ? 'ok' : verdict.code)
 
 /** What the watch may only not show yet: the API server is asked before it refuses. */
 const LOOKED_AT_AGAIN = new Set([
@@ -461,6 +461,72 @@ test('a silent watch is confirmed by one GET, which all waiting callers share', 
   t.equal(gets.length, 1)
   gets[0]?.resolve(POD)
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
+})
+
+/** Until when what a binding relied on is believed. */
+const untilOf = async (bound: Promise<Verdict<number>>): Promise<number> => {
+  const verdict = await bound
+  if (!verdict.ok) throw new Error(verdict.code)
+  return verdict.value
+}
+
+test('what a binding relied on is believed for two seconds: the last word of a watch, or an answer', async (t) => {
+  const heard = setUp({ silentMs: 500, accountsSilentMs: 1500 })
+  t.equal(await untilOf(heard.binding.bind(CALLER, false)), 500, 'the older word counts')
+
+  const { binding, gets, accountGets, clock } = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
+  const asked = binding.bind(CALLER, false)
+  await turn()
+  clock.advance(300)
+  gets[0]?.resolve(POD)
+  accountGets[0]?.resolve(LIVE_ACCOUNT)
+  t.equal(await untilOf(asked), 2300, 'a new answer counts from now on')
+  clock.advance(700)
+  t.equal(await untilOf(binding.bind(CALLER, false)), 2000, 'and later from when it was asked for')
+
+  const away = setUp({ silentMs: Infinity })
+  const tolerated = away.binding.bind(CALLER, true)
+  await turn()
+  away.gets[0]?.reject(new Fault('pod_unconfirmed', 'down'))
+  t.equal(await untilOf(tolerated), 2000, 'an outage is not asked about again at once')
+})
+
+test('a binding is outdated once two seconds are over and a watch is silent', async (t) => {
+  const isOutdated = (world: World, ms: number) => {
+    const { binding, clock } = setUp(world)
+    clock.advance(ms)
+    return binding.isOutdated(CALLER, 1000)
+  }
+  t.equal(isOutdated({ silentMs: 9000, accountsSilentMs: 9000 }, 1000), false)
+  t.equal(isOutdated({ silentMs: 2001 }, 1001), true)
+  t.equal(isOutdated({ accountsSilentMs: 2001 }, 1001), true)
+  t.equal(isOutdated({ silentMs: 2000, accountsSilentMs: 2000 }, 1001), false, 'both are heard')
+})
+
+test('an outdated binding is confirmed by a new answer, which refuses as the first one would', async (t) => {
+  const { binding, gets, accountGets, contradicted } = setUp({ silentMs: 2001 })
+  const confirm = async (pod: WatchedPod | undefined) => {
+    const confirmed = binding.confirm(CALLER, false)
+    await turn()
+    gets.at(-1)?.resolve(pod)
+    return confirmed
+  }
+  t.equal(codeOf(await confirm(undefined)), 'pod_not_found')
+  t.strictSame(contradicted, ['pods'])
+  t.equal(codeOf(await confirm(POD)), 'ok')
+  t.strictSame([gets.length, accountGets.length], [2, 0], 'the accounts are heard of')
+  t.equal(codeOf(await binding.confirm(CALLER, false)), 'ok')
+  t.equal(gets.length, 2, 'an answer to another worker of the pod will do')
+
+  const away = setUp({ silentMs: Infinity })
+  const outage = new Fault('pod_unconfirmed', 'down')
+  for (const isTolerated of [true, false]) {
+    const confirmed = away.binding.confirm(CALLER, isTolerated)
+    await turn()
+    away.gets.at(-1)?.reject(outage)
+    if (isTolerated) t.equal(codeOf(await confirmed), 'ok')
+    else await t.rejects(confirmed, outage)
+  }
 })
 
 test('an answer that contradicts the watch ends the watch that is behind', async (t) => {

@@ -230,6 +230,18 @@ test('the oracle finds a stream that outlives its pod, and gives a muted watch i
   t.match(muted.oracle.violation, 'its pod is gone')
 })
 
+test('the oracle finds an admission on an old word of a silent watch, however slow the gateway is', async (t) => {
+  const { oracle, truth, admit, passTime } = judge()
+  for (const place of ['watches', 'gateway'] as const) truth.trouble(place, () => 1000)
+  Object.assign(truth.pods.get('uid') ?? {}, { goneAt: 1000 })
+  passTime(3000)
+  admit()
+  t.equal(oracle.violation, undefined, 'a word is believed for two seconds')
+  passTime(1000)
+  admit()
+  t.match(oracle.violation, 'after its pod or account went')
+})
+
 test('the oracle finds a token in a log line', async (t) => {
   const { oracle } = judge()
   oracle.wroteLog('nothing to see')

@@ -71,10 +71,10 @@ export class PodBinding {
    * Binds a caller to its pod and ServiceAccount. The watch alone is enough only while it delivers
    * events: a silent watch may be dead, so a live answer must then confirm what it shows. That
    * answer must not be older than the last event of a trusted watch may be. `isOutageTolerated`
-   * says whether the watch's last state is enough when the API server cannot be asked. Throws a
-   * `Fault`.
+   * says whether the watch's last state is enough when the API server cannot be asked. Returns until
+   * when what it relied on is believed, on the monotonic clock. Throws a `Fault`.
    */
-  async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<undefined>> {
+  async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<number>> {
     const since = this.#options.clock.monotonic()
     await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
     const unseen = await this.#decideUnseen(caller, since)
@@ -83,11 +83,35 @@ export class PodBinding {
     if (!shown.ok) return shown
     const seen = await this.#lookAtAddress(caller, since)
     if (!seen.ok) return seen
+    return this.#confirm(caller, since, isOutageTolerated)
+  }
+
+  /** Whether what `bind` relied on is too old by now, and no watch has said more. Synchronous. */
+  isOutdated({ claims }: Caller, believedUntil: number): boolean {
+    const { clock, pods } = this.#options
+    if (clock.monotonic() <= believedUntil) return false
+    const { scopes } = pods
+    const silentMs = Math.max(scopes.silentForMs(claims), scopes.accountsSilentForMs(claims))
+    return silentMs > BELIEVED_MS_MAX
+  }
+
+  /** Asks once more what `bind` has asked last. Throws a `Fault`. */
+  confirm(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<number>> {
+    return this.#confirm(caller, this.#options.clock.monotonic(), isOutageTolerated)
+  }
+
+  async #confirm(
+    caller: Caller,
+    since: number,
+    isOutageTolerated: boolean,
+  ): Promise<Verdict<number>> {
     const [pod, account] = await Promise.all([
       confirm(this.#podDoubt(caller, since), isOutageTolerated),
       confirm(this.#accountDoubt(caller, since), isOutageTolerated),
     ])
-    return pod.ok ? account : pod
+    if (!pod.ok) return pod
+    if (!account.ok) return account
+    return granted(this.#options.clock.monotonic() + Math.min(pod.value, account.value))
   }
 
   /**

@@ -27,22 +27,28 @@ export type Sight = {
   readonly missing: string
 }
 
-/** A watch that says nothing may be dead: a live answer then has to confirm what it shows. */
+/**
+ * A watch that says nothing may be dead: a live answer then has to confirm what it shows. Returns for
+ * how many milliseconds more that is believed: a new answer counts from when it came.
+ */
 export async function confirm<T extends object>(
   doubt: Doubt<T>,
   isOutageTolerated: boolean,
-): Promise<Verdict<undefined>> {
+): Promise<Verdict<number>> {
   const { answers, key, silentMs, judge, since, onContradicted } = doubt
-  if (silentMs <= BELIEVED_MS_MAX) return granted(undefined)
+  if (silentMs <= BELIEVED_MS_MAX) return granted(BELIEVED_MS_MAX - silentMs)
   // While the watch is open a recent answer may admit; only a new answer may refuse.
-  if (silentMs < Infinity && judge(answers.find(key)).ok) return granted(undefined)
+  if (silentMs < Infinity && judge(answers.find(key)).ok) {
+    return granted(answers.freshForMs(key) ?? 0)
+  }
   try {
     const judged = await answers.ask(doubt, since)
-    if (!judged.ok) onContradicted()
+    if (judged.ok) return granted(BELIEVED_MS_MAX)
+    onContradicted()
     return judged
   } catch (error) {
     const isOutage = error instanceof Fault && error.code === 'pod_unconfirmed'
-    if (isOutage && isOutageTolerated) return granted(undefined)
+    if (isOutage && isOutageTolerated) return granted(BELIEVED_MS_MAX)
     throw error
   }
 }

@@ -14,6 +14,7 @@ import type { AuthAttempt } from '../observe/recorder.ts'
 import {
   begin,
   confirm,
+  confirmLate,
   precheck,
   OUTAGE_TOLERATED,
   type EntrantSide,
@@ -43,6 +44,8 @@ export type AdmitHostedRequest<G> = {
   readonly mayContinue: (claims: Claims) => boolean
   readonly onProven: () => void
   readonly connect: (signal: AbortSignal) => Promise<G>
+  /** Whether the gateway has left what `connect` returned. */
+  readonly isGone: (gateway: G) => boolean
   /** Gives up what `connect` returned. */
   readonly disconnect: (gateway: G) => void
   /** Called before a request is refused whose pod is proven; it counts as a stream meanwhile. */
@@ -123,11 +126,32 @@ async function decide<G>(
   const caller = callerOf(request, claims)
   const bound = await raceAbort(stages.binding.bind(caller, isOutageTolerated(source)), signal)
   if (!bound.ok) return bound
-  const proven = { claims, identity, source }
+  const proven = { claims, identity, source, believedUntil: bound.value }
   const objection = findHostingObjection(request, proven)
   if (objection !== undefined) return refuse(request, admission, objection)
+  return enter(request, proven, admission)
+}
 
+/** Reaches the gateway for a request whose pod is proven, and lets it through. */
+async function enter<G>(
+  request: AdmitHostedRequest<G>,
+  proven: Proven,
+  admission: Admission,
+): Promise<Verdict<AdmittedHosted<G>>> {
+  const { stages } = request
+  const { claims, identity, source, believedUntil } = proven
+  const { signal } = admission
   const gateway = await request.connect(signal)
+
+  const caller = callerOf(request, claims)
+  if (stages.binding.isOutdated(caller, believedUntil)) {
+    const asked = stages.binding.confirm(caller, isOutageTolerated(source))
+    const refused = await confirmLate(raceAbort(asked, signal), {
+      isGone: () => request.isGone(gateway),
+      end: () => request.disconnect(gateway),
+    })
+    if (refused !== undefined) return refuse(request, admission, refused)
+  }
 
   // No `await` is allowed between these last checks and the release.
   const own = stages.registry.findOwn(claims.podUid)
@@ -149,7 +173,7 @@ async function authenticate<G>(
   { stages }: AdmitHostedRequest<G>,
   { claims, signature, token }: Proof,
   signal: AbortSignal,
-): Promise<Verdict<Omit<Proven, 'claims'>>> {
+): Promise<Verdict<Pick<Proven, 'identity' | 'source'>>> {
   if (token === undefined) return granted({ identity: identityOf(claims), source: undefined })
   return raceAbort(stages.authenticator.authenticate(token, claims, signature), signal)
 }
@@ -173,6 +197,8 @@ type Proven = {
   readonly identity: Identity
   /** `undefined` for the proof by address. */
   readonly source: Source | undefined
+  /** Until when the word that the pod is alive is believed, on the monotonic clock. */
+  readonly believedUntil: number
 }
 
 /** The pod must have a live stream, in a role whose entry allows hosting. Synchronous. */

@@ -24,7 +24,7 @@ export type Stages = {
   readonly registry: Pick<AdmissionRegistry, 'run' | 'confirm'>
   /** The verdict cache and the TokenReview behind it. */
   readonly authenticator: Pick<TokenAuthenticator, 'authenticate' | 'isStanding'>
-  readonly binding: Pick<PodBinding, 'bind' | 'check' | 'findGone'>
+  readonly binding: Pick<PodBinding, 'bind' | 'isOutdated' | 'confirm' | 'check' | 'findGone'>
   /** The current policy: it may be reloaded during an admission. */
   readonly policy: () => Policy
 }
@@ -101,9 +101,8 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
       const unproven = signature === 'verified' ? undefined : confirm(admission, request)
       if (unproven !== undefined) return denied(unproven)
 
-      const caller = { claims, address }
       const bound = await raceAbort(
-        stages.binding.bind(caller, OUTAGE_TOLERATED.has(source)),
+        stages.binding.bind({ claims, address }, OUTAGE_TOLERATED.has(source)),
         signal,
       )
       if (!bound.ok) return bound
@@ -112,34 +111,76 @@ export async function admit(request: AdmitRequest): Promise<Verdict<Admitted>> {
       if (!authorized.ok) return authorized
       const grant = authorized.value
       attempt.role = grant.role
-
-      const proven = { claims, identity, source, grant }
-      const gateway = await handshake.connectGateway({
-        identity,
-        role: grant.role,
-        // If the policy in force refuses the worker, it allows no command and no hosting.
-        allowedCommands: () => grantInForce(stages, proven)?.allowedCommands ?? [],
-        isHostingAllowed: () => grantInForce(stages, proven)?.isHostingAllowed === true,
-        signal,
-        findObjection: () => findLateObjection(request, proven),
-        revoke: (code) => admission.revoke(code),
-        judgeBy: (findEnd) => admission.judgeBy(findEnd),
-      })
-
-      // No `await` is allowed between these last checks and the release.
-      const objection = findLateObjection(request, proven) ?? handshake.findObjection()
-      if (objection !== undefined || !admission.admit(grant.role)) {
-        gateway.socket.destroy()
-        return denied(objection ?? admission.code)
-      }
-      const admitted = { admission, identity, grant, gateway }
-      request.release(admitted)
-      return granted(admitted)
+      const proven = { claims, identity, source, grant, believedUntil: bound.value }
+      return enter(request, proven, admission)
     })
   } catch (error) {
     if (!(error instanceof Fault)) throw error
     attempt.fault = error
     return denied(error.code)
+  }
+}
+
+/** Reaches the gateway for a worker that is proven, and lets it in. */
+async function enter(
+  request: AdmitRequest,
+  proven: Proven,
+  admission: Admission,
+): Promise<Verdict<Admitted>> {
+  const { worker, handshake, stages } = request
+  const { claims, identity, source, grant, believedUntil } = proven
+  const { signal } = admission
+  const gateway = await handshake.connectGateway({
+    identity,
+    role: grant.role,
+    // If the policy in force refuses the worker, it allows no command and no hosting.
+    allowedCommands: () => grantInForce(stages, proven)?.allowedCommands ?? [],
+    isHostingAllowed: () => grantInForce(stages, proven)?.isHostingAllowed === true,
+    signal,
+    findObjection: () => findLateObjection(request, proven),
+    revoke: (code) => admission.revoke(code),
+    judgeBy: (findEnd) => admission.judgeBy(findEnd),
+  })
+  const { socket } = gateway
+
+  const caller = { claims, address: worker.address }
+  if (stages.binding.isOutdated(caller, believedUntil)) {
+    const asked = stages.binding.confirm(caller, OUTAGE_TOLERATED.has(source))
+    const held = { isGone: () => socket.destroyed, end: () => void socket.destroy() }
+    const refused = await confirmLate(raceAbort(asked, signal), held)
+    if (refused !== undefined) return denied(refused)
+  }
+
+  // No `await` is allowed between these last checks and the release.
+  const objection = findLateObjection(request, proven) ?? handshake.findObjection()
+  if (objection !== undefined || !admission.admit(grant.role)) {
+    socket.destroy()
+    return denied(objection ?? admission.code)
+  }
+  const admitted = { admission, identity, grant, gateway }
+  request.release(admitted)
+  return granted(admitted)
+}
+
+/** What is open at the gateway while somebody waits. */
+type Held = { readonly isGone: () => boolean; readonly end: () => void }
+
+/**
+ * The gateway took its time, and behind a silent watch the pod was asked for once more. Returns why it
+ * must stay out. Unless it may go on, nothing stays open at the gateway.
+ */
+export async function confirmLate(
+  asked: Promise<Verdict<number>>,
+  { isGone, end }: Held,
+): Promise<Code | undefined> {
+  try {
+    const confirmed = await asked
+    if (confirmed.ok && !isGone()) return undefined
+    end()
+    return confirmed.ok ? 'gateway_gone' : confirmed.code
+  } catch (error) {
+    end()
+    throw error
   }
 }
 
@@ -207,6 +248,8 @@ type Proven = {
   readonly identity: Identity
   readonly source: Source
   readonly grant: Grant
+  /** Until when the word that the pod is alive is believed, on the monotonic clock. */
+  readonly believedUntil: number
 }
 
 /** What the current policy gives the worker; `undefined` if it refuses it. */

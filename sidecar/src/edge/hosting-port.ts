@@ -45,7 +45,10 @@ export type HostingOptions = {
 export type Arrival = { readonly connection: Connection; readonly host: string }
 
 /** What is the same for an upgrade and for a transfer. */
-type Line<G> = Pick<AdmitHostedRequest<G>, 'kind' | 'connect' | 'disconnect' | 'beforeRefusal'> & {
+type Line<G> = Pick<
+  AdmitHostedRequest<G>,
+  'kind' | 'connect' | 'isGone' | 'disconnect' | 'beforeRefusal'
+> & {
   readonly worker: Entrant
   readonly connection: Connection
   readonly release: (admitted: AdmittedHosted<G>) => void
@@ -100,6 +103,7 @@ export class HostingPort {
       worker,
       connection,
       connect: (signal) => this.#options.gateway.dial(hosted, { address, host }, signal),
+      isGone: (gateway) => gateway.socket.destroyed,
       disconnect: (gateway) => gateway.socket.destroy(),
       beforeRefusal: () => Promise.resolve(),
       release: (admitted) => {
@@ -134,6 +138,7 @@ export class HostingPort {
       worker: sender,
       connection,
       connect: async () => undefined,
+      isGone: () => false,
       disconnect: () => {},
       beforeRefusal: async ({ signal }) => {
         if (hosted.contentLength === undefined) return

@@ -140,6 +140,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     onUpgrade(receive) {
       app.server.on('upgrade', (request, stream, head) => {
         parsers.get(request.socket)?.lift()
+        // It holds two bytes of Node's pool, and so all 64 KiB around them, for as long as the stream.
+        parsers.delete(request.socket)
         if (stream !== request.socket) discard(stream)
         receive(request, head)
       })

@@ -11,6 +11,7 @@ const DECODINGS = 2
 
 /** Whether a query string holds a token, as is or percent-encoded once or twice. */
 export function holdsToken(query: string): boolean {
+  if (query === '') return false
   let text = query
   for (let decodings = 0; decodings < DECODINGS && text.includes('%'); decodings += 1) {
     if (hasTokenShape(text)) return true

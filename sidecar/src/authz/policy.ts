@@ -50,15 +50,14 @@ export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = tr
 
   return {
     isEnabled,
-    isListed: (namespace, serviceAccount) => listMatching(namespace, serviceAccount).length > 0,
+    isListed: (namespace, serviceAccount) =>
+      rules.some((rule) => rule.isNamespace(namespace) && rule.isServiceAccount(serviceAccount)),
 
     authorize({ namespace, serviceAccount }, asked) {
       if (!isEnabled) return denied('trust_disabled')
       const matching = listMatching(namespace, serviceAccount)
       if (matching.length === 0) return denied('identity_not_allowed')
-      const roles = new Set(matching.flatMap((entry) => entry.allowedRoles))
-      const [only] = roles
-      const role = asked ?? (roles.size === 1 ? only : undefined)
+      const role = asked ?? findOnlyRole(matching)
       if (role === undefined) return denied('role_missing')
       const entry = matching.find(({ allowedRoles }) => allowedRoles.includes(role))
       if (entry === undefined) return denied('role_not_allowed')
@@ -66,4 +65,10 @@ export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = tr
       return granted({ role, allowedCommands, isHostingAllowed })
     },
   }
+}
+
+/** The role that all of them allow and nothing else; `undefined` where there is a choice. */
+function findOnlyRole(entries: readonly AllowedIdentity[]): string | undefined {
+  const [role, ...others] = new Set(entries.flatMap((entry) => entry.allowedRoles))
+  return others.length === 0 ? role : undefined
 }

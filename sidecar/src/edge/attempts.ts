@@ -83,7 +83,8 @@ export class Attempts {
   mayContinue(caller: Caller): boolean {
     const { perPod, shortStreams } = this.#options
     const { podUid } = caller.claims
-    return !this.#isOfPod(caller) || (perPod.has(podUid) && shortStreams.has(podUid))
+    const isWithinLimits = perPod.has(podUid) && shortStreams.has(podUid)
+    return isWithinLimits || !this.#isOfPod(caller)
   }
 
   /** Charges and records an attempt that ended with `code`. Returns the code that the caller is told. */

@@ -22,8 +22,8 @@ export class Entrant {
     this.socket = socket
     this.address = address
     this.#token = token
-    socket.once('end', this.#onLeft)
-    socket.once('close', this.#onLeft)
+    socket.on('end', this.#onLeft)
+    socket.on('close', this.#onLeft)
   }
 
   /** Only until `leave`: the token is not kept. */

@@ -1,5 +1,6 @@
 /** A scope of the watch: which objects it covers, and how to ask the API server for them. */
 
+import type { Account } from '../identity.ts'
 import type { Collection } from './list-page.ts'
 
 /** A ServiceAccount's pods in a namespace; `undefined` stands for all. */
@@ -10,6 +11,13 @@ export type Scope = {
 
 export const keyOf = ({ namespace, serviceAccount }: Scope): string =>
   `${namespace ?? '*'}/${serviceAccount ?? '*'}`
+
+/** The keys of all scopes that can cover a ServiceAccount's pods. */
+export const keysCovering = ({ namespace, serviceAccount }: Account): readonly string[] => [
+  '*/*',
+  `${namespace}/*`,
+  `${namespace}/${serviceAccount}`,
+]
 
 /** How wide a scope is. */
 export type ScopeKind = 'cluster' | 'namespace' | 'serviceaccount'

@@ -2,7 +2,7 @@
 
 import type { Account } from '../identity.ts'
 import type { Reflector } from './reflector.ts'
-import { keyOf, type Scope } from './scope.ts'
+import { keyOf, keysCovering, type Scope } from './scope.ts'
 
 export type WatchedScope = {
   readonly scope: Scope
@@ -22,8 +22,6 @@ export type ScopeStatus = { readonly scope: Scope; readonly state: ScopeState }
 
 /** The API server ends each watch after a while: one that is reopened by then was never down. */
 const STALE_MS = 2000
-
-const EVERYTHING: Scope = { namespace: undefined, serviceAccount: undefined }
 
 export class WatchedScopes {
   readonly #scopes = new Map<string, WatchedScope>()
@@ -110,14 +108,11 @@ export class WatchedScopes {
     return longest(covering, (watched) => pick(watched).silentForMs)
   }
 
-  /** By key, since this is asked once a second for every stream. */
-  #listCovering({ namespace, serviceAccount }: Account): readonly WatchedScope[] {
-    const scopes: readonly Scope[] = [
-      EVERYTHING,
-      { namespace, serviceAccount: undefined },
-      { namespace, serviceAccount },
-    ]
-    return scopes.flatMap((scope) => this.#scopes.get(keyOf(scope)) ?? [])
+  /** By key, since this is asked once a second for every stream, and for each admission. */
+  #listCovering(account: Account): readonly WatchedScope[] {
+    return keysCovering(account)
+      .map((key) => this.#scopes.get(key))
+      .filter((watched) => watched !== undefined)
   }
 }
 

@@ -43,14 +43,17 @@ export function textFrame(text: string, masking: Masking): Buffer {
   return buildFrame(OPCODE.text, Buffer.from(text), masking)
 }
 
+/** Below this, to look at the memory as words costs more than it saves. */
+const WORDS_BYTES_MIN = 128
+
 /**
  * XORs `payload` in place with its four-byte mask; doing it twice restores the original (§5.3).
- * Works on four bytes at a time where memory is aligned.
+ * Works on four bytes at a time where memory is aligned, and the payload is long enough.
  */
 export function applyMask(payload: Buffer, mask: Buffer): void {
+  if (payload.length < WORDS_BYTES_MIN) return xorSingly(payload, mask, 0, payload.length)
   const { buffer, byteOffset, length } = payload
   const before = -byteOffset & 3
-  if (length < before + 4) return xorSingly(payload, mask, 0, length)
   xorSingly(payload, mask, 0, before)
   const words = new Int32Array(buffer, byteOffset + before, (length - before) >> 2)
   const turned = Uint8Array.from(mask, (_, n) => mask.readUInt8((before + n) & 3))

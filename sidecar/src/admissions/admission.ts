@@ -26,10 +26,11 @@ export type AdmissionOptions = Pick<Admission, 'number' | 'kind' | 'claims' | 'a
   readonly clock: Clock
 }
 
+/** One for all admissions: closures for each would cost memory for each stream. */
 export type AdmissionListener = {
   /** The stream was revoked while it was open. */
-  readonly onRevoked: () => void
-  readonly onGone: () => void
+  readonly onRevoked: (admission: Admission) => void
+  readonly onGone: (admission: Admission) => void
 }
 
 /** How long a stream may outlive a denial, such as a deleted pod, in milliseconds. */
@@ -55,7 +56,7 @@ export class Admission {
   #revokedAt: number | undefined
   #stream: LiveStream | undefined
   #cancelDestroy: (() => void) | undefined
-  #findOfferEnd: () => Code | undefined = () => undefined
+  #findOfferEnd: (() => Code | undefined) | undefined
 
   constructor(options: AdmissionOptions, listener: AdmissionListener) {
     const { number, kind, claims, address, clock } = options
@@ -125,7 +126,7 @@ export class Admission {
 
   /** Why the current policy does not allow what the worker offers, or offered until it left. */
   findOfferEnd(): Code | undefined {
-    return this.#findOfferEnd()
+    return this.#findOfferEnd?.()
   }
 
   attach(stream: LiveStream): void {
@@ -145,7 +146,7 @@ export class Admission {
     // The current frame may finish, and a slow reader may read its close frame, but not for long. A
     // stream that closes already for a milder reason has no more time than the others.
     if (this.#state === 'closing' && isVerdict(code)) this.#destroySoon()
-    if (effect === 'close') this.#listener.onRevoked()
+    if (effect === 'close') this.#listener.onRevoked(this)
   }
 
   #destroySoon(): void {
@@ -155,7 +156,7 @@ export class Admission {
   /** The sockets are gone, or the admission was abandoned. */
   finish(): void {
     this.#cancelDestroy?.()
-    if (this.#take('finish') === 'forget') this.#listener.onGone()
+    if (this.#take('finish') === 'forget') this.#listener.onGone(this)
   }
 
   /** What its stream has carried so far; `undefined` before there is one. */

@@ -6,7 +6,7 @@ import { Fault } from '../fault.ts'
 import type { SignatureState } from '../authn/signature.ts'
 import type { Claims } from '../identity.ts'
 import type { RelayTotals } from '../lib/relay-totals.ts'
-import { Admission, type AdmissionKind } from './admission.ts'
+import { Admission, type AdmissionKind, type AdmissionListener } from './admission.ts'
 import { HostedGrace } from './hosted-grace.ts'
 import { UnverifiedAdmissions } from './unverified-admissions.ts'
 
@@ -52,6 +52,10 @@ export class AdmissionRegistry {
   readonly #admissionsOfPod = new Map<string, Set<Admission>>()
   readonly #unverified: UnverifiedAdmissions
   readonly #hostedGrace: HostedGrace
+  readonly #listener: AdmissionListener = {
+    onRevoked: (admission) => this.#hostedGrace.revoked(admission),
+    onGone: (admission) => this.#forget(admission),
+  }
   #begun = 0
   #draining: Promise<Drained> | undefined
   #onEmpty: (() => void) | undefined
@@ -168,14 +172,7 @@ export class AdmissionRegistry {
   #create(claims: Claims, address: string, kind: AdmissionKind): Admission {
     this.#begun += 1
     const { clock } = this.#options
-    const admission: Admission = new Admission(
-      { number: this.#begun, kind, claims, address, clock },
-      {
-        onRevoked: () => this.#hostedGrace.revoked(admission),
-        onGone: () => this.#forget(admission),
-      },
-    )
-    return admission
+    return new Admission({ number: this.#begun, kind, claims, address, clock }, this.#listener)
   }
 
   #count(admission: Admission): Admission {

@@ -72,6 +72,9 @@ type End = {
   readonly from: Direction
   readonly toward: Direction
   readonly goneCode: Code
+  isGone: boolean
+  /** As a second one, our own listener would cost each idle stream an array of listeners. */
+  readonly hasErrorListener: boolean
   readonly onEnd: () => void
   readonly onGone: () => void
 }
@@ -103,7 +106,6 @@ class SplicedStream implements Stream {
   readonly #worker: End
   readonly #gateway: End
   #heartbeats: readonly Heartbeat[] | undefined
-  readonly #gone = new Set<End>()
   #code: Code | undefined
   #cancelDelay: (() => void) | undefined
   #cancelDeadline: (() => void) | undefined
@@ -150,8 +152,8 @@ class SplicedStream implements Stream {
   }
 
   start({ workerHead, gatewayHead }: Pick<SpliceOptions, 'workerHead' | 'gatewayHead'>): void {
-    for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {
-      socket.on('error', ignoreError)
+    for (const { socket, hasErrorListener, onEnd, onGone } of [this.#worker, this.#gateway]) {
+      if (!hasErrorListener) socket.on('error', ignoreError)
       socket.on('end', onEnd)
       socket.on('close', onGone)
       // The events of a socket that closed earlier were missed.
@@ -201,6 +203,8 @@ class SplicedStream implements Stream {
       from,
       toward,
       goneCode: from === this.#up ? 'worker_gone' : 'gateway_gone',
+      isGone: false,
+      hasErrorListener: socket.listenerCount('error', ignoreError) > 0,
       onEnd: () => this.#onEnd(end),
       onGone: () => this.#onGone(end),
     }
@@ -245,8 +249,8 @@ class SplicedStream implements Stream {
   #onGone(end: End): void {
     this.#onEnd(end)
     end.toward.abandon()
-    this.#gone.add(end)
-    if (this.#gone.size === 2) this.#finish()
+    end.isGone = true
+    if (this.#worker.isGone && this.#gateway.isGone) this.#finish()
   }
 
   #shut(code: Code): void {
@@ -265,8 +269,8 @@ class SplicedStream implements Stream {
     this.#cancelReply?.()
     this.#up.stop()
     this.#down.stop()
-    for (const { socket, onEnd, onGone } of [this.#worker, this.#gateway]) {
-      socket.off('error', ignoreError)
+    for (const { socket, hasErrorListener, onEnd, onGone } of [this.#worker, this.#gateway]) {
+      if (!hasErrorListener) socket.off('error', ignoreError)
       socket.off('end', onEnd)
       socket.off('close', onGone)
     }

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 
 const MODEL = fileURLToPath(new URL('admission.pml', import.meta.url))
 const NAME = 'admission.pml'
-const MEMORY_MIB_MAX = 2000
+const MEMORY_MIB_MAX = 6000
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 /** Steps of all processes; no reduction, since every step is on what all of them share. */
 const COMMON = ['-w', '-DNOREDUCE', `-DMEMLIM=${MEMORY_MIB_MAX}`]

@@ -98,7 +98,10 @@ describe('watch', () => {
     relay.blackhole()
     await cluster.deletePod(victim.pod)
     clock.jump(SILENCE_MS)
+    // That answer ends the watch, and the next one could tell of the end before it is said.
+    relay.hold()
     assert.equal(await attempt(victim), 'pod_not_found', 'the API server is asked')
+    relay.release()
     await assertKept()
     assert.match((await end).ended, GONE, 'without waiting for the end of the watch')
     clock.jump(WATCH_LIFE_MS)

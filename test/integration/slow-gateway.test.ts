@@ -92,6 +92,32 @@ test('so does one whose ServiceAccount goes', async (t) => {
   await gone
 })
 
+test('an answer about its pod does not grow younger while its ServiceAccount is asked for', async (t) => {
+  const { api, clock, gateway, connect, token } = await setUp(t)
+  api.blackholeWatches()
+  await clock.advanceAsync(2001)
+  api.pause('serviceAccountLookups')
+  const arrival = gateway.next()
+  const outcome = connect(token)
+  await api.requested('podGets', 1)
+  await api.arrived('serviceAccountLookups')
+  for (let n = 0; n < 5; n += 1) await clock.advanceAsync(0)
+  api.deletePod(NS, POD)
+  await clock.advanceAsync(1700)
+  api.release('serviceAccountLookups')
+  const { accept, gone } = await arrival
+  await clock.advanceAsync(301)
+  const lookups = api.counts.serviceAccountLookups
+  accept()
+  t.equal(codeOf(await outcome), 'pod_not_found')
+  await gone
+  t.equal(
+    api.counts.serviceAccountLookups,
+    lookups,
+    'what is still believed is not asked for again',
+  )
+})
+
 test('a gateway that is quick, or a watch that is heard, costs no second question', async (t) => {
   const rig = await setUp(t)
   const { api, clock } = rig

@@ -198,7 +198,7 @@ export const GUARDS: readonly Guard[] = [
     code: {
       file: admit,
       from: 'stages.binding.isOutdated(caller, believedUntil)',
-      to: 'believedUntil < 0',
+      to: 'believedUntil.pod < 0',
     },
     test: {
       file: 'test/integration/slow-gateway.test.ts',

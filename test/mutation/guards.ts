@@ -111,7 +111,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'what bound a pod is asked for again where the gateway took its time',
     file: 'edge/admit.ts',
     text: 'if (stages.binding.isOutdated(caller, believedUntil)) {',
-    without: 'if (believedUntil < 0) {',
+    without: 'if (believedUntil.pod < 0) {',
   },
   {
     name: 'a verdict that was asked for before its pod went does not count',

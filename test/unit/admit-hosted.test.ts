@@ -51,6 +51,8 @@ const policyWith = (allowSessionHosting: boolean) =>
     },
   ])
 
+const BELIEVED_UNTIL = { pod: 0, account: 0 }
+
 /** The last one only where the gateway took its time behind a silent watch. */
 const STEPS = ['verify', 'authenticate', 'bind', 'connect', 'confirm'] as const
 type Step = (typeof STEPS)[number]
@@ -123,9 +125,9 @@ const createLine = (token: string | undefined, at: (step: Step, line: Line) => v
       isStanding: () => state.isStanding,
     },
     binding: {
-      bind: (caller) => wait('bind', verdictOf(state.bound, caller, 0)),
-      isOutdated: () => state.isOutdated,
-      confirm: (caller) => wait('confirm', verdictOf(state.bound, caller, 0)),
+      bind: (caller) => wait('bind', verdictOf(state.bound, caller, BELIEVED_UNTIL)),
+      isOutdated: (_caller, believedUntil) => believedUntil === BELIEVED_UNTIL && state.isOutdated,
+      confirm: (caller) => wait('confirm', verdictOf(state.bound, caller, BELIEVED_UNTIL)),
       check: (caller) => verdictOf(state.bound, caller, undefined),
       findGone: () => undefined,
     },

@@ -14,7 +14,7 @@ import type { GatewayConnection } from '@openclaw-k8s/auth-sidecar/tunnel/dial.t
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const ADDRESS = '10.244.1.1'
-const BELIEVED_UNTIL = 2000
+const BELIEVED_UNTIL = { pod: 2000, account: 2000 }
 
 const CLAIMS: Claims = {
   issuer: 'issuer',
@@ -105,7 +105,8 @@ const createLine = (whileAsked: (line: Line) => void = () => {}, source: Source 
     binding: {
       bind: async () => granted(BELIEVED_UNTIL),
       isOutdated: (_caller, believedUntil) => believedUntil === BELIEVED_UNTIL && state.isOutdated,
-      async confirm(_caller, isOutageTolerated) {
+      async confirm(_caller, believedUntil, isOutageTolerated) {
+        if (believedUntil !== BELIEVED_UNTIL) throw new Error('it is not told what is too old')
         asked.push(isOutageTolerated)
         await Promise.resolve()
         whileAsked(line)

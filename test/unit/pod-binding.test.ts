@@ -3,6 +3,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
 import { findLifetimeEnd, type Life } from '@openclaw-k8s/auth-sidecar/admissions/lifetime.ts'
+import type { Belief } from '@openclaw-k8s/auth-sidecar/authz/belief.ts'
 import { PodBinding, type BindingRules } from '@openclaw-k8s/auth-sidecar/authz/pod-binding.ts'
 import type { Verdict } from '@openclaw-k8s/auth-sidecar/denial.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
@@ -463,16 +464,18 @@ test('a silent watch is confirmed by one GET, which all waiting callers share', 
   t.strictSame((await Promise.all(several)).map(codeOf), ['ok', 'ok', 'ok'])
 })
 
-/** Until when what a binding relied on is believed. */
-const untilOf = async (bound: Promise<Verdict<number>>): Promise<number> => {
+const OLD: Belief = { pod: -1, account: -1 }
+
+/** Until when what a binding relied on is believed: the pod, the ServiceAccount. */
+const untilOf = async (bound: Promise<Verdict<Belief>>): Promise<readonly number[]> => {
   const verdict = await bound
   if (!verdict.ok) throw new Error(verdict.code)
-  return verdict.value
+  return [verdict.value.pod, verdict.value.account]
 }
 
 test('what a binding relied on is believed for two seconds: the last word of a watch, or an answer', async (t) => {
   const heard = setUp({ silentMs: 500, accountsSilentMs: 1500 })
-  t.equal(await untilOf(heard.binding.bind(CALLER, false)), 500, 'the older word counts')
+  t.strictSame(await untilOf(heard.binding.bind(CALLER, false)), [1500, 500])
 
   const { binding, gets, accountGets, clock } = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
   const asked = binding.bind(CALLER, false)
@@ -480,33 +483,74 @@ test('what a binding relied on is believed for two seconds: the last word of a w
   clock.advance(300)
   gets[0]?.resolve(POD)
   accountGets[0]?.resolve(LIVE_ACCOUNT)
-  t.equal(await untilOf(asked), 2300, 'a new answer counts from now on')
+  t.strictSame(await untilOf(asked), [2300, 2300], 'a new answer counts from now on')
   clock.advance(700)
-  t.equal(await untilOf(binding.bind(CALLER, false)), 2000, 'and later from when it was asked for')
+  const later = await untilOf(binding.bind(CALLER, false))
+  t.strictSame(later, [2000, 2000], 'and later from when it was asked for')
 
   const away = setUp({ silentMs: Infinity })
   const tolerated = away.binding.bind(CALLER, true)
   await turn()
   away.gets[0]?.reject(new Fault('pod_unconfirmed', 'down'))
-  t.equal(await untilOf(tolerated), 2000, 'an outage is not asked about again at once')
+  t.strictSame(await untilOf(tolerated), [2000, 2000], 'an outage is not asked about again at once')
+})
+
+test('a word counts from when it came, however long the other one takes, and only the old one is asked for again', async (t) => {
+  for (const slow of ['pod', 'account'] as const) {
+    const { binding, gets, accountGets, clock } = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
+    const answer = (which: 'pod' | 'account') =>
+      which === 'pod' ? gets.at(-1)?.resolve(POD) : accountGets.at(-1)?.resolve(LIVE_ACCOUNT)
+    const quick = slow === 'pod' ? 'account' : 'pod'
+    const bound = binding.bind(CALLER, false)
+    await turn()
+    answer(quick)
+    await turn()
+    clock.advance(3000)
+    answer(slow)
+    const verdict = await bound
+    if (!verdict.ok) throw new Error(verdict.code)
+    t.same(verdict.value, { [quick]: 2000, [slow]: 5000 })
+    t.ok(binding.isOutdated(CALLER, verdict.value))
+
+    const confirmed = binding.confirm(CALLER, verdict.value, false)
+    await turn()
+    answer(quick)
+    t.same(await confirmed, {
+      ok: true,
+      value: { [quick]: 5000, [slow]: 5000 },
+    })
+    t.strictSame([gets.length, accountGets.length], slow === 'pod' ? [1, 2] : [2, 1])
+  }
+
+  const { binding, accountGets, clock } = setUp({ accountsSilentMs: 9000 })
+  const bound = binding.bind(CALLER, false)
+  await turn()
+  clock.advance(3000)
+  accountGets[0]?.resolve(LIVE_ACCOUNT)
+  t.strictSame(await untilOf(bound), [2000, 5000], 'so does the last word of a watch')
 })
 
 test('a binding is outdated once two seconds are over and a watch is silent', async (t) => {
-  const isOutdated = (world: World, ms: number) => {
+  const isOutdated = (world: World, ms: number, believedUntil = { pod: 1000, account: 1000 }) => {
     const { binding, clock } = setUp(world)
     clock.advance(ms)
-    return binding.isOutdated(CALLER, 1000)
+    return binding.isOutdated(CALLER, believedUntil)
   }
   t.equal(isOutdated({ silentMs: 9000, accountsSilentMs: 9000 }, 1000), false)
   t.equal(isOutdated({ silentMs: 2001 }, 1001), true)
   t.equal(isOutdated({ accountsSilentMs: 2001 }, 1001), true)
   t.equal(isOutdated({ silentMs: 2000, accountsSilentMs: 2000 }, 1001), false, 'both are heard')
+  const silent = { silentMs: 2001, accountsSilentMs: 2001 }
+  t.equal(isOutdated(silent, 1001, { pod: 1000, account: 1001 }), true)
+  t.equal(isOutdated(silent, 1001, { pod: 1001, account: 1000 }), true)
+  t.equal(isOutdated({ silentMs: 2001 }, 1001, { pod: 1001, account: 1000 }), false)
+  t.equal(isOutdated({ accountsSilentMs: 2001 }, 1001, { pod: 1000, account: 1001 }), false)
 })
 
 test('an outdated binding is confirmed by a new answer, which refuses as the first one would', async (t) => {
   const { binding, gets, accountGets, contradicted } = setUp({ silentMs: 2001 })
   const confirm = async (pod: WatchedPod | undefined) => {
-    const confirmed = binding.confirm(CALLER, false)
+    const confirmed = binding.confirm(CALLER, OLD, false)
     await turn()
     gets.at(-1)?.resolve(pod)
     return confirmed
@@ -515,18 +559,44 @@ test('an outdated binding is confirmed by a new answer, which refuses as the fir
   t.strictSame(contradicted, ['pods'])
   t.equal(codeOf(await confirm(POD)), 'ok')
   t.strictSame([gets.length, accountGets.length], [2, 0], 'the accounts are heard of')
-  t.equal(codeOf(await binding.confirm(CALLER, false)), 'ok')
+  t.equal(codeOf(await binding.confirm(CALLER, OLD, false)), 'ok')
   t.equal(gets.length, 2, 'an answer to another worker of the pod will do')
 
   const away = setUp({ silentMs: Infinity })
   const outage = new Fault('pod_unconfirmed', 'down')
   for (const isTolerated of [true, false]) {
-    const confirmed = away.binding.confirm(CALLER, isTolerated)
+    const confirmed = away.binding.confirm(CALLER, OLD, isTolerated)
     await turn()
     away.gets.at(-1)?.reject(outage)
     if (isTolerated) t.equal(codeOf(await confirmed), 'ok')
     else await t.rejects(confirmed, outage)
   }
+})
+
+test('of two answers that come long after each other the older one is asked for again, and no third time', async (t) => {
+  const { binding, gets, accountGets, clock } = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
+  const confirmed = binding.confirm(CALLER, OLD, false)
+  await turn()
+  gets[0]?.resolve(POD)
+  await turn()
+  clock.advance(2001)
+  accountGets[0]?.resolve(LIVE_ACCOUNT)
+  await turn()
+  t.strictSame([gets.length, accountGets.length], [2, 1])
+  clock.advance(2001)
+  gets[1]?.resolve(POD)
+  t.strictSame(await untilOf(confirmed), [6002, 4001])
+
+  const gone = setUp({ silentMs: 9000, accountsSilentMs: 9000 })
+  const refused = gone.binding.confirm(CALLER, OLD, false)
+  await turn()
+  gone.gets[0]?.resolve(POD)
+  await turn()
+  gone.clock.advance(2001)
+  gone.accountGets[0]?.resolve(LIVE_ACCOUNT)
+  await turn()
+  gone.gets[1]?.resolve(undefined)
+  t.equal(codeOf(await refused), 'pod_not_found')
 })
 
 test('an answer that contradicts the watch ends the watch that is behind', async (t) => {

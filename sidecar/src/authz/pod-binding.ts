@@ -7,8 +7,9 @@ import { Fault } from '../fault.ts'
 import { accountNameOf, type Claims } from '../identity.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import type { WatchedScopes } from '../kube/watched-scopes.ts'
+import { believe, UNASKED, type Belief } from './belief.ts'
 import { BELIEVED_MS_MAX, LiveAnswers } from './live-answers.ts'
-import { confirm, lookAgain, UNSEEN_WAIT_MS, waitForNextWatch, type Doubt } from './second-look.ts'
+import { lookAgain, UNSEEN_WAIT_MS, waitForNextWatch, type Doubt } from './second-look.ts'
 
 /** What the watch knows about pods. */
 type PodSource = {
@@ -72,9 +73,9 @@ export class PodBinding {
    * events: a silent watch may be dead, so a live answer must then confirm what it shows. That
    * answer must not be older than the last event of a trusted watch may be. `isOutageTolerated`
    * says whether the watch's last state is enough when the API server cannot be asked. Returns until
-   * when what it relied on is believed, on the monotonic clock. Throws a `Fault`.
+   * when what it relied on is believed. Throws a `Fault`.
    */
-  async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<number>> {
+  async bind(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<Belief>> {
     const since = this.#options.clock.monotonic()
     await this.#options.pods.waitFor(caller.claims.podUid, UNSEEN_WAIT_MS)
     const unseen = await this.#decideUnseen(caller, since)
@@ -83,35 +84,35 @@ export class PodBinding {
     if (!shown.ok) return shown
     const seen = await this.#lookAtAddress(caller, since)
     if (!seen.ok) return seen
-    return this.#confirm(caller, since, isOutageTolerated)
+    const { clock } = this.#options
+    return believe(this.#doubts(caller, since), UNASKED, { clock, isOutageTolerated })
   }
 
-  /** Whether what `bind` relied on is too old by now, and no watch has said more. Synchronous. */
-  isOutdated({ claims }: Caller, believedUntil: number): boolean {
+  /** Whether what `bind` relied on is too old by now, and its watch has not said more. Synchronous. */
+  isOutdated({ claims }: Caller, believedUntil: Belief): boolean {
     const { clock, pods } = this.#options
-    if (clock.monotonic() <= believedUntil) return false
     const { scopes } = pods
-    const silentMs = Math.max(scopes.silentForMs(claims), scopes.accountsSilentForMs(claims))
-    return silentMs > BELIEVED_MS_MAX
+    const now = clock.monotonic()
+    return (
+      (now > believedUntil.pod && scopes.silentForMs(claims) > BELIEVED_MS_MAX) ||
+      (now > believedUntil.account && scopes.accountsSilentForMs(claims) > BELIEVED_MS_MAX)
+    )
   }
 
-  /** Asks once more what `bind` has asked last. Throws a `Fault`. */
-  confirm(caller: Caller, isOutageTolerated: boolean): Promise<Verdict<number>> {
-    return this.#confirm(caller, this.#options.clock.monotonic(), isOutageTolerated)
-  }
-
-  async #confirm(
+  /**
+   * Asks once more what `bind` has asked last, as far as that is too old. Where one answer comes long
+   * after the other, the older one is asked for again, but not a third time. Throws a `Fault`.
+   */
+  async confirm(
     caller: Caller,
-    since: number,
+    believedUntil: Belief,
     isOutageTolerated: boolean,
-  ): Promise<Verdict<number>> {
-    const [pod, account] = await Promise.all([
-      confirm(this.#podDoubt(caller, since), isOutageTolerated),
-      confirm(this.#accountDoubt(caller, since), isOutageTolerated),
-    ])
-    if (!pod.ok) return pod
-    if (!account.ok) return account
-    return granted(this.#options.clock.monotonic() + Math.min(pod.value, account.value))
+  ): Promise<Verdict<Belief>> {
+    const { clock } = this.#options
+    const asking = { clock, isOutageTolerated }
+    const first = await believe(this.#doubts(caller, clock.monotonic()), believedUntil, asking)
+    if (!first.ok || !this.isOutdated(caller, first.value)) return first
+    return believe(this.#doubts(caller, clock.monotonic()), first.value, asking)
   }
 
   /**
@@ -267,6 +268,10 @@ export class PodBinding {
       findPodObjection(pod, claims, mayFinish) ??
       findAddressObjection(pod, address, this.#options.rules())
     return objection === undefined ? granted(undefined) : denied(objection)
+  }
+
+  #doubts(caller: Caller, since: number) {
+    return { pod: this.#podDoubt(caller, since), account: this.#accountDoubt(caller, since) }
   }
 
   #podDoubt(caller: Caller, since: number): Doubt<WatchedPod> {

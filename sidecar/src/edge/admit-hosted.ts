@@ -5,6 +5,7 @@ import type { AdmissionRegistry } from '../admissions/registry.ts'
 import type { Source } from '../authn/authenticator.ts'
 import type { SignatureState } from '../authn/signature.ts'
 import type { AddressProof } from '../authz/address-proof.ts'
+import type { Belief } from '../authz/belief.ts'
 import type { Caller } from '../authz/pod-binding.ts'
 import { denied, granted, type Code, type Denied, type Verdict } from '../denial.ts'
 import { Fault } from '../fault.ts'
@@ -145,7 +146,7 @@ async function enter<G>(
 
   const caller = callerOf(request, claims)
   if (stages.binding.isOutdated(caller, believedUntil)) {
-    const asked = stages.binding.confirm(caller, isOutageTolerated(source))
+    const asked = stages.binding.confirm(caller, believedUntil, isOutageTolerated(source))
     const refused = await confirmLate(raceAbort(asked, signal), {
       isGone: () => request.isGone(gateway),
       end: () => request.disconnect(gateway),
@@ -197,8 +198,7 @@ type Proven = {
   readonly identity: Identity
   /** `undefined` for the proof by address. */
   readonly source: Source | undefined
-  /** Until when the word that the pod is alive is believed, on the monotonic clock. */
-  readonly believedUntil: number
+  readonly believedUntil: Belief
 }
 
 /** The pod must have a live stream, in a role whose entry allows hosting. Synchronous. */

@@ -6,6 +6,7 @@ import type { Source, TokenAuthenticator } from '../authn/authenticator.ts'
 import type { ClaimsVerdict } from '../authn/claims.ts'
 import type { Precheck } from '../authn/precheck.ts'
 import type { SignatureState } from '../authn/signature.ts'
+import type { Belief } from '../authz/belief.ts'
 import type { PodBinding } from '../authz/pod-binding.ts'
 import type { Grant, Policy } from '../authz/policy.ts'
 import { denied, granted, type Code, type Verdict } from '../denial.ts'
@@ -145,7 +146,7 @@ async function enter(
 
   const caller = { claims, address: worker.address }
   if (stages.binding.isOutdated(caller, believedUntil)) {
-    const asked = stages.binding.confirm(caller, OUTAGE_TOLERATED.has(source))
+    const asked = stages.binding.confirm(caller, believedUntil, OUTAGE_TOLERATED.has(source))
     const held = { isGone: () => socket.destroyed, end: () => void socket.destroy() }
     const refused = await confirmLate(raceAbort(asked, signal), held)
     if (refused !== undefined) return denied(refused)
@@ -170,7 +171,7 @@ type Held = { readonly isGone: () => boolean; readonly end: () => void }
  * must stay out. Unless it may go on, nothing stays open at the gateway.
  */
 export async function confirmLate(
-  asked: Promise<Verdict<number>>,
+  asked: Promise<Verdict<Belief>>,
   { isGone, end }: Held,
 ): Promise<Code | undefined> {
   try {
@@ -248,8 +249,7 @@ type Proven = {
   readonly identity: Identity
   readonly source: Source
   readonly grant: Grant
-  /** Until when the word that the pod is alive is believed, on the monotonic clock. */
-  readonly believedUntil: number
+  readonly believedUntil: Belief
 }
 
 /** What the current policy gives the worker; `undefined` if it refuses it. */

@@ -85,8 +85,14 @@ export class Truth {
 
   /** The sidecar was told of an object by its watch. */
   tell({ uid, kind, name, isGone, isTerminating, addresses }: Told, now: number): void {
-    // A name belongs to one object at a time: who had it before is gone.
-    this.#tellOthersGone({ kind, now, isTold: (other) => other.uid !== uid && other.name === name })
+    // A name belongs to one object at a time: who had it before is gone, and nothing is said of who has it next.
+    const ends = kind === 'ServiceAccount' ? this.accountsGone.get(uid) : this.pods.get(uid)?.goneAt
+    const endsAt = ends ?? Infinity
+    this.#tellOthersGone({
+      kind,
+      now,
+      isTold: (other) => other.uid !== uid && other.name === name && other.goneAt < endsAt,
+    })
     if (kind === 'ServiceAccount') {
       if (isGone && !this.accountsTold.has(uid)) this.accountsTold.set(uid, now)
       return

@@ -172,6 +172,20 @@ test('the oracle knows that a list, or a namesake, tells of who is gone', async 
   t.ok(truth.accountsTold.has('old'))
 })
 
+test('the oracle takes a late line about a pod for no word about the next one of its name', async (t) => {
+  const { oracle, truth } = judge()
+  const next = { name: 'worker-1', account: 'worker-red', addresses: [] }
+  const first = truth.pods.get('uid')
+  if (first === undefined) throw new Error('no pod')
+  first.goneAt = 500
+  truth.pods.set('next', { ...next, uid: 'next', goneAt: 900 })
+  const told = { kind: 'Pod', name: 'worker-1', isTerminating: true, addresses: [] }
+  oracle.told({ ...told, uid: 'uid', isGone: true })
+  t.equal(truth.pods.get('next')?.toldGoneAt, undefined)
+  oracle.told({ ...told, uid: 'next', isGone: true })
+  t.equal(truth.pods.get('next')?.toldGoneAt, 1000)
+})
+
 test('the oracle gives no time for what the sidecar was told', async (t) => {
   const { oracle, truth, admit, passTime } = judge()
   truth.trouble('api', () => 0)

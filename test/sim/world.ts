@@ -66,11 +66,14 @@ export const startWorld = async (options: WorldOptions) => {
     wall: clock.now,
     expiredTokenGraceMs: expiredTokenGraceS * 1000,
     isDialOpen: (port) => network.isDialOpen(port),
-    isGatewayWell: (agent) =>
-      gateway.connections
+    // A connection that the gateway has left is closed towards its worker within two seconds.
+    isGatewayWell: (agent) => {
+      const own = gateway.connections
         .values()
         .filter(({ handshake }) => handshake.headers['user-agent'] === agent)
-        .every(({ behavior }) => behavior.kind === 'accept'),
+        .toArray()
+      return own.length > 0 && own.every(({ behavior }) => behavior.kind === 'accept')
+    },
   })
   const deliveries = new Deliveries({
     network,

@@ -68,6 +68,14 @@ const takeTime = async ({ api, clock }: Awaited<ReturnType<typeof setUp>>) => {
   await clock.advanceAsync(2001)
 }
 
+/** The gateway has answered late, and the second question waits for the API server. */
+const untilAsked = async (rig: Awaited<ReturnType<typeof setUp>>, accept: () => void) => {
+  await takeTime(rig)
+  rig.api.pause('podGets')
+  accept()
+  await rig.api.arrived('podGets')
+}
+
 test('a pod that goes behind a mute watch while the gateway takes its time stays out', async (t) => {
   const rig = await setUp(t)
   const { outcome, accept, gone } = await rig.dial()
@@ -142,10 +150,7 @@ test('a gateway that is quick, or a watch that is heard, costs no second questio
 test('a live pod gets in after the second question, with every byte that the gateway sent meanwhile', async (t) => {
   const rig = await setUp(t)
   const { outcome, accept, socket } = await rig.dial()
-  await takeTime(rig)
-  rig.api.pause('podGets')
-  accept()
-  await rig.api.arrived('podGets')
+  await untilAsked(rig, accept)
   const sent = ['early', 'x'.repeat(1_000_000), 'last']
   for (const text of sent) socket.write(textFrame(text, { masked: false }))
   // Half of the connection ends, and what was sent is still to be read.
@@ -161,10 +166,7 @@ test('a live pod gets in after the second question, with every byte that the gat
 test('a gateway that resets its connection during the second question is told as one that is gone', async (t) => {
   const rig = await setUp(t)
   const { outcome, accept, socket } = await rig.dial()
-  await takeTime(rig)
-  rig.api.pause('podGets')
-  accept()
-  await rig.api.arrived('podGets')
+  await untilAsked(rig, accept)
   socket.resetAndDestroy()
   rig.api.release('podGets')
   const told = await outcome
@@ -197,10 +199,7 @@ test('a worker that leaves during the second question leaves no socket at the ga
   })
   worker.on('error', () => {})
   const { accept, gone } = await arrival
-  await takeTime(rig)
-  rig.api.pause('podGets')
-  accept()
-  await rig.api.arrived('podGets')
+  await untilAsked(rig, accept)
   worker.terminate()
   await gone
   rig.api.release('podGets')

@@ -86,8 +86,9 @@ export class Truth {
   /** The sidecar was told of an object by its watch. */
   tell({ uid, kind, name, isGone, isTerminating, addresses }: Told, now: number): void {
     // A name belongs to one object at a time: who had it before is gone, and nothing is said of who has it next.
-    const ends = kind === 'ServiceAccount' ? this.accountsGone.get(uid) : this.pods.get(uid)?.goneAt
-    const endsAt = ends ?? Infinity
+    const endsAt =
+      (kind === 'ServiceAccount' ? this.accountsGone.get(uid) : this.pods.get(uid)?.goneAt) ??
+      Infinity
     this.#tellOthersGone({
       kind,
       now,

@@ -12,26 +12,13 @@ import {
   type HostedStages,
 } from '@openclaw-k8s/auth-sidecar/edge/admit-hosted.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
-import { identityOf, type Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import { identityOf } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import type { WatchedPod } from '@openclaw-k8s/auth-sidecar/kube/pod.ts'
+import { CLAIMS } from '../kit/claims.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const ADDRESS = '10.244.1.1'
 
-const CLAIMS: Claims = {
-  issuer: 'issuer',
-  audiences: ['openclaw-gateway'],
-  issuedAt: 0,
-  notBefore: undefined,
-  expiresAt: Number.MAX_SAFE_INTEGER,
-  tokenId: 'jti',
-  namespace: 'openclaw',
-  serviceAccount: 'worker',
-  serviceAccountUid: 'account-uid',
-  podName: 'worker-a',
-  podUid: 'pod-uid',
-  nodeName: undefined,
-}
 const POD = { uid: CLAIMS.podUid } as WatchedPod
 const STREAM: LiveStream = {
   counts: { bytesUp: 0, bytesDown: 0, messagesUp: 0, messagesDown: 0 },

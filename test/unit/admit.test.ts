@@ -9,27 +9,13 @@ import type { Handshake } from '@openclaw-k8s/auth-sidecar/dialect/dialect.ts'
 import { admit, type AdmitRequest, type Stages } from '@openclaw-k8s/auth-sidecar/edge/admit.ts'
 import type { Worker } from '@openclaw-k8s/auth-sidecar/edge/worker.ts'
 import { Fault } from '@openclaw-k8s/auth-sidecar/fault.ts'
-import { identityOf, type Claims } from '@openclaw-k8s/auth-sidecar/identity.ts'
+import { identityOf } from '@openclaw-k8s/auth-sidecar/identity.ts'
 import type { GatewayConnection } from '@openclaw-k8s/auth-sidecar/tunnel/dial.ts'
+import { CLAIMS } from '../kit/claims.ts'
 import { FakeClock } from '../kit/fake-clock.ts'
 
 const ADDRESS = '10.244.1.1'
 const BELIEVED_UNTIL = { pod: 2000, account: 2000 }
-
-const CLAIMS: Claims = {
-  issuer: 'issuer',
-  audiences: ['openclaw-gateway'],
-  issuedAt: 0,
-  notBefore: undefined,
-  expiresAt: Number.MAX_SAFE_INTEGER,
-  tokenId: 'jti',
-  namespace: 'openclaw',
-  serviceAccount: 'worker',
-  serviceAccountUid: 'account-uid',
-  podName: 'worker-a',
-  podUid: 'pod-uid',
-  nodeName: undefined,
-}
 
 const policyFor = (serviceAccount: string) =>
   createPolicy([

@@ -38,6 +38,12 @@ test('every protocol is lived', async (t) => {
   }
 })
 
+test('a worker whose gateway has left is closed a moment later, and has lost no message', async (t) => {
+  // On this day a gateway leaves right before the worker has waited for too long.
+  const { violation } = await playDay(1655, drawSchedule(1655))
+  t.equal(violation, undefined)
+})
+
 test('another seed draws another day', async (t) => {
   t.not(JSON.stringify(drawSchedule(1)), JSON.stringify(drawSchedule(2)))
   t.same(drawSchedule(1), drawSchedule(1))

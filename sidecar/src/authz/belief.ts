@@ -1,11 +1,11 @@
-/** Belief: until when the words that bound a caller are believed, and what is asked for after that. */
+/** Belief: how long the answers that bound a caller count, and a new question once they are too old. */
 
 import type { Clock } from '../lib/clock.ts'
 import { granted, type Verdict } from '../denial.ts'
 import type { WatchedAccount, WatchedPod } from '../kube/pod.ts'
 import { confirm, type Doubt } from './second-look.ts'
 
-/** Until when the words on a pod and on its ServiceAccount are believed, on the monotonic clock. */
+/** Until when what is known of a pod and of its ServiceAccount counts, on the monotonic clock. */
 export type Belief = { readonly pod: number; readonly account: number }
 
 export const UNASKED: Belief = { pod: -Infinity, account: -Infinity }
@@ -13,7 +13,7 @@ export const UNASKED: Belief = { pod: -Infinity, account: -Infinity }
 type Doubts = { readonly pod: Doubt<WatchedPod>; readonly account: Doubt<WatchedAccount> }
 type Asking = { readonly clock: Clock; readonly isOutageTolerated: boolean }
 
-/** Asks for what is not believed any more. Throws a `Fault`. */
+/** Asks again for what does not count any more. Throws a `Fault`. */
 export async function believe(
   doubts: Doubts,
   believedUntil: Belief,
@@ -28,7 +28,7 @@ export async function believe(
   return granted({ pod: pod.value, account: account.value })
 }
 
-/** Each counts from when it came: the other one may have taken its time. */
+/** Each answer counts from when it came: the other one may have taken its time. */
 async function renew<T extends object>(
   doubt: Doubt<T>,
   believedUntil: number,

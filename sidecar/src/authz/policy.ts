@@ -38,24 +38,24 @@ export type Policy = {
  * with session hosting if that entry allows it.
  */
 export function createPolicy(entries: readonly AllowedIdentity[], isEnabled = true): Policy {
-  const rules = entries.map((entry) => ({
-    entry,
-    isNamespace: globMatcher(entry.namespace),
-    isServiceAccount: globMatcher(entry.serviceAccount),
-  }))
-  const listMatching = (namespace: string, serviceAccount: string) =>
-    rules
-      .filter((rule) => rule.isNamespace(namespace) && rule.isServiceAccount(serviceAccount))
-      .map((rule) => rule.entry)
+  const rules = entries.map((entry) => {
+    const isNamespace = globMatcher(entry.namespace)
+    const isServiceAccount = globMatcher(entry.serviceAccount)
+    const matches = (namespace: string, serviceAccount: string) =>
+      isNamespace(namespace) && isServiceAccount(serviceAccount)
+    return { entry, matches }
+  })
 
   return {
     isEnabled,
     isListed: (namespace, serviceAccount) =>
-      rules.some((rule) => rule.isNamespace(namespace) && rule.isServiceAccount(serviceAccount)),
+      rules.some((rule) => rule.matches(namespace, serviceAccount)),
 
     authorize({ namespace, serviceAccount }, asked) {
       if (!isEnabled) return denied('trust_disabled')
-      const matching = listMatching(namespace, serviceAccount)
+      const matching = rules
+        .filter((rule) => rule.matches(namespace, serviceAccount))
+        .map(({ entry }) => entry)
       if (matching.length === 0) return denied('identity_not_allowed')
       const role = asked ?? findOnlyRole(matching)
       if (role === undefined) return denied('role_missing')

@@ -9,14 +9,16 @@ export type Scope = {
   readonly serviceAccount: string | undefined
 }
 
+const buildKey = (namespace = '*', serviceAccount = '*'): string => `${namespace}/${serviceAccount}`
+
 export const keyOf = ({ namespace, serviceAccount }: Scope): string =>
-  `${namespace ?? '*'}/${serviceAccount ?? '*'}`
+  buildKey(namespace, serviceAccount)
 
 /** The keys of all scopes that can cover a ServiceAccount's pods. */
 export const keysCovering = ({ namespace, serviceAccount }: Account): readonly string[] => [
-  '*/*',
-  `${namespace}/*`,
-  `${namespace}/${serviceAccount}`,
+  buildKey(),
+  buildKey(namespace),
+  buildKey(namespace, serviceAccount),
 ]
 
 /** How wide a scope is. */

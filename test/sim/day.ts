@@ -2,7 +2,7 @@
 
 import { HAPPENINGS } from './happenings.ts'
 import { judgeBooks, judgeRest, judgeVerdicts, scrape } from './night.ts'
-import { DAY_MS, type Schedule } from './schedule.ts'
+import type { Schedule } from './schedule.ts'
 import { ACCOUNTS, REVIEW_MS, startWorld, type World } from './world.ts'
 
 export type DayResult = {
@@ -14,6 +14,8 @@ export type DayResult = {
   readonly simulatedMs: number
 }
 
+/** After the last event. A verdict on a pod that is gone by then has left the cache. */
+const EVENING_MS = 90_000
 /** After the world has healed, everybody who may get in is in within this time. */
 const RECOVERY_MS = 240_000
 /** Close frames, the last lines of the audit, and the verdicts on tokens need this long. */
@@ -71,7 +73,7 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
         HAPPENINGS[kind](world, dice)
       }
       const lastMs = events.at(-1)?.atMs ?? 0
-      await playUntil(startMs + Math.min(DAY_MS, lastMs + 60_000))
+      await playUntil(startMs + lastMs + EVENING_MS)
     },
     async () => {
       tell('the world heals')
@@ -86,13 +88,14 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
     },
     async () => {
       tell('everybody leaves')
+      const leftAtMs = world.now()
       stopRenewal()
       world.comeLate()
       await playUntil(world.now() + LATE_MS)
       world.dismiss()
       world.deletePods()
       await playUntil(world.now() + REVIEW_MS + LATE_MS)
-      judgeVerdicts(await playWhile(scrape(world)), world)
+      judgeVerdicts(await playWhile(scrape(world)), leftAtMs, world)
       if (!(await playUntil(world.now() + LEAVING_MS))) return
       judgeBooks(await playWhile(scrape(world)), world)
     },

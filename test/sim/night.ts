@@ -41,17 +41,29 @@ const AT_REST = [
   'openclaw_k8s_log_lines_dropped_total',
 ]
 
-/** A cached verdict counts at most this long, by the default of `review.cacheTtl`. */
-const VERDICT_MS = 60_000
+/**
+ * A verdict on the token of a pod that is gone may be kept for this long: the API server's cache
+ * answers for 10 s more, the answer takes at most 10 s, and the verdict counts for the default of
+ * `review.cacheTtl`.
+ */
+const VERDICT_MS = 10_000 + 10_000 + 60_000
 
-/** The sidecar was told that every pod is gone: it keeps no verdict on their tokens. */
-export const judgeVerdicts = (metrics: Scrape, { oracle, truth, now }: World): void => {
-  const isHidden = truth.pods
+/**
+ * The sidecar was told that every pod is gone: it keeps no verdict on their tokens. Only of a pod
+ * that went before everybody left can a review still have begun when that was known.
+ */
+export const judgeVerdicts = (
+  metrics: Scrape,
+  leftAtMs: number,
+  { oracle, truth, now }: World,
+): void => {
+  const isExcused = truth.pods
     .values()
     .some(
-      ({ goneAt = now(), toldGoneAt }) => toldGoneAt === undefined && now() - goneAt <= VERDICT_MS,
+      ({ goneAt = now(), toldGoneAt }) =>
+        (toldGoneAt === undefined || goneAt < leftAtMs) && now() - goneAt <= VERDICT_MS,
     )
-  if (isHidden) return
+  if (isExcused) return
   const kept = sumOf(metrics, 'openclaw_k8s_verdict_cache_entries')
   if (kept > 0) oracle.fail(`${kept} verdicts on the tokens of pods that are gone are kept`)
 }

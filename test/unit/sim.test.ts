@@ -44,6 +44,12 @@ test('a worker whose gateway has left is closed a moment later, and has lost no 
   t.equal(violation, undefined)
 })
 
+test('the API server may know the token of a pod that is gone for a while longer', async (t) => {
+  // On this day a token is reviewed five seconds after its pod went, shortly before the last check.
+  const { violation } = await playDay(2071, drawSchedule(2071))
+  t.equal(violation, undefined)
+})
+
 test('another seed draws another day', async (t) => {
   t.not(JSON.stringify(drawSchedule(1)), JSON.stringify(drawSchedule(2)))
   t.same(drawSchedule(1), drawSchedule(1))

@@ -128,8 +128,8 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'a token that has expired is not good',
     file: 'authn/authenticator.ts',
-    text: 'if (clock.now() >= claims.expiresAt * 1000) return this.#recall(claims, signature)',
-    without: 'void clock',
+    text: 'return this.#options.clock.now() >= expiresAt * 1000',
+    without: 'return expiresAt < 0',
   },
   {
     name: 'a dead watch is given up',

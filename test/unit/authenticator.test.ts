@@ -179,6 +179,39 @@ test('a remembered token counts for its grace, to the second, if it is verified 
   )
 })
 
+test('a token that ends while it is looked at is as good as one that had ended before', async (t) => {
+  const rules = { expiredTokenReconnectGraceMs: 600_000, onApiOutage: 'verify-locally' } as const
+  const late = setUp(rules)
+  const known = setUp(rules)
+  await known.authenticator.authenticate('t', known.claims, 'verified')
+  for (const { answers, identity, expire } of [late, known]) {
+    answers(async () => {
+      expire()
+      return granted(identity)
+    })
+  }
+  const authenticate = ({ authenticator, claims }: typeof late) =>
+    authenticator.authenticate('t', claims, 'verified')
+  t.strictSame(await authenticate(late), denied('token_expired'))
+  t.strictSame(await authenticate(late), denied('token_expired'), 'nor was it remembered')
+  t.strictSame(
+    await authenticate(known),
+    granted({ identity: known.identity, source: 'memory' }),
+    'the cluster had said so before',
+  )
+
+  const away = setUp(rules)
+  away.answers(() => {
+    away.expire()
+    return outage()
+  })
+  await t.rejects(
+    authenticate(away),
+    { code: 'review_unavailable' },
+    'nor does our own check count',
+  )
+})
+
 test('only a token that the cluster has authenticated is remembered', async (t) => {
   const grace = { expiredTokenReconnectGraceMs: 600_000, onApiOutage: 'verify-locally' } as const
   const refused = setUp(grace)

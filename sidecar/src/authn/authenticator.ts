@@ -62,14 +62,15 @@ export class TokenAuthenticator implements PodListener {
     claims: Claims,
     signature: SignatureState,
   ): Promise<Verdict<Authenticated>> {
-    const { verdicts, clock } = this.#options
-    if (clock.now() >= claims.expiresAt * 1000) return this.#recall(claims, signature)
+    if (this.#isExpired(claims)) return this.#recall(claims, signature)
     try {
-      const found = verdicts.find(token, claims)
+      const found = this.#options.verdicts.find(token, claims)
       // A cached verdict is returned synchronously.
       const source = found instanceof Promise ? 'review' : 'cache'
       const verdict = await found
       if (!verdict.ok) return verdict
+      // The API server accepts a token until a minute after its end: only a proof from before counts.
+      if (this.#isExpired(claims)) return this.#recall(claims, signature)
       this.#remember(claims, verdict.value)
       return granted({ identity: verdict.value, source })
     } catch (error) {
@@ -102,6 +103,10 @@ export class TokenAuthenticator implements PodListener {
     }
   }
 
+  #isExpired({ expiresAt }: Claims): boolean {
+    return this.#options.clock.now() >= expiresAt * 1000
+  }
+
   #recall(claims: Claims, signature: SignatureState): Verdict<Authenticated> {
     const { tokenId } = claims
     if (tokenId === undefined || signature !== 'verified') return denied('token_expired')
@@ -132,6 +137,7 @@ export class TokenAuthenticator implements PodListener {
     const { onApiOutage, maxWatchStalenessMs } = rules()
     return (
       onApiOutage === 'verify-locally' &&
+      !this.#isExpired(claims) &&
       watchStaleMs(claims) <= maxWatchStalenessMs &&
       isIssuerKnown(claims)
     )

@@ -273,9 +273,10 @@ export class Watches {
     this.#inTurn(watch, () => {
       const { isMuted, response } = watch
       if (isMuted || response.writableEnded) return
-      const onSent = this.#onSent
-      const told = onSent === undefined ? undefined : () => onSent({ type, object, response })
-      response.write(`${JSON.stringify({ type, object })}\n`, told)
+      // On a connection that is gone, a line is not sent.
+      response.write(`${JSON.stringify({ type, object })}\n`, (error) => {
+        if (!error) this.#onSent?.({ type, object, response })
+      })
       if (response.writableLength > UNREAD_BYTES_MAX) response.destroy()
     })
   }

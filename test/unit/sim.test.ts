@@ -50,6 +50,11 @@ test('the API server may know the token of a pod that is gone for a while longer
   t.equal(violation, undefined)
 })
 
+test('a line of a watch whose connection is gone tells the sidecar nothing', async (t) => {
+  const { violation } = await playDay(3212, drawSchedule(3212))
+  t.equal(violation, undefined)
+})
+
 test('another seed draws another day', async (t) => {
   t.not(JSON.stringify(drawSchedule(1)), JSON.stringify(drawSchedule(2)))
   t.same(drawSchedule(1), drawSchedule(1))

@@ -1,8 +1,8 @@
 /** One day: plays a schedule on a world, and asks the oracle after every step. */
 
 import { HAPPENINGS } from './happenings.ts'
-import { judgeBooks, judgeRest, judgeVerdicts, scrape } from './night.ts'
-import type { Schedule } from './schedule.ts'
+import { isQuiet, judgeBooks, judgeRest, judgeVerdicts, scrape } from './night.ts'
+import { DAY_MS, type Schedule } from './schedule.ts'
 import { ACCOUNTS, REVIEW_MS, startWorld, type World } from './world.ts'
 
 export type DayResult = {
@@ -14,8 +14,8 @@ export type DayResult = {
   readonly simulatedMs: number
 }
 
-/** After the last event. A verdict on a pod that is gone by then has left the cache. */
-const EVENING_MS = 90_000
+/** The longest until a healed world is quiet. */
+const QUIET_MS_MAX = 300_000
 /** After the world has healed, everybody who may get in is in within this time. */
 const RECOVERY_MS = 240_000
 /** Close frames, the last lines of the audit, and the verdicts on tokens need this long. */
@@ -73,7 +73,7 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
         HAPPENINGS[kind](world, dice)
       }
       const lastMs = events.at(-1)?.atMs ?? 0
-      await playUntil(startMs + lastMs + EVENING_MS)
+      await playUntil(startMs + Math.min(DAY_MS, lastMs + 60_000))
     },
     async () => {
       tell('the world heals')
@@ -87,15 +87,16 @@ export const playDay = async (seed: number, schedule: Schedule): Promise<DayResu
       }
     },
     async () => {
+      // The pods that terminate go meanwhile.
+      await playUntil(world.now() + QUIET_MS_MAX, () => isQuiet(world))
       tell('everybody leaves')
-      const leftAtMs = world.now()
       stopRenewal()
       world.comeLate()
       await playUntil(world.now() + LATE_MS)
       world.dismiss()
       world.deletePods()
       await playUntil(world.now() + REVIEW_MS + LATE_MS)
-      judgeVerdicts(await playWhile(scrape(world)), leftAtMs, world)
+      judgeVerdicts(await playWhile(scrape(world)), world)
       if (!(await playUntil(world.now() + LEAVING_MS))) return
       judgeBooks(await playWhile(scrape(world)), world)
     },

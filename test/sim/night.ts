@@ -48,22 +48,18 @@ const AT_REST = [
  */
 const VERDICT_MS = 10_000 + 10_000 + 60_000
 
-/**
- * The sidecar was told that every pod is gone: it keeps no verdict on their tokens. Only of a pod
- * that went before everybody left can a review still have begun when that was known.
- */
-export const judgeVerdicts = (
-  metrics: Scrape,
-  leftAtMs: number,
-  { oracle, truth, now }: World,
-): void => {
-  const isExcused = truth.pods
+/** Whether no verdict can be left on the token of a pod that is gone by now. */
+export const isQuiet = ({ truth, now }: World): boolean =>
+  truth.pods.values().every(({ goneAt = -Infinity }) => now() - goneAt > VERDICT_MS)
+
+/** The sidecar was told that the pods of a quiet world are gone: it keeps no verdict on their tokens. */
+export const judgeVerdicts = (metrics: Scrape, { oracle, truth, now }: World): void => {
+  const isHidden = truth.pods
     .values()
     .some(
-      ({ goneAt = now(), toldGoneAt }) =>
-        (toldGoneAt === undefined || goneAt < leftAtMs) && now() - goneAt <= VERDICT_MS,
+      ({ goneAt = now(), toldGoneAt }) => toldGoneAt === undefined && now() - goneAt <= VERDICT_MS,
     )
-  if (isExcused) return
+  if (isHidden) return
   const kept = sumOf(metrics, 'openclaw_k8s_verdict_cache_entries')
   if (kept > 0) oracle.fail(`${kept} verdicts on the tokens of pods that are gone are kept`)
 }

@@ -12,16 +12,25 @@ import {
 
 const PAGE = new URL('../../docs/reliability.md', import.meta.url)
 
+/** How the head of a run of days begins, after its date. */
+const DAYS = /(\d+) days were played, and in (\d+) of them/
+
 const place: Place = {
   mark: 'simulated',
   overview: 'overview of simulated days',
   first: (page) => page.length,
   compareKeys: (one, other) => one.localeCompare(other, 'en', { numeric: true }),
-  renderOverview: (sections) =>
-    table(
-      ['run', 'date'],
-      sections.map(({ key, text }) => [key, readDate(text)]),
-    ),
+  renderOverview: (sections) => {
+    const runs = sections.map(({ key, text }) => {
+      const [, days = '', broken = ''] = DAYS.exec(text) ?? []
+      return [key, readDate(text), days, broken]
+    })
+    const sum = (column: number) => String(runs.reduce((n, run) => n + Number(run[column]), 0))
+    return table(
+      ['run', 'date', 'days', 'of them with a broken promise'],
+      [...runs, ['all', '', sum(2), sum(3)]],
+    )
+  },
 }
 
 export const readSection = (key: string): string =>

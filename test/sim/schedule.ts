@@ -87,7 +87,7 @@ export type Schedule = {
   readonly events: readonly WorldEvent[]
 }
 
-const DAY_MS = 3_600_000
+export const DAY_MS = 3_600_000
 const EVENTS_MAX = 300
 const PODS_MIN = 5
 const PODS_MAX = 50

@@ -16,6 +16,7 @@ import { SimNetwork } from './network.ts'
 import { isOfWorker, Oracle } from './oracle.ts'
 import type { Speech } from './schedule.ts'
 import { settle } from './settle.ts'
+import { collectObservers } from './observers.ts'
 import { simulateTimers } from './timers.ts'
 import { SimWorker } from './sim-worker.ts'
 import { Truth, type PodTruth, type SimPolicy } from './truth.ts'
@@ -56,6 +57,7 @@ export const startWorld = async (options: WorldOptions) => {
   const clock = new FakeClock()
   clock.advance(1)
   const restoreTimers = simulateTimers(clock)
+  const endObservers = collectObservers()
   const random = new SeededRandom(seed * 3 + 1)
   const network = new SimNetwork({ clock, random: new SeededRandom(seed * 3 + 2) })
   const truth = new Truth()
@@ -421,6 +423,7 @@ export const startWorld = async (options: WorldOptions) => {
       await api.stop()
       await gateway.close()
       restoreTimers()
+      endObservers()
     },
   }
   return world

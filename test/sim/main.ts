@@ -25,7 +25,7 @@ const PLAYER = new URL('player.ts', import.meta.url)
 const COMPILE_CACHE = new URL('../../.cache/compile/', import.meta.url)
 const SEED_MAX = 2 ** 31
 /** The libraries in a process are made for one world, and keep something of each. */
-const DAYS_PER_PROCESS = 50
+const DAYS_PER_PROCESS = 500
 /** After this many days a run says how far it is. */
 const DAYS_TOLD = 100
 /** A day makes much garbage that dies young. */

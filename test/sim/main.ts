@@ -3,8 +3,8 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { table, today, type Section } from '../kit/result-page.ts'
-import { writeSection } from './page.ts'
+import { table, type Section } from '../kit/result-page.ts'
+import { headOf, writeSection } from './page.ts'
 import { NO_SHRINK, type Played } from './played.ts'
 
 const USAGE = `npm run test:sim -- [--seeds N] [--seed S] [--minutes M] [--jobs J]
@@ -134,7 +134,7 @@ const sectionOf = (first: number, days: readonly Played[]): Section => {
     .toSorted((one, other) => one.seed - other.seed)
   const rows = broken.map(({ seed, violation = '' }) => [String(seed), violation])
   const list = rows.length === 0 ? [] : [table(['seed', 'broken promise'], rows)]
-  const head = `${today()}: ${days.length} days were played, and in ${broken.length} of them a promise was broken.`
+  const head = headOf(days.length, broken.length)
   return {
     key: `seeds ${first} to ${last}`,
     text: [`### Seeds ${first} to ${last}`, `${head} ${figuresOf(days)}.`, ...list].join('\n\n'),

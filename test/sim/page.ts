@@ -6,14 +6,18 @@ import {
   readSection as readSectionOf,
   rewriteSection,
   table,
+  today,
   type Place,
   type Section,
 } from '../kit/result-page.ts'
 
 const PAGE = new URL('../../docs/reliability.md', import.meta.url)
 
-/** How the head of a run of days begins, after its date. */
-const DAYS = /(\d+) days were played, and in (\d+) of them/
+/** What a run of days begins with. The overview reads it again. */
+export const headOf = (days: number, broken: number): string =>
+  `${today()}: ${days} days were played, and in ${broken} of them a promise was broken.`
+
+const HEAD = /: (\d+) days were played, and in (\d+) of them/
 
 const place: Place = {
   mark: 'simulated',
@@ -22,7 +26,7 @@ const place: Place = {
   compareKeys: (one, other) => one.localeCompare(other, 'en', { numeric: true }),
   renderOverview: (sections) => {
     const runs = sections.map(({ key, text }) => {
-      const [, days = '', broken = ''] = DAYS.exec(text) ?? []
+      const [, days = '', broken = ''] = HEAD.exec(text) ?? []
       return [key, readDate(text), days, broken]
     })
     const sum = (column: number) => String(runs.reduce((n, run) => n + Number(run[column]), 0))

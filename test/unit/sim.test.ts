@@ -38,22 +38,18 @@ test('every protocol is lived', async (t) => {
   }
 })
 
-test('a worker whose gateway has left is closed a moment later, and has lost no message', async (t) => {
-  // On this day a gateway leaves right before the worker has waited for too long.
-  const { violation } = await playDay(1655, drawSchedule(1655))
-  t.equal(violation, undefined)
-})
-
-test('the API server may know the token of a pod that is gone for a while longer', async (t) => {
-  // On this day a token is reviewed five seconds after its pod went, shortly before the last check.
-  const { violation } = await playDay(2071, drawSchedule(2071))
-  t.equal(violation, undefined)
-})
-
-test('a line of a watch whose connection is gone tells the sidecar nothing', async (t) => {
-  const { violation } = await playDay(3212, drawSchedule(3212))
-  t.equal(violation, undefined)
-})
+/** Days that the oracle, or the stand-in API server, once judged wrongly. */
+const MISJUDGED = {
+  'a worker whose gateway has left is closed a moment later, and has lost no message': 1655,
+  'the API server may know the token of a pod that is gone for a while longer': 2071,
+  'a line of a watch whose connection is gone tells the sidecar nothing': 3212,
+}
+for (const [promise, seed] of Object.entries(MISJUDGED)) {
+  test(promise, async (t) => {
+    const { violation } = await playDay(seed, drawSchedule(seed))
+    t.equal(violation, undefined)
+  })
+}
 
 test('another seed draws another day', async (t) => {
   t.not(JSON.stringify(drawSchedule(1)), JSON.stringify(drawSchedule(2)))
